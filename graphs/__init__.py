@@ -1,0 +1,1 @@
+"""What the models are, and how each becomes one simplified ONNX graph."""

@@ -1,0 +1,1 @@
+"""The Seal family: detectors and embedders of invisible image watermarks."""

@@ -1,0 +1,66 @@
+"""ConvNeXtV2 encoder (Woo et al., 2023), as the Seal detectors use it: no final norm, no classifier."""
+
+import torch
+from torch import Tensor, nn
+
+from graphs.seal.config import ConvNeXtConfig
+from graphs.seal.layers import LayerNorm2d
+
+
+class GlobalResponseNorm(nn.Module):
+    """gamma * (x * n) + beta + x, with n the per-channel L2 norm over space divided by its channel mean.
+
+    Args of forward: x (B, H, W, C) float32. Returns the same shape.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        g = torch.linalg.vector_norm(x, ord=2, dim=(1, 2), keepdim=True)
+        n = g / (g.mean(dim=-1, keepdim=True) + 1e-6)
+        return self.gamma * (x * n) + self.beta + x
+
+
+class Block(nn.Module):
+    """Depthwise 7x7 -> LayerNorm -> Linear 4x -> GELU -> GRN -> Linear, with a residual. x: (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.dwconv(x).permute(0, 2, 3, 1)
+        y = self.pwconv2(self.grn(self.act(self.pwconv1(self.norm(y)))))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class ConvNeXtV2(nn.Module):
+    """Image map in, feature map out.
+
+    Args of forward: x (B, 3, S, S) float32 in [-1, 1].
+    Returns (B, dims[3], s, s): s is S / (8 * stem_stride), rounded down at each unpadded convolution.
+    """
+
+    def __init__(self, config: ConvNeXtConfig) -> None:
+        super().__init__()
+        dims = config.dims
+        stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=config.stem_stride), LayerNorm2d(dims[0]))
+        self.downsample_layers = nn.ModuleList([stem])
+        for before, after in zip(dims[:-1], dims[1:], strict=True):
+            self.downsample_layers.append(nn.Sequential(LayerNorm2d(before), nn.Conv2d(before, after, 2, stride=2)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(Block(dim) for _ in range(depth))) for dim, depth in zip(dims, config.depths, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(downsample(x))
+        return x

@@ -1,0 +1,116 @@
+"""The UNet that draws the watermark, with the message mixed in at its bottleneck."""
+
+import torch
+from torch import Tensor, nn
+
+from graphs.seal.config import EmbedderConfig
+from graphs.seal.layers import ChannelRMSNorm, Upsample
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "rms": ChannelRMSNorm}
+SKIP_SCALE = 2**-0.5
+
+
+class ResidualBlock(nn.Module):
+    """(conv 3x3, norm, activation) twice, plus a 1x1 conv of the input."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: EmbedderConfig) -> None:
+        super().__init__()
+        norm, activation = _NORMS[config.normalization], _ACTIVATIONS[config.activation]
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            norm(out_channels),
+            activation(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            norm(out_channels),
+            activation(),
+        )
+        self.res_conv = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.double_conv(x) + self.res_conv(x)
+        return out
+
+
+class Down(nn.Module):
+    """Halve the resolution with a strided conv, then a residual block."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: EmbedderConfig) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.conv = ResidualBlock(out_channels, out_channels, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(self.down(x))
+        return out
+
+
+class Up(nn.Module):
+    """Double the resolution, then a residual block."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: EmbedderConfig) -> None:
+        super().__init__()
+        self.up = Upsample(in_channels, out_channels, 2, _ACTIVATIONS[config.activation]())
+        self.conv = ResidualBlock(out_channels, out_channels, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(self.up(x))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """Residual blocks at the lowest resolution."""
+
+    def __init__(self, channels: int, config: EmbedderConfig) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*(ResidualBlock(channels, channels, config) for _ in range(config.num_blocks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+
+class MessageProcessor(nn.Module):
+    """Looks each bit up in a table and concatenates the sum to a feature map at every position."""
+
+    def __init__(self, bits: int, dim: int) -> None:
+        super().__init__()
+        self.msg_embeddings = nn.Embedding(2 * bits, dim)
+
+    def forward(self, x: Tensor, message: Tensor) -> Tensor:
+        """x (B, C, H, W) float32 and message (B, bits) of 0 and 1 -> (B, C + dim, H, W)."""
+        rows = 2 * torch.arange(message.shape[1], device=message.device) + message.long()
+        vector = self.msg_embeddings(rows).sum(dim=1)
+        return torch.cat([x, vector[:, :, None, None].expand(-1, -1, x.shape[2], x.shape[3])], dim=1)
+
+
+class MessageUNet(nn.Module):
+    """Image and message in, watermark out.
+
+    Args of forward: x (B, channels, S, S) float32 in [-1, 1]; message (B, bits) of 0 and 1.
+    Returns the watermark (B, channels, S, S) float32 in [-1, 1].
+    """
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        super().__init__()
+        stages = config.stage_channels
+        mixed = (*stages[:-1], stages[-1] + config.message_dim)
+        self.msg_processor = MessageProcessor(config.bits, config.message_dim)
+        self.inc = ResidualBlock(config.channels, stages[0], config)
+        self.downs = nn.ModuleList(Down(a, b, config) for a, b in zip(stages[:-1], stages[1:], strict=True))
+        self.bottleneck = Bottleneck(mixed[-1], config)
+        # Every level meets its skip connection by concatenation, so an up block takes twice its channels.
+        self.ups = nn.ModuleList(
+            Up(2 * lower, upper, config) for upper, lower in reversed(list(zip(stages[:-1], mixed[1:], strict=True)))
+        )
+        self.outc = nn.Conv2d(stages[0], config.channels, 1)
+
+    def forward(self, x: Tensor, message: Tensor) -> Tensor:
+        skips = [self.inc(x)]
+        for down in self.downs:
+            skips.append(down(skips[-1]))
+        skips[-1] = self.msg_processor(skips[-1], message)
+        y = self.bottleneck(skips[-1])
+        for up, skip in zip(self.ups, reversed(skips), strict=False):
+            y = up(torch.cat([y, skip * SKIP_SCALE], dim=1))
+        return torch.tanh(self.outc(y))
