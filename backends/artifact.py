@@ -1,0 +1,136 @@
+"""One file that a backend can run, and everything needed to run it without looking inside."""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any
+
+from backends.errors import InvalidArtifact
+from backends.manifest import Fields
+from backends.tensor import Binding, TensorSpec
+
+ROLES = ("detector", "embedder")
+FORMATS = ("onnx", "tflite", "torch")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static")
+ROUTES = ("direct", "tf")
+
+# A plain name: no folder, no leading dot, nothing a shell or another system reads differently.
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A runnable file of a bundle.
+
+    file and external_files are plain names inside the bundle's folder; sha256 and bytes cover file, then the
+    external files in order. parent is the file it was made from; tools maps each tool to its version.
+    architecture (torch only) names the module and its config: {"name": ..., "config": {...}}.
+    """
+
+    file: str
+    role: str
+    format: str
+    precision: str
+    route: str | None
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    sha256: str
+    bytes: int
+    external_files: tuple[str, ...]
+    parent: str | None
+    tools: dict[str, str]
+    architecture: dict[str, Any] | None
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if not _FILE_NAME.fullmatch(name) or name.endswith("."):
+                raise InvalidArtifact(f"artifact: expected a plain file name without a folder, got {name!r}")
+        if len(set(self.files)) != len(self.files):
+            raise InvalidArtifact(f"{self.file}: a file is listed twice among {', '.join(self.files)}")
+        for field, allowed in (("role", ROLES), ("format", FORMATS), ("precision", PRECISIONS)):
+            if getattr(self, field) not in allowed:
+                raise InvalidArtifact(
+                    f"{self.file}: expected {field} to be one of {', '.join(allowed)}, got {getattr(self, field)!r}"
+                )
+        if (self.route is not None) != (self.format == "tflite") or self.route not in (None, *ROUTES):
+            raise InvalidArtifact(
+                f"{self.file}: a tflite file has a route of {', '.join(ROUTES)}, others none; got {self.route!r}"
+            )
+        if (self.architecture is not None) != (self.format == "torch"):
+            raise InvalidArtifact(f"{self.file}: torch files name an architecture and others do not")
+        if self.architecture is not None and set(self.architecture) != {"name", "config"}:
+            raise InvalidArtifact(f"{self.file}: expected architecture to hold name and config")
+        if not _SHA256.fullmatch(self.sha256):
+            raise InvalidArtifact(f"{self.file}: expected sha256 as 64 lowercase hex digits, got {self.sha256!r}")
+        if self.bytes < 1:
+            raise InvalidArtifact(f"{self.file}: expected at least 1 byte, got {self.bytes}")
+        for kind, bindings in (("input", self.inputs), ("output", self.outputs)):
+            for side in ("spec", "stored"):
+                names = [getattr(binding, side).name for binding in bindings]
+                if not names or len(set(names)) != len(names):
+                    raise InvalidArtifact(f"{self.file}: expected distinct {kind} names, got {names}")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file and its external data, in the order that sha256 covers them."""
+        return (self.file, *self.external_files)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest holds it: plain JSON values, one key a field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["external_files"] = list(self.external_files)
+        values["inputs"] = [_binding_to_json(binding) for binding in self.inputs]
+        values["outputs"] = [_binding_to_json(binding) for binding in self.outputs]
+        return values
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> "Artifact":
+        """Read strictly what to_json wrote. Raises InvalidArtifact that names the place."""
+        data = Fields(value, where, tuple(field.name for field in fields(cls)))
+        tools = data.mapping("tools")
+        for name, version in tools.items():
+            if not isinstance(version, str):
+                raise InvalidArtifact(f"{where}.tools.{name}: expected a version as text, got {version!r}")
+        return cls(
+            file=data.text("file"),
+            role=data.text("role"),
+            format=data.text("format"),
+            precision=data.text("precision"),
+            route=data.optional_text("route"),
+            inputs=tuple(_binding_from_json(v, f"{where}.inputs[{i}]") for i, v in enumerate(data.items("inputs"))),
+            outputs=tuple(_binding_from_json(v, f"{where}.outputs[{i}]") for i, v in enumerate(data.items("outputs"))),
+            sha256=data.text("sha256"),
+            bytes=data.integer("bytes"),
+            external_files=data.texts("external_files"),
+            parent=data.optional_text("parent"),
+            tools=tools,
+            architecture=data.optional_mapping("architecture"),
+        )
+
+
+def _binding_to_json(binding: Binding) -> dict[str, Any]:
+    return {
+        "spec": _spec_to_json(binding.spec),
+        "stored": _spec_to_json(binding.stored),
+        "scale": binding.scale,
+        "zero_point": binding.zero_point,
+    }
+
+
+def _spec_to_json(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype, "layout": spec.layout}
+
+
+def _binding_from_json(value: object, where: str) -> Binding:
+    data = Fields(value, where, ("spec", "stored", "scale", "zero_point"))
+    return Binding(
+        _spec_from_json(data["spec"], f"{where}.spec"),
+        _spec_from_json(data["stored"], f"{where}.stored"),
+        None if data["scale"] is None else data.number("scale"),
+        None if data["zero_point"] is None else data.integer("zero_point"),
+    )
+
+
+def _spec_from_json(value: object, where: str) -> TensorSpec:
+    data = Fields(value, where, ("name", "shape", "dtype", "layout"))
+    return TensorSpec(data.text("name"), data.integers("shape"), data.text("dtype"), data.optional_text("layout"))

@@ -1,0 +1,37 @@
+"""Files that appear whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Write a file in one step: yields a temporary path beside `path`, and moves it there at the end.
+
+    After an error inside the block nothing is left and an old file stays as it was. With `overwrite` false the
+    move fails with FileExistsError if `path` has come to exist.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        if overwrite:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)  # unlike replace, link refuses an existing name in one step
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    # The only way to read the mask is to set it. mkstemp makes private files; ours are like any other.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

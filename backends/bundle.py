@@ -1,0 +1,143 @@
+"""A folder of artifacts of one model, and the manifest without which it does not exist."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backends.artifact import Artifact
+from backends.atomic import replacing
+from backends.errors import InvalidArtifact, NotAvailable
+from backends.manifest import Fields, parse
+
+MANIFEST = "bundle.json"
+FORMAT_VERSION = 1
+ORIGINS = ("trained", "checkpoint", "random")
+_MANIFEST_LIMIT_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle.
+
+    model describes what the artifacts compute: {"name", "kind", ...}, the rest read by who knows the kind.
+    weights says where they come from: {"origin": "trained" | "checkpoint" | "random", "sha256", "source"}.
+    """
+
+    folder: Path
+    model: dict[str, Any]
+    weights: dict[str, Any]
+    artifacts: tuple[Artifact, ...]
+
+    def __post_init__(self) -> None:
+        where = str(self.folder / MANIFEST)
+        for key in ("name", "kind"):
+            if not isinstance(self.model.get(key), str) or not self.model[key]:
+                raise InvalidArtifact(f"{where}: model.{key}: expected text, got {self.model.get(key)!r}")
+        weights = Fields(self.weights, f"{where}: weights", ("origin", "sha256", "source"))
+        weights.text("sha256"), weights.text("source")
+        if weights.text("origin") not in ORIGINS:
+            raise InvalidArtifact(
+                f"{where}: weights.origin: expected one of {', '.join(ORIGINS)}, got {self.weights['origin']!r}"
+            )
+        # Names that differ by case alone are one file on some systems.
+        names = [name.lower() for artifact in self.artifacts for name in artifact.files] + [MANIFEST]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidArtifact(f"{where}: listed twice: {', '.join(twice)}")
+        keys = [(a.role, a.format, a.precision, a.route) for a in self.artifacts]
+        if len(set(keys)) != len(keys):
+            raise InvalidArtifact(f"{where}: two artifacts have the same role, format, precision and route")
+
+    @classmethod
+    def open(cls, folder: Path) -> "Bundle":
+        """Read the manifest of a bundle, strictly. Files are checked later, by verify.
+
+        Raises NotAvailable if there is no bundle, InvalidArtifact if its manifest is not right.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise NotAvailable(f"{folder}: no bundle here ({MANIFEST} is missing); make one with `toolkit export`")
+        try:
+            with path.open("rb") as file:
+                text = file.read(_MANIFEST_LIMIT_BYTES + 1)
+        except OSError as error:
+            raise InvalidArtifact(f"{path}: cannot read: {error.strerror}") from error
+        if len(text) > _MANIFEST_LIMIT_BYTES:
+            raise InvalidArtifact(f"{path}: expected a manifest of at most {_MANIFEST_LIMIT_BYTES} bytes")
+        data = Fields(parse(text, str(path)), str(path), ("format_version", "model", "weights", "artifacts"))
+        if data.integer("format_version") != FORMAT_VERSION:
+            raise InvalidArtifact(
+                f"{path}: expected format_version {FORMAT_VERSION}, got {data['format_version']}; export it again"
+            )
+        artifacts = tuple(
+            Artifact.from_json(value, f"{path}: artifacts[{i}]") for i, value in enumerate(data.items("artifacts"))
+        )
+        return cls(folder, data.mapping("model"), data.mapping("weights"), artifacts)
+
+    def write(self) -> None:
+        """Write the manifest, last and in one step. Every file of every artifact must be there already."""
+        for artifact in self.artifacts:
+            for name in artifact.files:
+                self._path(name)
+        document = {
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "weights": self.weights,
+            "artifacts": [artifact.to_json() for artifact in self.artifacts],
+        }
+        with replacing(self.folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def find(self, role: str, format: str, precision: str, route: str | None = None) -> Artifact:
+        """The one artifact of this kind; without a route, the direct one first. Raises NotAvailable with a list."""
+        found = [a for a in self.artifacts if (a.role, a.format, a.precision) == (role, format, precision)]
+        for wanted in ("direct", None, "tf") if route is None else (route,):
+            for artifact in found:
+                if artifact.route == wanted:
+                    return artifact
+        what = " ".join(part for part in (role, format, precision, route and f"route {route}") if part)
+        here = ", ".join(a.file for a in self.artifacts) or "nothing"
+        raise NotAvailable(f"{self.folder}: no {what}; there is {here}; `toolkit convert {self.folder}` makes more")
+
+    def verify(self, artifact: Artifact) -> Path:
+        """Check the size and sha256 of an artifact, external data included. Returns the path of its file.
+
+        Raises InvalidArtifact if a file is missing, leads out of the bundle, or does not match.
+        """
+        paths = [self._path(name) for name in artifact.files]
+        size = sum(path.stat().st_size for path in paths)
+        if size != artifact.bytes:
+            raise InvalidArtifact(f"{paths[0]}: expected {artifact.bytes} bytes, got {size}; export or copy it again")
+        digest = sha256_of(*paths)
+        if digest != artifact.sha256:
+            raise InvalidArtifact(
+                f"{paths[0]}: does not match its manifest: expected sha256 {artifact.sha256}, got {digest}; "
+                "export or copy it again"
+            )
+        return paths[0]
+
+    def with_artifact(self, artifact: Artifact) -> "Bundle":
+        """The same bundle with one more artifact, in the place of one of the same file."""
+        kept = tuple(a for a in self.artifacts if a.file != artifact.file)
+        return replace(self, artifacts=(*kept, artifact))
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise InvalidArtifact(f"{path}: the manifest lists it, but there is no such file; export or copy it again")
+        if path.resolve().parent != self.folder.resolve():
+            raise InvalidArtifact(f"{path}: a link that leads out of the bundle, to {path.resolve()}")
+        return path
+
+
+def sha256_of(*paths: Path) -> str:
+    """Hex sha256 over the contents of the files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

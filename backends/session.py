@@ -1,0 +1,98 @@
+"""The one way to run an artifact, whatever runs it."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self, final
+
+from backends.artifact import Artifact
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import Array
+
+
+class Session(ABC):
+    """An opened artifact.
+
+    run() validates and is the same everywhere; a backend implements _open, _run and _close and sees only the
+    file's own tensors. Threads may share a session: its runs happen one after the other. Sessions are
+    independent of each other.
+    """
+
+    FORMAT: ClassVar[str]
+
+    @final
+    def __init__(self, path: Path, artifact: Artifact, threads: int) -> None:
+        """Open `path`, already verified. Raises InvalidArtifact if the runtime cannot load it."""
+        if artifact.format != self.FORMAT:
+            raise InvalidArtifact(f"{path}: {type(self).__name__} opens {self.FORMAT} files, got {artifact.format}")
+        if threads < 1:
+            raise InvalidInput(f"threads: expected at least 1, got {threads}")
+        self.path = path
+        self.artifact = artifact
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._closed = False
+        self._open()
+
+    @final
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once.
+
+        feeds maps each input name of artifact.inputs to an array that matches its spec exactly.
+        Returns name -> new C-contiguous array for every output spec. Raises InvalidInput before the runtime sees
+        a wrong name, shape, dtype, NaN or infinity, and after close.
+        """
+        expected = [binding.spec.name for binding in self.artifact.inputs]
+        if set(feeds) != set(expected):
+            raise InvalidInput(f"{self.path.name}: expected inputs {sorted(expected)}, got {sorted(map(str, feeds))}")
+        stored = {
+            binding.stored.name: binding.to_stored(binding.spec.validate(feeds[binding.spec.name]))
+            for binding in self.artifact.inputs
+        }
+        with self._lock:
+            if self._closed:
+                raise InvalidInput(f"{self.path.name}: the session is closed; open a new one")
+            results = self._run(stored)
+        outputs = {}
+        for binding in self.artifact.outputs:
+            array = results[binding.stored.name]
+            if array.shape != binding.stored.shape or array.dtype != binding.stored.dtype:
+                raise InvalidArtifact(
+                    f"{self.path}: output {binding.stored.name!r}: the manifest says {binding.stored.dtype} "
+                    f"{binding.stored.shape}, the file gave {array.dtype} {array.shape}"
+                )
+            outputs[binding.spec.name] = binding.from_stored(array)
+        return outputs
+
+    @final
+    def close(self) -> None:
+        """Free the runtime's memory. Closing twice does no harm."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Load self.path and check its signature against self.artifact. Raises InvalidArtifact."""
+
+    @abstractmethod
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run on the file's own tensors: stored name -> array in stored shape and dtype, perhaps not contiguous.
+
+        Returns stored name -> array that nothing will overwrite.
+        """
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Drop what holds the runtime's memory."""

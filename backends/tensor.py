@@ -1,0 +1,129 @@
+"""What a tensor must be, and how a file's own form of it relates to the form every caller sees."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.errors import InvalidArtifact, InvalidInput
+
+Array = npt.NDArray[Any]
+
+LAYOUTS = (None, "NCHW", "NHWC")
+DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
+_TO_NHWC = (0, 2, 3, 1)
+_TO_NCHW = (0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, static shape, numpy dtype name and layout ("NCHW", "NHWC", or None for other ranks) of one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str | None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidArtifact("tensor spec: expected a name, got an empty one")
+        if any(size < 1 for size in self.shape):
+            raise InvalidArtifact(f"tensor {self.name!r}: expected sizes of at least 1, got {self.shape}")
+        if self.dtype not in DTYPES:
+            raise InvalidArtifact(f"tensor {self.name!r}: expected a dtype of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.layout not in LAYOUTS:
+            raise InvalidArtifact(f"tensor {self.name!r}: expected layout NCHW, NHWC or none, got {self.layout!r}")
+        if self.layout is not None and len(self.shape) != 4:
+            raise InvalidArtifact(f"tensor {self.name!r}: layout {self.layout} needs 4 dimensions, got {self.shape}")
+
+    def validate(self, array: Array) -> Array:
+        """Check a feed: dtype, shape and finite values, nothing converted in silence.
+
+        Returns the same values, C-contiguous; a copy only where `array` was not. Raises InvalidInput.
+        """
+        if not isinstance(array, np.ndarray):
+            raise InvalidInput(f"tensor {self.name!r}: expected a numpy array, got {type(array).__name__}")
+        if array.dtype != self.dtype:
+            raise InvalidInput(f"tensor {self.name!r}: expected dtype {self.dtype}, got {array.dtype}")
+        if array.shape != self.shape:
+            raise InvalidInput(f"tensor {self.name!r}: expected shape {self.shape}, got {array.shape}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InvalidInput(f"tensor {self.name!r}: expected finite values, got NaN or infinity")
+        return array if array.flags.c_contiguous else array.copy()
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One input or output: `spec` is what the caller sees, `stored` is what the file holds.
+
+    The file may keep another name, channels last, or int8 with real = (stored - zero_point) * scale.
+    """
+
+    spec: TensorSpec
+    stored: TensorSpec
+    scale: float | None = None
+    zero_point: int | None = None
+
+    def __post_init__(self) -> None:
+        name = self.spec.name
+        if (self.scale is None) != (self.zero_point is None):
+            raise InvalidArtifact(f"tensor {name!r}: scale and zero point come together, got one of them")
+        quantized = self.scale is not None
+        if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
+            raise InvalidArtifact(f"tensor {name!r}: expected a scale above 0, got {self.scale}")
+        if quantized and (self.spec.dtype != "float32" or np.dtype(self.stored.dtype).kind not in "iu"):
+            raise InvalidArtifact(
+                f"tensor {name!r}: a scale joins float32 and integers, got {self.spec.dtype} and {self.stored.dtype}"
+            )
+        if not quantized and self.spec.dtype != self.stored.dtype:
+            raise InvalidArtifact(
+                f"tensor {name!r}: {self.spec.dtype} and {self.stored.dtype} need a scale and a zero point"
+            )
+        if self.zero_point is not None:
+            limits = np.iinfo(self.stored.dtype)
+            if not limits.min <= self.zero_point <= limits.max:
+                raise InvalidArtifact(f"tensor {name!r}: zero point {self.zero_point} does not fit {self.stored.dtype}")
+        if self._permuted(self.spec.shape) != self.stored.shape:
+            raise InvalidArtifact(
+                f"tensor {name!r}: {self.spec.layout} {self.spec.shape} does not become "
+                f"{self.stored.layout} {self.stored.shape}"
+            )
+
+    @classmethod
+    def same(cls, spec: TensorSpec) -> "Binding":
+        """The file holds the tensor as the caller sees it."""
+        return cls(spec, spec)
+
+    def to_stored(self, array: Array) -> Array:
+        """The caller's array in the file's layout and dtype. A view where only the layout differs, never contiguous."""
+        if self._transposed:
+            array = array.transpose(_TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW)
+        if self.scale is None or self.zero_point is None:
+            return array
+        limits = np.iinfo(self.stored.dtype)
+        steps = np.multiply(array, np.float32(1 / self.scale))
+        np.rint(steps, out=steps)
+        steps += np.float32(self.zero_point)
+        np.clip(steps, limits.min, limits.max, out=steps)
+        return steps.astype(self.stored.dtype)
+
+    def from_stored(self, array: Array) -> Array:
+        """The file's array as the caller sees it: float32 and the caller's layout, C-contiguous."""
+        if self._transposed:
+            array = array.transpose(_TO_NHWC if self.spec.layout == "NHWC" else _TO_NCHW)
+        if self.scale is not None and self.zero_point is not None:
+            array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        return array if array.flags.c_contiguous else array.copy()
+
+    @property
+    def _transposed(self) -> bool:
+        return self.spec.layout != self.stored.layout
+
+    def _permuted(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not self._transposed:
+            return shape
+        if self.spec.layout is None or self.stored.layout is None:
+            return ()  # a layout on one side only: no rule joins them
+        order = _TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW
+        return tuple(shape[axis] for axis in order)
