@@ -1,0 +1,34 @@
+"""The command line. A command is one file; it reads options, calls the toolkit and prints: no logic lives here."""
+
+import click
+
+from toolkit.cli.group import CommandGroup
+
+COMMANDS = {
+    "models": ("toolkit.cli.models:models", "List the models and what each one is."),
+    "export": ("toolkit.cli.export:export", "Export a model's networks to ONNX, as a bundle."),
+    "convert": ("toolkit.cli.convert:convert", "Lower a bundle to TFLite and quantize it."),
+    "embed": ("toolkit.cli.embed:embed", "Hide a message in an image."),
+    "run": ("toolkit.cli.run:run", "Read the message that images carry."),
+    "setup-converter": ("toolkit.cli.setup_converter:setup_converter", "Make the converter's own environment."),
+}
+
+main = CommandGroup(
+    COMMANDS,
+    name="toolkit",
+    help="""Image watermarks on several runtimes, from one ONNX graph.
+
+    \b
+    Example:
+      toolkit embed photo.jpg --message 0123456789abcdef -o marked.jpg
+      toolkit run marked.jpg --expect 0123456789abcdef
+    """,
+    epilog="""Exit codes: 0 done, 1 the judgement is negative, 2 bad usage or bad input.
+
+    \b
+    Completion for bash (zsh and fish alike):
+      eval "$(_TOOLKIT_COMPLETE=bash_source toolkit)"
+    """,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+click.version_option(package_name="seal-toolkit")(main)

@@ -1,0 +1,78 @@
+"""What every command shares: commands are imported on first use, and every failure ends in one line and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from backends.errors import ToolkitError
+
+BAD_INPUT = 2  # also what click gives a wrong option
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+BROKEN_PIPE = 141  # 128 + SIGPIPE: whoever read our output stopped
+
+
+class CommandGroup(click.Group):
+    """A group whose commands live one a module, named `module:function` with the line that `--help` shows.
+
+    The line stands in the table so that listing the commands imports none of them.
+    """
+
+    def __init__(self, table: dict[str, tuple[str, str]], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order a user meets them."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command; None if there is no such name."""
+        if cmd_name not in self.table:
+            return None
+        module, attribute = self.table[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A reader that went away is caught here, before click makes it exit code 1."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit: give it somewhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(BROKEN_PIPE)
+        return result
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+        """Run, and leave with 0 (done), 1 (a negative judgement), 2 (bad usage or input), 130 or 141."""
+        try:
+            # Without standalone mode click hands errors over, and the code of ctx.exit() as the result.
+            result = super().main(args, prog_name, **(extra | {"standalone_mode": False}))
+            sys.exit(result if isinstance(result, int) else 0)
+        except (click.Abort, KeyboardInterrupt):
+            _leave("interrupted", INTERRUPTED)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(BAD_INPUT)
+        except click.UsageError as error:
+            helped = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+            _leave(f"error: {error.format_message().rstrip('.')}{helped}", BAD_INPUT)
+        except click.ClickException as error:
+            _leave(f"error: {error.format_message()}", BAD_INPUT)
+        except (ToolkitError, OSError) as error:
+            _leave(f"error: {error}", BAD_INPUT)
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    click.echo(" ".join(line.split()), err=True)
+    sys.exit(code)
