@@ -8,13 +8,6 @@ from rich.markup import escape
 from rich.status import Status
 
 
-class Output(Console):
-    """Stdout. A reader that went away is left to the group: rich by itself would exit with 1, a negative judgement."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 class Progress:
     """What a long command says while it works."""
 

@@ -1,6 +1,5 @@
-"""What every command shares: commands are imported on first use, and every failure ends in one line and an exit code."""
+"""What every command shares: it is imported on first use, and a failure ends in one line and an exit code."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -42,23 +41,15 @@ class CommandGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. A reader that went away is caught here, before click makes it exit code 1."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Python flushes stdout once more at exit: give it somewhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(BROKEN_PIPE)
-        return result
-
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
         """Run, and leave with 0 (done), 1 (a negative judgement), 2 (bad usage or input), 130 or 141."""
         try:
             # Without standalone mode click hands errors over, and the code of ctx.exit() as the result.
-            result = super().main(args, prog_name, **(extra | {"standalone_mode": False}))
-            sys.exit(result if isinstance(result, int) else 0)
+            code = super().main(args, prog_name, **(extra | {"standalone_mode": False}))
+        except SystemExit as left:
+            # Our commands leave through ctx.exit(). click and rich leave with 1, a negative judgement with us, when
+            # the reader of stdout is gone.
+            sys.exit(BROKEN_PIPE if left.code == 1 else left.code)
         except (click.Abort, KeyboardInterrupt):
             _leave("interrupted", INTERRUPTED)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -71,6 +62,7 @@ class CommandGroup(click.Group):
             _leave(f"error: {error.format_message()}", BAD_INPUT)
         except (ToolkitError, OSError) as error:
             _leave(f"error: {error}", BAD_INPUT)
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 def _leave(line: str, code: int) -> NoReturn:

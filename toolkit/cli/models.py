@@ -21,12 +21,11 @@ def models(as_json: bool) -> None:
             click.echo(json.dumps(spec.description | {"summary": spec.summary}))
         return
 
+    from rich.console import Console
     from rich.table import Table
-
-    from toolkit.cli.console import Output
 
     table = Table("model", "bits", "image", "what it is")
     for spec in MODELS.values():
         side = spec.description["image_size_px"]
         table.add_row(spec.name, str(spec.description["bits"]), f"{side} x {side}", spec.summary)
-    Output().print(table)
+    Console().print(table)
