@@ -1,0 +1,103 @@
+"""A torch module to ONNX, with named inputs and outputs and static shapes."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import Array, TensorSpec
+from graphs.onnx_file import OPSET
+from graphs.spec import GraphSpec
+
+
+def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
+    """The same tensor for `batch` images at once. Raises InvalidInput for a batch under 1."""
+    if batch < 1:
+        raise InvalidInput(f"batch: expected at least 1, got {batch}")
+    return replace(spec, shape=(batch, *spec.shape[1:]))
+
+
+def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
+    """Seeded inputs for a comparison: images and other maps uniform in [0, 1], everything else bits of 0 and 1.
+
+    No two axes are alike in such noise, so that a transposed input cannot go unseen.
+    """
+    generator = np.random.default_rng(seed)
+    return {
+        spec.name: (
+            generator.random(spec.shape, dtype=np.float32)
+            if len(spec.shape) == 4
+            else generator.integers(0, 2, spec.shape).astype(np.float32)
+        )
+        for spec in specs
+    }
+
+
+def build_loaded(graph: GraphSpec, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a graph in eval mode with checked weights in it."""
+    module = graph.build()
+    module.load_state_dict(state)
+    return module
+
+
+def run_module(module: nn.Module, graph: GraphSpec, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What torch computes: outputs by name, float32."""
+    with torch.no_grad():
+        results = module(*(torch.from_numpy(feeds[spec.name]) for spec in graph.inputs))
+    results = results if isinstance(results, tuple) else (results,)
+    return {spec.name: value.numpy() for spec, value in zip(graph.outputs, results, strict=True)}
+
+
+def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
+    """Trace a module in eval mode into an ONNX graph of opset 20.
+
+    Inputs and outputs have the names, order, dtypes and shapes of `graph`, with the batch size given.
+    Raises InvalidArtifact if the graph came out with another signature.
+    """
+    if module.training:
+        raise InvalidInput(f"{graph.role}: expected a module in eval mode; call .eval() first")
+    inputs = tuple(with_batch(spec, batch) for spec in graph.inputs)
+    outputs = tuple(with_batch(spec, batch) for spec in graph.outputs)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            tuple(torch.from_numpy(array) for array in probe(inputs).values()),
+            input_names=[spec.name for spec in inputs],
+            output_names=[spec.name for spec in outputs],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # None only when a file is named
+    model: ir.Model = program.model
+    _check_signature(model.graph.inputs, inputs, graph.role)
+    _check_signature(model.graph.outputs, outputs, graph.role)
+    return model
+
+
+def _check_signature(values: Sequence[ir.Value], specs: tuple[TensorSpec, ...], role: str) -> None:
+    got = [(value.name, tuple(value.shape or ()), value.dtype and value.dtype.numpy().name) for value in values]
+    expected = [(spec.name, spec.shape, spec.dtype) for spec in specs]
+    if got != expected:
+        raise InvalidArtifact(f"{role}: the exported graph has {got}, expected {expected}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says about packages that are not here and about torch's own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg|torch")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,70 @@
+"""ONNX files: written the same way every time, read back with an error that a person understands."""
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from backends.errors import InvalidArtifact
+
+# What the converter's onnx and onnx2tf read.
+IR_VERSION = 10
+OPSET = 20
+
+# protobuf holds at most 2 GB; weights of a larger model go beside it, in FILE.data.
+_EMBED_LIMIT_BYTES = 1 << 30
+
+
+def external_name(file_name: str) -> str:
+    """The name of the external data of an ONNX file."""
+    return f"{file_name}.data"
+
+
+def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
+    """Write a model without anything of the machine it was made on. Returns the files: path, then external data.
+
+    The same model gives the same bytes.
+    """
+    strip(model)
+    large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if large < _EMBED_LIMIT_BYTES:
+        ir.save(model, path)
+        return (path,)
+    ir.save(model, path, external_data=external_name(path.name))
+    return (path, path.parent / external_name(path.name))
+
+
+def load(path: Path) -> ir.Model:
+    """Read and check an ONNX file. Raises InvalidArtifact if it is damaged."""
+    check(path)
+    return ir.load(path)
+
+
+def check(path: Path) -> None:
+    """onnx.checker over the whole file, shapes included. Raises InvalidArtifact."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidArtifact(f"{path}: not a valid ONNX model: {reason}; export it again") from error
+
+
+def strip(model: ir.Model) -> None:
+    """Remove doc strings and metadata: exporters put stack traces with this machine's paths there."""
+    model.doc_string = None
+    model.metadata_props.clear()
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        graph.doc_string = None
+        graph.metadata_props.clear()
+        for value in (*graph.inputs, *graph.initializers.values()):
+            _strip_value(value)
+        for node in graph:
+            node.doc_string = None
+            node.metadata_props.clear()
+            for value in node.outputs:
+                _strip_value(value)
+
+
+def _strip_value(value: ir.Value) -> None:
+    value.doc_string = None
+    value.metadata_props.clear()

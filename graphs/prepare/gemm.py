@@ -1,0 +1,50 @@
+"""MatMul with a constant, with or without a bias -> Reshape, Gemm(transB=1), Reshape.
+
+nn.Linear on maps of rank 4 exports as MatMul. TFLite turns that into BATCH_MATMUL, which its INT8 path does not
+quantize; Gemm becomes FULLY_CONNECTED, which it does. On ONNX Runtime the result is the same, bit for bit.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+
+from graphs.prepare.rewriting import apply, constant, static_shape
+
+
+def _fits(context: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, **_: Any) -> bool:
+    shape, matrix = static_shape(x), constant(weight)
+    if shape is None or len(shape) < 2 or matrix is None or matrix.ndim != 2:
+        return False
+    vector = constant(bias)
+    return bias is None or (vector is not None and vector.shape == matrix.shape[1:])
+
+
+def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, **_: Any) -> ir.Value:
+    shape, matrix = static_shape(x), constant(weight)
+    assert shape is not None and matrix is not None  # _fits
+    features_in, features_out = matrix.shape
+    transposed = op.initializer(ir.tensor(np.ascontiguousarray(matrix.T)), name=f"{weight.name}.transposed")
+    extra = () if bias is None else (bias,)
+    if len(shape) == 2:
+        return op.Gemm(x, transposed, *extra, transB=1)  # type: ignore[no-any-return]  # op is dynamic
+    rows = op.Reshape(x, op.Constant(value_ints=[math.prod(shape[:-1]), features_in]))
+    result = op.Gemm(rows, transposed, *extra, transB=1)
+    return op.Reshape(result, op.Constant(value_ints=[*shape[:-1], features_out]))  # type: ignore[no-any-return]
+
+
+_RULES = pattern.RewriteRuleSet(
+    [
+        # With the bias first: the plain rule would take its MatMul away.
+        pattern.RewriteRule(lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias), _gemm, _fits),
+        pattern.RewriteRule(lambda op, x, weight: op.MatMul(x, weight), _gemm, _fits),
+    ],
+    commute=True,
+)
+
+
+def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every MatMul with a constant matrix on a static shape."""
+    return apply(_RULES, model)

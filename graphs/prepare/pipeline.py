@@ -1,0 +1,87 @@
+"""Runs passes one after the other, and holds the graph after each to the graph before it, on ONNX Runtime."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from backends.errors import InvalidArtifact
+from backends.tensor import Array
+from graphs.onnx_file import check, save
+from graphs.prepare.gelu import erf_to_gelu
+from graphs.prepare.gemm import matmul_to_gemm
+from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.simplify import simplify
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewrite and how far it may move an output: max abs difference over the largest absolute value before."""
+
+    name: str
+    run: Callable[[ir.Model], tuple[ir.Model, bool]]
+    tolerance: float
+
+
+# Float32 sums in another order, over the depth of these networks.
+_ROUNDING = 2e-5
+
+# The order matters: onnxsim hides the erf pattern, and makes Gemm of its own, not transposed, of what MatMul it finds.
+PASSES = (
+    Pass("erf_to_gelu", erf_to_gelu, tolerance=_ROUNDING),
+    Pass("matmul_to_gemm", matmul_to_gemm, tolerance=_ROUNDING),
+    Pass("reduce_l2_to_sum", reduce_l2_to_sum, tolerance=_ROUNDING),
+    Pass("simplify", simplify, tolerance=_ROUNDING),
+)
+
+
+def prepare(
+    model: ir.Model, feeds: Mapping[str, Array], passes: tuple[Pass, ...] = PASSES
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Run every pass, and compare its graph with the one before on `feeds` (inputs by name).
+
+    Returns the graph and the names of the passes that changed it. Raises InvalidArtifact naming the pass that
+    made a graph that is invalid, gives NaN, or differs by more than the pass allows.
+    """
+    changed_by = []
+    expected = run_once(model, feeds, "the graph as exported")
+    for step in passes:
+        model, changed = step.run(model)
+        if not changed:
+            continue
+        changed_by.append(step.name)
+        got = run_once(model, feeds, f"after pass {step.name}")
+        for name in expected:
+            _compare(step, name, expected[name], got[name])
+        expected = got
+    return model, tuple(changed_by)
+
+
+def run_once(model: ir.Model, feeds: Mapping[str, Array], what: str) -> dict[str, Array]:
+    """Write the graph, check it, and run it on ONNX Runtime. Raises InvalidArtifact that says `what` failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path)
+        check(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; what the passes leave behind is checked here by its results
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            names = [output.name for output in session.get_outputs()]
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        except Exception as error:
+            raise InvalidArtifact(f"{what}: ONNX Runtime cannot run it: {error}") from error
+
+
+def _compare(step: Pass, name: str, expected: Array, got: Array) -> None:
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        raise InvalidArtifact(f"pass {step.name}: output {name!r} became {got.shape}, finite: {np.isfinite(got).all()}")
+    difference = float(np.abs(got - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    if difference > step.tolerance:
+        raise InvalidArtifact(
+            f"pass {step.name}: output {name!r} moved by {difference:.1e} of its range, at most {step.tolerance:.1e}"
+        )

@@ -1,0 +1,30 @@
+"""What the passes share: applying rules, and reading the constants and shapes that they match on."""
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.rewriter import pattern
+
+from backends.tensor import Array
+
+
+def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite until each rule has seen the whole graph. Returns the model, without what became unused, and whether
+    anything changed.
+    """
+    changed = rules.apply_to_model(model) > 0
+    if changed:
+        RemoveUnusedNodesPass()(model)
+    return model, changed
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """The array of a value that is fixed in the graph, or None if it is computed, or missing."""
+    tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of a value if every size of it is known."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(size) for size in value.shape.numpy())
