@@ -1,0 +1,128 @@
+"""Attacks on a batch, as training sees them: differentiable, or passed straight through where they cannot be.
+
+Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same size.
+The ranges are those of the measurement in `training/distortions.py`.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from graphs.seal.embedder import luma
+
+Attack = Callable[[Tensor, np.random.Generator], Tensor]
+
+
+def _per_image(rng: np.random.Generator, low: float, high: float, images: Tensor) -> Tensor:
+    return torch.from_numpy(rng.uniform(low, high, len(images))).to(images)[:, None, None, None]
+
+
+def straight_through(images: Tensor, changed: Tensor) -> Tensor:
+    """The changed values forwards, the identity's gradient backwards."""
+    return images + (changed - images).detach()
+
+
+def to_8_bits(images: Tensor) -> Tensor:
+    return straight_through(images, (images * 255).round() / 255)
+
+
+def jpeg(images: Tensor, rng: np.random.Generator) -> Tensor:
+    pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    decoded = np.empty_like(pixels)
+    for index, image in enumerate(pixels):
+        buffer = io.BytesIO()
+        subsampling = int(rng.choice([0, 2]))
+        Image.fromarray(image).save(buffer, "JPEG", quality=int(rng.integers(45, 96)), subsampling=subsampling)
+        decoded[index] = np.asarray(Image.open(buffer))
+    changed = torch.from_numpy(decoded).permute(0, 3, 1, 2).to(images) / 255
+    return straight_through(images, changed)
+
+
+def resize(images: Tensor, rng: np.random.Generator) -> Tensor:
+    side = images.shape[-1]
+    smaller = int(side * rng.uniform(0.5, 1.0))
+    down = F.interpolate(images, size=(smaller, smaller), mode="bilinear", antialias=True)
+    return F.interpolate(down, size=(side, side), mode="bilinear")
+
+
+def crop(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """A random rectangle of 65-100% of the area, its sides' ratio within 10%, at a random place, blown up again."""
+    side = images.shape[-1]
+    out = []
+    for image in images.split(1):
+        share, stretch = np.sqrt(rng.uniform(0.65, 1.0)), np.exp(rng.uniform(-0.1, 0.1))
+        w, h = int(min(side, side * share * stretch)), int(min(side, side * share / stretch))
+        left, top = int(rng.integers(side - w + 1)), int(rng.integers(side - h + 1))
+        window = image[:, :, top : top + h, left : left + w]
+        out.append(F.interpolate(window, size=(side, side), mode="bilinear"))
+    return torch.cat(out)
+
+
+def flip(images: Tensor, rng: np.random.Generator) -> Tensor:
+    return images.flip(-1)
+
+
+def brightness(images: Tensor, rng: np.random.Generator) -> Tensor:
+    return (images * _per_image(rng, 0.7, 1.3, images)).clamp(0, 1)
+
+
+def contrast(images: Tensor, rng: np.random.Generator) -> Tensor:
+    mean = luma(images).mean(dim=(1, 2, 3), keepdim=True)
+    return (mean + (images - mean) * _per_image(rng, 0.7, 1.3, images)).clamp(0, 1)
+
+
+def saturation(images: Tensor, rng: np.random.Generator) -> Tensor:
+    grey = luma(images)
+    return (grey + (images - grey) * _per_image(rng, 0.7, 1.3, images)).clamp(0, 1)
+
+
+def noise(images: Tensor, rng: np.random.Generator) -> Tensor:
+    sigma = _per_image(rng, 0.0, 0.04, images)
+    normal = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32)).to(images)
+    return (images + sigma * normal).clamp(0, 1)
+
+
+def blur(images: Tensor, rng: np.random.Generator) -> Tensor:
+    sigma = rng.uniform(0.3, 1.5)
+    radius = max(1, int(3 * sigma))
+    kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).to(images)[None, None, None]
+    batch, channels, height, width = images.shape
+    flat = images.reshape(-1, 1, height, width)
+    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel)
+    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode="replicate"), kernel.transpose(2, 3))
+    return flat.reshape(batch, channels, height, width)
+
+
+# Cropping and flipping move the mark, which is the hardest to learn, so they are drawn most often.
+WEIGHTS: dict[Attack, float] = {
+    crop: 3.0,
+    jpeg: 2.0,
+    flip: 2.0,
+    resize: 1.0,
+    brightness: 1.0,
+    contrast: 1.0,
+    saturation: 0.5,
+    noise: 1.0,
+    blur: 1.0,
+}
+
+
+def attack(images: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+    """Attack groups of eight images, each with its own chain of none, one or two attacks.
+
+    share: 0 leaves all alone, 1 attacks four groups in five.
+    """
+    attacks, weights = list(WEIGHTS), np.array(list(WEIGHTS.values()))
+    out = []
+    for group in images.split(8):
+        count = int(rng.choice([0, 1, 2], p=[1 - 0.8 * share, 0.45 * share, 0.35 * share]))
+        for index in rng.choice(len(attacks), count, replace=False, p=weights / weights.sum()):
+            group = attacks[index](group, rng)
+        out.append(group)
+    return torch.cat(out)
