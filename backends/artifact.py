@@ -58,8 +58,9 @@ class Artifact:
             )
         if (self.architecture is not None) != (self.format == "torch"):
             raise InvalidArtifact(f"{self.file}: torch files name an architecture and others do not")
-        if self.architecture is not None and set(self.architecture) != {"name", "config"}:
-            raise InvalidArtifact(f"{self.file}: expected architecture to hold name and config")
+        if self.architecture is not None:
+            architecture = Fields(self.architecture, f"{self.file}: architecture", ("name", "config"))
+            architecture.text("name"), architecture.mapping("config")
         if not _SHA256.fullmatch(self.sha256):
             raise InvalidArtifact(f"{self.file}: expected sha256 as 64 lowercase hex digits, got {self.sha256!r}")
         if self.bytes < 1:

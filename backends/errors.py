@@ -15,3 +15,8 @@ class InvalidArtifact(ToolkitError):
 
 class NotAvailable(ToolkitError):
     """A name, package, backend or precision that is not here. The message lists what there is."""
+
+
+def one_line(error: Exception) -> str:
+    """The message of a library's error without its line breaks, for the middle of our own line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,97 @@
+"""Specs refuse what does not match; bindings join the caller's tensors and the file's without loss."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import Binding, TensorSpec
+
+IMAGE = TensorSpec("image", (1, 3, 4, 5), "float32", "NCHW")
+IMAGE_NHWC = TensorSpec("in:0", (1, 4, 5, 3), "float32", "NHWC")
+IMAGE_INT8 = TensorSpec("in:0", (1, 4, 5, 3), "int8", "NHWC")
+images = npst.arrays(np.float32, IMAGE.shape, elements=st.floats(0, 1, width=32))
+
+
+def test_a_matching_array_passes_without_a_copy() -> None:
+    array = np.zeros(IMAGE.shape, np.float32)
+    assert IMAGE.validate(array) is array
+
+
+def test_a_strided_array_comes_back_contiguous_with_the_same_values() -> None:
+    array = np.arange(60, dtype=np.float32).reshape(1, 4, 5, 3).transpose(0, 3, 1, 2)
+    checked = IMAGE.validate(array)
+    assert checked.flags.c_contiguous
+    np.testing.assert_array_equal(checked, array)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros(IMAGE.shape, np.float64), "expected dtype float32, got float64"),
+        (np.zeros(IMAGE.shape, ">f4"), "expected dtype float32"),
+        (np.zeros((1, 4, 5, 3), np.float32), r"expected shape \(1, 3, 4, 5\), got \(1, 4, 5, 3\)"),
+        (np.full(IMAGE.shape, np.nan, np.float32), "got NaN or infinity"),
+        (np.full(IMAGE.shape, -np.inf, np.float32), "got NaN or infinity"),
+        ([[0.0]], "expected a numpy array, got list"),
+    ],
+)
+def test_what_does_not_match_is_refused_with_expected_and_got(array: np.ndarray, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        IMAGE.validate(array)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("", (1,), "float32", None),
+        ("x", (0,), "float32", None),
+        ("x", (-1,), "float32", None),
+        ("x", (1,), "float128", None),
+        ("x", (1,), "float32", "NCHW"),
+        ("x", (1, 1, 1, 1), "float32", "HWC"),
+    ],
+)
+def test_a_spec_that_means_nothing_is_refused(fields: tuple) -> None:
+    with pytest.raises(InvalidArtifact):
+        TensorSpec(*fields)
+
+
+@given(images)
+def test_channels_last_and_back_is_the_identity(array: np.ndarray) -> None:
+    there, back = Binding(IMAGE, IMAGE_NHWC), Binding(IMAGE_NHWC, IMAGE)
+    stored = there.to_stored(array)
+    assert stored.shape == IMAGE_NHWC.shape
+    np.testing.assert_array_equal(stored[0, 1, 2], array[0, :, 1, 2])
+    np.testing.assert_array_equal(there.from_stored(stored), array)
+    np.testing.assert_array_equal(back.from_stored(array), stored)
+
+
+@given(images, st.floats(1e-3, 0.1), st.integers(-128, 127))
+def test_int8_and_back_is_within_half_a_step_where_int8_reaches(array: np.ndarray, scale: float, zero: int) -> None:
+    binding = Binding(IMAGE, IMAGE_INT8, scale, zero)
+    stored = binding.to_stored(array)
+    assert stored.dtype == np.int8
+    reachable = np.clip(array, (-128 - zero) * scale, (127 - zero) * scale)
+    np.testing.assert_allclose(binding.from_stored(stored), reachable, atol=scale * 0.501)
+
+
+@pytest.mark.parametrize(
+    ("stored", "scale", "zero_point"),
+    [
+        (IMAGE_INT8, None, None),
+        (IMAGE_INT8, 0.1, None),
+        (IMAGE_INT8, 0.0, 0),
+        (IMAGE_INT8, float("nan"), 0),
+        (IMAGE_INT8, 0.1, 128),
+        (IMAGE_NHWC, 0.1, 0),
+        (TensorSpec("x", (1, 3, 4, 5), "float32", None), None, None),
+        (TensorSpec("x", (1, 3, 4, 5), "float32", "NHWC"), None, None),
+        (TensorSpec("x", (1, 3, 5, 4), "float32", "NCHW"), None, None),
+    ],
+)
+def test_a_binding_that_cannot_be_followed_is_refused(stored: TensorSpec, scale: float, zero_point: int) -> None:
+    with pytest.raises(InvalidArtifact, match="'image'"):
+        Binding(IMAGE, stored, scale, zero_point)
