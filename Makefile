@@ -17,7 +17,7 @@ BIN := .venv/bin
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 PACKAGES := .venv/.packages-$(call checksum,requirements/run.lock)
 PROJECT := .venv/.project-$(call checksum,pyproject.toml)
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
