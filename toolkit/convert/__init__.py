@@ -1,0 +1,1 @@
+"""From a bundle's ONNX graphs to TFLite files and quantized graphs."""

@@ -1,0 +1,114 @@
+"""Calls the worker in the converter's environment, and explains its death when it dies."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.errors import ToolkitError
+from toolkit.environments import converter_python
+
+Progress = Callable[[str], None]
+
+_WORKER_PARENT = Path(__file__).parent
+_LOG_LINES = 3
+_LOG_CHARACTERS = 400
+
+
+class ConversionFailed(ToolkitError):
+    """The converter failed, died or took too long. The message says what it was doing and where its log is."""
+
+
+@dataclass(frozen=True)
+class WorkerResult:
+    """Files by precision, and the tools that made them with their versions."""
+
+    files: dict[str, Path]
+    tools: dict[str, str]
+
+
+def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: float, progress: Progress) -> WorkerResult:
+    """Run one request of toolkit/convert/worker to its end.
+
+    Every file it makes lies in `folder`. What it prints is added to `log`; `progress` gets a short line a step.
+    Raises NotAvailable without a converter, ConversionFailed for everything that goes wrong inside it.
+    """
+    python = converter_python()
+    request_path, result_path = folder / "request.json", folder / "result.json"
+    result_path.unlink(missing_ok=True)
+    request_path.write_text(json.dumps(request | {"folder": str(folder)}), encoding="utf-8")
+    step = "starting"
+    timed_out = threading.Event()
+    with log.open("a", encoding="utf-8") as log_file:
+        try:
+            process = subprocess.Popen(
+                [str(python), "-m", "worker", str(request_path), str(result_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                text=True,
+                cwd=folder,
+                env=_environment(python),
+                start_new_session=True,  # its own group, so that what it starts can be stopped with it
+            )
+        except OSError as error:
+            raise ConversionFailed(f"cannot start the converter {python}: {error.strerror}") from error
+
+        def stop() -> None:
+            timed_out.set()
+            _kill(process)
+
+        timer = threading.Timer(timeout_s, stop)
+        timer.start()
+        try:
+            assert process.stdout is not None  # PIPE
+            for line in process.stdout:
+                step = json.loads(line)["step"]
+                progress(step)
+            process.wait()
+        finally:
+            timer.cancel()
+            _kill(process)
+            process.wait()
+    if timed_out.is_set():
+        raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise _failure(f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""), step, log)
+    if process.returncode > 0:
+        raise _failure(f"failed with exit code {process.returncode}", step, log)
+    if not result_path.is_file():
+        raise _failure("ended without a result", step, log)
+    result = json.loads(result_path.read_text(encoding="utf-8"))
+    return WorkerResult({key: Path(path) for key, path in result["files"].items()}, result["tools"])
+
+
+def _failure(what: str, step: str, log: Path) -> ConversionFailed:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    end = " | ".join(lines[-_LOG_LINES:])[-_LOG_CHARACTERS:]
+    return ConversionFailed(f"the converter {what} while {step}; its last lines: {end or 'none'}; log: {log}")
+
+
+def _environment(python: Path) -> dict[str, str]:
+    """The caller's environment, without what belongs to the caller's Python."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return kept | {
+        # onnx2tf starts programs of its environment by name.
+        "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": str(_WORKER_PARENT),
+        "PYTHONHASHSEED": "0",  # the order of sets decides names in some files
+        "PYTHONDONTWRITEBYTECODE": "1",  # nothing of another Python in our folders
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_CPP_MIN_LOG_LEVEL": "1",
+    }
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(ProcessLookupError):  # the whole group may have ended already
+        os.killpg(process.pid, signal.SIGKILL)

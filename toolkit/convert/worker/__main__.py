@@ -1,0 +1,68 @@
+"""One request, one result. Lines of JSON on stdout say what is being done; everything else printed is the log."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+Say = Callable[[str], None]
+
+
+def main(request_path: str, result_path: str) -> None:
+    """Do what the request says and write {"files": {precision: path}, "tools": {name: version}}.
+
+    Any failure is a traceback in the log and a non-zero exit code: there is nobody here to handle it.
+    """
+    say = _reserve_stdout()
+    request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
+    files, tools = _do(request, say)
+    result = {"files": files, "tools": {tool: version(tool) for tool in tools}}
+    Path(result_path).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, ...]]:
+    task, folder = request["task"], Path(request["folder"])
+    if task == "lower":
+        from .lowering import lower
+
+        say("lowering to TFLite (onnx2tf)")
+        return {"fp32": str(lower(Path(request["model"]), folder))}, ("onnx2tf",)
+    if task == "lower-tf":
+        from .tensorflow_route import convert, write_saved_model
+
+        say("lowering to a SavedModel (onnx2tf, TensorFlow)")
+        saved_model = write_saved_model(Path(request["model"]), folder, request["outputs"])
+        files = {}
+        for precision in request["precisions"]:
+            say(f"converting the SavedModel to {precision} (TensorFlow)")
+            files[precision] = str(convert(saved_model, precision, folder))
+        return files, ("onnx2tf", "tensorflow")
+    if task == "quantize":
+        from .quantizing import quantize
+
+        files = {}
+        for precision in request["precisions"]:
+            say(f"quantizing to {precision} (ai-edge-quantizer)")
+            files[precision] = str(quantize(Path(request["model"]), precision, folder, request["calibration"]))
+        return files, ("ai-edge-quantizer",)
+    raise ValueError(f"unknown task {task!r}")
+
+
+def _reserve_stdout() -> Say:
+    """Keep stdout for our own lines: whatever the converters print, from Python or from C++, goes to stderr."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(step: str) -> None:
+        for stream, line in ((lines, json.dumps({"step": step})), (sys.stderr, f"== {step}")):
+            stream.write(line + "\n")
+            stream.flush()
+
+    return say
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

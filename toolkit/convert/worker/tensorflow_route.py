@@ -1,0 +1,63 @@
+"""The other route: ONNX to a SavedModel with onnx2tf, then TensorFlow's own TFLite converter."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx2tf
+import tensorflow as tf
+
+SIGNATURE = "serving_default"
+
+
+class _ModelIsBuilt(BaseException):
+    """Carries onnx2tf's Keras model out of it. Not an Exception, so that nothing inside onnx2tf handles it."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+
+def write_saved_model(model: Path, folder: Path, outputs: list[str]) -> Path:
+    """Write an ONNX file as a SavedModel whose signature has the ONNX names. `outputs` is in the graph's order."""
+    built = _build(model, folder / "onnx2tf")
+    inputs = [tf.TensorSpec(value.shape, value.dtype, value.name) for value in built.inputs]
+
+    @tf.function(input_signature=inputs)  # type: ignore[untyped-decorator]  # TensorFlow is not installed for mypy
+    def serve(*values: Any) -> dict[str, Any]:
+        return dict(zip(outputs, tf.nest.flatten(built(values)), strict=True))
+
+    path = folder / "saved_model"
+    tf.saved_model.save(built, str(path), signatures={SIGNATURE: serve})
+    return path
+
+
+def convert(saved_model: Path, precision: str, folder: Path) -> Path:
+    """Convert a SavedModel to a TFLite file: fp32, fp16 (weights) or int8 (dynamic range, per channel)."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if precision in ("fp16", "int8"):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "fp16":
+        converter.target_spec.supported_types = [tf.float16]
+    path = folder / f"{precision}.tf.tflite"
+    path.write_bytes(converter.convert())
+    return path
+
+
+def _build(model: Path, folder: Path) -> Any:
+    """onnx2tf's Keras model. It would go on to convert it in ways that take minutes and that we do not use."""
+
+    def stop(model: Any) -> None:
+        raise _ModelIsBuilt(model)
+
+    tf.lite.TFLiteConverter.from_keras_model = stop
+    try:
+        onnx2tf.convert(
+            input_onnx_file_path=str(model),
+            output_folder_path=str(folder),
+            tflite_backend="tf_converter",
+            output_signaturedefs=True,
+            not_use_onnxsim=True,
+            verbosity="info",
+        )
+    except _ModelIsBuilt as result:
+        return result.model
+    raise RuntimeError("onnx2tf ended without converting its Keras model: its steps are not those of 2.6.9")
