@@ -1,0 +1,57 @@
+"""Hide messages in images and read them back, on several runtimes.
+
+    import toolkit
+    toolkit.load_detector("pocketseal", backend="tflite", precision="int8").detect("photo.jpg").message.hex
+
+Importing this imports no runtime.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit.detector import Detector
+    from toolkit.embed import Embedder
+
+__all__ = ["find_bundle", "load_detector", "load_embedder"]
+
+
+def find_bundle(model: str | Path) -> Path:
+    """The folder of a bundle: a path as it is; a name is build/NAME if that exists, else the one shipped with this.
+
+    Raises NotAvailable that names what was looked for.
+    """
+    from backends.bundle import MANIFEST
+    from backends.errors import NotAvailable
+
+    if isinstance(model, Path) or Path(model).name != model:
+        return Path(model)
+    places = [Path("build") / model, Path(__file__).parent / "bundles" / model]
+    for folder in places:
+        if (folder / MANIFEST).is_file():
+            return folder
+    shipped = sorted(manifest.parent.name for manifest in places[1].parent.glob(f"*/{MANIFEST}"))
+    raise NotAvailable(
+        f"no bundle named {model!r} in {places[0].parent}; shipped: {', '.join(shipped) or 'none'}; "
+        f"make it with `toolkit export {model}`"
+    )
+
+
+def load_detector(
+    model: str | Path = "pocketseal",
+    backend: str = "ort",
+    precision: str = "fp32",
+    threads: int | None = None,
+    route: str | None = None,
+) -> "Detector":
+    """Open the detector of a model, by name or by its bundle's folder. See toolkit.detector.Detector.open."""
+    from toolkit.detector import Detector
+
+    return Detector.open(find_bundle(model), backend, precision, threads, route)
+
+
+def load_embedder(model: str | Path = "pocketseal", threads: int | None = None) -> "Embedder":
+    """Open the embedder of a model, by name or by its bundle's folder. See toolkit.embed.Embedder.open."""
+    from toolkit.embed import Embedder
+
+    return Embedder.open(find_bundle(model), threads)

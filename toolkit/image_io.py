@@ -1,0 +1,227 @@
+"""Images as a person means them: any source becomes RGB rows in [0, 1], upright, read strip by strip."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageOps
+
+from backends.errors import InvalidInput, one_line
+
+Floats = npt.NDArray[np.float32]
+ImageSource = str | Path | Image.Image | npt.NDArray[Any]
+
+# A file of a few kilobytes can claim any size. 89 megapixels is Pillow's own limit.
+MAX_PIXELS = 89_478_485
+MAX_SIDE_PX = 65_535
+_CHANNELS = (1, 3, 4)
+_ROUNDING = 1e-3  # floats that a resize or a colour conversion left just outside [0, 1]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An opened image. `pixels` is a PIL image, upright, in one of the modes below, or an (H, W, C) array.
+
+    Modes: L, LA, I;16, RGB, RGBA. Arrays: uint8, uint16 or float in [0, 1], C of 1, 3 or 4; a 4th is alpha.
+    source_format is the file's format as Pillow names it, None for what never was a file.
+    """
+
+    name: str
+    pixels: Image.Image | npt.NDArray[Any]
+    source_format: str | None
+    frames: int
+    icc_profile: bytes | None
+    exif: bytes | None
+
+    @property
+    def width(self) -> int:
+        return self.pixels.width if isinstance(self.pixels, Image.Image) else self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.height if isinstance(self.pixels, Image.Image) else self.pixels.shape[0]
+
+    @property
+    def is_grey(self) -> bool:
+        if isinstance(self.pixels, Image.Image):
+            return self.pixels.mode in ("L", "LA", "I;16")
+        return bool(self.pixels.shape[2] == 1)
+
+    def plane(self, channel: int) -> Image.Image:
+        """One colour channel as a PIL image of mode F, (H, W), values in [0, full_scale]. Grey has channel 0 alone."""
+        if isinstance(self.pixels, Image.Image):
+            only = self.pixels if len(self.pixels.getbands()) == 1 else self.pixels.getchannel(channel)
+            return only.convert("F")
+        return Image.fromarray(self.pixels[:, :, channel].astype(np.float32))
+
+    @property
+    def full_scale(self) -> int:
+        """The stored value that means 1.0."""
+        if isinstance(self.pixels, Image.Image):
+            return 65_535 if self.pixels.mode == "I;16" else 255
+        return 1 if self.pixels.dtype.kind == "f" else int(np.iinfo(self.pixels.dtype).max)
+
+    def samples(self, top: int, bottom: int) -> npt.NDArray[Any]:
+        """Rows top to bottom as stored: (bottom - top, W, C), alpha included."""
+        if isinstance(self.pixels, Image.Image):
+            strip = np.asarray(self.pixels.crop((0, top, self.width, bottom)))
+            return strip if strip.ndim == 3 else strip[:, :, None]
+        return self.pixels[top:bottom]
+
+    def rows(self, top: int, bottom: int) -> Floats:
+        """Rows top to bottom as RGB: (bottom - top, W, 3) float32 in [0, 1]. Alpha is left out, grey is repeated."""
+        samples = self.samples(top, bottom)
+        colour = samples[:, :, :3] if samples.shape[2] >= 3 else samples[:, :, :1]
+        values = colour.astype(np.float32)
+        values /= self.full_scale
+        np.clip(values, 0, 1, out=values)
+        return values if values.shape[2] == 3 else np.repeat(values, 3, axis=2)
+
+
+def open_photo(source: ImageSource) -> Photo:
+    """Open a path, a PIL image or an array.
+
+    Files and PIL images: greyscale, palette, alpha, 16-bit, CMYK (through its ICC profile where it has one) and
+    EXIF rotation are seen as a viewer shows them; of several frames, the first. Pillow reads 16-bit colour as 8 bits.
+    Arrays: (H, W), HWC, CHW, or either with a batch of 1; uint8, uint16, or float in [0, 1].
+    Raises InvalidInput for what is no image, is cut short, too large, not finite, or could be read in two ways.
+    """
+    if isinstance(source, str | Path):
+        return _open_file(Path(source))
+    if isinstance(source, Image.Image):
+        with _decoding("image"):
+            return _from_pil(source, "image")
+    if isinstance(source, np.ndarray):
+        return Photo("array", _to_hwc(source), None, 1, None, None)
+    raise InvalidInput(f"image: expected a path, a PIL image or a numpy array, got {type(source).__name__}")
+
+
+def _open_file(path: Path) -> Photo:
+    if not path.is_file():
+        raise InvalidInput(f"{path}: no such image file")
+    with _decoding(str(path)), Image.open(path) as image:
+        return _from_pil(image, str(path))
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever goes wrong while Pillow reads becomes InvalidInput."""
+    try:
+        with warnings.catch_warnings():
+            # Past its limit Pillow warns first and refuses only at twice the size.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except InvalidInput:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{name}: expected at most {MAX_PIXELS} pixels: {one_line(error)}") from error
+    except MemoryError as error:
+        raise InvalidInput(f"{name}: not enough memory to read it") from error
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise InvalidInput(f"{name}: not an image that can be read: {one_line(error)}") from error
+
+
+def _from_pil(image: Image.Image, name: str) -> Photo:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise InvalidInput(f"{name}: expected an image of at least 1 x 1, got {width} x {height}")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise InvalidInput(
+            f"{name}: expected at most {MAX_PIXELS} pixels and sides of {MAX_SIDE_PX}, got {width} x {height}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    source_format = image.format
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    icc_profile = upright.info.get("icc_profile")
+    exif = upright.info.get("exif")
+    pixels = _known_mode(upright, name)
+    if upright.mode == "CMYK":
+        icc_profile = None  # the profile described the inks
+    return Photo(name, pixels, source_format, frames, icc_profile, exif)
+
+
+def _known_mode(image: Image.Image, name: str) -> Image.Image:
+    """The image in a mode that Photo knows, without loss where the mode allows."""
+    mode = image.mode
+    if mode in ("L", "LA", "RGB", "RGBA", "I;16"):
+        # A transparent colour named beside the pixels is alpha as well.
+        return image if mode in ("LA", "RGBA") or "transparency" not in image.info else image.convert("RGBA")
+    if mode == "P":
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if mode in ("PA", "RGBa", "La"):
+        return image.convert("LA" if mode == "La" else "RGBA")
+    if mode == "1":
+        return image.convert("L")
+    if mode == "CMYK":
+        return _cmyk_to_rgb(image)
+    if mode in ("YCbCr", "LAB", "HSV", "RGBX"):
+        return image.convert("RGB")
+    if mode.startswith("I;16"):
+        return Image.fromarray(np.asarray(image).astype(np.uint16))
+    if mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65_535:
+            raise InvalidInput(
+                f"{name}: expected 32-bit grey values from 0 to 65535, got {values.min()} to {values.max()}"
+            )
+        return Image.fromarray(values.astype(np.uint16))
+    if mode == "F":
+        values = np.asarray(image)
+        _check_floats(values, name)
+        return Image.fromarray(np.rint(np.clip(values, 0, 1) * 65_535).astype(np.uint16))
+    raise InvalidInput(f"{name}: expected a greyscale or colour image, got Pillow's mode {mode!r}")
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    inks = ImageCms.ImageCmsProfile(BytesIO(profile))
+    converted = ImageCms.profileToProfile(image, inks, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    if converted is None:
+        raise InvalidInput("image: its CMYK profile gives no RGB image")
+    return converted
+
+
+def _to_hwc(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    shape = array.shape
+    if array.size == 0:
+        raise InvalidInput(f"image array: expected pixels, got an empty array of shape {shape}")
+    if array.ndim == 4:
+        if shape[0] != 1:
+            raise InvalidInput(f"image array: expected one image, got {shape[0]} in shape {shape}; use detect_batch")
+        array = array[0]
+    if array.ndim == 2:
+        array = array[:, :, None]
+    elif array.ndim == 3:
+        first, last = array.shape[0] in _CHANNELS, array.shape[2] in _CHANNELS
+        if first == last:
+            which = "could be channels first or last" if first else "has 1, 3 or 4 channels neither first nor last"
+            raise InvalidInput(f"image array: shape {shape} {which}; give (H, W, 3) or a PIL image")
+        array = array if last else array.transpose(1, 2, 0)
+    else:
+        raise InvalidInput(f"image array: expected (H, W), (H, W, C) or (C, H, W), got shape {shape}")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS or max(array.shape) > MAX_SIDE_PX:
+        raise InvalidInput(f"image array: expected at most {MAX_PIXELS} pixels and sides of {MAX_SIDE_PX}, got {shape}")
+    if array.dtype.kind == "f":
+        _check_floats(array, "image array")
+    elif array.dtype not in (np.uint8, np.uint16):
+        raise InvalidInput(f"image array: expected uint8, uint16 or float in [0, 1], got {array.dtype}")
+    return array
+
+
+def _check_floats(values: npt.NDArray[Any], name: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InvalidInput(f"{name}: expected finite values, got NaN or infinity")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InvalidInput(
+            f"{name}: expected float values from 0 to 1, got {low:g} to {high:g}; for 0 to 255 give uint8"
+        )

@@ -1,0 +1,78 @@
+"""A hidden message: bits that read the same as hex, integer or bytes."""
+
+import builtins
+import secrets
+from dataclasses import dataclass
+
+from backends.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Message:
+    """bits[0] is the most significant: the first digit of the hex form starts with it.
+
+    (`builtins` in annotations: inside the class, `int` and `bytes` are its own properties.)
+    Where the number of bits is not a multiple of 4 (or 8), hex (or bytes) starts with zeros that are not part of it.
+    """
+
+    bits: tuple[builtins.int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.bits:
+            raise InvalidInput("message: expected at least 1 bit")
+        if wrong := [bit for bit in self.bits if bit not in (0, 1)]:
+            raise InvalidInput(f"message: expected bits of 0 and 1, got {wrong[0]!r}")
+        object.__setattr__(self, "bits", tuple(int(bit) for bit in self.bits))
+
+    def __len__(self) -> builtins.int:
+        return len(self.bits)
+
+    def __str__(self) -> str:
+        return self.hex
+
+    @property
+    def hex(self) -> str:
+        """Lowercase hex, one digit for every 4 bits or part of them."""
+        return f"{self.int:0{_digits(len(self))}x}"
+
+    @property
+    def int(self) -> builtins.int:
+        """The bits as an unsigned integer."""
+        return int("".join(map(str, self.bits)), 2)
+
+    @property
+    def bytes(self) -> builtins.bytes:
+        """Big-endian, one byte for every 8 bits or part of them."""
+        return self.int.to_bytes(-(-len(self) // 8), "big")
+
+    @classmethod
+    def from_hex(cls, text: str, bits: builtins.int) -> "Message":
+        """Read exactly the digits that `hex` writes, upper or lower case. Raises InvalidInput."""
+        digits = _digits(bits)
+        if len(text) != digits or not set(text.lower()) <= set("0123456789abcdef"):
+            raise InvalidInput(f"message: expected {digits} hex digits for {bits} bits, got {text!r}")
+        return cls.from_int(int(text, 16), bits)
+
+    @classmethod
+    def from_int(cls, value: builtins.int, bits: builtins.int) -> "Message":
+        """The integer's `bits` lowest bits, most significant first. Raises InvalidInput if it needs more."""
+        if bits < 1 or not 0 <= value < 1 << bits:
+            raise InvalidInput(f"message: expected a value from 0 to 2^{bits} - 1, got {value}")
+        return cls(tuple(int(digit) for digit in f"{value:0{bits}b}"))
+
+    @classmethod
+    def from_bytes(cls, data: builtins.bytes, bits: builtins.int) -> "Message":
+        """Read exactly the bytes that `bytes` writes. Raises InvalidInput."""
+        expected = -(-bits // 8)
+        if len(data) != expected:
+            raise InvalidInput(f"message: expected {expected} bytes for {bits} bits, got {len(data)}")
+        return cls.from_int(int.from_bytes(data, "big"), bits)
+
+    @classmethod
+    def random(cls, bits: builtins.int) -> "Message":
+        """A message nobody can guess."""
+        return cls.from_int(secrets.randbits(bits), bits)
+
+
+def _digits(bits: int) -> int:
+    return -(-bits // 4)
