@@ -1,5 +1,6 @@
 """Adds lowered and quantized artifacts to a bundle."""
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,12 @@ class _Job:
         """One request to the converter."""
         content = {"task": task, "model": str(model), **request}
         return run_worker(content, self.folder, self.log, self.timeout_s, self.progress)
+
+    def copy_graph(self) -> Path:
+        """The float32 graph in the temporary folder: onnx2tf writes over the file it is given."""
+        for name in self.reference.artifact.files:
+            shutil.copyfile(self.bundle.folder / name, self.folder / name)
+        return self.folder / self.reference.artifact.file
 
 
 def convert_bundle(
@@ -111,7 +118,7 @@ _Made = list[tuple[Artifact, tuple[Path, ...]]]
 
 
 def _direct(job: _Job, precisions: tuple[str, ...], samples: Array | None) -> _Made:
-    lowered = job.run("lower", job.reference.path)
+    lowered = job.run("lower", job.copy_graph())
     base = _tflite(job, "fp32", "direct", lowered.files["fp32"], job.reference.artifact.file, lowered.tools)
     made: _Made = [(base, (lowered.files["fp32"],))] if "fp32" in precisions else []
     if quantized := [precision for precision in precisions if precision != "fp32"]:
@@ -129,7 +136,7 @@ def _direct(job: _Job, precisions: tuple[str, ...], samples: Array | None) -> _M
 
 def _tensorflow(job: _Job, precisions: tuple[str, ...]) -> _Made:
     outputs = [binding.spec.name for binding in job.reference.artifact.outputs]
-    result = job.run("lower-tf", job.reference.path, precisions=list(precisions), outputs=outputs)
+    result = job.run("lower-tf", job.copy_graph(), precisions=list(precisions), outputs=outputs)
     return [
         (_tflite(job, precision, "tf", file, job.reference.artifact.file, result.tools), (file,))
         for precision, file in result.files.items()
