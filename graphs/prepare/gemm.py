@@ -35,16 +35,15 @@ def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, 
     return op.Reshape(result, op.Constant(value_ints=[*shape[:-1], features_out]))  # type: ignore[no-any-return]
 
 
-_RULES = pattern.RewriteRuleSet(
-    [
-        # With the bias first: the plain rule would take its MatMul away.
-        pattern.RewriteRule(lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias), _gemm, _fits),
-        pattern.RewriteRule(lambda op, x, weight: op.MatMul(x, weight), _gemm, _fits),
-    ],
-    commute=True,
+# One after the other: in one set the plain rule, which matches at an earlier node, would take every MatMul.
+_WITH_BIAS = pattern.RewriteRuleSet(
+    [pattern.RewriteRule(lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias), _gemm, _fits)], commute=True
 )
+_WITHOUT_BIAS = pattern.RewriteRuleSet([pattern.RewriteRule(lambda op, x, weight: op.MatMul(x, weight), _gemm, _fits)])
 
 
 def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every MatMul with a constant matrix on a static shape."""
-    return apply(_RULES, model)
+    model, biased = apply(_WITH_BIAS, model)
+    model, plain = apply(_WITHOUT_BIAS, model)
+    return model, biased or plain
