@@ -102,7 +102,7 @@ def test_without_an_environment_the_single_command_that_helps_is_named(
 ) -> None:
     monkeypatch.delenv("TOOLKIT_CONVERTER", raising=False)
     monkeypatch.setattr(environments, "default_folder", lambda: tmp_path / "converter")
-    with pytest.raises(NotAvailable, match="has not been made .*run `toolkit setup-converter`"):
+    with pytest.raises(NotAvailable, match=r"has not been made .*run `toolkit setup-converter`"):
         converter_python()
     (tmp_path / "converter").mkdir()
     with pytest.raises(NotAvailable, match=r"out of date or was not finished .*run `toolkit setup-converter`"):

@@ -1,14 +1,18 @@
 """Results go to stdout; progress and warnings to stderr."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.status import Status
 
+Item = TypeVar("Item")
 
-class Progress:
+
+class Working:
     """What a long command says while it works."""
 
     def __init__(self, console: Console, status: Status, what: str) -> None:
@@ -26,8 +30,19 @@ class Progress:
 
 
 @contextmanager
-def working(what: str) -> Iterator[Progress]:
+def working(what: str) -> Iterator[Working]:
     """Show a spinner while something takes long. Where no person watches there is none."""
     console = Console(stderr=True)
     with console.status(escape(what)) as status:
-        yield Progress(console, status, what)
+        yield Working(console, status, what)
+
+
+def tracked(items: Sequence[Item], what: str, show: bool = True) -> Iterator[Item]:
+    """Go through `items` under a progress bar on stderr, which shows on a terminal alone."""
+    console = Console(stderr=True)
+    # rich would lead stdout through its own console too, which is stderr here.
+    progress = Progress(
+        console=console, transient=True, redirect_stdout=False, disable=not (show and console.is_terminal)
+    )
+    with progress:
+        yield from progress.track(items, description=what)

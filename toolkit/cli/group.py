@@ -1,7 +1,6 @@
 """What every command shares: it is imported on first use, and a failure ends in one line and an exit code."""
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -41,11 +40,11 @@ class CommandGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:
         """Run, and leave with 0 (done), 1 (a negative judgement), 2 (bad usage or input), 130 or 141."""
         try:
             # Without standalone mode click hands errors over, and the code of ctx.exit() as the result.
-            code = super().main(args, prog_name, **(extra | {"standalone_mode": False}))
+            code = super().main(*arguments, **(options | {"standalone_mode": False}))
         except SystemExit as left:
             # Our commands leave through ctx.exit(). click and rich leave with 1, a negative judgement with us, when
             # the reader of stdout is gone.

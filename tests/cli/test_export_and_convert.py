@@ -1,0 +1,104 @@
+"""`toolkit models`, `export` and `convert`: what they refuse. What they make has its tests beside its code."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from backends.bundle import Bundle
+from graphs.spec import MODELS
+from toolkit import environments, extras
+from toolkit.cli import main
+
+
+def toolkit(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def refused(shown: Result) -> str:
+    """The one line of a command that ended in exit code 2."""
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    (line,) = shown.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_models_lists_every_model_in_both_forms() -> None:
+    listed = [json.loads(line) for line in toolkit("models", "--json").stdout.splitlines()]
+    assert [model["name"] for model in listed] == list(MODELS)
+    assert listed[0]["name"] == "pocketseal"
+    assert (listed[0]["bits"], listed[0]["image_size_px"]) == (64, 128)
+    table = toolkit("models").stdout
+    for name in MODELS:
+        assert name in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sealpocket"], "no model named 'sealpocket'; there is pocketseal, videoseal-1.0"),
+        (["videoseal-1.0"], "videoseal-1.0: no weights ship with this package; download its checkpoint"),
+        (["pocketseal", "--random", "0", "--checkpoint", "x.pth"], "a checkpoint and random ones were both asked for"),
+        (["pocketseal", "--random", "-1"], "Invalid value for '--random'"),
+        (["pocketseal", "--random", "one"], "Invalid value for '--random'"),
+        (["pocketseal", "--checkpoint", "gone.pth"], "gone.pth: no such checkpoint file"),
+    ],
+)
+def test_an_export_that_cannot_be_done_leaves_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
+    assert said in refused(toolkit("export", *arguments, "-o", tmp_path / "build"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "pocketseal").mkdir()
+    (tmp_path / "pocketseal" / "thesis.txt").touch()
+    assert "not a bundle" in refused(toolkit("export", "pocketseal", "--random", 0, "-o", tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["pocketseal", "thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-p", "int4"], "the direct route makes fp32, fp16, int8, int8-static, not 'int4'"),
+        (["-p", "int8-static", "--route", "tf"], "the tf route makes fp32, fp16, int8, not 'int8-static'"),
+        (["--route", "scenic"], "route: expected one of direct, tf, got 'scenic'"),
+        (["-p", "int8-static"], "int8-static and a calibration folder go together"),
+        (["-p", "int8-static", "--calibration", "gone"], "calibration gone: no such folder"),
+    ],
+)
+def test_a_conversion_that_cannot_be_done_changes_nothing(tiny: Bundle, arguments: list[str], said: str) -> None:
+    before = {path.name: path.read_bytes() for path in tiny.folder.iterdir()}
+    assert said in refused(toolkit("convert", tiny.folder, *arguments))
+    assert {path.name: path.read_bytes() for path in tiny.folder.iterdir()} == before
+
+
+def test_convert_without_a_bundle_or_a_converter_names_the_command_that_helps(
+    tmp_path: Path, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "make one with `toolkit export`" in refused(toolkit("convert", tmp_path))
+
+    monkeypatch.delenv("TOOLKIT_CONVERTER", raising=False)
+    monkeypatch.setattr(environments, "default_folder", lambda: tmp_path / "converter")
+    assert "run `toolkit setup-converter`" in refused(toolkit("convert", tiny.folder))
+
+    monkeypatch.setenv("TOOLKIT_CONVERTER", str(tmp_path / "gone"))
+    assert "TOOLKIT_CONVERTER names" in refused(toolkit("convert", tiny.folder))
+
+
+@pytest.mark.parametrize("command", [["export", "pocketseal", "--random", "0"], ["convert", "build/pocketseal"]])
+def test_without_the_extra_the_install_command_is_named(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "onnx" else object())
+    line = refused(toolkit(*command))
+    assert line.startswith("error: onnx not installed: run `pip install 'seal-toolkit[export")
+
+
+def test_setup_converter_leaves_a_full_folder_alone_and_says_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    assert "holds something else" in refused(toolkit("setup-converter", "--dir", tmp_path))
+
+
+def test_setup_converter_does_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "is_complete", lambda folder: True)
+    shown = toolkit("setup-converter", "--dir", tmp_path)
+    assert (shown.exit_code, shown.stdout, shown.stderr) == (0, "", f"{tmp_path} is ready\n")
