@@ -22,10 +22,9 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        if overwrite:
-            temporary.replace(path)
-        else:
-            os.link(temporary, path)  # unlike replace, link refuses an existing name in one step
+        if not overwrite:
+            path.touch(exist_ok=False)  # takes the name, or fails: replace alone would not notice another file
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -15,8 +15,9 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS, open_session
 from backends.session import Session
-from toolkit.image_io import Floats, ImageSource
+from toolkit.image_io import ImageSource
 from toolkit.message import Message
+from toolkit.photo import Floats
 from toolkit.preprocess import preprocess
 from toolkit.threads import default_threads
 from toolkit.verdict import DEFAULT_FPR, Match, compare

@@ -1,87 +1,37 @@
-"""Images as a person means them: any source becomes RGB rows in [0, 1], upright, read strip by strip."""
+"""Opens images as a person means them: files, PIL images and arrays of every common kind."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from backends.errors import InvalidInput, one_line
+from toolkit.photo import Photo
 
-Floats = npt.NDArray[np.float32]
 ImageSource = str | Path | Image.Image | npt.NDArray[Any]
 
 # A file of a few kilobytes can claim any size. 89 megapixels is Pillow's own limit.
 MAX_PIXELS = 89_478_485
 MAX_SIDE_PX = 65_535
-_CHANNELS = (1, 3, 4)
 _ROUNDING = 1e-3  # floats that a resize or a colour conversion left just outside [0, 1]
 
-
-@dataclass(frozen=True)
-class Photo:
-    """An opened image. `pixels` is a PIL image, upright, in one of the modes below, or an (H, W, C) array.
-
-    Modes: L, LA, I;16, RGB, RGBA. Arrays: uint8, uint16 or float in [0, 1], C of 1, 3 or 4; a 4th is alpha.
-    source_format is the file's format as Pillow names it, None for what never was a file.
-    """
-
-    name: str
-    pixels: Image.Image | npt.NDArray[Any]
-    source_format: str | None
-    frames: int
-    icc_profile: bytes | None
-    exif: bytes | None
-
-    @property
-    def width(self) -> int:
-        return self.pixels.width if isinstance(self.pixels, Image.Image) else self.pixels.shape[1]
-
-    @property
-    def height(self) -> int:
-        return self.pixels.height if isinstance(self.pixels, Image.Image) else self.pixels.shape[0]
-
-    @property
-    def is_grey(self) -> bool:
-        if isinstance(self.pixels, Image.Image):
-            return self.pixels.mode in ("L", "LA", "I;16")
-        return bool(self.pixels.shape[2] == 1)
-
-    def plane(self, channel: int) -> Image.Image:
-        """One colour channel as a PIL image of mode F, (H, W), values in [0, full_scale]. Grey has channel 0 alone."""
-        if isinstance(self.pixels, Image.Image):
-            only = self.pixels if len(self.pixels.getbands()) == 1 else self.pixels.getchannel(channel)
-            return only.convert("F")
-        return Image.fromarray(self.pixels[:, :, channel].astype(np.float32))
-
-    @property
-    def full_scale(self) -> int:
-        """The stored value that means 1.0."""
-        if isinstance(self.pixels, Image.Image):
-            return 65_535 if self.pixels.mode == "I;16" else 255
-        return 1 if self.pixels.dtype.kind == "f" else int(np.iinfo(self.pixels.dtype).max)
-
-    def samples(self, top: int, bottom: int) -> npt.NDArray[Any]:
-        """Rows top to bottom as stored: (bottom - top, W, C), alpha included."""
-        if isinstance(self.pixels, Image.Image):
-            strip = np.asarray(self.pixels.crop((0, top, self.width, bottom)))
-            return strip if strip.ndim == 3 else strip[:, :, None]
-        return self.pixels[top:bottom]
-
-    def rows(self, top: int, bottom: int) -> Floats:
-        """Rows top to bottom as RGB: (bottom - top, W, 3) float32 in [0, 1]. Alpha is left out, grey is repeated."""
-        samples = self.samples(top, bottom)
-        colour = samples[:, :, :3] if samples.shape[2] >= 3 else samples[:, :, :1]
-        values = colour.astype(np.float32)
-        values /= self.full_scale
-        np.clip(values, 0, 1, out=values)
-        return values if values.shape[2] == 3 else np.repeat(values, 3, axis=2)
+_CHANNELS = (1, 3, 4)
+_ORIENTATION = ExifTags.Base.Orientation
+_DESCRIBING = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
 
 
 def open_photo(source: ImageSource) -> Photo:
@@ -138,13 +88,25 @@ def _from_pil(image: Image.Image, name: str) -> Photo:
     frames = getattr(image, "n_frames", 1)
     source_format = image.format
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    icc_profile = upright.info.get("icc_profile")
-    exif = upright.info.get("exif")
-    pixels = _known_mode(upright, name)
-    if upright.mode == "CMYK":
-        icc_profile = None  # the profile described the inks
-    return Photo(name, pixels, source_format, frames, icc_profile, exif)
+    upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+    # A CMYK profile describes inks, which the RGB pixels no longer are.
+    icc_profile = None if upright.mode == "CMYK" else upright.info.get("icc_profile")
+    return Photo(name, _known_mode(upright, name), source_format, frames, icc_profile, _exif(upright))
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    """The EXIF block as it is; from a TIFF, whose tags also describe its pixels, what a camera or person wrote."""
+    raw = image.info.get("exif")
+    if isinstance(raw, bytes):
+        return raw
+    tags, kept = image.getexif(), Image.Exif()
+    for tag in _DESCRIBING:
+        if tag in tags:
+            kept[tag] = tags[tag]
+    for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if folder in tags:
+            kept[folder] = tags.get_ifd(folder)
+    return kept.tobytes() if len(kept) else None
 
 
 def _known_mode(image: Image.Image, name: str) -> Image.Image:

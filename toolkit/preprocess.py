@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from toolkit.image_io import Floats, ImageSource, Photo, open_photo
+from toolkit.image_io import ImageSource, open_photo
+from toolkit.photo import Floats, Photo
 
 
 def to_tensor(photo: Photo, size_px: int) -> Floats:

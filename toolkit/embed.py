@@ -1,0 +1,174 @@
+"""Hides a message in an image of any size."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.registry import SESSIONS, open_session
+from backends.session import Session
+from toolkit.attenuation import luma
+from toolkit.blend import blended_strips
+from toolkit.image_io import ImageSource, open_photo
+from toolkit.message import Message
+from toolkit.photo import Floats, Photo
+from toolkit.preprocess import to_tensor
+from toolkit.save import check_target, save_image
+from toolkit.threads import default_threads
+from toolkit.watermark import EmbedderModel, WatermarkModel
+
+_BACKEND = "ort"
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """A marked image, upright: rotated as its EXIF said, and that tag gone, so that nothing can turn the mark.
+
+    image keeps the source's mode: alpha unchanged, grey as grey, 16-bit grey as such; a palette becomes RGB, and so
+    does CMYK. psnr_db compares its stored values with the source's (infinite if none changed).
+    timing_ms: "preprocess" (opening and resizing), "run" and "blend".
+    """
+
+    image: Image.Image
+    message: Message
+    psnr_db: float
+    timing_ms: dict[str, float]
+    source: Photo
+
+    def save(self, path: Path | str, force: bool = False) -> None:
+        """Write it with the source's ICC profile and EXIF, in one step, in the format that the suffix names.
+
+        Without a suffix in the source's format. JPEG at quality 95 without colour subsampling. XMP and other
+        metadata are not kept. An existing file is refused without force. Raises InvalidInput.
+        """
+        save_image(self.image, Path(path), self.source, force)
+
+
+class Embedder:
+    """An opened embedder, on ONNX Runtime. Close it, or use it as a context manager."""
+
+    def __init__(self, session: Session, model: WatermarkModel, embedder: EmbedderModel) -> None:
+        self.model = model
+        self._embedder = embedder
+        self._session = session
+
+    @classmethod
+    def open(cls, bundle: Bundle | Path | str, threads: int | None = None) -> "Embedder":
+        """Open the embedder of a bundle or of its folder; threads default to the cores this process may use.
+
+        Raises NotAvailable if there is none, InvalidArtifact for a broken file.
+        """
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(Path(bundle))
+        model = WatermarkModel.of(bundle)
+        if model.embedder is None:
+            raise NotAvailable(f"{bundle.folder}: {model.name} has no embedder, it only detects")
+        artifact = bundle.find("embedder", SESSIONS.load(_BACKEND).FORMAT, "fp32")
+        _check_signature(artifact, model, model.embedder)
+        session = open_session(bundle, artifact, _BACKEND, default_threads() if threads is None else threads)
+        return cls(session, model, model.embedder)
+
+    @property
+    def artifact(self) -> Artifact:
+        return self._session.artifact
+
+    def embed(self, image: ImageSource, message: Message | str) -> EmbedResult:
+        """Mark one image: a path, a PIL image or an array (see toolkit.image_io.open_photo); message or its hex.
+
+        Memory: the image, its marked copy, and strips. Raises InvalidInput, also for more than one frame.
+        """
+        checked = self._message(message)
+        start = time.perf_counter()
+        return self._embed(open_photo(image), checked, start)
+
+    def embed_file(
+        self, image: Path | str, message: Message | str, out: Path | str, force: bool = False
+    ) -> EmbedResult:
+        """embed, then save; what cannot be written is refused before the work is done. Raises InvalidInput."""
+        checked, path = self._message(message), Path(out)
+        start = time.perf_counter()
+        photo = open_photo(image)
+        check_target(path, photo.source_format, photo.mode, force)
+        result = self._embed(photo, checked, start)
+        result.save(path, force)
+        return result
+
+    def _message(self, message: Message | str) -> Message:
+        if isinstance(message, str):
+            return Message.from_hex(message, self.model.bits)
+        if len(message) != self.model.bits:
+            raise InvalidInput(f"message: this model takes {self.model.bits} bits, got {len(message)}")
+        return message
+
+    def _embed(self, photo: Photo, message: Message, start: float) -> EmbedResult:
+        if photo.frames > 1 and photo.source_format != "MPO":  # a camera's MPO is a JPEG and its previews
+            raise InvalidInput(f"{photo.name}: expected a still image, got {photo.frames} frames")
+        tensor = to_tensor(photo, self._embedder.image_size_px)
+        ready = time.perf_counter()
+        bits = np.array([message.bits], np.float32)
+        watermark = self._session.run({"image": tensor, "message": bits})["watermark"][0]
+        if not np.isfinite(watermark).all():
+            raise InvalidArtifact(f"{self._session.path}: gave a watermark that is not finite")
+        drawn = time.perf_counter()
+        marked, psnr_db = _blend(photo, watermark, self._embedder)
+        done = time.perf_counter()
+        times = {"preprocess": ready - start, "run": drawn - ready, "blend": done - drawn}
+        return EmbedResult(marked, message, psnr_db, {name: 1e3 * s for name, s in times.items()}, photo)
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _blend(photo: Photo, watermark: Floats, model: EmbedderModel) -> tuple[Image.Image, float]:
+    """The marked image in the photo's own mode, and its PSNR in dB."""
+    mode = photo.mode
+    full_scale = 65_535 if mode == "I;16" else 255
+    result = Image.new(mode, (photo.width, photo.height))
+    squared_error, count = 0.0, 0
+    for top, original, marked in blended_strips(photo, watermark, model):
+        colour = luma(marked)[:, :, None] if photo.is_grey else marked
+        before = original[:, :, :1] if photo.is_grey else original
+        stored = np.rint(colour * full_scale)
+        difference = stored / full_scale - before
+        squared_error += float(np.square(difference).sum(dtype=np.float64))
+        count += difference.size
+        result.paste(_strip(stored, photo, top), (0, top))
+    mean = squared_error / count
+    return result, float("inf") if mean == 0 else -10 * float(np.log10(mean))
+
+
+def _strip(stored: Floats, photo: Photo, top: int) -> Image.Image:
+    """Stored values (rows, W, 1 or 3) as a strip of the result, with the photo's own alpha."""
+    samples: npt.NDArray[Any] = stored.astype(np.uint16 if photo.mode == "I;16" else np.uint8)
+    if photo.mode in ("LA", "RGBA"):
+        samples = np.concatenate([samples, photo.alpha(top, top + len(samples))], axis=2)
+    return Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+
+
+def _check_signature(artifact: Artifact, model: WatermarkModel, embedder: EmbedderModel) -> None:
+    got = {b.spec.name: (b.spec.dtype, b.spec.shape) for b in (*artifact.inputs, *artifact.outputs)}
+    side = embedder.image_size_px
+    expected = {
+        "image": ("float32", (1, 3, side, side)),
+        "message": ("float32", (1, model.bits)),
+        "watermark": ("float32", (1, embedder.channels, side, side)),
+    }
+    if got != expected:
+        raise InvalidArtifact(f"{artifact.file}: an embedder of this model has {expected}, the manifest says {got}")
