@@ -1,8 +1,10 @@
 """The other route: ONNX to a SavedModel with onnx2tf, then TensorFlow's own TFLite converter."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx2tf
 import tensorflow as tf
 
@@ -56,8 +58,30 @@ def _build(model: Path, folder: Path) -> Any:
             tflite_backend="tf_converter",
             output_signaturedefs=True,
             not_use_onnxsim=True,
+            param_replacement_file=_keep_cubes(model, folder),
             verbosity="info",
         )
     except _ModelIsBuilt as result:
         return result.model
     raise RuntimeError("onnx2tf ended without converting its Keras model: its steps are not those of 2.6.9")
+
+
+def _keep_cubes(model: Path, folder: Path) -> str:
+    """Write onnx2tf's parameter file that makes the layout transposes of cubes do nothing. Returns its path.
+
+    onnx2tf keeps maps channels last, and sees from their shapes which transposes that makes superfluous. Where height,
+    width and channels are the same it cannot see it, and transposes to a layout that nobody asked for.
+    """
+    graph = onnx.shape_inference.infer_shapes(onnx.load(model, load_external_data=False)).graph
+    shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    fixes = [
+        {"op_name": node.name, "param_target": "attributes", "param_name": "perm", "values": [0, 1, 2, 3]}
+        for node in graph.node
+        if node.op_type == "Transpose"
+        and list(onnx.helper.get_node_attr_value(node, "perm")) in ([0, 3, 1, 2], [0, 2, 3, 1])
+        and len(set(shapes[node.output[0]][1:])) == 1
+    ]
+    folder.mkdir()
+    path = folder / "parameters.json"
+    path.write_text(json.dumps({"format_version": 1, "operations": fixes}), encoding="utf-8")
+    return str(path)
