@@ -25,7 +25,7 @@ help:  ## list these commands
 
 demo: env converter  ## hide a message in a photograph and read it back with every backend and precision
 	@$(MAKE) --no-print-directory export convert MODEL=pocketseal CHECKPOINT= RANDOM_SEED=
-	@$(BIN)/python -m toolkit.demo build/pocketseal
+	@$(BIN)/python -m toolkit.demo build/pocketseal tests/images/coffee.jpg
 
 test: env converter  ## the fast tests
 	@$(BIN)/python -m pytest -q
