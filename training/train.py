@@ -1,7 +1,7 @@
 """Train pocketseal: `python -m training.train --data data --out build/training`.
 
-Embedder and detector learn together. The mark starts four times too strong and unattacked; once most bits come
-through, attacks ramp in, then the strength falls to the final one. Everything drawn at random is a function of the
+Embedder and detector learn together. The mark starts twelve times too strong and unattacked. Once most bits come
+through, attacks and the detection channel ramp in, then the strength falls to the final one. Everything drawn at random is a function of the
 seed and the step, so a run that was interrupted continues as it would have gone on.
 """
 
@@ -37,12 +37,12 @@ class Recipe:
     """Every choice of a run; stored with the weights."""
 
     seed: int = 0
-    steps: int = 5000
+    steps: int = 4500
     batch: int = 32
     unmarked: int = 8
-    learning_rate: float = 8e-4
+    learning_rate: float = 1e-3
     warmup_steps: int = 150
-    first_strength: float = 4.0
+    first_strength: float = 12.0
     attack_ramp_steps: int = 400
     strength_ramp_steps: int = 1200
     detection_weight: float = 0.2
@@ -63,7 +63,7 @@ class Curriculum:
         self.accuracy = 0.98 * self.accuracy + 0.02 * accuracy
         if self.attack_share > 0 or self.accuracy > 0.9:
             self.attack_share = min(1.0, self.attack_share + 1 / recipe.attack_ramp_steps)
-        if self.attack_share == 1.0 and (self.annealed > 0 or self.accuracy > 0.9):
+        if self.attack_share == 1.0 and self.accuracy > (0.8 if self.annealed else 0.9):
             self.annealed = min(1.0, self.annealed + 1 / recipe.strength_ramp_steps)
 
     def strength(self, recipe: Recipe) -> float:
@@ -79,6 +79,8 @@ class Trainer:
         self.embedder = SealEmbedder(EMBEDDER).to(device, memory_format=torch.channels_last)
         self.detector = SealDetector(DETECTOR).to(device, memory_format=torch.channels_last)
         _initialize(self.detector)
+        with torch.no_grad():  # a message's tile is a sum over the bits: keep it at unit variance
+            self.embedder.unet.msg_processor.msg_embeddings.weight.mul_(BITS**-0.5)
         self.networks = nn.ModuleDict({"embedder": self.embedder, "detector": self.detector})
         self.average = torch.optim.swa_utils.AveragedModel(
             self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
@@ -111,7 +113,9 @@ class Trainer:
         bits_loss = F.binary_cross_entropy_with_logits(logits[: recipe.batch, 1:], message)
         detection_loss = F.binary_cross_entropy_with_logits(logits[:, 0], present)
         self.optimizer.zero_grad(set_to_none=True)
-        (bits_loss + recipe.detection_weight * detection_loss).backward()
+        # Detection is easy and, learnt first, settles on one mark for every message: it waits for the bits.
+        detection_weight = recipe.detection_weight * self.curriculum.attack_share
+        (bits_loss + detection_weight * detection_loss).backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         self.optimizer.step()
         self.average.update_parameters(self.networks)

@@ -56,6 +56,8 @@ class EmbedderConfig:
     """A UNet embedder and how its watermark is blended into an image of any size.
 
     scaling_w and scaling_i weigh watermark and image; `attenuation` names the map that multiplies the watermark.
+    Each bit's embedding is a tile of message_tile x message_tile positions, repeated over the bottleneck. The
+    published cards have 1: the same vector everywhere.
     """
 
     bits: int
@@ -70,6 +72,7 @@ class EmbedderConfig:
     scaling_w: float
     scaling_i: float = 1.0
     attenuation: Literal["jnd_1_1"] | None = "jnd_1_1"
+    message_tile: int = 1
 
     @property
     def stage_channels(self) -> tuple[int, ...]:

@@ -71,17 +71,23 @@ class Bottleneck(nn.Module):
 
 
 class MessageProcessor(nn.Module):
-    """Looks each bit up in a table and concatenates the sum to a feature map at every position."""
+    """Looks each bit up in a table of tiles, sums them, and concatenates the sum, repeated, to a feature map.
 
-    def __init__(self, bits: int, dim: int) -> None:
+    A tile of one position is the published form. A network without position cannot draw a texture from a constant,
+    except out of the image's own; larger tiles give it one to start from.
+    """
+
+    def __init__(self, bits: int, dim: int, tile: int) -> None:
         super().__init__()
-        self.msg_embeddings = nn.Embedding(2 * bits, dim)
+        self.dim, self.tile = dim, tile
+        self.msg_embeddings = nn.Embedding(2 * bits, dim * tile * tile)
 
     def forward(self, x: Tensor, message: Tensor) -> Tensor:
-        """x (B, C, H, W) float32 and message (B, bits) of 0 and 1 -> (B, C + dim, H, W)."""
+        """x (B, C, H, W) float32 and message (B, bits) of 0 and 1 -> (B, C + dim, H, W); tile divides H and W."""
         rows = 2 * torch.arange(message.shape[1], device=message.device) + message.long()
-        vector = self.msg_embeddings(rows).sum(dim=1)
-        return torch.cat([x, vector[:, :, None, None].expand(-1, -1, x.shape[2], x.shape[3])], dim=1)
+        tile = self.msg_embeddings(rows).sum(dim=1).reshape(-1, self.dim, self.tile, self.tile)
+        repeated = tile.repeat(1, 1, x.shape[2] // self.tile, x.shape[3] // self.tile)
+        return torch.cat([x, repeated], dim=1)
 
 
 class MessageUNet(nn.Module):
@@ -95,7 +101,7 @@ class MessageUNet(nn.Module):
         super().__init__()
         stages = config.stage_channels
         mixed = (*stages[:-1], stages[-1] + config.message_dim)
-        self.msg_processor = MessageProcessor(config.bits, config.message_dim)
+        self.msg_processor = MessageProcessor(config.bits, config.message_dim, config.message_tile)
         self.inc = ResidualBlock(config.channels, stages[0], config)
         self.downs = nn.ModuleList(Down(a, b, config) for a, b in zip(stages[:-1], stages[1:], strict=True))
         self.bottleneck = Bottleneck(mixed[-1], config)
