@@ -1,12 +1,11 @@
 """Train pocketseal: `python -m training.train --data data --out build/training`.
 
 Embedder and detector learn together. The mark starts twelve times too strong and unattacked. Once most bits come
-through, attacks and the detection channel ramp in, then the strength falls to the final one. Everything drawn at random is a function of the
-seed and the step, so a run that was interrupted continues as it would have gone on.
+through, attacks and the detection channel ramp in, then the strength falls to the final one. Everything drawn at
+random is a function of the seed and the step, so a run that was interrupted continues as it would have gone on.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -85,7 +84,9 @@ class Trainer:
         self.average = torch.optim.swa_utils.AveragedModel(
             self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
         )
-        self.optimizer = torch.optim.AdamW(self.networks.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.networks.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True
+        )
         self.curriculum = Curriculum()
         self.step = 0
         self._detect = torch.compile(self.detector) if compiled else self.detector
@@ -163,7 +164,8 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        if state["recipe"] != asdict(self.recipe):
+        # More or fewer steps are another end of the same run; everything else would make it another run.
+        if state["recipe"] | {"steps": self.recipe.steps} != asdict(self.recipe):
             raise click.ClickException(f"the checkpoint was made by another recipe: {state['recipe']}")
         self.step = state["step"]
         self.curriculum = Curriculum(**state["curriculum"])
@@ -202,7 +204,7 @@ def _schedule(step: int, recipe: Recipe) -> float:
 def _save(state: dict[str, Any], path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _steps(trainer: Trainer) -> Iterator[int]:

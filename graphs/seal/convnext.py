@@ -21,7 +21,8 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         g = torch.linalg.vector_norm(x, ord=2, dim=(1, 2), keepdim=True)
         n = g / (g.mean(dim=-1, keepdim=True) + 1e-6)
-        return self.gamma * (x * n) + self.beta + x
+        out: Tensor = self.gamma * (x * n) + self.beta + x
+        return out
 
 
 class Block(nn.Module):
@@ -39,7 +40,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.dwconv(x).permute(0, 2, 3, 1)
         y = self.pwconv2(self.grn(self.act(self.pwconv1(self.norm(y)))))
-        return x + y.permute(0, 3, 1, 2)
+        out: Tensor = x + y.permute(0, 3, 1, 2)
+        return out
 
 
 class ConvNeXtV2(nn.Module):

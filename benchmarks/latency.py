@@ -1,0 +1,162 @@
+"""Latency of every detector file in a bundle, each beside its runtime called directly, interleaved in one run.
+
+`python -m benchmarks.latency build/pocketseal --out benchmarks/results/latency-pocketseal.json`
+Absolute times belong to one machine and one hour; compare the ratios.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.registry import open_session
+from backends.session import Session
+from benchmarks.direct import DIRECT, Run
+from benchmarks.machine import describe
+from toolkit.threads import default_threads
+
+WARM_UPS = 10
+RUNS = 64
+COLD_STARTS = 3
+BACKENDS = {"onnx": "ort", "tflite": "tflite", "torch": "torch"}
+
+
+@dataclass
+class Candidate:
+    """One file, opened by us and by its runtime, and the milliseconds of every counted run."""
+
+    artifact: Artifact
+    session: Session
+    direct: Run
+    ours_ms: list[float]
+    direct_ms: list[float]
+
+
+def _open(bundle: Bundle, threads: int) -> list[Candidate]:
+    candidates = []
+    for artifact in bundle.artifacts:
+        if artifact.role == "detector":
+            session = open_session(bundle, artifact, BACKENDS[artifact.format], threads)
+            direct = DIRECT[artifact.format](bundle.folder / artifact.file, artifact, threads)
+            candidates.append(Candidate(artifact, session, direct, [], []))
+    return candidates
+
+
+def _timed(run: Run, image: NDArray[np.float32]) -> float:
+    start = time.perf_counter()
+    run(image)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _measure(candidates: list[Candidate], image: NDArray[np.float32]) -> None:
+    """One round runs every file, ours and direct in turn; which goes first changes each round."""
+    with Progress() as progress:
+        for turn in progress.track(range(WARM_UPS + RUNS), description="timing"):
+            for candidate in candidates:
+                name, session = candidate.artifact.inputs[0].spec.name, candidate.session
+                pairs = [
+                    (candidate.ours_ms, lambda feed, s=session, n=name: s.run({n: feed})),
+                    (candidate.direct_ms, candidate.direct),
+                ]
+                for times, run in pairs if turn % 2 else reversed(pairs):
+                    # The first run after another file's finds its weights out of the caches, for both alike.
+                    run(image)
+                    milliseconds = _timed(run, image)
+                    if turn >= WARM_UPS:
+                        times.append(milliseconds)
+
+
+def _cold_start(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float]:
+    """Medians over fresh processes."""
+    command = [sys.executable, "-m", "benchmarks.cold_start", str(bundle.folder), artifact.file]
+    command += [BACKENDS[artifact.format], str(threads)]
+    runs = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(COLD_STARTS)
+    ]
+    return {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+
+
+def _row(candidate: Candidate, torch_ms: float, cold: dict[str, float]) -> dict[str, Any]:
+    ours, direct = np.array(candidate.ours_ms), np.array(candidate.direct_ms)
+    artifact = candidate.artifact
+    return {
+        "file": artifact.file,
+        "backend": BACKENDS[artifact.format],
+        "precision": artifact.precision,
+        "route": artifact.route,
+        "sha256": artifact.sha256,
+        "bytes": artifact.bytes,
+        "median_ms": float(np.median(ours)),
+        "p90_ms": float(np.quantile(ours, 0.9)),
+        "direct_median_ms": float(np.median(direct)),
+        "direct_p90_ms": float(np.quantile(direct, 0.9)),
+        # Pair by pair, so that the machine's drift cancels.
+        "overhead_ms": float(np.median(ours - direct)),
+        "of_torch_eager": float(np.median(ours)) / torch_ms,
+        **cold,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("file", "MB", "ms", "p90", "over direct", "of torch", "load ms", "RSS MB")
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(
+            row["file"].removeprefix("detector."),
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['median_ms']:.2f}",
+            f"{row['p90_ms']:.2f}",
+            f"{row['overhead_ms']:+.3f} ms",
+            f"{row['of_torch_eager']:.2f}x",
+            f"{row['load_ms']:.0f}",
+            f"{row['peak_rss_mb']:.0f}",
+        )
+    return table
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--threads", type=int, default=default_threads(), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON.")
+def main(folder: Path, threads: int, out: Path | None) -> None:
+    bundle = Bundle.open(folder)
+    candidates = _open(bundle, threads)
+    shape = candidates[0].artifact.inputs[0].spec.shape
+    _measure(candidates, np.random.default_rng(0).random(shape, dtype=np.float32))
+    torch_ms = next(float(np.median(c.direct_ms)) for c in candidates if c.artifact.format == "torch")
+    cold = [_cold_start(bundle, candidate.artifact, threads) for candidate in candidates]
+    rows = [_row(candidate, torch_ms, start) for candidate, start in zip(candidates, cold, strict=True)]
+    Console().print(_table(rows))
+    if bundle.weights["origin"] == "random":
+        Console().print("[yellow]These weights are random.[/yellow]")
+    if out is not None:
+        result = {
+            "machine": describe(),
+            "model": bundle.model["name"],
+            "weights": bundle.weights,
+            "threads": threads,
+            "warm_ups": WARM_UPS,
+            "runs": RUNS,
+            "files": rows,
+        }
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
