@@ -62,7 +62,7 @@ class Curriculum:
         self.accuracy = 0.98 * self.accuracy + 0.02 * accuracy
         if self.attack_share > 0 or self.accuracy > 0.9:
             self.attack_share = min(1.0, self.attack_share + 1 / recipe.attack_ramp_steps)
-        if self.attack_share == 1.0 and self.accuracy > (0.8 if self.annealed else 0.9):
+        if self.attack_share == 1.0 and self.accuracy > 0.8:
             self.annealed = min(1.0, self.annealed + 1 / recipe.strength_ramp_steps)
 
     def strength(self, recipe: Recipe) -> float:

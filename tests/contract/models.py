@@ -1,6 +1,7 @@
 """The bundles that the contract suite runs on: the shipped pocketseal, and each golden model made small."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from graphs.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig, V
 from graphs.spec import ModelSpec, seal_spec
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.weights import SHIPPED
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PHOTOGRAPHS = sorted((Path(__file__).parent.parent / "images").glob("*.jpg"))
@@ -75,4 +77,10 @@ def golden_bundle(name: str, folder: Path) -> Bundle:
     weights = Weights("checkpoint", path.name, sha256_of(path), {"detector": state})
     export_bundle(detector_only, weights, folder)
     convert_bundle(folder, ("fp32", "fp16", "int8", "int8-static"), "direct", calibration=PHOTOGRAPHS[0].parent)
+    return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")
+
+
+def pocketseal_bundle(folder: Path) -> Bundle:
+    """A copy of the shipped bundle, with the files of the tf route added."""
+    shutil.copytree(SHIPPED / POCKETSEAL, folder)
     return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")

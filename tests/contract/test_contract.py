@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import toolkit
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.registry import open_session
 from backends.session import Session
-from tests.contract.models import GOLDEN_MODELS, PHOTOGRAPHS, POCKETSEAL, VARIANTS, find, golden_bundle
+from tests.contract.models import (
+    GOLDEN_MODELS,
+    PHOTOGRAPHS,
+    POCKETSEAL,
+    VARIANTS,
+    find,
+    golden_bundle,
+    pocketseal_bundle,
+)
+from toolkit.embed import Embedder
 from toolkit.message import Message
 from toolkit.preprocess import preprocess
 from toolkit.verdict import compare
@@ -47,9 +55,8 @@ def with_precision(*precisions: str) -> pytest.MarkDecorator:
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
     @cache
     def make(model: str) -> Bundle:
-        if model == POCKETSEAL:
-            return Bundle.open(toolkit.find_bundle(POCKETSEAL))
-        return golden_bundle(model, tmp_path_factory.mktemp("contract") / model)
+        folder = tmp_path_factory.mktemp("contract") / model
+        return pocketseal_bundle(folder) if model == POCKETSEAL else golden_bundle(model, folder)
 
     return make
 
@@ -73,11 +80,11 @@ def _attacked(image: Image.Image, index: int) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def marked() -> list[Marked]:
+def marked(bundle_of: Callable[[str], Bundle]) -> list[Marked]:
     """Every test photograph with several messages, as it is, as a JPEG, and at half its size."""
     random = np.random.default_rng(3)
     out = []
-    with toolkit.load_embedder(POCKETSEAL) as embedder:
+    with Embedder.open(bundle_of(POCKETSEAL)) as embedder:
         for photograph in PHOTOGRAPHS:
             for index in range(MARKED_COPIES):
                 message = Message(tuple(int(bit) for bit in random.integers(0, 2, embedder.model.bits)))

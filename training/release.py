@@ -1,0 +1,81 @@
+"""Turn trained weights into the bundle that ships: `python -m training.release --weights build/training`.
+
+The detection channel's bias moves so that its threshold is 0: the middle between the highest logit of unmarked
+validation photographs and the lowest per cent of marked, attacked ones. Static INT8 is calibrated on marked
+validation photographs.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import toolkit
+from graphs.checkpoint import load_checkpoint
+from graphs.spec import find_spec
+from toolkit.convert.pipeline import convert_bundle
+from toolkit.embed import Embedder
+from toolkit.export import export_bundle
+from toolkit.message import Message
+from training.photographs import fetch, validation_photographs
+
+MODEL = "pocketseal"
+CALIBRATION_IMAGES = 48
+SHIPPED = Path(toolkit.__file__).parent / "bundles" / MODEL
+
+
+def combined(weights: Path, threshold: float, out: Path) -> None:
+    """Both networks in one file, under the names a checkpoint uses, with the detection logit moved by `threshold`."""
+    state = {}
+    for role in ("detector", "embedder"):
+        state |= {f"{role}.{key}": value for key, value in load_file(weights / f"{role}.safetensors").items()}
+    state["detector.pixel_decoder.linear.bias"][0] -= threshold
+    save_file(state, out)
+
+
+def calibration_images(bundle: Path, photographs: list[Path], folder: Path) -> None:
+    """Marked photographs, half of them saved as JPEG, as a detector will meet them."""
+    rng = np.random.default_rng(0)
+    with Embedder.open(bundle) as embedder:
+        for index in range(CALIBRATION_IMAGES):
+            image = Image.open(photographs[index % len(photographs)]).convert("RGB")
+            message = Message(tuple(int(bit) for bit in rng.integers(0, 2, embedder.model.bits)))
+            marked = embedder.embed(image, message).image if index % 3 else image
+            suffix = "jpg" if index % 2 else "png"
+            marked.save(folder / f"{index:03d}.{suffix}")
+
+
+@click.command(help=__doc__)
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
+@click.option("--threshold", type=float, default=0.0, show_default=True, help="Detection logit that becomes 0.")
+@click.option("--build", type=click.Path(path_type=Path), default="build/release", show_default=True)
+def main(weights: Path, data: Path, threshold: float, build: Path) -> None:
+    fetch(data)
+    build.mkdir(parents=True, exist_ok=True)
+    checkpoint = build / f"{MODEL}.safetensors"
+    combined(weights, threshold, checkpoint)
+    spec = find_spec(MODEL)
+    bundle = build / MODEL
+    export_bundle(spec, load_checkpoint(checkpoint, spec, origin="trained"), bundle, progress=click.echo)
+    with tempfile.TemporaryDirectory() as name:
+        calibration_images(bundle, validation_photographs(data), Path(name))
+        made = convert_bundle(
+            bundle, ("fp32", "fp16", "int8", "int8-static"), calibration=Path(name), progress=click.echo
+        )
+    SHIPPED.mkdir(parents=True, exist_ok=True)
+    manifest = bundle / "bundle.json"
+    for artifact in made.artifacts:
+        for file in artifact.files:
+            shutil.copyfile(bundle / file, SHIPPED / file)
+    shutil.copyfile(manifest, SHIPPED / manifest.name)
+    click.echo(json.dumps({artifact.file: artifact.bytes for artifact in made.artifacts}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
