@@ -59,6 +59,7 @@ def _export_graph(bundle: Bundle, graph: GraphSpec, weights: Weights, batch: int
     files = save(model, bundle.folder / f"{role}.onnx")
     state_path = bundle.folder / f"{role}.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, state_path)
+    state_path.chmod(files[0].stat().st_mode)  # safetensors makes private files
 
     onnx = Artifact(
         file=files[0].name,
