@@ -12,6 +12,7 @@ PACKAGES = {
 
 def need(*extras: str) -> None:
     """Raise NotAvailable, with the command that helps, unless everything that these extras bring is installed."""
-    missing = [name for extra in extras for name in PACKAGES[extra] if find_spec(name) is None]
+    missing = [name.replace("_", "-") for extra in extras for name in PACKAGES[extra] if find_spec(name) is None]
     if missing:
-        raise NotAvailable(f"{', '.join(missing)} not installed: run `pip install 'seal-toolkit[{','.join(extras)}]'`")
+        # By their own names: this project is installed from a checkout, and an index may know another by its name.
+        raise NotAvailable(f"not installed: {', '.join(missing)}; run `pip install {' '.join(missing)}`")
