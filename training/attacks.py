@@ -113,12 +113,13 @@ WEIGHTS: dict[Attack, float] = {
 }
 
 
-def attack(images: Tensor, rng: np.random.Generator, share: float) -> Tensor:
+def attack(images: Tensor, rng: np.random.Generator, share: float, cropping: bool) -> Tensor:
     """Attack groups of eight images, each with its own chain of none, one or two attacks.
 
-    share: 0 leaves all alone, 1 attacks four groups in five.
+    share: 0 leaves all alone, 1 attacks four groups in five. Without cropping, the other attacks take its place.
     """
-    attacks, weights = list(WEIGHTS), np.array(list(WEIGHTS.values()))
+    attacks = [change for change in WEIGHTS if cropping or change is not crop]
+    weights = np.array([WEIGHTS[change] for change in attacks])
     out = []
     for group in images.split(8):
         count = int(rng.choice([0, 1, 2], p=[1 - 0.8 * share, 0.45 * share, 0.35 * share]))

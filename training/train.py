@@ -41,10 +41,14 @@ class Recipe:
     unmarked: int = 8
     learning_rate: float = 1e-3
     warmup_steps: int = 150
+    # In units of EMBEDDER.scaling_w; the last one gives about 39 dB.
     first_strength: float = 12.0
+    last_strength: float = 1.55
     attack_ramp_steps: int = 400
     strength_ramp_steps: int = 1200
     detection_weight: float = 0.2
+    # Crops stay near chance while everything else is learnt, and hold the rest back: see the model card.
+    crop_until_step: int = 1966
     ema_decay: float = 0.998
     pool_size: int = 1536
     renewed_per_step: int = 8
@@ -66,7 +70,7 @@ class Curriculum:
             self.annealed = min(1.0, self.annealed + 1 / recipe.strength_ramp_steps)
 
     def strength(self, recipe: Recipe) -> float:
-        return float(recipe.first_strength ** (1 - self.annealed))
+        return float(max(recipe.last_strength, recipe.first_strength ** (1 - self.annealed)))
 
 
 class Trainer:
@@ -106,7 +110,9 @@ class Trainer:
         both = torch.cat([marked, images[recipe.batch :]])
         order = torch.from_numpy(rng.permutation(len(both)))
         attacked = torch.empty_like(both)
-        attacked[order] = attacks.attack(both[order], rng, self.curriculum.attack_share)
+        attacked[order] = attacks.attack(
+            both[order], rng, self.curriculum.attack_share, cropping=self.step < recipe.crop_until_step
+        )
         logits = self._detect(resize(attacked, DETECTOR.image_size_px, DETECTOR.image_size_px))
 
         present = torch.zeros(len(both), device=self.device)
@@ -145,7 +151,9 @@ class Trainer:
             images, heatmaps = pool.batch(rng, self.recipe.batch, SIDE_PX)
             images, heatmaps = images.to(self.device), heatmaps.to(self.device)
             message = torch.from_numpy(rng.integers(0, 2, (len(images), BITS)).astype(np.float32)).to(self.device)
-            marked, _ = mark(networks["embedder"], images, heatmaps, message, EMBEDDER.scaling_w)
+            marked, _ = mark(
+                networks["embedder"], images, heatmaps, message, EMBEDDER.scaling_w * self.recipe.last_strength
+            )
             for name, change in [("plain", None), *((a.__name__, a) for a in attacks.WEIGHTS)]:
                 attacked = change(marked, rng) if change else marked
                 logits = networks["detector"](resize(attacked, DETECTOR.image_size_px, DETECTOR.image_size_px))
