@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from backends.errors import InvalidArtifact
+from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx_file import check, save
 from graphs.prepare.gelu import erf_to_gelu
@@ -74,7 +74,7 @@ def run_once(model: ir.Model, feeds: Mapping[str, Array], what: str) -> dict[str
             names = [output.name for output in session.get_outputs()]
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
         except Exception as error:
-            raise InvalidArtifact(f"{what}: ONNX Runtime cannot run it: {error}") from error
+            raise InvalidArtifact(f"{what}: ONNX Runtime cannot run it: {one_line(error)}") from error
 
 
 def _compare(step: Pass, name: str, expected: Array, got: Array) -> None:

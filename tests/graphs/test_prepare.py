@@ -1,0 +1,205 @@
+"""Each pass keeps what the reference computed, does what it is for, and a pass that does not is stopped."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.errors import InvalidArtifact
+from backends.tensor import Array
+from graphs.export import build_loaded, export
+from graphs.prepare.gelu import erf_to_gelu
+from graphs.prepare.gemm import matmul_to_gemm
+from graphs.prepare.pipeline import PASSES, Pass, prepare, run_once
+from tests.seal_tiny import DETECTORS, spec, tensors, weights
+
+GOLDENS = [*DETECTORS, "videoseal-embedder-tiny"]
+TOLERANCE = 2e-5  # as the torch modules are held to
+
+
+class Exported:
+    """A tiny network as the exporter wrote it, with the reference's inputs and outputs. Copies are free to change."""
+
+    def __init__(self, name: str) -> None:
+        role = "embedder" if name == "videoseal-embedder-tiny" else "detector"
+        model = "videoseal-1.0-tiny" if role == "embedder" else name
+        golden = tensors(name)
+        graph = spec(model).graph(role)
+        image = golden["outputs/resized"] if role == "embedder" else golden["inputs/image"]
+        self.feeds = {"image": image.numpy()}
+        if role == "embedder":
+            self.feeds["message"] = golden["inputs/message"].float().numpy()
+        self.output = graph.outputs[0].name
+        self.expected = golden[f"outputs/{self.output}"].numpy()
+        module = build_loaded(graph, weights(model).states[role])
+        self._proto = ir.to_proto(export(module, graph, batch=len(image)))
+
+    def copy(self) -> ir.Model:
+        return ir.from_proto(self._proto)
+
+    def check(self, model: ir.Model, what: str) -> None:
+        got = run_once(model, self.feeds, what)
+        np.testing.assert_allclose(got[self.output], self.expected, atol=TOLERANCE, rtol=0, err_msg=what)
+
+
+@pytest.fixture(scope="module", params=GOLDENS)
+def exported(request: pytest.FixtureRequest) -> Exported:
+    return Exported(request.param)
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+def test_every_pass_keeps_the_golden(exported: Exported) -> None:
+    exported.check(exported.copy(), "as exported")
+    model = exported.copy()
+    for step in PASSES:
+        alone, _ = step.run(exported.copy())
+        exported.check(alone, f"{step.name} alone")
+        model, _ = step.run(model)
+        exported.check(model, f"up to {step.name}")
+    again, changed = prepare(model, exported.feeds)
+    assert set(changed) <= {"simplify"}, "a second run of the passes finds nothing more to rewrite"
+    exported.check(again, "prepared twice")
+
+
+def test_the_prepared_graph_has_no_operator_that_a_runtime_runs_badly(exported: Exported) -> None:
+    model, changed = prepare(exported.copy(), exported.feeds)
+    found = operators(model)
+    assert not {"Erf", "ReduceL2", "Constant", "Identity", "BatchNormalization"} & set(found)
+    for node in model.graph:
+        if node.op_type == "MatMul":
+            assert all(value is not None and not value.is_initializer() for value in node.inputs)
+    if exported.output == "logits":
+        assert "matmul_to_gemm" in changed
+
+
+def test_linear_layers_become_one_gemm_with_its_bias() -> None:
+    exported = Exported("videoseal-1.0-tiny")
+    before = operators(exported.copy())
+    model, changed = matmul_to_gemm(exported.copy())
+    after = operators(model)
+    assert changed
+    assert before["MatMul"] == 10
+    assert (after["MatMul"], after["Gemm"] - before["Gemm"]) == (0, 10)
+    assert before["Add"] - after["Add"] == 10
+
+
+_ERF = """<ir_version: 10, opset_import: ["": 20]>
+g (float[2,3] x) => (float[2,3] y)
+<float root = {1.4142135}, float inverse = {0.70710677}, float half = {0.5}, float one = {1.0}> {
+  scaled = SCALED
+  e = Erf(scaled)
+  factor = FACTOR
+  PRODUCT
+}"""
+
+
+@pytest.mark.parametrize("scaled", ["Div(x, root)", "Mul(x, inverse)", "Mul(inverse, x)"])
+@pytest.mark.parametrize("factor", ["Add(e, one)", "Add(one, e)"])
+@pytest.mark.parametrize(
+    "product",
+    [
+        "h = Mul(x, half)\n y = Mul(h, factor)",
+        "h = Mul(half, x)\n y = Mul(factor, h)",
+        "h = Mul(x, factor)\n y = Mul(half, h)",
+        "h = Mul(factor, half)\n y = Mul(x, h)",
+    ],
+)
+def test_every_way_to_write_gelu_becomes_one_operator(scaled: str, factor: str, product: str) -> None:
+    text = _ERF.replace("SCALED", scaled).replace("FACTOR", factor).replace("PRODUCT", product)
+    feeds = {"x": np.linspace(-4, 4, 6, dtype=np.float32).reshape(2, 3)}
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    expected = run_once(model, feeds, "before")
+    model, changed = erf_to_gelu(model)
+    assert changed
+    assert operators(model) == {"Gelu": 1}
+    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected["y"], atol=1e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [("half = {0.5}", "half = {0.4}"), ("1.4142135", "1.5"), ('"": 20', '"": 17')])
+def test_what_only_looks_like_gelu_stays(old: str, new: str) -> None:
+    text = _ERF.replace("SCALED", "Div(x, root)").replace("FACTOR", "Add(e, one)")
+    text = text.replace("PRODUCT", "h = Mul(x, half)\n y = Mul(h, factor)").replace(old, new)
+    model, changed = erf_to_gelu(ir.from_proto(onnx.parser.parse_model(text)))
+    assert not changed
+    assert operators(model)["Erf"] == 1
+
+
+def _linear(shape: tuple[int, ...], features: int, bias: bool, random: np.random.Generator) -> ir.Model:
+    sizes = ",".join(map(str, shape))
+    outputs = ",".join(map(str, (*shape[:-1], features)))
+    body = "m = MatMul(x, w)\n y = Add(b, m)" if bias else "y = MatMul(x, w)"
+    text = f"""<ir_version: 10, opset_import: ["": 20]> g (float[{sizes}] x) => (float[{outputs}] y) {{ {body} }}"""
+    proto = onnx.parser.parse_model(text)
+    constants: dict[str, Array] = {"w": random.standard_normal((shape[-1], features), dtype=np.float32)}
+    if bias:
+        constants["b"] = random.standard_normal(features, dtype=np.float32)
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    return ir.from_proto(proto)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=2, max_size=5).map(tuple),
+    features=st.integers(1, 9),
+    bias=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_gemm_computes_what_matmul_did_on_any_shape(
+    shape: tuple[int, ...], features: int, bias: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    model = _linear(shape, features, bias, random)
+    feeds = {"x": random.standard_normal(shape, dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = matmul_to_gemm(model)
+    assert changed
+    assert operators(model)["Gemm"] == 1
+    assert not {"MatMul", "Add"} & set(operators(model))
+    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
+
+
+def test_matmul_of_two_computed_maps_stays() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]> g (float[2,3,4] a, float[2,4,3] b) => (float[2,3,3] y)
+    { y = MatMul(a, b) }"""
+    assert not matmul_to_gemm(ir.from_proto(onnx.parser.parse_model(text)))[1]
+
+
+def _scaled(by: float) -> Any:
+    def run(model: ir.Model) -> tuple[ir.Model, bool]:
+        bias = model.graph.initializers["pixel_decoder.linear.bias"]
+        assert bias.const_value is not None
+        bias.const_value = ir.tensor(bias.const_value.numpy() * np.float32(by), name=bias.name)
+        return model, True
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (_scaled(1.1), r"pass broken: output 'logits' moved by .* of its range, at most 2\.0e-05"),
+        (_scaled(float("nan")), "pass broken: output 'logits' became .* finite: False"),
+    ],
+)
+def test_a_pass_that_changes_the_result_is_named(broken: Any, message: str) -> None:
+    exported = Exported("videoseal-1.0-tiny")
+    with pytest.raises(InvalidArtifact, match=message):
+        prepare(exported.copy(), exported.feeds, (Pass("broken", broken, tolerance=2e-5),))
+
+
+def test_a_pass_that_breaks_the_graph_is_named() -> None:
+    def cut(model: ir.Model) -> tuple[ir.Model, bool]:
+        model.graph.remove(next(iter(model.graph)))
+        return model, True
+
+    exported = Exported("videoseal-1.0-tiny")
+    with pytest.raises(InvalidArtifact, match=r"not a valid ONNX model|ONNX Runtime cannot run it"):
+        prepare(exported.copy(), exported.feeds, (Pass("cut", cut, tolerance=1.0),))
