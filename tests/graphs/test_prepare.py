@@ -1,6 +1,7 @@
 """Each pass keeps what the reference computed, does what it is for, and a pass that does not is stopped."""
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,14 @@ class Exported:
         np.testing.assert_allclose(got[self.output], self.expected, atol=TOLERANCE, rtol=0, err_msg=what)
 
 
-@pytest.fixture(scope="module", params=GOLDENS)
+@cache
+def exported_once(name: str) -> Exported:
+    return Exported(name)
+
+
+@pytest.fixture(params=GOLDENS)
 def exported(request: pytest.FixtureRequest) -> Exported:
-    return Exported(request.param)
+    return exported_once(request.param)
 
 
 def operators(model: ir.Model) -> Counter[str]:
@@ -81,7 +87,7 @@ def test_the_prepared_graph_has_no_operator_that_a_runtime_runs_badly(exported: 
 
 
 def test_linear_layers_become_one_gemm_with_its_bias() -> None:
-    exported = Exported("videoseal-1.0-tiny")
+    exported = exported_once("videoseal-1.0-tiny")
     before = operators(exported.copy())
     model, changed = matmul_to_gemm(exported.copy())
     after = operators(model)
@@ -190,7 +196,7 @@ def _scaled(by: float) -> Any:
     ],
 )
 def test_a_pass_that_changes_the_result_is_named(broken: Any, message: str) -> None:
-    exported = Exported("videoseal-1.0-tiny")
+    exported = exported_once("videoseal-1.0-tiny")
     with pytest.raises(InvalidArtifact, match=message):
         prepare(exported.copy(), exported.feeds, (Pass("broken", broken, tolerance=2e-5),))
 
@@ -200,6 +206,6 @@ def test_a_pass_that_breaks_the_graph_is_named() -> None:
         model.graph.remove(next(iter(model.graph)))
         return model, True
 
-    exported = Exported("videoseal-1.0-tiny")
+    exported = exported_once("videoseal-1.0-tiny")
     with pytest.raises(InvalidArtifact, match=r"not a valid ONNX model|ONNX Runtime cannot run it"):
         prepare(exported.copy(), exported.feeds, (Pass("cut", cut, tolerance=1.0),))

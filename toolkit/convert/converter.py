@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from backends.errors import ToolkitError
 from toolkit.environments import converter_python
@@ -45,20 +45,10 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     request_path.write_text(json.dumps(request | {"folder": str(folder)}), encoding="utf-8")
     step = "starting"
     timed_out = threading.Event()
-    with log.open("a", encoding="utf-8") as log_file:
-        try:
-            process = subprocess.Popen(
-                [str(python), "-m", "worker", str(request_path), str(result_path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log_file,
-                text=True,
-                cwd=folder,
-                env=_environment(python),
-                start_new_session=True,  # its own group, so that what it starts can be stopped with it
-            )
-        except OSError as error:
-            raise ConversionFailed(f"cannot start the converter {python}: {error.strerror}") from error
+    with (
+        log.open("a", encoding="utf-8") as log_file,
+        _start([str(python), "-m", "worker", str(request_path), str(result_path)], folder, log_file) as process,
+    ):
 
         def stop() -> None:
             timed_out.set()
@@ -75,7 +65,6 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
         finally:
             timer.cancel()
             _kill(process)
-            process.wait()
     if timed_out.is_set():
         raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
     if process.returncode < 0:
@@ -87,6 +76,22 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
         raise _failure("ended without a result", step, log)
     result = json.loads(result_path.read_text(encoding="utf-8"))
     return WorkerResult({key: Path(path) for key, path in result["files"].items()}, result["tools"])
+
+
+def _start(command: list[str], folder: Path, log_file: TextIO) -> "subprocess.Popen[str]":
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            text=True,
+            cwd=folder,
+            env=_environment(Path(command[0])),
+            start_new_session=True,  # its own group, so that what it starts can be stopped with it
+        )
+    except OSError as error:
+        raise ConversionFailed(f"cannot start the converter {command[0]}: {error.strerror}") from error
 
 
 def _failure(what: str, step: str, log: Path) -> ConversionFailed:
