@@ -36,7 +36,7 @@ Training attacks: {attacks}; none, one or two of them on each image.
 ## Figures
 
 Float32, each photograph marked at its own size, saved to 8 bits, distorted and read back: {messages} messages each
-for the first five rows, 3 for the others. Intervals are 95%, over photographs. "Found" means that at least {needed}
+for the first five rows, 1 for the others. Intervals are 95%, over photographs. "Found" means that at least {needed}
 of {bits} bits match, which chance does once in a million. Mean PSNR {psnr:.2f} dB (lowest {psnr_lowest:.2f}), mean
 SSIM {ssim:.4f}.
 

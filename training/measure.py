@@ -32,7 +32,7 @@ from training.distortions import FURTHER, MAIN
 from training.photographs import fetch, held_out, validation_photographs
 
 MESSAGES = 10
-FURTHER_MESSAGES = 3
+FURTHER_MESSAGES = 1
 SSIM_MESSAGES = 1
 UNMARKED_CROPS_PER_PHOTOGRAPH = 60
 FALSE_POSITIVE_RATE = 1e-6

@@ -41,7 +41,8 @@ class Recipe:
     unmarked: int = 8
     learning_rate: float = 1e-3
     warmup_steps: int = 150
-    # In units of EMBEDDER.scaling_w; the last one gives about 39 dB.
+    # What multiplies the heat map in training, times a strength that falls from first to last.
+    scaling_w: float = 0.33
     first_strength: float = 12.0
     last_strength: float = 1.55
     attack_ramp_steps: int = 400
@@ -105,7 +106,7 @@ class Trainer:
         images, heatmaps = images.to(self.device), heatmaps.to(self.device)
         message = torch.from_numpy(rng.integers(0, 2, (recipe.batch, BITS)).astype(np.float32)).to(self.device)
 
-        strength = EMBEDDER.scaling_w * self.curriculum.strength(recipe)
+        strength = recipe.scaling_w * self.curriculum.strength(recipe)
         marked, watermark = mark(self.embedder, images[: recipe.batch], heatmaps[: recipe.batch], message, strength)
         both = torch.cat([marked, images[recipe.batch :]])
         order = torch.from_numpy(rng.permutation(len(both)))
@@ -152,7 +153,7 @@ class Trainer:
             images, heatmaps = images.to(self.device), heatmaps.to(self.device)
             message = torch.from_numpy(rng.integers(0, 2, (len(images), BITS)).astype(np.float32)).to(self.device)
             marked, _ = mark(
-                networks["embedder"], images, heatmaps, message, EMBEDDER.scaling_w * self.recipe.last_strength
+                networks["embedder"], images, heatmaps, message, self.recipe.scaling_w * self.recipe.last_strength
             )
             for name, change in [("plain", None), *((a.__name__, a) for a in attacks.WEIGHTS)]:
                 attacked = change(marked, rng) if change else marked

@@ -22,5 +22,5 @@ EMBEDDER = EmbedderConfig(
     message_tile=8,
     activation="relu",
     normalization="batch",
-    scaling_w=0.33,
+    scaling_w=0.6,
 )

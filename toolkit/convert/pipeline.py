@@ -76,7 +76,7 @@ def convert_bundle(
     Raises InvalidInput for wrong options, NotAvailable without a bundle or a converter, ConversionFailed, and
     InvalidArtifact for a result that is not close to the float32 graph. Then the bundle is as it was.
     """
-    bundle = Bundle.open(folder)
+    bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
     precisions = _check_options(precisions, route, calibration)
     parent = bundle.find("detector", "onnx", "fp32")
     path = bundle.verify(parent)
