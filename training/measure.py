@@ -31,7 +31,7 @@ from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
 from training.distortions import FURTHER, MAIN
 from training.photographs import fetch, held_out, validation_photographs
 
-MESSAGES = 10
+MESSAGES = 2
 FURTHER_MESSAGES = 1
 SSIM_MESSAGES = 1
 UNMARKED_CROPS_PER_PHOTOGRAPH = 60

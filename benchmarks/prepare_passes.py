@@ -1,0 +1,153 @@
+"""What each pass of graphs/prepare is worth, on ONNX Runtime and on TFLite.
+
+    python -m benchmarks.prepare_passes [--model videoseal-1.0] [--rounds 40] [--json FILE]
+
+A row is the graph after one pass more than the row above it, lowered and quantized as `toolkit convert` does it. All
+graphs are timed in turn, in random order, on one thread; what counts is a row's time over that of the row above,
+round by round, so that a machine that slows down slows both. Times are CPU time of the thread: another program on
+the same cores changes them little. Weights are random: time does not depend on them.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from ai_edge_litert.interpreter import Interpreter
+
+from graphs.checkpoint import random_weights
+from graphs.export import build_loaded, export, probe
+from graphs.onnx_file import save
+from graphs.prepare.fold_affine import fold_affine
+from graphs.prepare.gelu import erf_to_gelu
+from graphs.prepare.gemm import matmul_to_gemm
+from graphs.prepare.grn import shorten_grn
+from graphs.prepare.layer_norm import layer_norm_over_channels
+from graphs.prepare.pipeline import Pass, prepare
+from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.simplify import simplify
+from graphs.spec import find_spec
+from toolkit.convert.converter import run_worker
+
+Run = Callable[[], object]
+
+# In the order of graphs/prepare/pipeline.py. onnxsim runs last on every row, the first one included.
+ROWS = (simplify, erf_to_gelu, matmul_to_gemm, reduce_l2_to_sum, shorten_grn, layer_norm_over_channels, fold_affine)
+COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
+
+
+def build(model: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """row -> column -> file, and what changed; rows whose pass changes nothing are left out."""
+    spec = find_spec(model)
+    graph = spec.graph("detector")
+    exported = ir.to_proto(export(build_loaded(graph, random_weights(0, spec).states["detector"]), graph))
+    feeds = probe(graph.inputs)
+    rows: dict[str, dict[str, Any]] = {}
+    for count in range(1, len(ROWS) + 1):
+        passes = (*ROWS[1:count], simplify)
+        steps = tuple(Pass(step.__name__, step, tolerance=2e-5) for step in passes)
+        prepared, changed = prepare(ir.from_proto(exported), feeds, steps)
+        name = ROWS[count - 1].__name__
+        if name not in changed:
+            print(f"{name}: changes nothing in {model}")
+            continue
+        place = folder / name
+        place.mkdir()
+        save(prepared, place / "detector.onnx")
+        save(prepared, place / "lower.onnx")
+        log = place / "log"
+        lowered = run_worker({"task": "lower", "model": str(place / "lower.onnx")}, place, log, 3600, print)
+        request = {"task": "quantize", "model": str(lowered.files["fp32"]), "precisions": ["int8"], "calibration": None}
+        quantized = run_worker(request, place, log, 3600, print)
+        rows[name] = {
+            "ort_fp32": place / "detector.onnx",
+            "tflite_fp32": lowered.files["fp32"],
+            "tflite_int8": quantized.files["int8"],
+            "operators": dict(Counter(node.op_type for node in prepared.graph).most_common()),
+        }
+    return rows
+
+
+def opened(path: Path, image: Any) -> Run:
+    """A function that runs a file once on one thread of the caller."""
+    if path.suffix == ".onnx":
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda: session.run(None, {"image": image})
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1))
+    return interpreter.invoke
+
+
+def measure(rows: dict[str, dict[str, Any]], image: Any, rounds: int) -> dict[tuple[str, str], Any]:
+    """(row, column) -> CPU milliseconds of each round."""
+    runs = {(row, column): opened(files[column], image) for row, files in rows.items() for column in COLUMNS}
+    for run in runs.values():
+        run(), run()
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    order = np.random.default_rng(0)
+    keys = list(runs)
+    for _ in range(rounds):
+        for index in order.permutation(len(keys)):
+            start = time.thread_time()
+            runs[keys[index]]()
+            times[keys[index]].append((time.thread_time() - start) * 1e3)
+    return {key: np.array(values) for key, values in times.items()}
+
+
+def report(rows: dict[str, dict[str, Any]], times: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
+    """One object a row: median times, and quartiles of the ratio to the row above."""
+    result: list[dict[str, Any]] = []
+    names = list(rows)
+    for above, name in zip([None, *names], names, strict=False):
+        entry: dict[str, Any] = {"pass": name, "operators": rows[name]["operators"], "median_ms": {}, "ratio": {}}
+        for column in COLUMNS:
+            mine = times[name, column]
+            entry["median_ms"][column] = round(float(np.median(mine)), 2)
+            if above is not None:
+                quartiles = np.quantile(mine / times[above, column], [0.25, 0.5, 0.75])
+                entry["ratio"][column] = [round(float(value), 3) for value in quartiles]
+        result.append(entry)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", action="append", help="may be repeated; videoseal-1.0 and pocketseal by default")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "prepare-passes.json")
+    options = parser.parse_args()
+    models = {}
+    for model in options.model or ["videoseal-1.0", "pocketseal"]:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = build(model, Path(folder))
+            image = probe(find_spec(model).graph("detector").inputs)["image"]
+            models[model] = report(rows, measure(rows, image, options.rounds))
+        for row in models[model]:
+            print(f"{model} {row['pass']:26} {row['median_ms']} {row['ratio']}")
+    processor = next((line for line in Path("/proc/cpuinfo").open() if line.startswith("model name")), ": unknown")
+    document = {
+        "what": "CPU ms on one thread; ratio = quartiles of a row's time over the row above, interleaved",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {processor.split(':', 1)[1].strip()}",
+        "versions": {name: version(name) for name in ("onnxruntime", "ai-edge-litert", "onnxsim", "torch")},
+        "rounds": options.rounds,
+        "models": models,
+    }
+    options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
