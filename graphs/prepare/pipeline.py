@@ -12,8 +12,10 @@ import onnxruntime
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx_file import check, save
+from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
+from graphs.prepare.grn import shorten_grn
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.simplify import simplify
 
@@ -31,10 +33,13 @@ class Pass:
 _ROUNDING = 2e-5
 
 # The order matters: onnxsim hides the erf pattern, and makes Gemm of its own, not transposed, of what MatMul it finds.
+# What each is worth on each runtime: benchmarks/prepare_passes.py.
 PASSES = (
     Pass("erf_to_gelu", erf_to_gelu, tolerance=_ROUNDING),
     Pass("matmul_to_gemm", matmul_to_gemm, tolerance=_ROUNDING),
     Pass("reduce_l2_to_sum", reduce_l2_to_sum, tolerance=_ROUNDING),
+    Pass("shorten_grn", shorten_grn, tolerance=_ROUNDING),
+    Pass("fold_affine", fold_affine, tolerance=_ROUNDING),
     Pass("simplify", simplify, tolerance=_ROUNDING),
 )
 

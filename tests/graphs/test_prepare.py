@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.export import build_loaded, export
+from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
+from graphs.prepare.grn import shorten_grn
 from graphs.prepare.pipeline import PASSES, Pass, prepare, run_once
 from tests.seal_tiny import DETECTORS, spec, tensors, weights
 
@@ -95,6 +97,60 @@ def test_linear_layers_become_one_gemm_with_its_bias() -> None:
     assert before["MatMul"] == 10
     assert (after["MatMul"], after["Gemm"] - before["Gemm"]) == (0, 10)
     assert before["Add"] - after["Add"] == 10
+
+
+def test_the_affine_parts_of_a_convnext_move_into_its_linear_layers() -> None:
+    exported = exported_once("videoseal-1.0-tiny")
+    blocks = 5
+    before, _ = matmul_to_gemm(exported.copy())
+    short, changed = shorten_grn(before)
+    assert changed
+    adds = operators(short)["Add"]
+    model, changed = fold_affine(short)
+    assert changed
+    assert adds - operators(model)["Add"] == blocks, "each GRN's beta is part of a bias now"
+    norms = [node for node in model.graph if node.op_type == "LayerNormalization"]
+    assert len(norms) == blocks
+    for norm in norms:
+        scale = norm.inputs[1]
+        assert scale is not None
+        assert scale.const_value is not None
+        assert (scale.const_value.numpy() == 1).all()
+        assert len(norm.inputs) == 2
+    exported.check(model, "folded")
+
+
+_AFFINE = """<ir_version: 10, opset_import: ["": 20]>
+g (float[1,2,3,4] x) => (float[6,5] y, SECOND) <float[SHIFT] shift, int64[2] rows = {6, 4}, float[5,4] w, float[5] b> {
+  shifted = Add(x, shift)
+  flat = Reshape(shifted, rows)
+  y = Gemm<transB = 1>(flat, w, b)
+  second = Relu(SOURCE)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("shift", "source", "folds"),
+    [("4", "x", True), ("1,1,1,4", "x", True), ("3,4", "x", False), ("1", "x", False), ("4", "shifted", False)],
+)
+def test_only_a_shift_a_channel_that_nothing_else_reads_is_folded(shift: str, source: str, folds: bool) -> None:
+    random = np.random.default_rng(0)
+    text = _AFFINE.replace("SHIFT", shift).replace("SECOND", "float[1,2,3,4] second").replace("SOURCE", source)
+    proto = onnx.parser.parse_model(text)
+    del proto.graph.initializer[:]
+    sizes = {"shift": tuple(map(int, shift.split(","))), "w": (5, 4), "b": (5,)}
+    values = {name: random.standard_normal(size, dtype=np.float32) for name, size in sizes.items()}
+    values["rows"] = np.array([6, 4])
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
+    feeds = {"x": random.standard_normal((1, 2, 3, 4), dtype=np.float32)}
+    model = ir.from_proto(proto)
+    expected = run_once(model, feeds, "before")
+    model, changed = fold_affine(model)
+    assert changed == folds
+    assert operators(model)["Add"] == (0 if folds else 1)
+    got = run_once(model, feeds, "after")
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, atol=1e-5)
 
 
 _ERF = """<ir_version: 10, opset_import: ["": 20]>
