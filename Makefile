@@ -23,7 +23,7 @@ help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  MODEL=pocketseal, CHECKPOINT=FILE and RANDOM_SEED=N choose what export, convert and bench work on'
 
-demo: env converter  ## hide a message in a photograph and read it back with every backend and precision
+demo: env  ## hide a message in a photograph and read it back with every backend and precision
 	@$(MAKE) --no-print-directory export convert MODEL=pocketseal CHECKPOINT= RANDOM_SEED=
 	@$(BIN)/python -m toolkit.demo build/pocketseal tests/images/coffee.jpg
 
