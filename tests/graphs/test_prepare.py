@@ -18,6 +18,7 @@ from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
+from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.pipeline import PASSES, Pass, prepare, run_once
 from tests.seal_tiny import DETECTORS, spec, tensors, weights
 
@@ -118,6 +119,19 @@ def test_the_affine_parts_of_a_convnext_move_into_its_linear_layers() -> None:
         assert (scale.const_value.numpy() == 1).all()
         assert len(norm.inputs) == 2
     exported.check(model, "folded")
+
+
+def test_layer_norms_over_channels_become_one_operator_between_transposes() -> None:
+    exported = exported_once("videoseal-1.0-tiny")
+    before = operators(exported.copy())
+    model, changed = layer_norm_over_channels(exported.copy())
+    after = operators(model)
+    assert changed
+    # The stem's, three downsamplings' and the decoder's.
+    assert after["LayerNormalization"] - before["LayerNormalization"] == 5
+    assert after["Transpose"] - before["Transpose"] == 10
+    assert before["Sqrt"] - after["Sqrt"] == 5
+    exported.check(model, "layer norms")
 
 
 _AFFINE = """<ir_version: 10, opset_import: ["": 20]>
