@@ -15,9 +15,9 @@ from backends.flatbuffer import check_tflite
 from backends.registry import SESSIONS
 from backends.tensor import LAYOUTS, Array, Binding, TensorSpec
 
-# Root of the mean squared difference, over that of the float32 outputs. Seen on real and random weights: fp32 3e-7,
-# fp16 8e-4, int8 0.03, int8-static 0.12; a wrong layout gave 0.26. Static files come from a checked fp32 one.
-LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.4}
+# Root of the mean squared difference, over that of the float32 outputs. They tell a fault from rounding and are no
+# verdict on accuracy: a wrong layout gave 0.26 at the least, so every limit stays below that.
+LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2}
 
 
 def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
