@@ -1,7 +1,8 @@
 """Attacks on a batch, as training sees them: differentiable, or passed straight through where they cannot be.
 
-Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same size.
-The ranges are those of the measurement in `training/distortions.py`.
+Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same size. Those
+that move the picture also take and return what part of it each image shows. The ranges are those of the measurement
+in `training/distortions.py`.
 """
 
 import io
@@ -14,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from graphs.seal.embedder import luma
+from training.supervision import Frames, whole
 
 Attack = Callable[[Tensor, np.random.Generator], Tensor]
+Move = Callable[[Tensor, Frames, np.random.Generator], tuple[Tensor, Frames]]
 
 
 def _per_image(rng: np.random.Generator, low: float, high: float, images: Tensor) -> Tensor:
@@ -50,21 +53,23 @@ def resize(images: Tensor, rng: np.random.Generator) -> Tensor:
     return F.interpolate(down, size=(side, side), mode="bilinear")
 
 
-def crop(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random rectangle of 65-100% of the area, its sides' ratio within 10%, at a random place, blown up again."""
+def crop(images: Tensor, frames: Frames, rng: np.random.Generator) -> tuple[Tensor, Frames]:
+    """A random rectangle of 65-100% of the area, its sides' ratio within 3%, at a random place, blown up again."""
     side = images.shape[-1]
-    out = []
-    for image in images.split(1):
-        share, stretch = np.sqrt(rng.uniform(0.65, 1.0)), np.exp(rng.uniform(-0.1, 0.1))
+    out, shown = [], []
+    for image, (x0, y0, x1, y1) in zip(images.split(1), frames, strict=True):
+        share, stretch = np.sqrt(rng.uniform(0.65, 1.0)), np.exp(rng.uniform(-0.015, 0.015))
         w, h = int(min(side, side * share * stretch)), int(min(side, side * share / stretch))
         left, top = int(rng.integers(side - w + 1)), int(rng.integers(side - h + 1))
         window = image[:, :, top : top + h, left : left + w]
         out.append(F.interpolate(window, size=(side, side), mode="bilinear"))
-    return torch.cat(out)
+        dx, dy = (x1 - x0) / side, (y1 - y0) / side
+        shown.append([x0 + dx * left, y0 + dy * top, x0 + dx * (left + w), y0 + dy * (top + h)])
+    return torch.cat(out), np.array(shown)
 
 
-def flip(images: Tensor, rng: np.random.Generator) -> Tensor:
-    return images.flip(-1)
+def flip(images: Tensor, frames: Frames, rng: np.random.Generator) -> tuple[Tensor, Frames]:
+    return images.flip(-1), frames[:, [2, 1, 0, 3]]
 
 
 def brightness(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -99,11 +104,10 @@ def blur(images: Tensor, rng: np.random.Generator) -> Tensor:
     return flat.reshape(batch, channels, height, width)
 
 
-# Cropping and flipping move the mark, which is the hardest to learn, so they are drawn most often.
-WEIGHTS: dict[Attack, float] = {
-    crop: 3.0,
+# Moving the mark is the hardest to learn, so those are drawn most often.
+MOVES: dict[Move, float] = {crop: 6.0, flip: 2.0}
+CHANGES: dict[Attack, float] = {
     jpeg: 2.0,
-    flip: 2.0,
     resize: 1.0,
     brightness: 1.0,
     contrast: 1.0,
@@ -113,17 +117,22 @@ WEIGHTS: dict[Attack, float] = {
 }
 
 
-def attack(images: Tensor, rng: np.random.Generator, share: float, cropping: bool) -> Tensor:
-    """Attack groups of eight images, each with its own chain of none, one or two attacks.
+def attack(images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Frames]:
+    """Attack groups of four images, each with its own chain of none, one or two attacks: a sixth, 45% and the rest.
 
-    share: 0 leaves all alone, 1 attacks four groups in five. Without cropping, the other attacks take its place.
+    Returns the images and what part of the marked one each shows.
     """
-    attacks = [change for change in WEIGHTS if cropping or change is not crop]
-    weights = np.array([WEIGHTS[change] for change in attacks])
-    out = []
-    for group in images.split(8):
-        count = int(rng.choice([0, 1, 2], p=[1 - 0.8 * share, 0.45 * share, 0.35 * share]))
-        for index in rng.choice(len(attacks), count, replace=False, p=weights / weights.sum()):
-            group = attacks[index](group, rng)
+    names = [*MOVES, *CHANGES]
+    weights = np.array([*MOVES.values(), *CHANGES.values()])
+    out, shown = [], []
+    for group in images.split(4):
+        frames = whole(len(group))
+        count = int(rng.choice([0, 1, 2], p=[1 / 6, 0.45, 5 / 6 - 0.45]))
+        for index in rng.choice(len(names), count, replace=False, p=weights / weights.sum()):
+            if index < len(MOVES):
+                group, frames = list(MOVES)[index](group, frames, rng)
+            else:
+                group = list(CHANGES)[index - len(MOVES)](group, rng)
         out.append(group)
-    return torch.cat(out)
+        shown.append(frames)
+    return torch.cat(out), np.concatenate(shown)

@@ -1,8 +1,9 @@
 """Train pocketseal: `python -m training.train --data data --out build/training`.
 
-Embedder and detector learn together. The mark starts twelve times too strong and unattacked. Once most bits come
-through, attacks and the detection channel ramp in, then the strength falls to the final one. Everything drawn at
-random is a function of the seed and the step, so a run that was interrupted continues as it would have gone on.
+Embedder and detector learn together, from a message laid out as cells in a tile (training/supervision.py). The mark
+starts far too strong; crops and flips are there from the start. Once bits come through, the detection channel joins
+and the mark fades until its mean PSNR is the final one. Everything drawn at random is a function of the seed and the
+step, so a run that was interrupted continues as it would have gone on.
 """
 
 import json
@@ -26,6 +27,7 @@ from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
 from training import attacks
 from training.crops import SIDE_PX, CropPool
 from training.photographs import fetch, training_drawings, training_photographs, validation_photographs
+from training.supervision import SupervisedDetector, TileLayout, whole
 
 CHECKPOINT_EVERY_S = 180
 VALIDATE_EVERY = 250
@@ -36,42 +38,39 @@ class Recipe:
     """Every choice of a run; stored with the weights."""
 
     seed: int = 0
-    steps: int = 4500
+    steps: int = 6000
     batch: int = 32
     unmarked: int = 8
-    learning_rate: float = 1e-3
-    warmup_steps: int = 150
-    # What multiplies the heat map in training, times a strength that falls from first to last.
-    scaling_w: float = 0.33
-    first_strength: float = 12.0
-    last_strength: float = 1.55
-    attack_ramp_steps: int = 400
-    strength_ramp_steps: int = 1200
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    # Mean over a batch of crops that are smaller than photographs, where a mark shows more: about 2.5 dB more there.
+    first_psnr_db: float = 26.0
+    last_psnr_db: float = 36.0
+    # Fading begins at this accuracy over attacked images, and waits whenever it falls below.
+    fade_at_accuracy: float = 0.8
+    fade_steps: int = 2000
+    phase_weight: float = 1.0
+    cell_weight: float = 6.0
     detection_weight: float = 0.2
-    # Crops stay near chance while everything else is learnt, and hold the rest back: see the model card.
-    crop_until_step: int = 1966
-    ema_decay: float = 0.998
+    ema_decay: float = 0.995
     pool_size: int = 1536
     renewed_per_step: int = 8
 
 
 @dataclass
 class Curriculum:
-    """How hard the task is. Attacks begin once bits come through; strength falls once attacks are all there."""
+    """How hard the task is: the strength that multiplies the heat map follows the PSNR that is due."""
 
     accuracy: float = 0.5
-    attack_share: float = 0.0
-    annealed: float = 0.0
+    faded: float = 0.0
+    strength: float = 2.0
 
-    def update(self, accuracy: float, recipe: Recipe) -> None:
+    def update(self, accuracy: float, psnr_db: float, recipe: Recipe) -> None:
         self.accuracy = 0.98 * self.accuracy + 0.02 * accuracy
-        if self.attack_share > 0 or self.accuracy > 0.9:
-            self.attack_share = min(1.0, self.attack_share + 1 / recipe.attack_ramp_steps)
-        if self.attack_share == 1.0 and self.accuracy > 0.8:
-            self.annealed = min(1.0, self.annealed + 1 / recipe.strength_ramp_steps)
-
-    def strength(self, recipe: Recipe) -> float:
-        return float(max(recipe.last_strength, recipe.first_strength ** (1 - self.annealed)))
+        if self.accuracy > recipe.fade_at_accuracy:
+            self.faded = min(1.0, self.faded + 1 / recipe.fade_steps)
+        due = recipe.first_psnr_db + self.faded * (recipe.last_psnr_db - recipe.first_psnr_db)
+        self.strength *= 10 ** (0.05 * (psnr_db - due) / 20)
 
 
 class Trainer:
@@ -80,12 +79,15 @@ class Trainer:
     def __init__(self, recipe: Recipe, device: torch.device, compiled: bool) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device = recipe, device
+        self.layout = TileLayout(EMBEDDER)
         self.embedder = SealEmbedder(EMBEDDER).to(device, memory_format=torch.channels_last)
-        self.detector = SealDetector(DETECTOR).to(device, memory_format=torch.channels_last)
-        _initialize(self.detector)
-        with torch.no_grad():  # a message's tile is a sum over the bits: keep it at unit variance
-            self.embedder.unet.msg_processor.msg_embeddings.weight.mul_(BITS**-0.5)
-        self.networks = nn.ModuleDict({"embedder": self.embedder, "detector": self.detector})
+        detector = SealDetector(DETECTOR)
+        _initialize(detector)
+        with torch.no_grad():
+            first = self.layout.embedding(EMBEDDER.message_dim, np.random.default_rng((recipe.seed, 3)))
+            self.embedder.unet.msg_processor.msg_embeddings.weight.copy_(first)
+        self.supervised = SupervisedDetector(detector, BITS).to(device, memory_format=torch.channels_last)
+        self.networks = nn.ModuleDict({"embedder": self.embedder, "supervised": self.supervised})
         self.average = torch.optim.swa_utils.AveragedModel(
             self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
         )
@@ -94,9 +96,9 @@ class Trainer:
         )
         self.curriculum = Curriculum()
         self.step = 0
-        self._detect = torch.compile(self.detector) if compiled else self.detector
+        self._detect = torch.compile(self.supervised) if compiled else self.supervised
 
-    def train_step(self, pool: CropPool) -> dict[str, float]:
+    def train_step(self, pool: CropPool) -> dict[str, float | None]:
         recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 1, self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(self.step, recipe)
@@ -106,15 +108,17 @@ class Trainer:
         images, heatmaps = images.to(self.device), heatmaps.to(self.device)
         message = torch.from_numpy(rng.integers(0, 2, (recipe.batch, BITS)).astype(np.float32)).to(self.device)
 
-        strength = recipe.scaling_w * self.curriculum.strength(recipe)
+        strength = self.curriculum.strength
         marked, watermark = mark(self.embedder, images[: recipe.batch], heatmaps[: recipe.batch], message, strength)
         both = torch.cat([marked, images[recipe.batch :]])
         order = torch.from_numpy(rng.permutation(len(both)))
-        attacked = torch.empty_like(both)
-        attacked[order] = attacks.attack(
-            both[order], rng, self.curriculum.attack_share, cropping=self.step < recipe.crop_until_step
+        attacked, frames = torch.empty_like(both), whole(len(both))
+        attacked[order], frames[order.numpy()] = attacks.attack(both[order], rng)
+        small = resize(attacked, DETECTOR.image_size_px, DETECTOR.image_size_px)
+        logits, phases, maps = self._detect(small.contiguous(memory_format=torch.channels_last))
+        phase_loss, cell_loss = self.layout.loss(
+            frames[: recipe.batch], message, phases[: recipe.batch], [bits[: recipe.batch] for bits in maps]
         )
-        logits = self._detect(resize(attacked, DETECTOR.image_size_px, DETECTOR.image_size_px))
 
         present = torch.zeros(len(both), device=self.device)
         present[: recipe.batch] = 1
@@ -122,28 +126,35 @@ class Trainer:
         detection_loss = F.binary_cross_entropy_with_logits(logits[:, 0], present)
         self.optimizer.zero_grad(set_to_none=True)
         # Detection is easy and, learnt first, settles on one mark for every message: it waits for the bits.
-        detection_weight = recipe.detection_weight * self.curriculum.attack_share
-        (bits_loss + detection_weight * detection_loss).backward()
+        detection_weight = recipe.detection_weight * min(1.0, 10 * self.curriculum.faded)
+        loss = bits_loss + detection_weight * detection_loss
+        (loss + recipe.phase_weight * phase_loss + recipe.cell_weight * cell_loss).backward()
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         self.optimizer.step()
         self.average.update_parameters(self.networks)
         self.step += 1
 
         logits, marked, watermark = logits.detach(), marked.detach(), watermark.detach()
-        accuracy = float(((logits[: recipe.batch, 1:] > 0) == (message > 0.5)).float().mean())
-        self.curriculum.update(accuracy, recipe)
+        right = ((logits[: recipe.batch, 1:] > 0) == (message > 0.5)).float().mean(dim=1).cpu().numpy()
         error = ((marked - images[: recipe.batch]) ** 2).mean(dim=(1, 2, 3))
+        psnr_db = float(-10 * error.log10().mean())
+        self.curriculum.update(float(right.mean()), psnr_db, recipe)
+        cropped = np.abs(frames[: recipe.batch, 2] - frames[: recipe.batch, 0]) < 1
         return {
             "loss_bits": float(bits_loss.detach()),
             "loss_detection": float(detection_loss.detach()),
-            "bit_accuracy": accuracy,
-            "psnr_db": float(-10 * error.log10().mean()),
+            "loss_phase": float(phase_loss.detach()),
+            "loss_cells": float(cell_loss.detach()),
+            "bit_accuracy": float(right.mean()),
+            "bit_accuracy_cropped": float(right[cropped].mean()) if cropped.any() else None,
+            "bit_accuracy_whole": float(right[~cropped].mean()) if not cropped.all() else None,
+            "psnr_db": psnr_db,
             "watermark_rms": float((watermark**2).mean().sqrt()),
         }
 
     @torch.no_grad()
     def validate(self, pool: CropPool, batches: int = 4) -> dict[str, float]:
-        """Bit accuracy of the averaged weights at the final strength, plain and under each attack."""
+        """Bit accuracy of the averaged weights at the strength of now, plain and under each attack."""
         networks: Any = self.average.module
         networks.eval()
         results: dict[str, list[float]] = {}
@@ -152,12 +163,12 @@ class Trainer:
             images, heatmaps = pool.batch(rng, self.recipe.batch, SIDE_PX)
             images, heatmaps = images.to(self.device), heatmaps.to(self.device)
             message = torch.from_numpy(rng.integers(0, 2, (len(images), BITS)).astype(np.float32)).to(self.device)
-            marked, _ = mark(
-                networks["embedder"], images, heatmaps, message, self.recipe.scaling_w * self.recipe.last_strength
-            )
-            for name, change in [("plain", None), *((a.__name__, a) for a in attacks.WEIGHTS)]:
-                attacked = change(marked, rng) if change else marked
-                logits = networks["detector"](resize(attacked, DETECTOR.image_size_px, DETECTOR.image_size_px))
+            marked, _ = mark(networks["embedder"], images, heatmaps, message, self.curriculum.strength)
+            attacked = {"plain": marked}
+            attacked |= {move.__name__: move(marked, whole(len(images)), rng)[0] for move in attacks.MOVES}
+            attacked |= {change.__name__: change(marked, rng) for change in attacks.CHANGES}
+            for name, pixels in attacked.items():
+                logits = networks["supervised"].detector(resize(pixels, DETECTOR.image_size_px, DETECTOR.image_size_px))
                 right = ((logits[:, 1:] > 0) == (message > 0.5)).float().mean()
                 results.setdefault(name, []).append(float(right))
         return {name: float(np.mean(values)) for name, values in results.items()}
@@ -223,7 +234,7 @@ def _steps(trainer: Trainer) -> Iterator[int]:
         while trainer.step < trainer.recipe.steps:
             yield trainer.step
             c = trainer.curriculum
-            text = f"bits {c.accuracy:.1%}  attacks {c.attack_share:.0%}  strength x{c.strength(trainer.recipe):.2f}"
+            text = f"bits {c.accuracy:.1%}  faded {c.faded:.0%}  strength {c.strength:.2f}"
             progress.update(task, completed=trainer.step, description=text)
 
 
@@ -264,8 +275,8 @@ def main(data: Path, out: Path, steps: int, seed: int, compiled: bool) -> None:
                 _save(trainer.state(), checkpoint)
                 saved = time.monotonic()
     networks: Any = trainer.average.module
-    for name in ("detector", "embedder"):
-        weights = {key: value.contiguous() for key, value in networks[name].state_dict().items()}
+    for name, network in (("detector", networks["supervised"].detector), ("embedder", networks["embedder"])):
+        weights = {key: value.contiguous() for key, value in network.state_dict().items()}
         save_file(weights, out / f"{name}.safetensors")
     click.echo(f"weights are in {out}")
 
