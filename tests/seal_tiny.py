@@ -1,6 +1,8 @@
 """The Seal networks at the size of the goldens, as models that can be exported and converted."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -13,25 +15,57 @@ from graphs.spec import ModelSpec, seal_spec
 
 GOLDEN = Path(__file__).parent / "golden"
 
-EMBEDDER = EmbedderConfig(
-    bits=32,
-    image_size_px=64,
-    channels=1,
-    z_channels=4,
-    z_channels_mults=(1, 2, 4),
-    num_blocks=2,
-    message_dim=32,
-    activation="relu",
-    normalization="batch",
-    scaling_w=0.2,
-)
-DETECTORS = {
-    "chunkyseal-tiny": DetectorConfig(
-        64, 64, ConvNeXtConfig((1, 1, 2, 1), chunky_dims((8, 16, 24, 32), 64), stem_stride=2)
-    ),
-    "videoseal-1.0-tiny": DetectorConfig(32, 64, ConvNeXtConfig((1, 1, 2, 1), (8, 16, 24, 32))),
-    "videoseal-0.0-tiny": DetectorConfig(16, 64, ViTConfig(24, 3, 3, 8, 3, (1,), 24)),
-}
+NAMES = ("chunkyseal-tiny", "videoseal-1.0-tiny", "videoseal-0.0-tiny")
+
+
+EMBEDDER_NAME = "videoseal-embedder-tiny"
+
+
+def _metadata(name: str) -> dict[str, Any]:
+    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+        config: dict[str, Any] = json.loads(file.metadata()["config"])
+    return config
+
+
+def detector(name: str) -> DetectorConfig:
+    """The sizes that the golden file itself states, under the names of the published configuration."""
+    config = _metadata(name)
+    sizes = config["params"]["encoder"]
+    encoder: ConvNeXtConfig | ViTConfig
+    if "embed_dim" in sizes:
+        encoder = ViTConfig(
+            embed_dim=sizes["embed_dim"],
+            depth=sizes["depth"],
+            num_heads=sizes["num_heads"],
+            patch_size_px=sizes["patch_size"],
+            window_size=sizes["window_size"],
+            global_blocks=tuple(sizes["global_attn_indexes"]),
+            out_channels=sizes["out_chans"],
+        )
+    else:
+        a, b, c, d = sizes["dims"]
+        dims = chunky_dims((a, b, c, d), config["nbits"]) if config["params"].get("proportional_dim") else (a, b, c, d)
+        encoder = ConvNeXtConfig(tuple(sizes["depths"]), dims, sizes.get("stem_stride", 4))
+    return DetectorConfig(config["nbits"], config["img_size"], encoder)
+
+
+def embedder() -> EmbedderConfig:
+    """The sizes that the embedder's golden file states."""
+    config = _metadata(EMBEDDER_NAME)
+    unet = config["unet"]
+    return EmbedderConfig(
+        bits=config["nbits"],
+        image_size_px=config["img_size"],
+        channels=unet["in_channels"],
+        z_channels=unet["z_channels"],
+        z_channels_mults=tuple(unet["z_channels_mults"]),
+        num_blocks=unet["num_blocks"],
+        message_dim=config["msg_processor"]["hidden_size"],
+        activation=unet["activation"],
+        normalization=unet["normalization"],
+        scaling_w=config["scaling_w"],
+        scaling_i=config["scaling_i"],
+    )
 
 
 def tensors(name: str) -> dict[str, Tensor]:
@@ -42,7 +76,7 @@ def tensors(name: str) -> dict[str, Tensor]:
 
 def spec(name: str) -> ModelSpec:
     """A model with the detector of a golden, and the tiny embedder."""
-    return seal_spec(name, Card(name, DETECTORS[name], EMBEDDER))
+    return seal_spec(name, Card(name, detector(name), embedder()))
 
 
 def weights(name: str) -> Weights:
@@ -53,7 +87,7 @@ def weights(name: str) -> Weights:
             for key, value in tensors(file).items()
             if key.startswith(f"weights/{role}.")
         }
-        for role, file in (("detector", name), ("embedder", "videoseal-embedder-tiny"))
+        for role, file in (("detector", name), ("embedder", EMBEDDER_NAME))
     }
     return Weights("random", "golden", "0" * 64, states)
 

@@ -20,9 +20,9 @@ from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.pipeline import PASSES, Pass, prepare, run_once
-from tests.seal_tiny import DETECTORS, spec, tensors, weights
+from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
 
-GOLDENS = [*DETECTORS, "videoseal-embedder-tiny"]
+GOLDENS = [*NAMES, EMBEDDER_NAME]
 TOLERANCE = 2e-5  # as the torch modules are held to
 
 
