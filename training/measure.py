@@ -6,7 +6,6 @@ False alarms are counted on unmarked crops, with Clopper-Pearson intervals.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -28,14 +27,15 @@ from torch import Tensor
 from graphs.seal.detector import SealDetector
 from graphs.seal.embedder import SealEmbedder, jnd_heatmap, resize
 from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
+from toolkit.preprocess import preprocess
+from toolkit.verdict import matching_bits_needed
 from training.distortions import FURTHER, MAIN
 from training.photographs import fetch, held_out, validation_photographs
 
-MESSAGES = 2
-FURTHER_MESSAGES = 1
+MESSAGES = 10
+FURTHER_MESSAGES = 3
 SSIM_MESSAGES = 1
 UNMARKED_CROPS_PER_PHOTOGRAPH = 60
-FALSE_POSITIVE_RATE = 1e-6
 
 
 @dataclass
@@ -60,11 +60,10 @@ class Networks:
         self.embedder.load_state_dict(load_file(weights / "embedder.safetensors"))
 
     def read(self, images: list[Image.Image]) -> NDArray[np.float32]:
-        """Logits (len(images), 1 + BITS) of RGB images of any size."""
-        side = DETECTOR.image_size_px
-        batch = torch.cat([resize(_to_tensor(image), side, side) for image in images])
+        """Logits (len(images), 1 + BITS) of RGB images of any size, brought to the detector's as the toolkit does."""
+        batch = np.concatenate([preprocess(image, DETECTOR.image_size_px) for image in images])
         with torch.no_grad():
-            return np.asarray(self.detector(batch).numpy())
+            return np.asarray(self.detector(torch.from_numpy(batch)).numpy())
 
     def watermarks(self, image: Tensor, messages: NDArray[np.int64]) -> Tensor:
         side = EMBEDDER.image_size_px
@@ -124,16 +123,6 @@ def _unmarked_crops(photograph: Image.Image, rng: np.random.Generator, batch: in
         yield crops
 
 
-def bits_needed(bits: int, rate: float) -> int:
-    """The fewest matching bits that chance reaches with probability at most `rate`."""
-    tail, total = 0, 2**bits
-    for matching in range(bits, -1, -1):
-        tail += math.comb(bits, matching)
-        if tail / total > rate:
-            return matching + 1
-    raise ValueError(f"no count of {bits} bits is that likely: {rate}")
-
-
 def _interval(per_photograph: list[float], rng: np.random.Generator) -> list[float]:
     draws = rng.choice(per_photograph, (2000, len(per_photograph))).mean(axis=1)
     return [float(q) for q in np.quantile(draws, [0.025, 0.975])]
@@ -146,7 +135,8 @@ def _false_alarms(count: int, total: int) -> dict[str, Any]:
 
 def summarize(results: list[PhotographResult], threshold: float) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    needed = bits_needed(BITS, FALSE_POSITIVE_RATE)
+    needed = matching_bits_needed(BITS)
+    assert needed is not None  # 64 bits are enough for the default rate
     table = {}
     for name in MAIN | FURTHER:
         counts = [np.array(result.right_bits[name]) for result in results]

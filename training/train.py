@@ -38,7 +38,7 @@ class Recipe:
     """Every choice of a run; stored with the weights."""
 
     seed: int = 0
-    steps: int = 6000
+    steps: int = 4000
     batch: int = 32
     unmarked: int = 8
     learning_rate: float = 2e-3
@@ -97,6 +97,7 @@ class Trainer:
         self.curriculum = Curriculum()
         self.step = 0
         self._detect = torch.compile(self.supervised) if compiled else self.supervised
+        self._embed = torch.compile(self.embedder) if compiled else self.embedder
 
     def train_step(self, pool: CropPool) -> dict[str, float | None]:
         recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 1, self.step))
@@ -109,7 +110,7 @@ class Trainer:
         message = torch.from_numpy(rng.integers(0, 2, (recipe.batch, BITS)).astype(np.float32)).to(self.device)
 
         strength = self.curriculum.strength
-        marked, watermark = mark(self.embedder, images[: recipe.batch], heatmaps[: recipe.batch], message, strength)
+        marked, watermark = mark(self._embed, images[: recipe.batch], heatmaps[: recipe.batch], message, strength)
         both = torch.cat([marked, images[recipe.batch :]])
         order = torch.from_numpy(rng.permutation(len(both)))
         attacked, frames = torch.empty_like(both), whole(len(both))
@@ -243,7 +244,7 @@ def _steps(trainer: Trainer) -> Iterator[int]:
 @click.option("--out", type=click.Path(path_type=Path), default="build/training", show_default=True)
 @click.option("--steps", default=Recipe.steps, show_default=True)
 @click.option("--seed", default=Recipe.seed, show_default=True)
-@click.option("--compile", "compiled", is_flag=True, help="Compile the detector: a minute's wait, then faster steps.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile both networks: minutes of wait, then faster steps.")
 def main(data: Path, out: Path, steps: int, seed: int, compiled: bool) -> None:
     recipe = Recipe(seed=seed, steps=steps)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
