@@ -228,6 +228,14 @@ def _save(state: dict[str, Any], path: Path) -> None:
     temporary.replace(path)
 
 
+def _continued_log(path: Path, step: int) -> Path:
+    """The log without rows from `step` on: an interrupted run wrote them after its last checkpoint."""
+    if path.exists():
+        rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(row for row in rows if json.loads(row)["step"] < step))
+    return path
+
+
 def _steps(trainer: Trainer) -> Iterator[int]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn()) as progress:
@@ -264,7 +272,7 @@ def main(data: Path, out: Path, steps: int, seed: int, compiled: bool) -> None:
     validation.fill(0, 0)
 
     saved = time.monotonic()
-    with (out / "log.jsonl").open("a") as log:
+    with _continued_log(out / "log.jsonl", trainer.step).open("a") as log:
         for step in _steps(trainer):
             pool.renew(step, recipe.renewed_per_step)
             row: dict[str, Any] = {"step": step, **trainer.train_step(pool), **asdict(trainer.curriculum)}
