@@ -113,6 +113,23 @@ def measure_photograph(path: Path, weights: Path, scaling_w: float, seed: int) -
     return result
 
 
+def measure_photographs(
+    paths: list[Path], weights: Path, scaling_w: float, processes: int = 2
+) -> list[PhotographResult]:
+    """Every photograph in turn, some at a time, with progress shown."""
+    work = partial(measure_photograph, weights=weights, scaling_w=scaling_w, seed=0)
+    with ProcessPoolExecutor(processes) as pool, Progress() as progress:
+        return list(progress.track(pool.map(work, paths), total=len(paths), description="measuring"))
+
+
+def detection_threshold(results: list[PhotographResult]) -> float:
+    """The detection logit in the middle between the highest of unmarked crops and the lowest per cent of marked,
+    distorted photographs; where those overlap, the highest of the unmarked."""
+    unmarked = max(logit for result in results for logit in result.unmarked_detection)
+    marked = [logit for result in results for logits in result.detection.values() for logit in logits]
+    return max(unmarked, (unmarked + float(np.quantile(marked, 0.01))) / 2)
+
+
 def _unmarked_crops(photograph: Image.Image, rng: np.random.Generator, batch: int = 20) -> Iterator[list[Image.Image]]:
     for _ in range(0, UNMARKED_CROPS_PER_PHOTOGRAPH, batch):
         crops = []
@@ -179,9 +196,7 @@ def main(
 ) -> None:
     fetch(data)
     paths = held_out(data) if split == "held-out" else validation_photographs(data)
-    work = partial(measure_photograph, weights=weights, scaling_w=scaling_w, seed=0)
-    with ProcessPoolExecutor(processes) as pool, Progress() as progress:
-        results = list(progress.track(pool.map(work, paths), total=len(paths), description="measuring"))
+    results = measure_photographs(paths, weights, scaling_w, processes)
     summary = {"split": split, "scaling_w": scaling_w} | summarize(results, detection_threshold)
     out.write_text(json.dumps(summary, indent=1) + "\n")
     for name, row in summary["distortions"].items():

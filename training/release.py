@@ -1,8 +1,7 @@
 """Turn trained weights into the bundle that ships: `python -m training.release --weights build/training`.
 
-The detection channel's bias moves so that its threshold is 0: the middle between the highest logit of unmarked
-validation photographs and the lowest per cent of marked, attacked ones. Static INT8 is calibrated on marked
-validation photographs.
+The detection channel's bias moves so that its threshold, chosen on the validation photographs, becomes 0. Static INT8
+is calibrated on them too, most of them marked.
 """
 
 import json
@@ -17,11 +16,13 @@ from safetensors.torch import load_file, save_file
 
 import toolkit
 from graphs.checkpoint import load_checkpoint
+from graphs.seal.pocketseal import EMBEDDER
 from graphs.spec import find_spec
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.embed import Embedder
 from toolkit.export import export_bundle
 from toolkit.message import Message
+from training.measure import detection_threshold, measure_photographs
 from training.photographs import fetch, validation_photographs
 
 MODEL = "pocketseal"
@@ -53,10 +54,11 @@ def calibration_images(bundle: Path, photographs: list[Path], folder: Path) -> N
 @click.command(help=__doc__)
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
-@click.option("--threshold", type=float, default=0.0, show_default=True, help="Detection logit that becomes 0.")
 @click.option("--build", type=click.Path(path_type=Path), default="build/release", show_default=True)
-def main(weights: Path, data: Path, threshold: float, build: Path) -> None:
+def main(weights: Path, data: Path, build: Path) -> None:
     fetch(data)
+    threshold = detection_threshold(measure_photographs(validation_photographs(data), weights, EMBEDDER.scaling_w))
+    click.echo(f"the detection logit {threshold:.2f} becomes 0")
     build.mkdir(parents=True, exist_ok=True)
     checkpoint = build / f"{MODEL}.safetensors"
     combined(weights, threshold, checkpoint)
