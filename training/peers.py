@@ -25,7 +25,7 @@ import toolkit
 from benchmarks.machine import describe
 from toolkit.message import Message
 from training.distortions import FURTHER, MAIN
-from training.photographs import fetch, held_out
+from training.photographs import at_pixels, fetch, held_out
 
 PIXELS = 1_000_000
 DISTORTIONS = MAIN | {name: FURTHER[name] for name in ("noise, sigma 8", "flip")}
@@ -103,14 +103,6 @@ def measure(watermark: Watermark, image: Image.Image, seed: int) -> dict[str, An
     }
 
 
-def _at_one_megapixel(path: Path) -> Image.Image:
-    image = Image.open(path).convert("RGB")
-    scale = (PIXELS / (image.width * image.height)) ** 0.5
-    # Even sides: dwtDct halves them.
-    size = (2 * round(image.width * scale / 2), 2 * round(image.height * scale / 2))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
 @click.command(help=__doc__)
 @click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
 @click.option("--method", "methods", type=click.Choice(list(METHODS)), multiple=True, default=list(METHODS))
@@ -125,7 +117,7 @@ def main(data: Path, methods: tuple[str, ...], out: Path) -> None:
         rows = result["methods"].setdefault(name, {"bits": watermark.bits, "photographs": {}})["photographs"]
         for index, path in enumerate(track(held_out(data), name)):
             if path.stem not in rows:
-                rows[path.stem] = measure(watermark, _at_one_megapixel(path), index)
+                rows[path.stem] = measure(watermark, at_pixels(path, PIXELS), index)
                 out.write_text(json.dumps(result, indent=1) + "\n")
 
 

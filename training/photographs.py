@@ -113,3 +113,11 @@ def training_drawings(folder: Path) -> list[Path]:
 
 def validation_photographs(folder: Path) -> list[Path]:
     return [path for name in VALIDATION for path in sorted((folder / "activities" / name).glob("*.webp"))]
+
+
+def at_pixels(path: Path, pixels: int) -> Image.Image:
+    """A photograph in RGB with about this many pixels and its own proportions; its sides are even."""
+    image = Image.open(path).convert("RGB")
+    scale = (pixels / (image.width * image.height)) ** 0.5
+    size = (2 * round(image.width * scale / 2), 2 * round(image.height * scale / 2))
+    return image.resize(size, Image.Resampling.LANCZOS)

@@ -1,0 +1,157 @@
+"""What quantization costs in bits: every detector file on the same marked, distorted photographs, beside float32.
+
+`python -m benchmarks.quantization build/pocketseal --out benchmarks/results/quantization-pocketseal.json`
+Held-out photographs, brought to one megapixel and marked; each reading is preprocessed once and given to every file.
+Bit accuracy against the message that was hidden, and bits that differ from torch's; intervals are 95%, over
+photographs (bootstrap). `loss_pp` is torch's accuracy minus the file's, in percentage points, photograph by photograph.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.registry import open_session
+from benchmarks.latency import BACKENDS
+from benchmarks.machine import describe
+from toolkit.embed import Embedder
+from toolkit.message import Message
+from toolkit.preprocess import preprocess
+from toolkit.threads import default_threads
+from toolkit.verdict import matching_bits_needed
+from training.distortions import FURTHER, MAIN
+from training.photographs import at_pixels, fetch, held_out
+
+PIXELS = 1_000_000
+MESSAGES = 3
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """inputs (photographs, readings, 3, S, S) float32 in [0, 1] and what is hidden in each: (..., bits) of 0 and 1."""
+
+    inputs: Floats
+    messages: NDArray[np.int64]
+
+
+def _readings(folder: Path, photographs: list[Path]) -> Readings:
+    inputs, messages = [], []
+    with Embedder.open(folder) as embedder, Progress() as progress:
+        bits, side = embedder.model.bits, embedder.model.image_size_px
+        for index, path in enumerate(progress.track(photographs, description="marking")):
+            rng = np.random.default_rng((11, index))
+            image = at_pixels(path, PIXELS)
+            for _ in range(MESSAGES):
+                message = rng.integers(0, 2, bits)
+                marked = embedder.embed(image, Message(tuple(message.tolist()))).image
+                for distort in (MAIN | FURTHER).values():
+                    inputs.append(preprocess(distort(marked, rng), side)[0])
+                    messages.append(message)
+    count = len(photographs)
+    return Readings(np.stack(inputs).reshape(count, -1, *inputs[0].shape), np.stack(messages).reshape(count, -1, bits))
+
+
+def _logits(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
+    with open_session(bundle, artifact, BACKENDS[artifact.format], default_threads()) as session:
+        flat = [session.run({"image": image[None]})["logits"][0] for image in inputs.reshape(-1, *inputs.shape[2:])]
+    return np.stack(flat).reshape(*inputs.shape[:2], -1)
+
+
+def _interval(values: NDArray[np.float64]) -> list[float]:
+    """The mean's 95% interval over photographs."""
+    draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
+    return [float(q) for q in np.quantile(draws, [0.025, 0.975])]
+
+
+def _row(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64]) -> dict[str, Any]:
+    needed = matching_bits_needed(messages.shape[-1])
+    right, reference_right = (logits[..., 1:] > 0) == messages, (reference[..., 1:] > 0) == messages
+    flipped = (logits > 0)[..., 1:] != (reference > 0)[..., 1:]
+    loss_pp = 100 * (reference_right.mean(axis=(1, 2)) - right.mean(axis=(1, 2)))
+    verdicts = right.sum(axis=-1) >= (needed or 0)
+    return {
+        "file": artifact.file,
+        "precision": artifact.precision,
+        "route": artifact.route,
+        "bytes": artifact.bytes,
+        "sha256": artifact.sha256,
+        "bit_accuracy": float(right.mean()),
+        "bit_accuracy_interval_95": _interval(right.mean(axis=(1, 2))),
+        "loss_pp": float(loss_pp.mean()),
+        "loss_pp_interval_95": _interval(loss_pp),
+        "bits_flipped": float(flipped.mean()),
+        "verdicts_changed": int((verdicts != (reference_right.sum(axis=-1) >= (needed or 0))).sum()),
+        "channel_changed": int(((logits > 0)[..., 0] != (reference > 0)[..., 0]).sum()),
+        "cosine": float(np.sum(logits * reference) / np.linalg.norm(logits) / np.linalg.norm(reference)),
+        "signal_to_noise_db": _decibels(float((reference**2).sum()), float(((logits - reference) ** 2).sum())),
+    }
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    return 10 * float(np.log10(signal / noise)) if noise > 0 else None
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("file", "MB", "bits right", "loss, points", "flipped", "verdicts", "SNR dB")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        low, high = row["loss_pp_interval_95"]
+        snr = row["signal_to_noise_db"]
+        table.add_row(
+            row["file"],
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['bit_accuracy']:.3%}",
+            f"{row['loss_pp']:+.3f} ({low:+.3f} to {high:+.3f})",
+            f"{row['bits_flipped']:.3%}",
+            str(row["verdicts_changed"]),
+            "same" if snr is None else f"{snr:.1f}",
+        )
+    return table
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON.")
+def main(folder: Path, data: Path, out: Path | None) -> None:
+    fetch(data)
+    bundle = Bundle.open(folder)
+    readings = _readings(folder, held_out(data))
+    artifacts = [artifact for artifact in bundle.artifacts if artifact.role == "detector"]
+    reference = _logits(bundle, next(a for a in artifacts if a.format == "torch"), readings.inputs)
+    with Progress() as progress:
+        rows = [
+            _row(artifact, _logits(bundle, artifact, readings.inputs), reference, readings.messages)
+            for artifact in progress.track(artifacts, description="reading")
+        ]
+    Console().print(_table(rows))
+    if out is not None:
+        result = {
+            "machine": describe(),
+            "model": bundle.model["name"],
+            "weights": bundle.weights,
+            "photographs": len(readings.inputs),
+            "pixels": PIXELS,
+            "messages": MESSAGES,
+            "distortions": list(MAIN | FURTHER),
+            "readings": int(np.prod(readings.inputs.shape[:2])),
+            "files": rows,
+        }
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
