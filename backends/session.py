@@ -1,18 +1,18 @@
 """The one way to run an artifact, whatever runs it."""
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self, final
+from typing import ClassVar, final
 
 from backends.artifact import Artifact
+from backends.closing import Closing
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array
 
 
-class Session(ABC):
+class Session(Closing):
     """An opened artifact.
 
     run() validates and is the same everywhere; a backend implements _open, _run and _close and sees only the
@@ -73,14 +73,6 @@ class Session(ABC):
             if not self._closed:
                 self._closed = True
                 self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def _open(self) -> None:

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 import graphs.spec  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.closing import Closing
 from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS, open_session
 from backends.session import Session
@@ -49,7 +48,7 @@ class Detection:
         return compare(self.message, expected, fpr)
 
 
-class Detector:
+class Detector(Closing):
     """An opened detector. Close it, or use it as a context manager."""
 
     def __init__(self, session: Session, model: WatermarkModel, bundle: Bundle, backend: str) -> None:
@@ -100,16 +99,7 @@ class Detector:
         return [self.detect(image) for image in images]
 
     def close(self) -> None:
-        """Free the runtime's memory."""
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _read(logits: Floats, threshold: float | None, timing_ms: dict[str, float]) -> Detection:

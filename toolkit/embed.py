@@ -3,8 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from PIL import Image
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.closing import Closing
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import SESSIONS, open_session
 from backends.session import Session
@@ -52,7 +52,7 @@ class EmbedResult:
         save_image(self.image, Path(path), self.source, force)
 
 
-class Embedder:
+class Embedder(Closing):
     """An opened embedder, on ONNX Runtime. Close it, or use it as a context manager."""
 
     def __init__(self, session: Session, model: WatermarkModel, embedder: EmbedderModel) -> None:
@@ -124,16 +124,7 @@ class Embedder:
         return EmbedResult(marked, message, psnr_db, {name: 1e3 * s for name, s in times.items()}, photo)
 
     def close(self) -> None:
-        """Free the runtime's memory."""
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _blend(photo: Photo, watermark: Floats, model: EmbedderModel) -> tuple[Image.Image, float]:
