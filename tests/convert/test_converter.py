@@ -61,6 +61,15 @@ def test_being_killed_is_told_from_failing(tmp_path: Path, fake: Fake) -> None:
         _run(tmp_path)
 
 
+def test_memory_is_bounded_and_running_out_of_it_is_explained(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.convert.converter.MEMORY_LIMIT_BYTES", 1 << 30)
+    fake(SAY + "time.sleep(1)\nbytearray(2 << 30)")
+    with pytest.raises(ConversionFailed, match=r"exit code 1 \(it may use 1 GB: give it smaller slices\) while low"):
+        _run(tmp_path)
+
+
 def test_death_before_the_first_step(tmp_path: Path, fake: Fake) -> None:
     fake("sys.exit(1)")
     with pytest.raises(ConversionFailed, match="failed with exit code 1 while starting; its last lines: none"):

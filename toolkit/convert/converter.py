@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -16,9 +17,13 @@ from toolkit.environments import converter_python
 
 Progress = Callable[[str], None]
 
+# What a run of the converter may allocate. One slice takes about half of it.
+MEMORY_LIMIT_BYTES = 8 << 30
+
 _WORKER_PARENT = Path(__file__).parent
 _LOG_LINES = 3
 _LOG_CHARACTERS = 400
+_OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Unable to allocate", "Cannot allocate memory")
 
 
 class ConversionFailed(ToolkitError):
@@ -80,7 +85,7 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
 
 def _start(command: list[str], folder: Path, log_file: TextIO) -> "subprocess.Popen[str]":
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -92,11 +97,17 @@ def _start(command: list[str], folder: Path, log_file: TextIO) -> "subprocess.Po
         )
     except OSError as error:
         raise ConversionFailed(f"cannot start the converter {command[0]}: {error.strerror}") from error
+    if hasattr(resource, "prlimit"):  # Linux; elsewhere memory has no bound but the machine's
+        with contextlib.suppress(ProcessLookupError):  # it may have ended already
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    return process
 
 
 def _failure(what: str, step: str, log: Path) -> ConversionFailed:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     end = " | ".join(lines[-_LOG_LINES:])[-_LOG_CHARACTERS:]
+    if any(sign in end for sign in _OUT_OF_MEMORY):
+        what += f" (it may use {MEMORY_LIMIT_BYTES >> 30} GB: give it smaller slices)"
     return ConversionFailed(f"the converter {what} while {step}; its last lines: {end or 'none'}; log: {log}")
 
 
