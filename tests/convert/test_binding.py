@@ -52,7 +52,9 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Array, Array]:
     image = random.random(SHAPE, dtype=np.float32)
     with SESSIONS.load("ort")(path, _artifact(path, "onnx"), 1) as session:
         expected = session.run({"image": image})["map"]
-    result = run_worker({"task": "lower", "model": str(path)}, folder, folder / "log", 300, lambda step: None)
+    result = run_worker(
+        {"task": "lower", "models": {"fp32": str(path)}}, folder, folder / "log", 300, lambda step: None
+    )
     return result.files["fp32"], image, expected
 
 

@@ -1,8 +1,8 @@
 """Real conversions of a tiny network: every file computes what the graph does, twice the same, or nothing changes."""
 
-import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
 from graphs.onnx_file import load
 from tests.seal_tiny import flipped_bits, spec, tensors, weights
-from toolkit.convert.converter import ConversionFailed
+from toolkit.convert.converter import ConversionFailed, run_worker
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 
@@ -46,7 +46,7 @@ def bundle(exported: Path, tmp_path: Path) -> Bundle:
 
 
 def _state(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_of(path) for path in folder.iterdir() if path.suffix != ".log"}
+    return {path.name: sha256_of(path) for path in folder.iterdir() if path.is_file() and path.suffix != ".log"}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("the converter was started")
 
-    monkeypatch.setattr("toolkit.convert.pipeline.run_worker", fail)
+    monkeypatch.setattr("toolkit.convert.job.run_worker", fail)
 
 
 def test_a_calibration_folder_is_read_before_anything_heavy(
@@ -208,12 +208,15 @@ def test_a_converter_that_dies_leaves_the_bundle_as_it_was(
 
 
 def test_a_real_failure_inside_the_converter_is_explained(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def garbage(source: os.PathLike[str], target: os.PathLike[str]) -> None:
-        Path(target).write_bytes(b"not a graph")
+    run = run_worker
 
-    monkeypatch.setattr("toolkit.convert.pipeline.shutil.copyfile", garbage)
+    def with_garbage(request: dict[str, Any], *arguments: Any) -> Any:
+        Path(request["models"]["slice 1 of 1"]).write_bytes(b"not a graph")
+        return run(request, *arguments)
+
+    monkeypatch.setattr("toolkit.convert.job.run_worker", with_garbage)
     before = _state(bundle.folder)
-    with pytest.raises(ConversionFailed, match=r"failed with exit code 1 while lowering to TFLite \(onnx2tf\)"):
+    with pytest.raises(ConversionFailed, match=r"exit code 1 while lowering slice 1 of 1 to TFLite \(onnx2tf\)"):
         convert_bundle(bundle.folder, ("fp32",))
     assert _state(bundle.folder) == before
 

@@ -18,11 +18,19 @@ import click
 )
 @click.option("--route", default="direct", show_default=True, help="direct, or tf: through TensorFlow's own converter.")
 @click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR", help="Photographs, for int8-static.")
-def convert(bundle: Path, precisions: tuple[str, ...], route: str, calibration: Path | None) -> None:
+@click.option(
+    "--slice-mb",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Megabytes of float32 weights lowered at a time: less needs less memory, and more time.",
+)
+def convert(bundle: Path, precisions: tuple[str, ...], route: str, calibration: Path | None, slice_mb: int) -> None:
     """Lower the detector of BUNDLE to TFLite and quantize it; int8 is also made for ONNX Runtime.
 
     The work is done in the converter's own environment, see `toolkit setup-converter`. The bundle changes only once
-    every file is made and compared with the float32 graph.
+    every file is made and compared with the float32 graph. Interrupted, and run again with the same options, it goes
+    on after the last slice that was finished.
 
     \b
     Example:
@@ -37,6 +45,8 @@ def convert(bundle: Path, precisions: tuple[str, ...], route: str, calibration: 
         progress.step("loading onnx")
         from toolkit.convert.pipeline import convert_bundle
 
-        converted = convert_bundle(bundle, precisions, route, calibration, progress.step)
+        converted = convert_bundle(
+            bundle, precisions, route, calibration, progress.step, slice_limit_bytes=slice_mb << 20
+        )
     warn_if_random(converted)
     print_artifacts(converted)

@@ -12,7 +12,9 @@ Say = Callable[[str], None]
 
 
 def main(request_path: str, result_path: str) -> None:
-    """Do what the request says and write {"files": {precision: path}, "tools": {name: version}}.
+    """Do what the request says and write {"files": {key: path}, "tools": {name: version}}.
+
+    Keys are a model's name for "lower", NAME.PRECISION for "quantize" and a precision for "lower-tf".
 
     Any failure is a traceback in the log and a non-zero exit code: there is nobody here to handle it.
     """
@@ -25,17 +27,19 @@ def main(request_path: str, result_path: str) -> None:
 
 def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, ...]]:
     task, folder = request["task"], Path(request["folder"])
+    files = {}
     if task == "lower":
         from .lowering import lower
 
-        say("lowering to TFLite (onnx2tf)")
-        return {"fp32": str(lower(Path(request["model"]), folder))}, ("onnx2tf",)
+        for name, model in request["models"].items():
+            say(f"lowering {name} to TFLite (onnx2tf)")
+            files[name] = str(lower(Path(model), folder))
+        return files, ("onnx2tf",)
     if task == "lower-tf":
         from .tensorflow_route import convert, write_saved_model
 
         say("lowering to a SavedModel (onnx2tf, TensorFlow)")
         saved_model = write_saved_model(Path(request["model"]), folder, request["outputs"])
-        files = {}
         for precision in request["precisions"]:
             say(f"converting the SavedModel to {precision} (TensorFlow)")
             files[precision] = str(convert(saved_model, precision, folder))
@@ -43,10 +47,11 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
     if task == "quantize":
         from .quantizing import quantize
 
-        files = {}
-        for precision in request["precisions"]:
-            say(f"quantizing to {precision} (ai-edge-quantizer)")
-            files[precision] = str(quantize(Path(request["model"]), precision, folder, request["calibration"]))
+        for name, model in request["models"].items():
+            for precision in request["precisions"]:
+                say(f"quantizing {name} to {precision} (ai-edge-quantizer)")
+                path = quantize(Path(model), precision, folder, request["calibration"].get(name))
+                files[f"{name}.{precision}"] = str(path)
         return files, ("ai-edge-quantizer",)
     raise ValueError(f"unknown task {task!r}")
 

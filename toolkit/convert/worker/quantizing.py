@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import quantizer, recipe
+from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
 
@@ -15,13 +15,13 @@ SIGNATURE = "serving_default"
 _STATIC = (TFLOperationName.DEPTHWISE_CONV_2D, TFLOperationName.FULLY_CONNECTED)
 
 
-def quantize(model: Path, precision: str, folder: Path, calibration: str | None) -> Path:
+def quantize(model: Path, precision: str, folder: Path, calibration: dict[str, Any] | None) -> Path:
     """Write one precision of a float32 TFLite file into `folder` and return its path.
 
     fp16: weights in float16, dequantized as the file loads; float32 in between.
     int8: weights in int8 per channel, activations quantized as they come; float32 in and out.
     int8-static: depthwise and fully connected layers compute in int8, on activations whose ranges were seen on
-    `calibration`: an .npz of input name -> samples, first axis the samples, each in the file's own layout.
+    `calibration`, see _ranges.
     """
     work = quantizer.Quantizer(str(model))
     ranges: dict[str, Any] | None = None
@@ -37,7 +37,7 @@ def quantize(model: Path, precision: str, folder: Path, calibration: str | None)
             work.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
         if calibration is None:
             raise ValueError("int8-static needs calibration samples")
-        ranges = work.calibrate({SIGNATURE: _samples(Path(calibration))}, num_threads=1)
+        ranges = _ranges(model, work.get_quantization_recipe(), calibration)
     else:
         raise ValueError(f"unknown precision {precision!r}")
     path = folder / f"{model.stem}.{precision}.tflite"
@@ -45,8 +45,33 @@ def quantize(model: Path, precision: str, folder: Path, calibration: str | None)
     return path
 
 
-def _samples(path: Path) -> list[dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        inputs = {name: arrays[name] for name in arrays.files}
+def _ranges(model: Path, steps: Any, calibration: dict[str, Any]) -> dict[str, Any]:
+    """Run a file on samples, one at a time, and note the range of each tensor.
+
+    `calibration` names .npy files whose first axis are the samples: {"inputs": {name: {"file", "order"}}} to read,
+    each sample transposed by `order` unless that is null, and {"outputs": {name: file}} to write, which are inputs
+    of the slices that follow. One sample after the other gives the ranges that the uncut graph would have.
+    """
+    recipes = recipe_manager.RecipeManager()
+    recipes.load_quantization_recipe(steps)
+    runs = calibrator.Calibrator(str(model), num_threads=1)
+    inputs = {name: np.load(source["file"], mmap_mode="r") for name, source in calibration["inputs"].items()}
+    orders = {name: source["order"] for name, source in calibration["inputs"].items()}
+    written: dict[str, Any] = {}
     count = len(next(iter(inputs.values())))
-    return [{name: values[i] for name, values in inputs.items()} for i in range(count)]
+    for i in range(count):
+        sample = {name: _ordered(values[i], orders[name]) for name, values in inputs.items()}
+        runs.calibrate({SIGNATURE: [sample]}, recipes, cache_output=True)
+        outputs = runs.get_cached_output()[0]
+        runs.clear_cached_output()
+        for name, file in calibration["outputs"].items():
+            if name not in written:
+                shape = (count, *outputs[name].shape)
+                written[name] = np.lib.format.open_memmap(file, "w+", outputs[name].dtype, shape)
+            written[name][i] = outputs[name]
+    ranges: dict[str, Any] = runs.get_model_qsvs()
+    return ranges
+
+
+def _ordered(values: Any, order: list[int] | None) -> Any:
+    return np.ascontiguousarray(values if order is None else values.transpose(order))

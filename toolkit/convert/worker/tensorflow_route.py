@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx2tf
 import tensorflow as tf
+
+from .lowering import run_onnx2tf
 
 SIGNATURE = "serving_default"
 
@@ -52,15 +53,8 @@ def _build(model: Path, folder: Path) -> Any:
 
     tf.lite.TFLiteConverter.from_keras_model = stop
     try:
-        onnx2tf.convert(
-            input_onnx_file_path=str(model),
-            output_folder_path=str(folder),
-            tflite_backend="tf_converter",
-            output_signaturedefs=True,
-            not_use_onnxsim=True,
-            param_replacement_file=_keep_cubes(model, folder),
-            verbosity="info",
-        )
+        parameters = _keep_cubes(model, folder)
+        run_onnx2tf(model, folder, "tf_converter", output_signaturedefs=True, param_replacement_file=parameters)
     except _ModelIsBuilt as result:
         return result.model
     raise RuntimeError("onnx2tf ended without converting its Keras model: its steps are not those of 2.6.9")

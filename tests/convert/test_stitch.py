@@ -1,0 +1,119 @@
+"""A stitched file computes what the file made in one piece does, bit for bit, in every precision."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact
+from backends.registry import open_session
+from backends.tensor import Array
+from tests.seal_tiny import spec, weights
+from toolkit.convert import stitch
+from toolkit.convert.pipeline import convert_bundle
+from toolkit.convert.stitch import Lowered, seam_permutation
+from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
+from toolkit.export import export_bundle
+
+IMAGES = Path(__file__).parent.parent / "images"
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static")
+
+# A limit for each, small enough for several slices: a ConvNeXt is cut between maps, one with an odd one among them;
+# a ViT between tokens too, which the lowering takes for maps and transposes.
+LIMITS = {"chunkyseal-tiny": 40_000, "videoseal-0.0-tiny": 24_000}
+
+Pair = tuple[Bundle, Bundle]
+
+
+@pytest.fixture(scope="module", params=LIMITS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The same model, converted whole and in slices."""
+    name, folder = request.param, tmp_path_factory.mktemp("stitch")
+    export_bundle(spec(name), weights(name), folder / "whole")
+    shutil.copytree(folder / "whole", folder / "sliced")
+    whole = convert_bundle(folder / "whole", PRECISIONS, calibration=IMAGES)
+    return whole, convert_bundle(folder / "sliced", PRECISIONS, calibration=IMAGES, slice_limit_bytes=LIMITS[name])
+
+
+def _logits(bundle: Bundle, precision: str) -> Array:
+    artifact = bundle.find("detector", "tflite", precision)
+    random = np.random.default_rng(0)
+    with open_session(bundle, artifact, "tflite", threads=1) as session:
+        images = [random.random((1, 3, 64, 64), dtype=np.float32) for _ in range(4)]
+        return np.concatenate([session.run({"image": image})["logits"] for image in images])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_outputs_are_the_same_bit_for_bit(pair: Pair, precision: str) -> None:
+    whole, sliced = (_logits(bundle, precision) for bundle in pair)
+    assert np.abs(whole).max() > 0.1
+    np.testing.assert_array_equal(sliced, whole)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_stitched_file_is_like_any_other(pair: Pair, precision: str) -> None:
+    whole, sliced = (bundle.find("detector", "tflite", precision) for bundle in pair)
+    assert (sliced.file, sliced.parent, sliced.tools) == (whole.file, whole.parent, whole.tools)
+    assert [b.spec for b in (*sliced.inputs, *sliced.outputs)] == [b.spec for b in (*whole.inputs, *whole.outputs)]
+    graph = read_graph(pair[1].folder / sliced.file)
+    names = [tensor.table.name for tensor in graph.tensors()]
+    assert len(set(names)) == len(names)
+    assert graph.metadata.keys() == read_graph(pair[0].folder / whole.file).metadata.keys()
+    assert sliced.bytes < 1.05 * whole.bytes
+
+
+def test_no_transpose_meets_its_inverse(pair: Pair) -> None:
+    whole, sliced = (read_graph(b.folder / b.find("detector", "tflite", "fp32").file) for b in pair)
+    assert stitch.cancel_transposes(sliced) == 0
+    # Only where the decoder pads is there an operator between the transposes of a seam.
+    assert len(sliced.nodes) - len(whole.nodes) <= 2
+
+
+def test_slices_in_the_wrong_order_are_refused(pair: Pair) -> None:
+    path = pair[0].folder / "detector.fp32.tflite"
+    piece = Lowered(path, {"image": "NHWC", "logits": None})
+    with pytest.raises(InvalidArtifact, match=r"the slices need \['image'\], expected inputs \['picture'\]"):
+        stitch.stitch([piece], ["picture"], ["logits"])
+
+
+def test_slices_that_do_not_fit_are_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pair[0].folder / "detector.fp32.tflite"
+    first, second = read_graph(path), read_graph(path)
+    second.inputs = {"logits": second.inputs["image"]}
+    graphs = iter([first, second])
+    monkeypatch.setattr(stitch, "read_graph", lambda path: next(graphs))
+    piece = Lowered(path, {"image": None, "logits": None})
+    with pytest.raises(InvalidArtifact, match=r"the slices do not fit at 'logits': one makes type 0 \(1, "):
+        stitch.stitch([piece, piece], ["image"], ["logits"])
+
+
+def _tensor(name: bytes) -> Tensor:
+    from ai_edge_litert import schema_py_generated as schema
+
+    table = schema.TensorT()
+    table.name, table.shape, table.type = name, [1, 2, 3, 4], 0
+    return Tensor(table, None)
+
+
+def _other(source: Tensor, target: Tensor) -> Node:
+    return Node(None, (0, None, 1), [source], [target], [])
+
+
+def test_transposes_go_in_pairs_and_stay_where_they_are_needed() -> None:
+    x, a, b, c, y, z = (_tensor(name) for name in (b"x", b"a", b"b", b"c", b"y", b"z"))
+    there, back = seam_permutation("NHWC", "NCHW"), seam_permutation("NCHW", "NHWC")
+    assert there is not None
+    assert back is not None
+    make = stitch._transpose
+    nodes = [make(x, there, a), make(a, back, b), _other(b, y), make(a, there, c), _other(c, z)]
+    graph = Graph(b"", {"x": x}, {"y": y, "z": z}, nodes)
+    assert stitch.cancel_transposes(graph) == 1
+    assert [node.inputs[0] for node in graph.nodes] == [x, x, a, c]
+    graph = Graph(b"", {"x": x}, {"y": y}, [make(x, there, a), make(a, back, b), _other(b, y)])
+    assert stitch.cancel_transposes(graph) == 2
+    assert [node.inputs for node in graph.nodes] == [[x]]
+    # An output of the graph keeps its tensor.
+    graph = Graph(b"", {"x": x}, {"b": b}, [make(x, there, a), make(a, back, b)])
+    assert stitch.cancel_transposes(graph) == 0

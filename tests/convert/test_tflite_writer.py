@@ -1,0 +1,92 @@
+"""A file read and written again is the same network, its weights inside the flatbuffer or behind it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from backends.errors import InvalidArtifact, NotAvailable
+from backends.flatbuffer import check_tflite
+from backends.tensor import Array
+from tests.tiny import FOLDER
+from toolkit.convert import preflight
+from toolkit.convert.preflight import check_large_files, check_room
+from toolkit.convert.tflite_graph import read_graph
+from toolkit.convert.tflite_writer import write_graph
+
+FILES = tuple(f"detector.{precision}.tflite" for precision in ("fp32", "int8", "int8-static"))
+
+
+def _run(path: Path) -> dict[str, Array]:
+    runner = Interpreter(model_path=str(path), num_threads=1).get_signature_runner("serving_default")
+    random = np.random.default_rng(0)
+    feeds = {
+        name: random.integers(-9, 9, detail["shape"]).astype(detail["dtype"])
+        for name, detail in runner.get_input_details().items()
+    }
+    return dict(runner(**feeds))
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("limit_bytes", [1 << 30, 0])
+def test_the_same_network_comes_back(file: str, limit_bytes: int, tmp_path: Path) -> None:
+    graph = read_graph(FOLDER / file)
+    paths = [tmp_path / "first.tflite", tmp_path / "again.tflite"]
+    done: list[Path] = []
+    for path in paths:
+        write_graph(graph, path, limit_bytes, copied=done.append)
+        check_tflite(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert done == [FOLDER / file] * 2
+    expected, got = _run(FOLDER / file), _run(paths[0])
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value)
+
+
+def test_weights_are_aligned_for_the_runtime(tmp_path: Path) -> None:
+    write_graph(read_graph(FOLDER / FILES[0]), tmp_path / "a.tflite")
+    payloads = [tensor.payload for tensor in read_graph(tmp_path / "a.tflite").tensors() if tensor.payload]
+    assert payloads
+    assert {payload.offset % 16 for payload in payloads} == {0}
+
+
+def test_a_file_that_shrinks_while_it_is_copied_is_noticed(tmp_path: Path) -> None:
+    source = tmp_path / "source.tflite"
+    source.write_bytes((FOLDER / FILES[0]).read_bytes())
+    graph = read_graph(source)
+    source.write_bytes(source.read_bytes()[:100])
+    with pytest.raises(OSError, match="shorter than when it was read"):
+        write_graph(graph, tmp_path / "target.tflite")
+
+
+def test_weights_behind_a_flatbuffer_are_not_read_as_a_slice(tmp_path: Path) -> None:
+    path = tmp_path / "behind.tflite"
+    write_graph(read_graph(FOLDER / FILES[0]), path, flatbuffer_limit_bytes=0)
+    with pytest.raises(InvalidArtifact, match="expected a slice under 2 GB"):
+        read_graph(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InvalidArtifact, match="a weight ends at byte"):
+        check_tflite(path)
+
+
+def test_this_runtime_loads_files_over_2_gb(tmp_path: Path) -> None:
+    check_large_files(tmp_path, 3 << 30, ("fp32", "int8"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runtime_that_cannot_is_named_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ValueError("Could not\nopen it")
+
+    monkeypatch.setattr(preflight, "Interpreter", refuse)
+    with pytest.raises(NotAvailable, match=r"cannot load a file over 2 GB, as fp32 would be \(Could not open it\)"):
+        check_large_files(tmp_path, 3 << 30, ("fp32", "fp16"))
+    check_large_files(tmp_path, 3 << 30, ("fp16", "int8"))  # none of these is so large
+
+
+def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
+    check_room(tmp_path, 1000, 1000, ("fp32",))
+    with pytest.raises(NotAvailable, match=r"GB of disk are free, and this needs about 1\d{6}\.\d GB"):
+        check_room(tmp_path, 10**15, 10**12, ("fp32", "int8"))

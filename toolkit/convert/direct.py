@@ -1,0 +1,220 @@
+"""The direct route: the graph is cut into slices, each is lowered and quantized alone, and then they are stitched.
+
+So no step holds more than a slice of the weights, however large the graph. One that fits the limit is one slice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from backends.artifact import Artifact
+from backends.bundle import sha256_of
+from backends.errors import InvalidArtifact
+from backends.registry import SESSIONS
+from backends.tensor import Array, Binding, TensorSpec
+from toolkit.convert.binding import bind_tflite
+from toolkit.convert.job import Job, Made
+from toolkit.convert.samples import Samples
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
+from toolkit.convert.steps import Steps
+from toolkit.convert.stitch import Lowered, stitch
+from toolkit.convert.tflite_writer import write_graph
+
+
+def convert_direct(
+    job: Job,
+    steps: Steps,
+    model: ir.Model,
+    slices: Sequence[Slice],
+    precisions: Sequence[str],
+    images: Array | None,
+) -> list[Made]:
+    """Lower `model`, cut into `slices`, to a TFLite file of each precision; also int8 for ONNX Runtime, with int8.
+
+    `images` are those that int8-static is calibrated on, (N, 3, size, size). What `steps` has is not made again.
+    Raises ConversionFailed, and InvalidArtifact for a slice or a file that is not close to the float32 graph.
+    """
+    work = _Slices(job, steps, model, slices, precisions, images)
+    batches = list(_batches(slices))
+    restored = work.restore(batches)
+    for batch in batches[restored:]:
+        work.lower(batch)
+        work.quantize(batch)
+        work.finish(batch)
+    made = [work.join(precision) for precision in precisions]
+    return [*made, job.onnx_int8()] if "int8" in precisions else made
+
+
+def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
+    """Neighbours that one run of the converter takes, one after the other: starting it costs seconds."""
+    batch: list[int] = []
+    for i in range(len(slices)):
+        if batch and sum(slices[j].weight_bytes for j in (*batch, i)) > DEFAULT_LIMIT_BYTES:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
+
+
+class _Slices:
+    """The slices of one conversion, and what has been made of them so far."""
+
+    def __init__(
+        self,
+        job: Job,
+        steps: Steps,
+        model: ir.Model,
+        slices: Sequence[Slice],
+        precisions: Sequence[str],
+        images: Array | None,
+    ) -> None:
+        self._job = job
+        self._steps = steps
+        self._model = model
+        self._slices = slices
+        self._precisions = precisions
+        self._specs = _specs(model)
+        self._values = dict(job.reference.feeds)
+        self._layouts: list[dict[str, str | None]] = []
+        self._samples = Samples(job.folder, slices, images)
+        self._tools: dict[str, str] = {}
+
+    def restore(self, batches: Sequence[Sequence[int]]) -> int:
+        """Take up what an earlier conversion finished. Returns how many batches, from the first on, that is."""
+        done = []
+        for batch in batches:
+            content = self._steps.finished(_step(batch))
+            if content is None or not all(self._has(batch, precision) for precision in self._precisions):
+                break
+            done.append((batch, content))
+        if not done or not (len(done) == len(batches) or self._samples.restore(done[-1][1]["samples"])):
+            return 0
+        for _, content in done:
+            self._layouts += content["layouts"]
+            self._tools |= content["tools"]
+        with np.load(self._values_file(done[-1][0])) as values:
+            self._values = dict(values)
+        self._job.progress(f"going on after {self._name(done[-1][0][-1])}")
+        return len(done)
+
+    def lower(self, batch: Sequence[int]) -> None:
+        """Write, lower and check some slices. Each is run on what ONNX Runtime made of the ones before it."""
+        models, expected = {}, {}
+        for i in batch:
+            self._job.progress(f"cutting {self._name(i)}")
+            path = self._job.folder / f"slice-{i}.onnx"
+            files = write_slice(self._model, self._slices[i], path)
+            models[self._name(i)] = str(path)
+            feeds = {name: self._values[name] for name in self._slices[i].inputs}
+            draft = self._draft(i, files)
+            with SESSIONS.load("ort")(path, draft, 1) as session:
+                outputs = session.run(feeds)
+            expected[i] = (draft, feeds, outputs, files)
+            self._values |= outputs
+        result = self._job.run("lower", models=models)
+        self._tools |= result.tools
+        for i, (draft, feeds, outputs, files) in expected.items():
+            path = result.files[self._name(i)].replace(self._file(i, "fp32"))
+            self._job.progress(f"comparing {self._name(i)} with the float32 graph")
+            bound = bind_tflite(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
+            if i == 0:
+                self._samples.write_images(bound.inputs[0])
+            for file in files:
+                file.unlink()
+        needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
+        self._values = {name: value for name, value in self._values.items() if name in needed}
+
+    def quantize(self, batch: Sequence[int]) -> None:
+        """Make every other precision of some slices that are lowered."""
+        if quantized := [precision for precision in self._precisions if precision != "fp32"]:
+            models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
+            calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
+            result = self._job.run("quantize", models=models, precisions=quantized, calibration=calibration)
+            self._tools |= result.tools
+            for i in batch:
+                for precision in quantized:
+                    result.files[f"{self._name(i)}.{precision}"].replace(self._file(i, precision))
+
+    def finish(self, batch: Sequence[int]) -> None:
+        """Record that some slices are made, and remove what is needed no more."""
+        for precision in self._precisions:
+            self._steps.finish(_step(batch, precision), tuple(self._file(i, precision) for i in batch), {})
+        arrays: dict[str, Any] = self._values
+        np.savez(self._values_file(batch), **arrays)
+        needed_samples = self._samples.needed_state(batch[-1])
+        content = {"layouts": [self._layouts[i] for i in batch], "tools": self._tools, "samples": needed_samples}
+        self._steps.finish(_step(batch), (self._values_file(batch),), content)
+        self._samples.forget(batch[-1])
+        if "fp32" not in self._precisions:
+            for i in batch:
+                self._file(i, "fp32").unlink()
+
+    def join(self, precision: str) -> Made:
+        """Stitch the slices of one precision into a file, and check that."""
+        reference = self._job.reference.artifact
+        path = self._job.folder / f"{reference.role}.{precision}.tflite"
+        if self._steps.finished(_joined(precision)) is None:
+            self._job.progress(f"stitching {len(self._slices)} slices ({precision})")
+            lowered = [Lowered(self._file(i, precision), layouts) for i, layouts in enumerate(self._layouts)]
+            graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
+            write_graph(graph, path, copied=Path.unlink)  # the disk need not hold both
+            self._steps.finish(_joined(precision), (path,), {})
+        tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
+        return self._job.tflite(precision, "direct", path, tools)
+
+    def _has(self, batch: Sequence[int], precision: str) -> bool:
+        names = (_joined(precision), _step(batch, precision))
+        return any(self._steps.finished(name) is not None for name in names)
+
+    def _name(self, i: int) -> str:
+        return f"slice {i + 1} of {len(self._slices)}"
+
+    def _file(self, i: int, precision: str) -> Path:
+        return self._job.folder / f"slice-{i}.{precision}.tflite"
+
+    def _values_file(self, batch: Sequence[int]) -> Path:
+        return self._job.folder / f"{_step(batch)}.npz"
+
+    def _spec(self, name: str) -> TensorSpec:
+        if name not in self._specs:
+            raise InvalidArtifact(f"{self._job.reference.path}: does not state the shape of {name!r}; export it again")
+        return self._specs[name]
+
+    def _draft(self, i: int, files: tuple[Path, ...]) -> Artifact:
+        piece = self._slices[i]
+        return replace(
+            self._job.reference.artifact,
+            file=files[0].name,
+            inputs=tuple(Binding.same(self._spec(name)) for name in piece.inputs),
+            outputs=tuple(Binding.same(self._spec(name)) for name in piece.outputs),
+            sha256=sha256_of(*files),
+            bytes=sum(path.stat().st_size for path in files),
+            external_files=tuple(path.name for path in files[1:]),
+        )
+
+
+def _step(batch: Sequence[int], precision: str | None = None) -> str:
+    return f"slices-{batch[0]}-{batch[-1]}" + (f"-{precision}" if precision else "")
+
+
+def _joined(precision: str) -> str:
+    return f"whole-{precision}"
+
+
+def _specs(model: ir.Model) -> dict[str, TensorSpec]:
+    """Every tensor whose shape the graph states.
+
+    The graph's own order of four axes is called NCHW here, whatever they mean: what counts is where a file differs.
+    """
+    specs = {}
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
+        if value.shape is not None and value.dtype is not None and value.shape.is_static():
+            sizes = tuple(int(size) for size in value.shape if isinstance(size, int))
+            layout = "NCHW" if len(sizes) == 4 else None
+            specs[str(value.name)] = TensorSpec(str(value.name), sizes, value.dtype.numpy().name, layout)
+    return specs

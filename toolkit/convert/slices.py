@@ -1,0 +1,99 @@
+"""Cuts an ONNX graph, at places where little passes, into pieces whose weights stay under a limit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+from backends.errors import InvalidInput
+from graphs.onnx_file import save
+
+# What one run of the lowering is given. It holds several copies, so that this bounds its memory: measured 3.6 GB.
+DEFAULT_LIMIT_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Neighbouring nodes of a graph. Inputs are inputs of the graph or outputs of earlier slices; names are ONNX's."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weight_bytes: int
+
+
+def open_graph(path: Path) -> ir.Model:
+    """A graph to be cut. External weights stay in their file until a slice is written."""
+    model = ir.load(path)
+    # A constant that its users are cut off from would be passed on from slice to slice.
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    return model
+
+
+def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
+    """The slices of a graph, in the order in which they run: one where all weights fit the limit.
+
+    Each slice is as long as the limit lets it be, shortened to where the fewest tensors pass on to later nodes.
+    Raises InvalidInput if the weights of a single node are over the limit.
+    """
+    nodes = list(model.graph)
+    passing = _passing(model.graph, nodes)
+    slices = []
+    start = 0
+    while start < len(nodes):
+        end, weight_bytes = start, [0]
+        seen: set[ir.Value] = set()
+        while end < len(nodes):
+            new = {value for value in nodes[end].inputs if value is not None and value.const_value is not None} - seen
+            weight_bytes.append(weight_bytes[-1] + sum(value.const_value.nbytes for value in new if value.const_value))
+            if weight_bytes[-1] > limit_bytes:
+                break
+            seen |= new
+            end += 1
+        if end == start:
+            raise InvalidInput(
+                f"node {nodes[start].name!r} alone has {weight_bytes[-1]} bytes of weights: "
+                f"expected a slice limit of at least that, got {limit_bytes}"
+            )
+        if end < len(nodes):
+            end = min(range(start + 1, end + 1), key=lambda at: (len(passing[at]), -at))
+        slices.append(_slice(model.graph, nodes, start, end, passing[end], weight_bytes[end - start]))
+        start = end
+    return tuple(slices)
+
+
+def write_slice(model: ir.Model, piece: Slice, path: Path) -> tuple[Path, ...]:
+    """Write one slice as a graph of its own. Returns the files: path, then external data."""
+    graph = ir.convenience.extract(model.graph, piece.inputs, piece.outputs)
+    return save(ir.Model(graph, ir_version=model.ir_version), path)
+
+
+def _passing(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
+    """For each place before nodes[i], and the one after the last: what was made before it and is used after it."""
+    index = {node: i for i, node in enumerate(nodes)}
+    places: list[list[ir.Value]] = [[] for _ in range(len(nodes) + 1)]
+    for i, node in enumerate(nodes):
+        for value in node.outputs:
+            last = max((index[use.node] for use in value.uses()), default=i)
+            for at in range(i + 1, last + 1):
+                places[at].append(value)
+    places[len(nodes)] = []
+    return places
+
+
+def _slice(
+    graph: ir.Graph, nodes: Sequence[ir.Node], start: int, end: int, passing: Sequence[ir.Value], weight_bytes: int
+) -> Slice:
+    made = {value for node in nodes[start:end] for value in node.outputs}
+    used = dict.fromkeys(
+        value
+        for node in nodes[start:end]
+        for value in node.inputs
+        if value is not None and value.const_value is None and value not in made
+    )
+    results = [value for value in graph.outputs if value in made]
+    seams = [value for value in passing if value in made and value not in results]
+    return Slice(
+        tuple(str(value.name) for value in used), tuple(str(value.name) for value in (*seams, *results)), weight_bytes
+    )
