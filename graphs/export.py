@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array, TensorSpec
+from graphs.large_weights import put_back, set_aside, transposed
 from graphs.onnx_file import OPSET
 from graphs.spec import GraphSpec
 
@@ -41,9 +42,10 @@ def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
 
 
 def build_loaded(graph: GraphSpec, state: Mapping[str, Tensor]) -> nn.Module:
-    """The network of a graph in eval mode with checked weights in it."""
-    module = graph.build()
-    module.load_state_dict(state)
+    """The network of a graph in eval mode, on the very tensors of `state`: nothing is copied."""
+    with torch.device("meta"):
+        module = graph.build()
+    module.load_state_dict(state, assign=True)
     return module
 
 
@@ -74,12 +76,38 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
+            optimize=False,
         )
-    assert program is not None  # None only when a file is named
+        assert program is not None  # None only when a file is named
+        # The exporter's own folding, without the weights of which it would make second copies.
+        weights = set_aside(program.model)
+        program.optimize()
     model: ir.Model = program.model
+    put_back(model, weights)
+    _fold_transposes(model)
     _check_signature(model.graph.inputs, inputs, graph.role)
     _check_signature(model.graph.outputs, outputs, graph.role)
     return model
+
+
+def _fold_transposes(model: ir.Model) -> None:
+    """A transpose of a constant matrix, as nn.Linear exports it, becomes a constant that is computed when written."""
+    for node in list(model.graph):
+        matrix = node.inputs[0]
+        if node.op_type != "Transpose" or matrix is None or not matrix.is_initializer() or not matrix.const_value:
+            continue
+        if len(matrix.const_value.shape) != 2 or tuple(node.attributes.get_ints("perm", (1, 0))) != (1, 0):
+            continue
+        output = node.outputs[0]
+        tensor = transposed(matrix.const_value)
+        name = output.name
+        value = ir.Value(name=f"{name}.constant", type=output.type, shape=output.shape, const_value=tensor)
+        model.graph.initializers.add(value)
+        output.replace_all_uses_with(value)
+        model.graph.remove(node, safe=True)
+        value.name = name
+        if not matrix.uses() and matrix.name is not None:
+            del model.graph.initializers[matrix.name]
 
 
 def _check_signature(values: Sequence[ir.Value], specs: tuple[TensorSpec, ...], role: str) -> None:

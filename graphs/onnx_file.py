@@ -11,8 +11,10 @@ from backends.errors import InvalidArtifact
 IR_VERSION = 10
 OPSET = 20
 
-# protobuf holds at most 2 GB; weights of a larger model go beside it, in FILE.data.
-_EMBED_LIMIT_BYTES = 1 << 30
+# protobuf holds at most 2 GB, and readers hold all of it twice while they parse; weights of a larger model go beside
+# it, in FILE.data, which runtimes map.
+_EMBED_LIMIT_BYTES = 1 << 28
+_PAGE_BYTES = 4096
 
 
 def external_name(file_name: str) -> str:
@@ -23,15 +25,21 @@ def external_name(file_name: str) -> str:
 def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
     """Write a model without anything of the machine it was made on. Returns the files: path, then external data.
 
-    The same model gives the same bytes.
+    The same model gives the same bytes. External data is written weight by weight, straight from where each lies.
     """
     strip(model)
-    large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if large < _EMBED_LIMIT_BYTES:
+    if weight_bytes(model) < _EMBED_LIMIT_BYTES:
         ir.save(model, path)
         return (path,)
-    ir.save(model, path, external_data=external_name(path.name))
-    return (path, path.parent / external_name(path.name))
+    data = path.parent / external_name(path.name)
+    ir.save(model, path, external_data=data.name, alignment=_PAGE_BYTES, align_threshold=_PAGE_BYTES)
+    data.chmod(path.stat().st_mode)  # made as a private temporary file
+    return (path, data)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Size of all initializers, without computing any of them."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
 
 
 def load(path: Path) -> ir.Model:

@@ -4,6 +4,7 @@ LayerNormalization's affine part and GRN's beta each cost a pass over their map 
 The Gemm must have transB=1, as `matmul_to_gemm` writes it.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
-from graphs.prepare.rewriting import apply, constant
+from graphs.large_weights import computed
+from graphs.prepare.rewriting import apply, constant, matrix_shape
+
+_ROWS_BYTES = 16 << 20
 
 
 def _shifted(op: Any, x: Any, shift: Any, rows: Any, weight: Any, bias: Any) -> Any:
@@ -31,27 +35,42 @@ def _per_channel(value: ir.Value, channels: int) -> Array | None:
 
 
 def _fits(context: Any, shift: ir.Value, rows: ir.Value, weight: ir.Value, bias: ir.Value, **values: Any) -> bool:
-    matrix, sizes, scale = constant(weight), constant(rows), values.get("scale")
-    if matrix is None or sizes is None or constant(bias) is None or sizes[-1] != matrix.shape[1]:
+    matrix, sizes, scale = matrix_shape(weight), constant(rows), values.get("scale")
+    if matrix is None or sizes is None or constant(bias) is None or sizes[-1] != matrix[1]:
         return False
     # A constant with one value a channel says what the last axis of x is; x itself may come without a shape.
-    channels = int(matrix.shape[1])
+    channels = matrix[1]
     return _per_channel(shift, channels) is not None and (scale is None or _per_channel(scale, channels) is not None)
 
 
 def _fold(op: Any, weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.Value | None) -> tuple[Any, Any]:
-    matrix, vector = constant(weight), constant(bias)
-    assert matrix is not None and vector is not None  # _fits
-    by = _per_channel(shift, matrix.shape[1])
+    tensor, matrix, vector = ir.convenience.get_const_tensor(weight), constant(weight), constant(bias)
+    assert tensor is not None and matrix is not None and vector is not None  # _fits
+    channels = matrix.shape[1]
+    by = _per_channel(shift, channels)
     assert by is not None
     # In float64: the folded bias is a sum over all channels.
-    folded_bias = (vector + matrix.astype(np.float64) @ by).astype(matrix.dtype)
+    folded_bias = (vector + _times(matrix, by)).astype(matrix.dtype)
     if scale is not None:
-        matrix = matrix * _per_channel(scale, matrix.shape[1])
+        factor = _per_channel(scale, channels)
+        assert factor is not None
+        tensor = computed(matrix.shape, tensor, partial(_scaled, tensor, factor))
     return (
-        op.initializer(ir.tensor(matrix), name=f"{weight.name}.folded"),
+        op.initializer(tensor, name=f"{weight.name}.folded"),
         op.initializer(ir.tensor(folded_bias), name=f"{bias.name}.folded"),
     )
+
+
+def _times(matrix: Array, vector: Array) -> Array:
+    """matrix @ vector in float64, some rows at a time: no second copy of a large matrix, twice as wide."""
+    step = max(1, _ROWS_BYTES // (8 * matrix.shape[1]))
+    parts = [matrix[start : start + step].astype(np.float64) @ vector for start in range(0, len(matrix), step)]
+    return np.concatenate(parts)
+
+
+def _scaled(matrix: ir.TensorProtocol, by: Array) -> Array:
+    scaled: Array = matrix.numpy() * by
+    return scaled
 
 
 def _without_shift(

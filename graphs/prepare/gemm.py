@@ -7,31 +7,31 @@ quantize; Gemm becomes FULLY_CONNECTED, which it does. On ONNX Runtime the resul
 import math
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from graphs.prepare.rewriting import apply, constant, static_shape
+from graphs.large_weights import transposed
+from graphs.prepare.rewriting import apply, constant, matrix_shape, static_shape
 
 
 def _fits(context: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, **_: Any) -> bool:
-    shape, matrix = static_shape(x), constant(weight)
-    if shape is None or len(shape) < 2 or matrix is None or matrix.ndim != 2:
+    shape, sizes = static_shape(x), matrix_shape(weight)
+    if shape is None or len(shape) < 2 or sizes is None:
         return False
     vector = constant(bias)
-    return bias is None or (vector is not None and vector.shape == matrix.shape[1:])
+    return bias is None or (vector is not None and vector.shape == sizes[1:])
 
 
 def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, **_: Any) -> ir.Value:
-    shape, matrix = static_shape(x), constant(weight)
+    shape, matrix = static_shape(x), ir.convenience.get_const_tensor(weight)
     assert shape is not None and matrix is not None  # _fits
-    features_in, features_out = matrix.shape
-    transposed = op.initializer(ir.tensor(np.ascontiguousarray(matrix.T)), name=f"{weight.name}.transposed")
+    features_in, features_out = matrix.shape.numpy()
+    by_output = op.initializer(transposed(matrix), name=f"{weight.name}.transposed")
     extra = () if bias is None else (bias,)
     if len(shape) == 2:
-        return op.Gemm(x, transposed, *extra, transB=1)  # type: ignore[no-any-return]  # op is dynamic
+        return op.Gemm(x, by_output, *extra, transB=1)  # type: ignore[no-any-return]  # op is dynamic
     rows = op.Reshape(x, op.Constant(value_ints=[math.prod(shape[:-1]), features_in]))
-    result = op.Gemm(rows, transposed, *extra, transB=1)
+    result = op.Gemm(rows, by_output, *extra, transB=1)
     return op.Reshape(result, op.Constant(value_ints=[*shape[:-1], features_out]))  # type: ignore[no-any-return]
 
 

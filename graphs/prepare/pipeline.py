@@ -12,6 +12,7 @@ import onnxruntime
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx_file import check, save
+from graphs.prepare.batch_norm import fold_batch_norm
 from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
@@ -36,6 +37,7 @@ _ROUNDING = 2e-5
 # The order matters: onnxsim hides the erf pattern, and makes Gemm of its own, not transposed, of what MatMul it finds.
 # What each is worth on each runtime: benchmarks/prepare_passes.py.
 PASSES = (
+    Pass("fold_batch_norm", fold_batch_norm, tolerance=_ROUNDING),
     Pass("erf_to_gelu", erf_to_gelu, tolerance=_ROUNDING),
     Pass("matmul_to_gemm", matmul_to_gemm, tolerance=_ROUNDING),
     Pass("reduce_l2_to_sum", reduce_l2_to_sum, tolerance=_ROUNDING),
@@ -48,20 +50,24 @@ PASSES = (
 
 
 def prepare(
-    model: ir.Model, feeds: Mapping[str, Array], passes: tuple[Pass, ...] = PASSES
+    model: ir.Model, feeds: Mapping[str, Array], passes: tuple[Pass, ...] = PASSES, stepwise: bool = True
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """Run every pass, and compare its graph with the one before on `feeds` (inputs by name).
 
+    stepwise=False compares nothing: each comparison writes the whole model to a file and loads it, which a model of
+    gigabytes does better once. The caller then holds the result to the torch module.
     Returns the graph and the names of the passes that changed it. Raises InvalidArtifact naming the pass that
     made a graph that is invalid, gives NaN, or differs by more than the pass allows.
     """
     changed_by = []
-    expected = run_once(model, feeds, "the graph as exported")
+    expected = run_once(model, feeds, "the graph as exported") if stepwise else {}
     for step in passes:
         model, changed = step.run(model)
         if not changed:
             continue
         changed_by.append(step.name)
+        if not stepwise:
+            continue
         got = run_once(model, feeds, f"after pass {step.name}")
         for name in expected:
             _compare(step, name, expected[name], got[name])

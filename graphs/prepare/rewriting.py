@@ -23,6 +23,15 @@ def constant(value: ir.Value | None) -> Array | None:
     return None if tensor is None else tensor.numpy()
 
 
+def matrix_shape(value: ir.Value | None) -> tuple[int, int] | None:
+    """The shape of a constant matrix, without computing its values, or None if it is not one."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    shape = () if tensor is None else tuple(tensor.shape.numpy())
+    return (shape[0], shape[1]) if len(shape) == 2 else None
+
+
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape of a value if every size of it is known."""
     if value is None or value.shape is None or not value.shape.is_static():
