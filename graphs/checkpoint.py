@@ -1,27 +1,27 @@
-"""Weights from a file, loaded safely and strictly, or drawn from a seed."""
+"""Weights from a file, checked strictly, or drawn from a seed; one network of a model in memory at a time."""
 
-import argparse
 import hashlib
 import math
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+from backends.artifact import ROLES
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
-from graphs.spec import ModelSpec
+from graphs.recognition import recognized
+from graphs.spec import GraphSpec, ModelSpec
+from graphs.weights_file import read_tensors
 
 # What published files also hold, and detection and embedding do not need. `embedder.msg_processor` repeats
 # `embedder.unet.msg_processor`. Any other key must belong to a network of the model.
 IGNORED = ("attenuation.", "rgb2yuv.", "blender.", "augmenter.", "discriminator", "embedder.msg_processor.")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-States = dict[str, dict[str, Tensor]]
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,53 @@ class Weights:
     """A checked state dict for each role of a model.
 
     origin is "trained" (here), "checkpoint" (a file of someone else) or "random"; source is the file's name or
-    "seed N"; sha256 covers the file, or the drawn weights.
+    "seed N"; sha256 covers the file, or the drawn weights. states may make a role's tensors anew at every access:
+    a caller that wants them twice keeps them.
     """
 
     origin: str
     source: str
     sha256: str
-    states: States
+    states: Mapping[str, State]
+
+
+class _OnDemand(Mapping[str, State]):
+    """role -> state, made when it is asked for and kept by nobody: the largest model has 4 GB in one network."""
+
+    def __init__(self, roles: tuple[str, ...], make: Callable[[str], State]) -> None:
+        self._roles = roles
+        self._make = make
+
+    def __getitem__(self, role: str) -> State:
+        if role not in self._roles:
+            raise KeyError(role)
+        return self._make(role)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
 
 
 def load_checkpoint(path: Path, spec: ModelSpec, origin: str = "checkpoint") -> Weights:
     """Read a .safetensors file, or a .pth of the published layout, for every network of a model.
 
-    Nothing in the file is executed. Keys are `{role}.{name in the network}`; IGNORED lists what may be there too.
+    Nothing in the file is executed, and its values stay in the file until they are used. Keys are
+    `{role}.{name in the network}`; IGNORED lists what may be there too, besides networks that `spec` leaves out.
     Raises NotAvailable if there is no file; InvalidArtifact if it cannot be read, or naming the keys that are
-    missing, unknown, of another shape or not finite.
+    missing, unknown, of another shape or dtype, or not finite, and the models that the file fits.
     """
     if not path.is_file():
         raise NotAvailable(f"{path}: no such checkpoint file; download it, or use random weights from a seed")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    return Weights(origin, path.name, sha256_of(path), _split(tensors, spec, path))
+    tensors = read_tensors(path)
+    ignored = (*IGNORED, *(f"{role}." for role in ROLES if role not in spec.roles))
+    _check(path, spec, {key: value for key, value in tensors.items() if not key.startswith(ignored)})
+    del tensors
+    states = _OnDemand(spec.roles, lambda role: _state(path, spec.graph(role)))
+    for role in states:
+        _ = states[role]  # a value that is not finite is said now, not after an hour's work
+    return Weights(origin, path.name, sha256_of(path), states)
 
 
 def random_weights(seed: int, spec: ModelSpec) -> Weights:
@@ -57,81 +84,55 @@ def random_weights(seed: int, spec: ModelSpec) -> Weights:
     Every value that training would move is moved off its start, so that no part of the network is an identity.
     """
     generator = torch.Generator().manual_seed(seed)
-    states: States = {}
+    starts: dict[str, Tensor] = {}
+    digest = hashlib.sha256()
     for graph in spec.graphs:
-        expected = _expected(spec, graph.role)
-        states[graph.role] = {name: _draw(name, like, generator) for name, like in expected.items()}
-    digest = _sha256_of_states(states)
-    return Weights("random", f"seed {seed}", digest, states)
+        starts[graph.role] = generator.get_state()
+        for name, like in expected_state(graph).items():
+            digest.update(f"{graph.role}.{name}".encode())
+            digest.update(_draw(name, like, generator).numpy().data)
+
+    def draw_again(role: str) -> State:
+        again = torch.Generator()
+        again.set_state(starts[role])
+        return {name: _draw(name, like, again) for name, like in expected_state(spec.graph(role)).items()}
+
+    return Weights("random", f"seed {seed}", digest.hexdigest(), _OnDemand(spec.roles, draw_again))
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InvalidArtifact(f"{path}: not a readable safetensors file: {error}; download it again") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        # Training scripts store their arguments as a Namespace beside the weights: plain data, no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        # The first line says which object was refused; the rest is advice to turn the check off.
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise InvalidArtifact(
-            f"{path}: refused, because it holds more than tensors and could run code: {reason}"
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidArtifact(f"{path}: not a readable torch checkpoint: {reason}; download it again") from error
-    state = content.get("model") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise InvalidArtifact(f'{path}: expected {{"model": state dict, ...}}, got {_outline(content)}')
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise InvalidArtifact(f"{path}: model[{name!r}]: expected a tensor, got {type(value).__name__}")
-    return dict(state)
-
-
-def _outline(content: object) -> str:
-    if isinstance(content, Mapping):
-        return f"the keys {', '.join(map(repr, list(content)[:8]))}"
-    return type(content).__name__
-
-
-def _split(tensors: Mapping[str, Tensor], spec: ModelSpec, path: Path) -> States:
-    expected = {
-        f"{graph.role}.{name}": like for graph in spec.graphs for name, like in _expected(spec, graph.role).items()
-    }
-    given = {key for key in tensors if not key.startswith(IGNORED)}
-    problems = [f"missing {key}" for key in sorted(expected.keys() - given)]
-    problems += [f"unknown {key}" for key in sorted(given - expected.keys())]
-    for key in sorted(expected.keys() & given):
-        want, got = expected[key], tensors[key]
-        if got.shape != want.shape:
-            problems.append(f"{key}: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
-        elif got.is_floating_point() != want.is_floating_point():
-            problems.append(f"{key}: expected {want.dtype}, got {got.dtype}")
-        elif not torch.isfinite(got).all():
-            problems.append(f"{key}: holds NaN or infinity")
-    if problems:
-        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise InvalidArtifact(f"{path}: does not fit {spec.name}: {shown}. Is it the checkpoint of another model?")
-    states: States = {}
-    for graph in spec.graphs:
-        # Half-precision files become float32, which is what every network here computes in.
-        states[graph.role] = {
-            name: tensors[f"{graph.role}.{name}"].to(like.dtype) for name, like in _expected(spec, graph.role).items()
-        }
-    return states
-
-
-def _expected(spec: ModelSpec, role: str) -> dict[str, Tensor]:
+def expected_state(graph: GraphSpec) -> dict[str, Tensor]:
     """Names, shapes and dtypes of a network's state, without memory for its values."""
     with torch.device("meta"):
-        return dict(spec.graph(role).build().state_dict())
+        return dict(graph.build().state_dict())
+
+
+def _check(path: Path, spec: ModelSpec, given: State) -> None:
+    """Names, shapes and dtypes; no value is read."""
+    expected = {f"{graph.role}.{name}": like for graph in spec.graphs for name, like in expected_state(graph).items()}
+    problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
+    problems += [f"unknown {key}" for key in sorted(given.keys() - expected.keys())]
+    for key in sorted(expected.keys() & given.keys()):
+        want, got = expected[key], given[key]
+        if got.shape != want.shape:
+            problems.append(f"{key}: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
+        elif got.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
+            problems.append(f"{key}: expected {want.dtype}, got {got.dtype}")
+    if problems:
+        hint = recognized({key: tuple(value.shape) for key, value in given.items()}, spec)
+        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+        raise InvalidArtifact(f"{path}: does not fit {spec.name}: {hint or 'is it of another model?'} In it: {shown}")
+
+
+def _state(path: Path, graph: GraphSpec) -> State:
+    """One network's tensors. Half-precision ones become float32, which is what every network here computes in."""
+    tensors = read_tensors(path)
+    state = {}
+    for name, like in expected_state(graph).items():
+        key = f"{graph.role}.{name}"
+        if not torch.isfinite(tensors[key]).all():
+            raise InvalidArtifact(f"{path}: {key}: holds NaN or infinity; download it again")
+        state[name] = tensors[key].to(like.dtype).contiguous()
+    return state
 
 
 def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -139,17 +140,9 @@ def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros(like.shape, dtype=like.dtype)
     noise: Tensor = torch.randn(like.shape, generator=generator)
     if name.endswith("running_var"):
-        return 1 + 0.1 * noise.abs()
+        return noise.abs_().mul_(0.1).add_(1)
     if "grn." in name or "msg_embeddings" in name or "_pos" in name:
-        return 0.3 * noise
+        return noise.mul_(0.3)
     if like.ndim == 1 or name.endswith("norm.gamma"):
-        return 0.1 * noise + (1 if name.endswith(("weight", "gamma")) else 0)
-    return noise * math.sqrt(2 / like[0].numel())  # He: keeps the variance through a ReLU or GELU
-
-
-def _sha256_of_states(states: States) -> str:
-    digest = hashlib.sha256()
-    for role, state in states.items():
-        digest.update(role.encode())
-        digest.update(save(dict(sorted(state.items()))))
-    return digest.hexdigest()
+        return noise.mul_(0.1).add_(1 if name.endswith(("weight", "gamma")) else 0)
+    return noise.mul_(math.sqrt(2 / like[0].numel()))  # He: keeps the variance through a ReLU or GELU

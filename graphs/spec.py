@@ -1,7 +1,7 @@
 """What every model is, by name. Importing this imports neither torch nor onnx."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backends.errors import NotAvailable
@@ -13,8 +13,9 @@ from graphs.seal.cards import CARDS, Card
 if TYPE_CHECKING:
     from torch import nn
 
-ARCHITECTURES.register("seal-detector", "graphs.seal.build:detector", needs="seal-toolkit[export]")
-ARCHITECTURES.register("seal-embedder", "graphs.seal.build:embedder", needs="seal-toolkit[export]")
+# By the names of the packages: this project is installed from a checkout, and an index may know another by its name.
+ARCHITECTURES.register("seal-detector", "graphs.seal.build:detector", needs="torch safetensors")
+ARCHITECTURES.register("seal-embedder", "graphs.seal.build:embedder", needs="torch safetensors")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,21 @@ class ModelSpec:
     description: dict[str, Any]
     graphs: tuple[GraphSpec, ...]
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(graph.role for graph in self.graphs)
+
     def graph(self, role: str) -> GraphSpec:
         """The network of a role. Raises NotAvailable that lists the roles."""
         for graph in self.graphs:
             if graph.role == role:
                 return graph
-        raise NotAvailable(f"{self.name}: no {role!r}; there is {', '.join(g.role for g in self.graphs)}")
+        raise NotAvailable(f"{self.name}: no {role!r}; there is {', '.join(self.roles)}")
+
+    def only(self, *roles: str) -> "ModelSpec":
+        """The same model with these of its networks, in its own order; without roles, all of them."""
+        chosen = {self.graph(role).role for role in roles or self.roles}
+        return replace(self, graphs=tuple(graph for graph in self.graphs if graph.role in chosen))
 
 
 def seal_spec(name: str, card: Card) -> ModelSpec:

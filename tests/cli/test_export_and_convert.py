@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from backends.bundle import Bundle
@@ -48,6 +49,39 @@ def test_models_lists_every_model_in_both_forms() -> None:
 def test_an_export_that_cannot_be_done_leaves_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
     assert said in refused(toolkit("export", *arguments, "-o", tmp_path / "build"))
     assert list(tmp_path.iterdir()) == []
+
+
+def _truncated(path: Path) -> None:
+    torch.save({"model": {"detector.x": torch.zeros(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+_FAULTS = {
+    "truncated": (_truncated, "not a readable torch checkpoint"),
+    "empty": (Path.touch, "not a readable torch checkpoint"),
+    "code": (lambda path: torch.save({"model": Path.touch}, path), "could run code"),
+    "layout": (lambda path: torch.save([1], path), 'expected {"model": state dict, ...}, got list'),
+    "another": (lambda path: torch.save({"model": {"encoder.w": torch.zeros(3)}}, path), "does not fit pocketseal"),
+}
+
+
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_a_checkpoint_that_is_not_right_is_one_line(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "c.pth"
+    write, said = _FAULTS[fault]
+    write(path)
+    assert said in refused(toolkit("export", "pocketseal", "--checkpoint", path, "-o", tmp_path / "build"))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_network_can_be_exported_alone_and_without_its_torch_weights(tmp_path: Path) -> None:
+    arguments = ["pocketseal", "--random", 0, "--role", "detector", "--no-torch", "-o", tmp_path]
+    shown = toolkit("export", *arguments)
+    assert (shown.exit_code, "random weights (seed 0)" in shown.stderr) == (0, True)
+    bundle = Bundle.open(tmp_path / "pocketseal")
+    assert [artifact.file for artifact in bundle.artifacts] == ["detector.onnx"]
+    assert bundle.weights["origin"] == "random"
+    assert "there is detector, embedder" in refused(toolkit("export", "pocketseal", "--role", "decoder"))
 
 
 def test_an_export_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:

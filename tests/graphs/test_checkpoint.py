@@ -3,6 +3,9 @@
 import argparse
 import os
 import pickle
+import re
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from torch import Tensor
 
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
-from graphs.checkpoint import load_checkpoint, random_weights
+from graphs.checkpoint import expected_state, load_checkpoint, random_weights
+from graphs.export import build_loaded
 from graphs.spec import find_spec
 from tests.seal_tiny import checkpoint, spec, weights
 
@@ -99,6 +103,71 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, state: dict[str
         load_checkpoint(_write(tmp_path / "c.pth", {**state, KEY: broken}), spec(NAME))
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn, torch.complex64])
+@pytest.mark.parametrize("file", ["weights.safetensors", "checkpoint.pth"])
+def test_another_dtype_is_refused(tmp_path: Path, state: dict[str, Tensor], file: str, dtype: torch.dtype) -> None:
+    wrong = {**state, KEY: torch.zeros(state[KEY].shape).to(dtype)}
+    with pytest.raises(InvalidArtifact, match=rf"pwconv1\.weight: expected torch\.float32, got {dtype}"):
+        load_checkpoint(_write(tmp_path / file, wrong), spec(NAME))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(32, 8).to_sparse(),
+        torch.zeros(32, 8, device="meta"),
+    ],
+    ids=["sparse", "meta"],
+)
+def test_a_tensor_that_is_not_plain_is_refused(tmp_path: Path, state: dict[str, Tensor], tensor: Tensor) -> None:
+    with pytest.raises(InvalidArtifact, match=r"c\.pth: "):
+        load_checkpoint(_write(tmp_path / "c.pth", {**state, KEY: tensor}), spec(NAME))
+
+
+def _published(name: str, *roles: str) -> dict[str, Tensor]:
+    """Every key of a published model at its full size, all of them views of one zero: such a file is small."""
+    model = find_spec(name).only(*roles)
+    return {
+        f"{graph.role}.{key}": torch.zeros((), dtype=value.dtype).expand(value.shape)
+        for graph in model.graphs
+        for key, value in expected_state(graph).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "roles", "asked", "hint"),
+    [
+        ("videoseal-1.0", (), "chunkyseal", "this is a 256-bit checkpoint: use videoseal-1.0."),
+        ("videoseal-1.0", ("detector",), "chunkyseal", "this is a 256-bit checkpoint: use videoseal-1.0 or pixelseal."),
+        ("pixelseal", (), "videoseal-1.0", "this is a 256-bit checkpoint: use pixelseal."),
+        ("chunkyseal", (), "videoseal-1.0", "this is a 1024-bit checkpoint: use chunkyseal."),
+        ("videoseal-0.0", (), "pocketseal", "this is a 96-bit checkpoint: use videoseal-0.0."),
+    ],
+)
+def test_the_model_that_a_file_belongs_to_is_named(
+    tmp_path: Path, given: str, roles: tuple[str, ...], asked: str, hint: str
+) -> None:
+    path = _write(tmp_path / "c.pth", _published(given, *roles))
+    with pytest.raises(InvalidArtifact, match=re.escape(f"c.pth: does not fit {asked}: {hint}")):
+        load_checkpoint(path, find_spec(asked))
+
+
+def test_a_network_that_is_left_out_may_be_in_the_file_or_not(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    detector = {key: value for key, value in state.items() if key.startswith("detector.")}
+    for given in (state, detector):
+        loaded = load_checkpoint(_write(tmp_path / "c.pth", given), spec(NAME).only("detector"))
+        assert list(loaded.states) == ["detector"]
+    with pytest.raises(InvalidArtifact, match=r"missing embedder\.unet"):
+        load_checkpoint(tmp_path / "c.pth", spec(NAME))
+
+
+def test_weights_stay_in_their_file_and_become_the_modules_own(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    loaded = load_checkpoint(_write(tmp_path / "c.pth", state), spec(NAME)).states["detector"]
+    module = build_loaded(spec(NAME).graph("detector"), loaded)
+    for name, value in module.state_dict().items():
+        assert value.data_ptr() == loaded[name].data_ptr()
+
+
 class _Malicious:
     def __init__(self, proof: Path) -> None:
         self.proof = proof
@@ -116,6 +185,53 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path
     with pytest.raises(InvalidArtifact, match=r"evil\.pth"):
         load_checkpoint(path, spec(NAME))
     assert not proof.exists()
+
+
+def _rewritten(path: Path, compression: int, member: str, content: bytes | None = None) -> None:
+    """The archive again with its members stored or compressed, and one of them with another content."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, content if content is not None and name.endswith(member) else data)
+
+
+def test_an_archive_that_would_unpack_to_more_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = _write(tmp_path / "bomb.pth", state)
+    _rewritten(path, zipfile.ZIP_DEFLATED, "data.pkl", bytes(200 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(InvalidArtifact, match=r"bomb\.pth: .* is compressed"):
+        load_checkpoint(path, spec(NAME))
+
+
+def test_a_member_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = _write(tmp_path / "liar.pth", state)
+    data = bytearray(path.read_bytes())
+    last = data.rindex(b"PK\x01\x02")  # the last entry of the list of members
+    data[last + 20 : last + 28] = struct.pack("<II", 0x7FFFFFFF, 0x7FFFFFFF)
+    path.write_bytes(data)
+    with pytest.raises(InvalidArtifact, match=r"liar\.pth: .* claims 2147483647 bytes"):
+        load_checkpoint(path, spec(NAME))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x02.",
+        b"\x80\x02}q\x00X\x05\x00\x00\x00modelq\x01",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+        b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02cargparse\nNamespace\n)R}X\x05\x00\x00\x00modelK\x01sb.",
+        bytes(range(256)),
+    ],
+)
+def test_a_pickle_made_by_hand_is_refused_in_one_way(tmp_path: Path, state: dict[str, Tensor], content: bytes) -> None:
+    path = _write(tmp_path / "hand.pth", state)
+    _rewritten(path, zipfile.ZIP_STORED, "data.pkl", content)
+    with pytest.raises(InvalidArtifact, match=r"hand\.pth: "):
+        load_checkpoint(path, spec(NAME))
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "checkpoint.pth"])
@@ -158,5 +274,9 @@ def test_random_weights_come_from_their_seed_and_give_logits_that_differ() -> No
     detector.load_state_dict(first.states["detector"])
     with torch.no_grad():
         logits = detector(torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0)))
+    again_detector = first.states["detector"]
+    assert all(torch.equal(value, again_detector[name]) for name, value in detector.state_dict().items())
+    alone = random_weights(0, model.only("detector")).states["detector"]
+    assert all(torch.equal(value, again_detector[name]) for name, value in alone.items())
     assert 0.1 < logits.std() < 10
     assert (logits[0] - logits[1]).abs().mean() > 0.01

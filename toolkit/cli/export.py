@@ -20,28 +20,36 @@ import click
     metavar="DIR",
     help="The bundle becomes DIR/MODEL.",
 )
-def export(model: str, checkpoint: Path | None, seed: int | None, output: Path) -> None:
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="This network alone: detector or embedder.")
+@click.option("--no-torch", is_flag=True, help="Leave out ROLE.safetensors, which only `--backend torch` reads.")
+def export(
+    model: str, checkpoint: Path | None, seed: int | None, output: Path, roles: tuple[str, ...], no_torch: bool
+) -> None:
     """Export the networks of MODEL to ONNX, as a bundle in DIR/MODEL that replaces an older one.
 
     Without --checkpoint or --random the weights are those that ship with this package. `toolkit models` lists the
-    models. Every graph is compared with torch before it counts.
+    models. Every graph is compared with torch before it counts. The weights of a network over 256 MB lie in a file
+    of their own beside its graph.
 
     \b
     Example:
       toolkit export videoseal-1.0 --checkpoint y_256b_img.pth
+      toolkit export chunkyseal --checkpoint checkpoint.pth --role detector
     """
     from graphs.spec import find_spec
     from toolkit.cli.bundles import print_artifacts, warn_if_random
     from toolkit.cli.console import working
     from toolkit.extras import need
 
-    spec = find_spec(model)
+    spec = find_spec(model).only(*roles)
     need("export")
     with working(f"export {model}") as progress:
         progress.step("loading torch and onnx")
         from toolkit.export import export_bundle
         from toolkit.weights import choose_weights
 
-        bundle = export_bundle(spec, choose_weights(spec, checkpoint, seed), output / model, progress=progress.step)
+        progress.step(f"reading {checkpoint}" if checkpoint else "choosing weights")
+        weights = choose_weights(spec, checkpoint, seed)
+        bundle = export_bundle(spec, weights, output / model, progress=progress.step, with_torch=not no_torch)
     warn_if_random(bundle)
     print_artifacts(bundle)
