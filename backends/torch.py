@@ -1,8 +1,7 @@
 """Weights in safetensors, run by the module they belong to: the reference that the other backends are held to."""
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from safetensors import SafetensorError
@@ -37,21 +36,29 @@ class TorchSession(Session):
             if value.dtype != weights[name].dtype:
                 raise InvalidArtifact(f"{self.path}: {name}: expected {value.dtype}, got {weights[name].dtype}")
         self._module = module.eval()
+        self._input_names = [binding.stored.name for binding in self.artifact.inputs]
+        self._output_names = [binding.stored.name for binding in self.artifact.outputs]
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        arguments = [_tensor(feeds[binding.stored.name]) for binding in self.artifact.inputs]
-        with _threads(self.threads), torch.inference_mode():
+        arguments = [_tensor(feeds[name]) for name in self._input_names]
+        with _TORCH_THREADS:
+            before = torch.get_num_threads()
+            if before != self.threads:  # setting it, even to the same, stops and starts the pool
+                torch.set_num_threads(self.threads)
             try:
-                results = self._module(*arguments)
+                with torch.inference_mode():
+                    results = self._module(*arguments)
             except RuntimeError as error:
                 raise InvalidArtifact(f"{self.path}: torch failed to run it: {one_line(error)}") from error
-        tensors = [results] if isinstance(results, torch.Tensor) else list(results)
-        if len(tensors) != len(self.artifact.outputs):
+            finally:
+                if before != self.threads:
+                    torch.set_num_threads(before)
+        tensors = (results,) if isinstance(results, torch.Tensor) else results
+        if len(tensors) != len(self._output_names):
             raise InvalidArtifact(
-                f"{self.path}: the manifest says {len(self.artifact.outputs)} outputs, the module gave {len(tensors)}"
+                f"{self.path}: the manifest says {len(self._output_names)} outputs, the module gave {len(tensors)}"
             )
-        pairs = zip(self.artifact.outputs, tensors, strict=True)
-        return {binding.stored.name: tensor.numpy() for binding, tensor in pairs}
+        return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
 
     def _close(self) -> None:
         del self._module
@@ -61,17 +68,3 @@ def _tensor(array: Array) -> torch.Tensor:
     # torch has no read-only tensors, and warns of undefined behaviour.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with `count` threads and leave the process's own setting as it was."""
-    with _TORCH_THREADS:
-        before = torch.get_num_threads()
-        if count == before:
-            yield
-            return
-        torch.set_num_threads(count)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)

@@ -43,6 +43,20 @@ def test_what_does_not_match_is_refused_with_expected_and_got(array: np.ndarray,
         IMAGE.validate(array)
 
 
+@given(st.integers(0, 59), st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 59))
+def test_one_value_that_is_not_finite_is_found_anywhere(where: int, value: float, other: int) -> None:
+    array = np.full(IMAGE.shape, 3e38, np.float32)
+    array.flat[other] = -np.inf
+    array.flat[where] = value
+    with pytest.raises(InvalidInput, match="NaN or infinity"):
+        IMAGE.validate(array)
+
+
+def test_finite_values_whose_sum_overflows_are_accepted() -> None:
+    array = np.full(IMAGE.shape, np.finfo(np.float32).max, np.float32)
+    np.testing.assert_array_equal(IMAGE.validate(array), array)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
