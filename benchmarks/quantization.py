@@ -104,17 +104,17 @@ def _decibels(signal: float, noise: float) -> float | None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("file", "MB", "bits right", "loss, points", "flipped", "verdicts", "SNR dB")
+    table = Table("file", "MB", "right", "loss, points", "flipped", "verdicts", "SNR")
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
-        low, high = row["loss_pp_interval_95"]
         snr = row["signal_to_noise_db"]
         table.add_row(
-            row["file"],
+            row["file"].removeprefix("detector."),
             f"{row['bytes'] / 1e6:.2f}",
             f"{row['bit_accuracy']:.3%}",
-            f"{row['loss_pp']:+.3f} ({low:+.3f} to {high:+.3f})",
+            f"{row['loss_pp']:+.3f}",
             f"{row['bits_flipped']:.3%}",
             str(row["verdicts_changed"]),
             "same" if snr is None else f"{snr:.1f}",
