@@ -81,8 +81,13 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
         assert program is not None  # None only when a file is named
         # The exporter's own folding, without the weights of which it would make second copies.
         weights = set_aside(program.model)
+        # Its rules live as long as the process and hold on to the graph that they saw. So it gets copies of the small
+        # weights, any of which would keep a whole checkpoint mapped, and we go on with a copy of the graph.
+        for value in program.model.graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
         program.optimize()
-    model: ir.Model = program.model
+    model = ir.from_proto(ir.to_proto(program.model))
     put_back(model, weights)
     _fold_transposes(model)
     _check_signature(model.graph.inputs, inputs, graph.role)

@@ -15,7 +15,8 @@ def simplify(model: ir.Model) -> tuple[ir.Model, bool]:
     """
     taken = set_aside(model)
     try:
-        before = ir.to_proto(model)
+        # onnxsim gets no path, beside which it could look for values that lie in a file of their own.
+        before = ir.to_proto(ir.external_data.load_to_model(model))
         try:
             after, _ = onnxsim.simplify(before, check_n=0)
         except (RuntimeError, ValueError) as error:

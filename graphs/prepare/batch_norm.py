@@ -53,9 +53,10 @@ def _folded(
     )
 
 
-_RULES = pattern.RewriteRuleSet([pattern.RewriteRule(_normalized, _folded, _fits)])
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_normalized, _folded, _fits)])
 
 
 def fold_batch_norm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every BatchNormalization that follows a Conv without a bias."""
-    return apply(_RULES, model)
+    return apply(_rules(), model)

@@ -103,14 +103,15 @@ def _without_affine(
     return op.Gemm(op.Reshape(plain, rows), matrix, vector, transB=1)
 
 
-_RULES = pattern.RewriteRuleSet(
-    [
-        pattern.RewriteRule(_shifted, _without_shift, _fits),
-        pattern.RewriteRule(_normalized, _without_affine, _fits),
-    ]
-)
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet(
+        [
+            pattern.RewriteRule(_shifted, _without_shift, _fits),
+            pattern.RewriteRule(_normalized, _without_affine, _fits),
+        ]
+    )
 
 
 def fold_affine(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every per-channel Add, and every affine part of a LayerNormalization, into the Gemm behind it."""
-    return apply(_RULES, model)
+    return apply(_rules(), model)

@@ -31,14 +31,15 @@ def _rule(scaled: Callable[..., Any], product: Callable[..., Any]) -> pattern.Re
     return pattern.RewriteRule(written_out, lambda op, x: op.Gelu(x))
 
 
-_RULES = pattern.RewriteRuleSet(
-    [_rule(scaled, product) for scaled in _SCALED for product in _PRODUCT],
-    commute=True,
-)
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet(
+        [_rule(scaled, product) for scaled in _SCALED for product in _PRODUCT],
+        commute=True,
+    )
 
 
 def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every exact GELU of a model of opset 20 or newer; older opsets have no Gelu."""
     if (model.opset_imports.get("") or 0) < 20:
         return model, False
-    return apply(_RULES, model)
+    return apply(_rules(), model)

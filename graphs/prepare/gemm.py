@@ -35,15 +35,18 @@ def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, 
     return op.Reshape(result, op.Constant(value_ints=[*shape[:-1], features_out]))  # type: ignore[no-any-return]
 
 
-# One after the other: in one set the plain rule, which matches at an earlier node, would take every MatMul.
-_WITH_BIAS = pattern.RewriteRuleSet(
-    [pattern.RewriteRule(lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias), _gemm, _fits)], commute=True
-)
-_WITHOUT_BIAS = pattern.RewriteRuleSet([pattern.RewriteRule(lambda op, x, weight: op.MatMul(x, weight), _gemm, _fits)])
+def _with_bias() -> pattern.RewriteRuleSet:
+    rule = pattern.RewriteRule(lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias), _gemm, _fits)
+    return pattern.RewriteRuleSet([rule], commute=True)
+
+
+def _without_bias() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(lambda op, x, weight: op.MatMul(x, weight), _gemm, _fits)])
 
 
 def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every MatMul with a constant matrix on a static shape."""
-    model, biased = apply(_WITH_BIAS, model)
-    model, plain = apply(_WITHOUT_BIAS, model)
+    # One after the other: in one set the plain rule, which matches at an earlier node, would take every MatMul.
+    model, biased = apply(_with_bias(), model)
+    model, plain = apply(_without_bias(), model)
     return model, biased or plain

@@ -27,9 +27,10 @@ def _shorter(op: Any, x: ir.Value, n: ir.Value, gamma: ir.Value, beta: ir.Value)
     return op.Add(op.Mul(x, scale), beta)
 
 
-_RULES = pattern.RewriteRuleSet([pattern.RewriteRule(_written_out, _shorter, _fits)], commute=True)
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_written_out, _shorter, _fits)], commute=True)
 
 
 def shorten_grn(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every global response normalization."""
-    return apply(_RULES, model)
+    return apply(_rules(), model)

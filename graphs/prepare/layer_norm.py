@@ -42,9 +42,10 @@ def _one_operator(op: Any, x: ir.Value, axes: ir.Value, epsilon: ir.Value, scale
     return op.Transpose(last, perm=[0, 3, 1, 2])
 
 
-_RULES = pattern.RewriteRuleSet([pattern.RewriteRule(_written_out, _one_operator, _fits)], commute=True)
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_written_out, _one_operator, _fits)], commute=True)
 
 
 def layer_norm_over_channels(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every LayerNorm over axis 1 of a map of rank 4 that is written out."""
-    return apply(_RULES, model)
+    return apply(_rules(), model)

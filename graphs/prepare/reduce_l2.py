@@ -18,9 +18,10 @@ def _written_out(op: Any, x: ir.Value, axes: ir.Value, norm: ir.Value) -> Any:
     return op.Sqrt(op.ReduceSum(op.Mul(x, x), axes, keepdims=node.attributes.get_int("keepdims", 1)))
 
 
-_RULES = pattern.RewriteRuleSet([pattern.RewriteRule(_norm, _written_out)])
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_norm, _written_out)])
 
 
 def reduce_l2_to_sum(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every ReduceL2 that names its axes."""
-    return apply(_RULES, model)
+    return apply(_rules(), model)

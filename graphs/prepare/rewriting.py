@@ -10,6 +10,8 @@ from backends.tensor import Array
 def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite until each rule has seen the whole graph. Returns the model, without what became unused, and whether
     anything changed.
+
+    The rules must be new ones: they hold on to the last graph that they saw, and so to all of its weights.
     """
     changed = rules.apply_to_model(model) > 0
     if changed:

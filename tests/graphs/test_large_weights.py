@@ -1,5 +1,7 @@
 """Weights that a rewriting tool never sees: the graph comes out the same, and they are computed only when written."""
 
+import gc
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from graphs.export import build_loaded, export, probe, run_module
 from graphs.large_weights import computed, put_back, set_aside, transposed
 from graphs.onnx_file import external_name, load, save, weight_bytes
 from graphs.prepare.pipeline import prepare, run_once
+from graphs.simplify import simplify
 from graphs.spec import GraphSpec
 from tests.seal_tiny import spec, weights
 
@@ -136,3 +139,27 @@ def test_external_data_is_written_the_same_twice_and_readable_by_others(
     feeds = probe(graph.inputs)
     for name, value in run_once(load(embedded), feeds, "embedded").items():
         np.testing.assert_array_equal(run_once(load(files[0]), feeds, "external")[name], value)
+
+
+def test_nothing_holds_the_weights_once_the_graph_is_gone() -> None:
+    graph = spec(DETECTOR[0]).graph("detector")
+    module = build_loaded(graph, weights(DETECTOR[0]).states["detector"])
+    alive = [weakref.ref(parameter) for parameter in module.parameters()]
+    model, _ = prepare(export(module, graph), probe(graph.inputs), stepwise=False)
+    assert all(reference() is not None for reference in alive)
+    del module, model
+    gc.collect()
+    assert not [reference for reference in alive if reference() is not None]
+
+
+def test_a_graph_whose_weights_lie_in_another_file_can_be_simplified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_EMBED_LIMIT_BYTES", 0)
+    model, graph = prepared(*DETECTOR, stepwise=False)
+    path = save(model, tmp_path / "detector.onnx")[0]
+    feeds = probe(graph.inputs)
+    again, _ = simplify(load(path))
+    np.testing.assert_allclose(
+        run_once(again, feeds, "again")["logits"], run_once(load(path), feeds, "before")["logits"], atol=1e-6
+    )
