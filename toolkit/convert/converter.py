@@ -17,7 +17,7 @@ from toolkit.environments import converter_python
 
 Progress = Callable[[str], None]
 
-# What a run of the converter may allocate. One slice takes about half of it.
+# What a run of the converter may allocate. A slice of 490 MB was seen to take 2.4 GB.
 MEMORY_LIMIT_BYTES = 8 << 30
 
 _WORKER_PARENT = Path(__file__).parent
