@@ -67,4 +67,3 @@ class TorchSession(Session):
 def _tensor(array: Array) -> torch.Tensor:
     # torch has no read-only tensors, and warns of undefined behaviour.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
-
