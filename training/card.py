@@ -136,7 +136,7 @@ def _peer_section(peers: dict[str, Any]) -> str:
 def main() -> None:
     summary = json.loads((RESULTS / "pocketseal-robustness.json").read_text())
     quantization = json.loads((RESULTS / "quantization-pocketseal.json").read_text())
-    peers = RESULTS / "pocketseal-peers.json"
+    beside = _peer_section(json.loads((RESULTS / "pocketseal-peers.json").read_text()))
     encoder: Any = DETECTOR.encoder
     CARD.write_text(
         _CARD.format(
@@ -159,7 +159,7 @@ def main() -> None:
             message=_alarms(summary["unmarked_message"]),
             readings=quantization["readings"],
             quantized=_quantized(quantization),
-            peers=_peer_section(json.loads(peers.read_text())) if peers.exists() else "Not measured yet.",
+            peers=beside,
         )
     )
     main_rows = _table(summary, ["none", "JPEG 75", "JPEG 50", "half size", "crop to 80%", "flip"])
@@ -168,7 +168,8 @@ def main() -> None:
         f"({summary['megapixels'][0]:.1f} to {summary['megapixels'][1]:.1f} megapixels): "
         f"PSNR {summary['psnr_db']:.2f} dB, SSIM {summary['ssim']:.4f}.\n\n{main_rows}\n\n"
         f"The detection channel fired on unmarked crops {_alarms(summary['unmarked_channel'])}. Every distortion is "
-        "in [the model card](toolkit/bundles/pocketseal/CARD.md).\n"
+        "in [the model card](toolkit/bundles/pocketseal/CARD.md).\n\n"
+        f"Beside what invisible-watermark installs. {beside}\n"
     )
     readme = README.read_text()
     replaced, count = _BLOCK.subn(lambda match: match[1] + text + match[2], readme)
