@@ -81,15 +81,19 @@ def _measure(candidates: list[Candidate], image: NDArray[np.float32]) -> None:
 
 
 def _overhead_ms(candidate: Candidate, image: NDArray[np.float32]) -> float:
-    """Our run minus the runtime's own, the median over neighbouring pairs of one file alone: a difference of
-    microseconds drowns in what eight files do to each other's caches. Which goes first changes each time."""
+    """Our run minus the runtime's own, each at its lower quartile, over one file alone, in random order.
+
+    A difference of microseconds drowns in what eight files do to each other's caches, and in what other tenants of
+    the machine take: that only ever adds, so the quicker runs tell more than the middle ones.
+    """
     runs = (candidate.run, candidate.direct)
-    differences = []
-    for turn in range(OVERHEAD_RUNS):
-        first = turn % 2
-        times = {index: _timed(runs[index], image) for index in (first, 1 - first)}
-        differences.append(times[0] - times[1])
-    return float(np.median(differences))
+    times: tuple[list[float], list[float]] = ([], [])
+    for first in np.random.default_rng(0).integers(0, 2, OVERHEAD_RUNS):
+        for index in (first, 1 - first):
+            runs[index](image)  # the other's threads still spin for a while, and would be in this one's way
+            times[index].append(_timed(runs[index], image))
+    ours, direct = (float(np.quantile(values, 0.25)) for values in times)
+    return ours - direct
 
 
 def _cold_start(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float]:
