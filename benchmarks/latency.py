@@ -24,7 +24,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import open_session
 from backends.session import Session
-from benchmarks.direct import DIRECT, Run
+from benchmarks.direct import DIRECT, Run, same_runtime
 from benchmarks.machine import describe
 from toolkit.threads import default_threads
 
@@ -81,12 +81,12 @@ def _measure(candidates: list[Candidate], image: NDArray[np.float32]) -> None:
 
 
 def _overhead_ms(candidate: Candidate, image: NDArray[np.float32]) -> float:
-    """Our run minus the runtime's own, each at its lower quartile, over one file alone, in random order.
+    """Our run minus a bare call of the same opened runtime, each at its lower quartile, in random order.
 
     A difference of microseconds drowns in what eight files do to each other's caches, and in what other tenants of
     the machine take: that only ever adds, so the quicker runs tell more than the middle ones.
     """
-    runs = (candidate.run, candidate.direct)
+    runs = (candidate.run, same_runtime(candidate.session))
     times: tuple[list[float], list[float]] = ([], [])
     for first in np.random.default_rng(0).integers(0, 2, OVERHEAD_RUNS):
         for index in (first, 1 - first):
