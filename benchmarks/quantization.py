@@ -30,6 +30,7 @@ from toolkit.preprocess import preprocess
 from toolkit.threads import default_threads
 from toolkit.verdict import matching_bits_needed
 from training.distortions import FURTHER, MAIN
+from training.measure import interval_95
 from training.photographs import at_pixels, fetch, held_out
 
 PIXELS = 1_000_000
@@ -69,12 +70,6 @@ def _logits(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
     return np.stack(flat).reshape(*inputs.shape[:2], -1)
 
 
-def _interval(values: NDArray[np.float64]) -> list[float]:
-    """The mean's 95% interval over photographs."""
-    draws = np.random.default_rng(0).choice(values, (2000, len(values))).mean(axis=1)
-    return [float(q) for q in np.quantile(draws, [0.025, 0.975])]
-
-
 def _row(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64]) -> dict[str, Any]:
     needed = matching_bits_needed(messages.shape[-1])
     right, reference_right = (logits[..., 1:] > 0) == messages, (reference[..., 1:] > 0) == messages
@@ -88,9 +83,9 @@ def _row(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArra
         "bytes": artifact.bytes,
         "sha256": artifact.sha256,
         "bit_accuracy": float(right.mean()),
-        "bit_accuracy_interval_95": _interval(right.mean(axis=(1, 2))),
+        "bit_accuracy_interval_95": interval_95(right.mean(axis=(1, 2)).tolist(), np.random.default_rng(0)),
         "loss_pp": float(loss_pp.mean()),
-        "loss_pp_interval_95": _interval(loss_pp),
+        "loss_pp_interval_95": interval_95(loss_pp.tolist(), np.random.default_rng(0)),
         "bits_flipped": float(flipped.mean()),
         "verdicts_changed": int((verdicts != (reference_right.sum(axis=-1) >= (needed or 0))).sum()),
         "channel_changed": int(((logits > 0)[..., 0] != (reference > 0)[..., 0]).sum()),

@@ -73,8 +73,8 @@ def load_checkpoint(path: Path, spec: ModelSpec, origin: str = "checkpoint") -> 
     _check(path, spec, {key: value for key, value in tensors.items() if not key.startswith(ignored)})
     del tensors
     states = _OnDemand(spec.roles, lambda role: _state(path, spec.graph(role)))
-    for role in states:
-        _ = states[role]  # a value that is not finite is said now, not after an hour's work
+    for graph in spec.graphs:  # said now, and not after an hour's work
+        _check_finite(path, graph)
     return Weights(origin, path.name, sha256_of(path), states)
 
 
@@ -88,27 +88,21 @@ def random_weights(seed: int, spec: ModelSpec) -> Weights:
     digest = hashlib.sha256()
     for graph in spec.graphs:
         starts[graph.role] = generator.get_state()
-        for name, like in expected_state(graph).items():
+        for name, like in graph.expected_state().items():
             digest.update(f"{graph.role}.{name}".encode())
             digest.update(_draw(name, like, generator).numpy().data)
 
     def draw_again(role: str) -> State:
         again = torch.Generator()
         again.set_state(starts[role])
-        return {name: _draw(name, like, again) for name, like in expected_state(spec.graph(role)).items()}
+        return {name: _draw(name, like, again) for name, like in spec.graph(role).expected_state().items()}
 
     return Weights("random", f"seed {seed}", digest.hexdigest(), _OnDemand(spec.roles, draw_again))
 
 
-def expected_state(graph: GraphSpec) -> dict[str, Tensor]:
-    """Names, shapes and dtypes of a network's state, without memory for its values."""
-    with torch.device("meta"):
-        return dict(graph.build().state_dict())
-
-
 def _check(path: Path, spec: ModelSpec, given: State) -> None:
     """Names, shapes and dtypes; no value is read."""
-    expected = {f"{graph.role}.{name}": like for graph in spec.graphs for name, like in expected_state(graph).items()}
+    expected = {f"{graph.role}.{name}": like for graph in spec.graphs for name, like in graph.expected_state().items()}
     problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
     problems += [f"unknown {key}" for key in sorted(given.keys() - expected.keys())]
     for key in sorted(expected.keys() & given.keys()):
@@ -123,15 +117,21 @@ def _check(path: Path, spec: ModelSpec, given: State) -> None:
         raise InvalidArtifact(f"{path}: does not fit {spec.name}: {hint or 'is it of another model?'} In it: {shown}")
 
 
+def _check_finite(path: Path, graph: GraphSpec) -> None:
+    """Read every value of one network. The file is let go with it, so that memory holds one network at most."""
+    tensors = read_tensors(path)
+    for name in graph.expected_state():
+        key = f"{graph.role}.{name}"
+        if not torch.isfinite(tensors[key]).all():
+            raise InvalidArtifact(f"{path}: {key}: holds NaN or infinity; download it again")
+
+
 def _state(path: Path, graph: GraphSpec) -> State:
     """One network's tensors. Half-precision ones become float32, which is what every network here computes in."""
     tensors = read_tensors(path)
     state = {}
-    for name, like in expected_state(graph).items():
-        key = f"{graph.role}.{name}"
-        if not torch.isfinite(tensors[key]).all():
-            raise InvalidArtifact(f"{path}: {key}: holds NaN or infinity; download it again")
-        state[name] = tensors[key].to(like.dtype).contiguous()
+    for name, like in graph.expected_state().items():
+        state[name] = tensors[f"{graph.role}.{name}"].to(like.dtype).contiguous()
     return state
 
 

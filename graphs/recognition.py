@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
-
 from graphs.spec import MODELS, GraphSpec, ModelSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -31,8 +29,7 @@ def recognized(given: Shapes, spec: ModelSpec) -> str:
 
 def _fits(graphs: tuple[GraphSpec, ...], given: Shapes) -> bool:
     for graph in graphs:
-        with torch.device("meta"):
-            state = graph.build().state_dict()
+        state = graph.expected_state()
         if any(given.get(f"{graph.role}.{name}") != tuple(value.shape) for name, value in state.items()):
             return False
     return True

@@ -11,7 +11,7 @@ from graphs.config_json import to_json
 from graphs.seal.cards import CARDS, Card
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # By the names of the packages: this project is installed from a checkout, and an index may know another by its name.
 ARCHITECTURES.register("seal-detector", "graphs.seal.build:detector", needs="torch safetensors")
@@ -42,6 +42,13 @@ class GraphSpec:
         """The torch module in eval mode, its weights not loaded. Raises NotAvailable without torch."""
         make: Callable[[object], nn.Module] = ARCHITECTURES.load(self.architecture)
         return make(to_json(self.config)).eval()
+
+    def expected_state(self) -> "dict[str, Tensor]":
+        """Names, shapes and dtypes of the network's state, without memory for its values. Needs torch."""
+        import torch
+
+        with torch.device("meta"):
+            return dict(self.build().state_dict())
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ False alarms are counted on unmarked crops, with Clopper-Pearson intervals.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -140,7 +140,8 @@ def _unmarked_crops(photograph: Image.Image, rng: np.random.Generator, batch: in
         yield crops
 
 
-def _interval(per_photograph: list[float], rng: np.random.Generator) -> list[float]:
+def interval_95(per_photograph: Sequence[float], rng: np.random.Generator) -> list[float]:
+    """Of the mean, over photographs (bootstrap): readings of one photograph are not independent."""
     draws = rng.choice(per_photograph, (2000, len(per_photograph))).mean(axis=1)
     return [float(q) for q in np.quantile(draws, [0.025, 0.975])]
 
@@ -161,7 +162,7 @@ def summarize(results: list[PhotographResult], threshold: float) -> dict[str, An
         per_photograph = [float(c.mean() / BITS) for c in counts]
         table[name] = {
             "bit_accuracy": float(np.concatenate(counts).mean() / BITS),
-            "interval_95": _interval(per_photograph, rng),
+            "interval_95": interval_95(per_photograph, rng),
             "messages_whole": float((np.concatenate(counts) == BITS).mean()),
             "message_detected": float((np.concatenate(counts) >= needed).mean()),
             "channel_detected": float((detection > threshold).mean()),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
-from graphs.checkpoint import expected_state, load_checkpoint, random_weights
+from graphs.checkpoint import load_checkpoint, random_weights
 from graphs.export import build_loaded
 from graphs.spec import find_spec
 from tests.seal_tiny import checkpoint, spec, weights
@@ -130,7 +130,7 @@ def _published(name: str, *roles: str) -> dict[str, Tensor]:
     return {
         f"{graph.role}.{key}": torch.zeros((), dtype=value.dtype).expand(value.shape)
         for graph in model.graphs
-        for key, value in expected_state(graph).items()
+        for key, value in graph.expected_state().items()
     }
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir as ir
 
 from backends.artifact import Artifact
-from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS
 from backends.tensor import Array, Binding, TensorSpec
@@ -186,14 +185,13 @@ class _Slices:
         return self._specs[name]
 
     def _draft(self, i: int, files: tuple[Path, ...]) -> Artifact:
+        """What a session needs to know of a slice. It is never published, so its hash and size are nobody's."""
         piece = self._slices[i]
         return replace(
             self._job.reference.artifact,
             file=files[0].name,
             inputs=tuple(Binding.same(self._spec(name)) for name in piece.inputs),
             outputs=tuple(Binding.same(self._spec(name)) for name in piece.outputs),
-            sha256=sha256_of(*files),
-            bytes=sum(path.stat().st_size for path in files),
             external_files=tuple(path.name for path in files[1:]),
         )
 
