@@ -1,0 +1,1 @@
+"""DeepEncoder, the vision tower of DeepSeek-OCR."""

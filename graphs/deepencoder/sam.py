@@ -1,0 +1,132 @@
+"""The SAM image encoder (Kirillov et al., 2023; ViTDet) with DeepSeek-OCR's compressor behind its neck."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphs.attention import join_heads, split_heads
+from graphs.deepencoder.config import SamConfig
+from graphs.deepencoder.positions import offset_table, resized_grid, resized_offsets
+from graphs.seal.layers import LayerNorm2d
+from graphs.seal.vit import MLP, PatchEmbed
+
+
+class Attention(nn.Module):
+    """Multi-head attention over a square of tokens, with decomposed relative positions per axis.
+
+    The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart].
+    Args of forward: x (B, side, side, dim) float32. Returns the same shape.
+    """
+
+    def __init__(self, dim: int, num_heads: int, learned_side: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * learned_side - 1, dim // num_heads))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * learned_side - 1, dim // num_heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, side, _, dim = x.shape
+        q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x.flatten(1, 2)).chunk(3, dim=-1))
+        # The position terms become features of the queries, and where a key stands those of the keys: one product
+        # gives the whole score. Added as maps they would be two more of the largest tensors of the network.
+        scale: float = q.shape[-1] ** -0.5
+        queries = torch.cat([q * scale, *self._position_terms(q, side)], dim=-1)
+        keys = torch.cat([k, _places(side).expand(batch, self.num_heads, -1, -1)], dim=-1)
+        weights = (queries @ keys.transpose(-2, -1)).softmax(dim=-1)
+        out: Tensor = self.proj(join_heads(weights @ v))
+        return out.reshape(batch, side, side, dim)
+
+    def _position_terms(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """q (B, heads, side * side, d) times the positions of each key row and of each key column: 2 x (..., side)."""
+        batch, heads, tokens, dim = q.shape
+        grid = q.reshape(batch * heads, side, side, dim)
+        rows = grid @ offset_table(resized_offsets(self.rel_pos_h, side), side)
+        columns = grid.transpose(1, 2) @ offset_table(resized_offsets(self.rel_pos_w, side), side)
+        return (
+            rows.reshape(batch, heads, tokens, side),
+            columns.transpose(1, 2).reshape(batch, heads, tokens, side),
+        )
+
+
+def _places(side: int) -> Tensor:
+    """(side * side, 2 side): row and column of each token, as two one-hot vectors."""
+    eye = torch.eye(side)
+    return torch.cat([eye.repeat_interleave(side, dim=0), eye.repeat(side, 1)], dim=-1)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; attends within windows unless `window` is 0. x: (B, side, side, dim)."""
+
+    def __init__(self, dim: int, num_heads: int, learned_side: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads, window or learned_side)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLP(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + (self._attend_in_windows(y) if self.window else self.attn(y))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def _attend_in_windows(self, x: Tensor) -> Tensor:
+        """Zero tokens fill the last windows, and are attended to like any other."""
+        batch, side, _, dim = x.shape
+        window = self.window
+        per_side = -(-side // window)
+        padded = per_side * window
+        if padded != side:
+            x = F.pad(x, (0, 0, 0, padded - side, 0, padded - side))
+        # Rank 5 at most: the second axis is batch and row of windows in one.
+        x = x.reshape(batch * per_side, window, per_side, window, dim).transpose(1, 2)
+        x = self.attn(x.reshape(-1, window, window, dim))
+        x = x.reshape(batch * per_side, per_side, window, window, dim).transpose(1, 2)
+        return x.reshape(batch, padded, padded, dim)[:, :side, :side]
+
+
+class Sam(nn.Module):
+    """Image to a compressed map, 64 pixels a cell.
+
+    Args of forward: image (B, 3, S, S) float32 in [-1, 1], S a multiple of 64.
+    Returns (B, compressor_channels[1], S / 64, S / 64) float32.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        side, neck = config.position_px // config.patch_size_px, config.neck_channels
+        middle, out = config.compressor_channels
+        self.patch_embed = PatchEmbed(config.patch_size_px, config.dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, side, side, config.dim))
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.num_heads, side, 0 if i in config.global_blocks else config.window_size)
+            for i in range(config.depth)
+        )
+        self.neck = nn.Sequential(
+            nn.Conv2d(config.dim, neck, 1, bias=False),
+            LayerNorm2d(neck),
+            nn.Conv2d(neck, neck, 3, padding=1, bias=False),
+            LayerNorm2d(neck),
+        )
+        self.net_2 = nn.Conv2d(neck, middle, 3, stride=2, padding=1, bias=False)
+        self.net_3 = nn.Conv2d(middle, out, 3, stride=2, padding=1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patch_embed(image)
+        x = x + resized_grid(self.pos_embed, x.shape[1])
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.net_3(self.net_2(self.neck(x.permute(0, 3, 1, 2))))
+        return out
+
+    def fold(self, side: int) -> None:
+        """Replace the positions by those that forward computes for a grid of side x side patches."""
+        self.pos_embed = nn.Parameter(resized_grid(self.pos_embed, side))
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            if not block.window:
+                block.attn.rel_pos_h = nn.Parameter(resized_offsets(block.attn.rel_pos_h, side))
+                block.attn.rel_pos_w = nn.Parameter(resized_offsets(block.attn.rel_pos_w, side))
