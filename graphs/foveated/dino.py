@@ -1,0 +1,160 @@
+"""DINOv3 ViT (Simeoni et al., 2025): pre-norm blocks with LayerScale, registers, rotary positions on the patches."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphs.attention import attention_weights, join_heads, split_heads
+from graphs.foveated.config import DinoConfig
+from graphs.foveated.rope import Rotation, over_image
+
+
+class Embeddings(nn.Module):
+    """Image (B, 3, S, S) to [class, registers, patches] (B, prefix_tokens + side * side, dim)."""
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.dim))  # for training alone; part of the weights
+        self.register_tokens = nn.Parameter(torch.zeros(1, config.num_registers, config.dim))
+        self.patch_embeddings = nn.Conv2d(3, config.dim, config.patch_size_px, config.patch_size_px)
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = self.patch_embeddings(image).flatten(2).transpose(1, 2)
+        prefix = torch.cat([self.cls_token, self.register_tokens], dim=1)
+        return torch.cat([prefix.expand(len(image), -1, -1), patches], dim=1)
+
+
+class Attention(nn.Module):
+    """The four projections of multi-head attention. Keys have no bias."""
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(config.dim, config.dim)
+        self.k_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.v_proj = nn.Linear(config.dim, config.dim)
+        self.o_proj = nn.Linear(config.dim, config.dim)
+
+    def keys_values(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """x (B, N, dim) to turned keys and values, each (B, heads, N, d)."""
+        keys = rotation(split_heads(self.k_proj(x), self.num_heads))
+        return keys, split_heads(self.v_proj(x), self.num_heads)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
+        """x (B, M, dim) looks at keys and values; without a rotation its queries have no position.
+
+        Returns (B, M, dim), and the weights (B, heads, M, N).
+        """
+        queries = split_heads(self.q_proj(x), self.num_heads)
+        weights = attention_weights(queries if rotation is None else rotation(queries), keys)
+        return self.o_proj(join_heads(weights @ values)), weights
+
+
+class MLP(nn.Module):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(dim, hidden)
+        self.down_proj = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.gelu(self.up_proj(x)))
+        return out
+
+
+class LayerScale(nn.Module):
+    """A learned factor a channel."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.lambda1 = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.lambda1
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with LayerScale on both residuals."""
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim, eps=1e-5)
+        self.attention = Attention(config)
+        self.layer_scale1 = LayerScale(config.dim)
+        self.norm2 = nn.LayerNorm(config.dim, eps=1e-5)
+        self.mlp = MLP(config.dim, config.mlp_dim)
+        self.layer_scale2 = LayerScale(config.dim)
+
+    def forward(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, N, dim). Returns the same shape, and the keys and values that it attended to, (B, heads, N, d)."""
+        normed = self.norm1(x)
+        keys, values = self.attention.keys_values(normed, rotation)
+        y, _ = self.attention(normed, keys, values, rotation)
+        return self._rest(x, y), keys, values
+
+    def look(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens without a position x (B, M, dim) go through the block, seeing these keys and values alone.
+
+        Returns (B, M, dim), and the attention weights (B, heads, M, N).
+        """
+        y, weights = self.attention(self.norm1(x), keys, values, None)
+        return self._rest(x, y), weights
+
+    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.layer_scale1(attended)
+        out: Tensor = x + self.layer_scale2(self.mlp(self.norm2(x)))
+        return out
+
+
+class Blocks(nn.Module):
+    """The blocks, under the name that the weights give them."""
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Block(config) for _ in range(config.depth))
+
+
+class Dino(nn.Module):
+    """Image to tokens.
+
+    Args of forward: image (B, 3, S, S) float32, normalised with ImageNet's mean and deviation.
+    Returns (B, prefix_tokens + side * side, dim): class token, registers, patches row by row.
+    """
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.prefix_tokens = config.prefix_tokens
+        self.embeddings = Embeddings(config)
+        self.model = Blocks(config)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-5)
+        self._rotation = over_image(config)
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens, _, _ = self.encode(image)
+        return tokens
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokens of forward; the patches' keys and values in every block, each (B, depth * heads, patches, d)."""
+        x = self.embeddings(image)
+        keys, values = [], []
+        for block in self.model.layer:
+            x, k, v = block(x, self._rotation)
+            keys.append(k[:, :, self.prefix_tokens :])
+            values.append(v[:, :, self.prefix_tokens :])
+        return self.norm(x), torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def look(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (B, M, dim) go through every block against the patches of `encode`, which never see them.
+
+        Returns normed states (B, M, dim), and the last block's attention over the patches, (B, M, patches), the mean
+        of its heads.
+        """
+        x, weights = queries, None
+        depth = len(self.model.layer)
+        for block, k, v in zip(self.model.layer, keys.chunk(depth, dim=1), values.chunk(depth, dim=1), strict=True):
+            assert isinstance(block, Block)
+            x, weights = block.look(x, k, v)
+        assert weights is not None
+        return self.norm(x), weights.mean(dim=1)
