@@ -1,0 +1,1 @@
+"""The captioner: image to latent to text, and back to an image."""
