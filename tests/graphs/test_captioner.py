@@ -14,11 +14,12 @@ TINY = CaptionerConfig(32, (4, 6, 8, 10), latent=12, embedding=16, vocabulary=40
 
 @pytest.fixture(scope="module")
 def captioner() -> Captioner:
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     model = Captioner(TINY).eval()
     for name, parameter in model.named_parameters():
-        # Tokens differ from each other and no bias decides alone, so that a text is not one token over and over.
-        nn.init.normal_(parameter, std=1 if "embed" in name else 0.1 if parameter.ndim == 1 else 0.4)
+        # Small enough that the latent, the same for every token, does not outweigh the tokens.
+        std = 0.1 if parameter.ndim == 1 else 0.7 * parameter[0].numel() ** -0.5
+        nn.init.normal_(parameter, std=1 if "embed" in name else std)
         if "norm" in name and name.endswith("weight"):
             nn.init.normal_(parameter, mean=1, std=0.1)
     return model
@@ -46,7 +47,7 @@ def test_shapes_and_ranges(captioner: Captioner) -> None:
 def test_greedy_tokens_are_the_same_with_and_without_a_cache(captioner: Captioner) -> None:
     decoder, room = captioner.text_decoder, TINY.max_tokens
     with torch.no_grad():
-        latent = torch.randn(1, 12)
+        latent = torch.randn(1, 12, generator=torch.Generator().manual_seed(0))
         plain = [BEGIN]
         while len(plain) < room:
             plain.append(int(decoder(latent, torch.tensor([plain]))[0, -1].argmax()))
@@ -59,7 +60,7 @@ def test_greedy_tokens_are_the_same_with_and_without_a_cache(captioner: Captione
             keys[:, :, at : at + 1], values[:, :, at : at + 1] = k, v
             cached.append(int(logits[0, 0].argmax()))
     assert cached == plain
-    assert len(set(plain)) > 3
+    assert len(set(plain)) > 3  # not one token over and over
 
 
 def test_what_follows_a_token_does_not_change_its_logits(captioner: Captioner) -> None:
