@@ -2,23 +2,21 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from backends.artifact import ROLES
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
+from graphs.model_spec import GraphSpec, ModelSpec
 from graphs.recognition import recognized
-from graphs.spec import GraphSpec, ModelSpec
-from graphs.weights_file import read_tensors
+from graphs.weights_file import checkpoint_files, read_tensors
 
-# What published files also hold, and detection and embedding do not need. `embedder.msg_processor` repeats
-# `embedder.unet.msg_processor`. Any other key must belong to a network of the model.
-IGNORED = ("attenuation.", "rgb2yuv.", "blender.", "augmenter.", "discriminator", "embedder.msg_processor.")
+# Parts of the names of what is added to a map or stands among its tokens, and multiplies nothing.
+_OF_TOKENS = ("grn.", "msg_embeddings", "_pos", "pos_embed", "position_embedding", "_token", "class_embedding")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 State = Mapping[str, Tensor]
@@ -28,9 +26,9 @@ State = Mapping[str, Tensor]
 class Weights:
     """A checked state dict for each role of a model.
 
-    origin is "trained" (here), "checkpoint" (a file of someone else) or "random"; source is the file's name or
-    "seed N"; sha256 covers the file, or the drawn weights. states may make a role's tensors anew at every access:
-    a caller that wants them twice keeps them.
+    origin is "trained" (here), "checkpoint" (a file of someone else) or "random"; source is the files' names or
+    "seed N"; sha256 covers the files, or what was drawn, or what was read out of a file that holds another model too.
+    states may make a role's tensors anew at every access: a caller that wants them twice keeps them.
     """
 
     origin: str
@@ -58,24 +56,21 @@ class _OnDemand(Mapping[str, State]):
         return len(self._roles)
 
 
-def load_checkpoint(path: Path, spec: ModelSpec, origin: str = "checkpoint") -> Weights:
-    """Read a .safetensors file, or a .pth of the published layout, for every network of a model.
+def load_checkpoint(paths: Path | Sequence[Path], spec: ModelSpec, origin: str = "checkpoint") -> Weights:
+    """Read the weights of every network of a model from a file, or from several that hold its parts.
 
-    Nothing in the file is executed, and its values stay in the file until they are used. Keys are
-    `{role}.{name in the network}`; IGNORED lists what may be there too, besides networks that `spec` leaves out.
-    Raises NotAvailable if there is no file; InvalidArtifact if it cannot be read, or naming the keys that are
-    missing, unknown, of another shape or dtype, or not finite, and the models that the file fits.
+    A file is a .safetensors, the FILE.index.json of a sharded one, or a .pth of the published layout. Nothing in it is
+    executed, and its values stay in it until they are used. Which keys it has is in GraphSpec.key and ModelSpec's
+    key_names; what belongs to another model in the same file is never read.
+    Raises NotAvailable if there is no file; InvalidArtifact if one cannot be read, or naming the keys that are
+    missing, unknown, given twice, of another shape or dtype, or not finite, and the models that the files fit.
     """
-    if not path.is_file():
-        raise NotAvailable(f"{path}: no such checkpoint file; download it, or use random weights from a seed")
-    tensors = read_tensors(path)
-    ignored = (*IGNORED, *(f"{role}." for role in ROLES if role not in spec.roles))
-    _check(path, spec, {key: value for key, value in tensors.items() if not key.startswith(ignored)})
-    del tensors
-    states = _OnDemand(spec.roles, lambda role: _state(path, spec.graph(role)))
-    for graph in spec.graphs:  # said now, and not after an hour's work
-        _check_finite(path, graph)
-    return Weights(origin, path.name, sha256_of(path), states)
+    files = _Files((paths,) if isinstance(paths, Path) else tuple(paths), spec)
+    files.check()
+    states = _OnDemand(spec.roles, lambda role: files.state(spec.graph(role)))
+    for graph in spec.networks:  # said now, and not after an hour's work
+        files.check_finite(graph)
+    return Weights(origin, " + ".join(path.name for path in files.paths), files.sha256(), states)
 
 
 def random_weights(seed: int, spec: ModelSpec) -> Weights:
@@ -86,53 +81,88 @@ def random_weights(seed: int, spec: ModelSpec) -> Weights:
     generator = torch.Generator().manual_seed(seed)
     starts: dict[str, Tensor] = {}
     digest = hashlib.sha256()
-    for graph in spec.graphs:
-        starts[graph.role] = generator.get_state()
-        for name, like in graph.expected_state().items():
-            digest.update(f"{graph.role}.{name}".encode())
-            digest.update(_draw(name, like, generator).numpy().data)
+    for key, like in spec.expected_state().items():
+        starts[key] = generator.get_state()
+        digest.update(key.encode())
+        digest.update(_draw(key, like, generator).numpy().data)
 
     def draw_again(role: str) -> State:
-        again = torch.Generator()
-        again.set_state(starts[role])
-        return {name: _draw(name, like, again) for name, like in spec.graph(role).expected_state().items()}
+        graph, again, state = spec.graph(role), torch.Generator(), {}
+        for name, like in graph.expected_state().items():
+            again.set_state(starts[graph.key(name)])
+            state[name] = _draw(graph.key(name), like, again)
+        return state
 
     return Weights("random", f"seed {seed}", digest.hexdigest(), _OnDemand(spec.roles, draw_again))
 
 
-def _check(path: Path, spec: ModelSpec, given: State) -> None:
-    """Names, shapes and dtypes; no value is read."""
-    expected = {f"{graph.role}.{name}": like for graph in spec.graphs for name, like in graph.expected_state().items()}
-    problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
-    problems += [f"unknown {key}" for key in sorted(given.keys() - expected.keys())]
-    for key in sorted(expected.keys() & given.keys()):
-        want, got = expected[key], given[key]
-        if got.shape != want.shape:
-            problems.append(f"{key}: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
-        elif got.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
-            problems.append(f"{key}: expected {want.dtype}, got {got.dtype}")
-    if problems:
-        hint = recognized({key: tuple(value.shape) for key, value in given.items()}, spec)
-        shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise InvalidArtifact(f"{path}: does not fit {spec.name}: {hint or 'is it of another model?'} In it: {shown}")
+class _Files:
+    """The files of a checkpoint. Each is opened anew for each use, and let go with it, so that memory holds one network
+    at most."""
 
+    def __init__(self, paths: tuple[Path, ...], spec: ModelSpec) -> None:
+        for path in paths:
+            if not path.is_file():
+                raise NotAvailable(f"{path}: no such checkpoint file; download it, or use random weights from a seed")
+        self.paths = paths
+        self._spec = spec
+        self._where = " + ".join(map(str, paths))
 
-def _check_finite(path: Path, graph: GraphSpec) -> None:
-    """Read every value of one network. The file is let go with it, so that memory holds one network at most."""
-    tensors = read_tensors(path)
-    for name in graph.expected_state():
-        key = f"{graph.role}.{name}"
-        if not torch.isfinite(tensors[key]).all():
-            raise InvalidArtifact(f"{path}: {key}: holds NaN or infinity; download it again")
+    def check(self) -> None:
+        """Names, shapes and dtypes; no value is read."""
+        given = self._tensors()
+        expected = self._spec.expected_state()
+        problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
+        problems += [f"unknown {key}" for key in sorted(given.keys() - expected.keys())]
+        for key in sorted(expected.keys() & given.keys()):
+            want, got = expected[key], given[key]
+            if got.shape != want.shape:
+                problems.append(f"{key}: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
+            elif got.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
+                problems.append(f"{key}: expected {want.dtype}, got {got.dtype}")
+        if problems:
+            shapes = {key: tuple(value.shape) for path in self.paths for key, value in read_tensors(path).items()}
+            hint = recognized(shapes, self._spec) or "is it of another model?"
+            shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
+            raise InvalidArtifact(f"{self._where}: does not fit {self._spec.name}: {hint} In it: {shown}")
 
+    def check_finite(self, graph: GraphSpec) -> None:
+        """Read every value of one network."""
+        tensors = self._tensors()
+        for name in graph.expected_state():
+            key = graph.key(name)
+            if not torch.isfinite(tensors[key]).all():
+                raise InvalidArtifact(f"{self._where}: {key}: holds NaN or infinity; download it again")
 
-def _state(path: Path, graph: GraphSpec) -> State:
-    """One network's tensors. Half-precision ones become float32, which is what every network here computes in."""
-    tensors = read_tensors(path)
-    state = {}
-    for name, like in graph.expected_state().items():
-        state[name] = tensors[f"{graph.role}.{name}"].to(like.dtype).contiguous()
-    return state
+    def state(self, graph: GraphSpec) -> State:
+        """One network's tensors. Half-precision ones become float32, which is what every network here computes in."""
+        tensors = self._tensors()
+        return {
+            name: tensors[graph.key(name)].to(like.dtype).contiguous() for name, like in graph.expected_state().items()
+        }
+
+    def sha256(self) -> str:
+        """Over the files; or over the tensors that are ours, by name, where most of the bytes may be another's."""
+        foreign = self._spec.key_names.foreign
+        if not any(read_tensors(path, lambda name: name.startswith(foreign)) for path in self.paths):
+            return sha256_of(*(file for path in self.paths for file in checkpoint_files(path)))
+        digest = hashlib.sha256()
+        for key, value in sorted(self._tensors().items()):
+            digest.update(key.encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the files hold of this model, by our keys."""
+        names = self._spec.key_names
+        unwanted = (*names.ignored, *names.foreign, *(f"{role}." for role in self._spec.left_out))
+        tensors: dict[str, Tensor] = {}
+        for path in self.paths:
+            for name, value in read_tensors(path, lambda name: not name.startswith(unwanted)).items():
+                if names.key(name) in tensors:
+                    raise InvalidArtifact(f"{path}: {name}: {names.key(name)} was given already; give each weight once")
+                tensors[names.key(name)] = value
+        return tensors
 
 
 def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -141,8 +171,8 @@ def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     noise: Tensor = torch.randn(like.shape, generator=generator)
     if name.endswith("running_var"):
         return noise.abs_().mul_(0.1).add_(1)
-    if "grn." in name or "msg_embeddings" in name or "_pos" in name:
+    if any(part in name for part in _OF_TOKENS):
         return noise.mul_(0.3)
     if like.ndim == 1 or name.endswith("norm.gamma"):
-        return noise.mul_(0.1).add_(1 if name.endswith(("weight", "gamma")) else 0)
+        return noise.mul_(0.1).add_(1 if name.endswith(("weight", "gamma", "lambda1")) else 0)
     return noise.mul_(math.sqrt(2 / like[0].numel()))  # He: keeps the variance through a ReLU or GELU

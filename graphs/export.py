@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array, TensorSpec
 from graphs.large_weights import put_back, set_aside, transposed
+from graphs.model_spec import GraphSpec
 from graphs.onnx_file import OPSET
-from graphs.spec import GraphSpec
 
 
 def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:

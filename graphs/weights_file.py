@@ -1,13 +1,14 @@
 """Tensors of a .safetensors or .pth file, mapped into memory: nothing in the file is executed, nothing is copied."""
 
 import argparse
+import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from backends.errors import InvalidArtifact, one_line
@@ -16,26 +17,84 @@ from backends.errors import InvalidArtifact, one_line
 _PICKLE_LIMIT_BYTES = 64 << 20
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a .safetensors file, or of `model` in a .pth of the published layout, by name.
+# A model of hundreds of shards has an index of a megabyte or two.
+_INDEX_LIMIT_BYTES = 64 << 20
+_INDEX_SUFFIX = ".index.json"
+
+
+def checkpoint_files(path: Path) -> tuple[Path, ...]:
+    """The files that hold the tensors: `path`, or what an index FILE.index.json of a sharded checkpoint lists.
+
+    Raises InvalidArtifact if the index is damaged or a shard is missing.
+    """
+    if not path.name.endswith(_INDEX_SUFFIX):
+        return (path,)
+    shards = tuple(path.parent / name for name in sorted(set(_weight_map(path).values())))
+    for shard in shards:
+        if not shard.is_file():
+            raise InvalidArtifact(f"{path}: lists {shard.name}, which is not beside it; download it too")
+    return shards
+
+
+def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """Every wanted tensor by name: of a .safetensors file, of the shards of an index (FILE.index.json), or of `model`
+    in a .pth of the published layout.
 
     The values are read from the file when they are first used, and the file is let go with the last of them.
-    Raises InvalidArtifact if the file is damaged, holds anything but plain tensors, or would run code.
+    Raises InvalidArtifact if a file is damaged, holds anything but plain tensors, or would run code.
     """
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if path.name.endswith(_INDEX_SUFFIX):
+        tensors = _read_shards(path, wanted)
+    elif path.suffix == ".safetensors":
+        tensors = _read_safetensors(path, wanted)
+    else:
+        tensors = {name: value for name, value in _read_pickle(path).items() if wanted(name)}
     for name, value in tensors.items():
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise InvalidArtifact(f"{path}: {name}: expected a plain dense tensor; save the weights as such")
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  no mapping
     except Exception as error:  # safetensors' own, torch's for dtypes that it does not have, the system's
         raise InvalidArtifact(
             f"{path}: not a readable safetensors file: {one_line(error)}; download it again"
         ) from error
+
+
+def _read_shards(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    names = {name: shard for name, shard in _weight_map(path).items() if wanted(name)}
+    checkpoint_files(path)
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(names.values())):
+        listed = {name for name, place in names.items() if place == shard}
+        found = _read_safetensors(path.parent / shard, listed.__contains__)
+        if missing := sorted(listed - found.keys()):
+            raise InvalidArtifact(
+                f"{path}: says that {shard} holds {missing[0]}, which it does not; download both again"
+            )
+        tensors |= found
+    return tensors
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Tensor name -> the file beside the index that holds it."""
+    try:
+        if path.stat().st_size > _INDEX_LIMIT_BYTES:
+            raise ValueError(f"expected at most {_INDEX_LIMIT_BYTES} bytes")
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidArtifact(f"{path}: not a readable index: {one_line(error)}; download it again") from error
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise InvalidArtifact(f'{path}: expected {{"weight_map": {{tensor: file}}}}; download it again')
+    for name, shard in names.items():
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise InvalidArtifact(f"{path}: {name}: expected the name of a .safetensors file beside it, got {shard!r}")
+    return names
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

@@ -9,9 +9,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from graphs.checkpoint import Weights
+from graphs.model_spec import ModelSpec
 from graphs.seal.cards import Card
 from graphs.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig, ViTConfig, chunky_dims
-from graphs.spec import ModelSpec, seal_spec
+from graphs.seal.spec import seal_spec
 
 GOLDEN = Path(__file__).parent / "golden"
 

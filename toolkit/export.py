@@ -16,9 +16,9 @@ from backends.registry import open_session
 from backends.tensor import Array, Binding
 from graphs.checkpoint import State, Weights
 from graphs.export import build_loaded, export, probe, run_module, with_batch
+from graphs.model_spec import GraphSpec, ModelSpec
 from graphs.onnx_file import check, save, weight_bytes
 from graphs.prepare.pipeline import prepare
-from graphs.spec import GraphSpec, ModelSpec
 from toolkit.folders import replacing_bundle
 
 Progress = Callable[[str], None]

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from backends.bundle import MANIFEST, Bundle
 from backends.errors import InvalidInput
 from graphs.checkpoint import Weights, load_checkpoint, random_weights
-from graphs.spec import ModelSpec
+from graphs.model_spec import ModelSpec
 
 SHIPPED = Path(__file__).parent / "bundles"
 

@@ -7,7 +7,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import SESSIONS
 from graphs.checkpoint import Weights
-from graphs.spec import ModelSpec
+from graphs.model_spec import ModelSpec
 from tests import seal_tiny
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle

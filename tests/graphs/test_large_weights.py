@@ -16,10 +16,10 @@ from backends.bundle import sha256_of
 from graphs import large_weights, onnx_file
 from graphs.export import build_loaded, export, probe, run_module
 from graphs.large_weights import computed, put_back, set_aside, transposed
+from graphs.model_spec import GraphSpec
 from graphs.onnx_file import external_name, load, save, weight_bytes
 from graphs.prepare.pipeline import prepare, run_once
 from graphs.simplify import simplify
-from graphs.spec import GraphSpec
 from tests.seal_tiny import spec, weights
 
 DETECTOR = ("chunkyseal-tiny", "detector")
