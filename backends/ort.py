@@ -10,6 +10,8 @@ from backends.tensor import Array, Binding
 
 PROVIDER = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
+# Above, a plan of all intermediate results, in one block that comes on top of those of the first run, is too much.
+_PLANNED_UP_TO_BYTES = 1 << 28
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -33,6 +35,7 @@ class OrtSession(Session):
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _ERRORS_ONLY
+        options.enable_mem_pattern = self.artifact.bytes <= _PLANNED_UP_TO_BYTES
         try:
             # By path: external data is found beside the file, and weights are not held twice.
             # Without its own fallback, which prints to stdout and tries again.

@@ -22,6 +22,7 @@ from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
 from toolkit.convert.steps import Steps
 from toolkit.convert.stitch import Lowered, stitch
 from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
 
 
 def convert_direct(
@@ -161,6 +162,8 @@ class _Slices:
             self._job.progress(f"stitching {len(self._slices)} slices ({precision})")
             lowered = [Lowered(self._file(i, precision), layouts) for i, layouts in enumerate(self._layouts)]
             graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
+            if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
+                use_weights_in_place(graph)
             write_graph(graph, path, copied=Path.unlink)  # the disk need not hold both
             self._steps.finish(_joined(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
