@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,12 +29,14 @@ class Weights:
     origin is "trained" (here), "checkpoint" (a file of someone else) or "random"; source is the files' names or
     "seed N"; sha256 covers the files, or what was drawn, or what was read out of a file that holds another model too.
     states may make a role's tensors anew at every access: a caller that wants them twice keeps them.
+    learned holds the tensors that ModelSpec.learned names.
     """
 
     origin: str
     source: str
     sha256: str
     states: Mapping[str, State]
+    learned: State = field(default_factory=dict)
 
 
 class _OnDemand(Mapping[str, State]):
@@ -68,9 +70,11 @@ def load_checkpoint(paths: Path | Sequence[Path], spec: ModelSpec, origin: str =
     files = _Files((paths,) if isinstance(paths, Path) else tuple(paths), spec)
     files.check()
     states = _OnDemand(spec.roles, lambda role: files.state(spec.graph(role)))
-    for graph in spec.networks:  # said now, and not after an hour's work
-        files.check_finite(graph)
-    return Weights(origin, " + ".join(path.name for path in files.paths), files.sha256(), states)
+    for graph, *_ in spec.networks:  # said now, and not after an hour's work
+        files.check_finite([graph.key(name) for name in graph.expected_state()])
+    files.check_finite([tensor.name for tensor in spec.learned])
+    source = " + ".join(path.name for path in files.paths)
+    return Weights(origin, source, files.sha256(), states, files.learned())
 
 
 def random_weights(seed: int, spec: ModelSpec) -> Weights:
@@ -93,7 +97,11 @@ def random_weights(seed: int, spec: ModelSpec) -> Weights:
             state[name] = _draw(graph.key(name), like, again)
         return state
 
-    return Weights("random", f"seed {seed}", digest.hexdigest(), _OnDemand(spec.roles, draw_again))
+    learned = {}
+    for tensor in spec.learned:
+        generator.set_state(starts[tensor.name])
+        learned[tensor.name] = _draw(tensor.name, torch.empty(tensor.shape, device="meta"), generator)
+    return Weights("random", f"seed {seed}", digest.hexdigest(), _OnDemand(spec.roles, draw_again), learned)
 
 
 class _Files:
@@ -107,11 +115,14 @@ class _Files:
         self.paths = paths
         self._spec = spec
         self._where = " + ".join(map(str, paths))
+        self._expected = spec.expected_state()
+        self._left_out = spec.may_hold()
+        self._unwanted = (*spec.key_names.ignored, *spec.key_names.foreign)
 
     def check(self) -> None:
         """Names, shapes and dtypes; no value is read."""
         given = self._tensors()
-        expected = self._spec.expected_state()
+        expected = self._expected
         problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
         problems += [f"unknown {key}" for key in sorted(given.keys() - expected.keys())]
         for key in sorted(expected.keys() & given.keys()):
@@ -126,13 +137,17 @@ class _Files:
             shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
             raise InvalidArtifact(f"{self._where}: does not fit {self._spec.name}: {hint} In it: {shown}")
 
-    def check_finite(self, graph: GraphSpec) -> None:
-        """Read every value of one network."""
+    def check_finite(self, keys: Iterable[str]) -> None:
+        """Read every value of some keys."""
         tensors = self._tensors()
-        for name in graph.expected_state():
-            key = graph.key(name)
+        for key in keys:
             if not torch.isfinite(tensors[key]).all():
                 raise InvalidArtifact(f"{self._where}: {key}: holds NaN or infinity; download it again")
+
+    def learned(self) -> State:
+        """The small tensors that no graph holds, in memory."""
+        tensors = self._tensors()
+        return {tensor.name: tensors[tensor.name].to(torch.float32, copy=True) for tensor in self._spec.learned}
 
     def state(self, graph: GraphSpec) -> State:
         """One network's tensors. Half-precision ones become float32, which is what every network here computes in."""
@@ -155,13 +170,14 @@ class _Files:
     def _tensors(self) -> dict[str, Tensor]:
         """What the files hold of this model, by our keys."""
         names = self._spec.key_names
-        unwanted = (*names.ignored, *names.foreign, *(f"{role}." for role in self._spec.left_out))
         tensors: dict[str, Tensor] = {}
         for path in self.paths:
-            for name, value in read_tensors(path, lambda name: not name.startswith(unwanted)).items():
-                if names.key(name) in tensors:
-                    raise InvalidArtifact(f"{path}: {name}: {names.key(name)} was given already; give each weight once")
-                tensors[names.key(name)] = value
+            for name, value in read_tensors(path, lambda name: not name.startswith(self._unwanted)).items():
+                key = names.key(name)
+                if key in tensors:
+                    raise InvalidArtifact(f"{path}: {name}: {key} was given already; give each weight once")
+                if key in self._expected or not self._left_out(key):
+                    tensors[key] = value
         return tensors
 
 

@@ -18,9 +18,9 @@ class GraphSpec:
     """One graph of a model, which becomes one ONNX file.
 
     role names it inside its model ("detector"). architecture is its name in ARCHITECTURES and config the frozen
-    dataclass that sizes it. inputs and outputs have batch size 1.
-    network: the name of the weights that several graphs share, each of which then holds all of them; a graph without
-    one is a network of its own, and its role is the prefix of its keys in a checkpoint.
+    dataclass that sizes it. inputs and outputs are as for one image.
+    prefix: of the keys of its weights in a checkpoint; its role and a dot, if nothing else is said. Graphs may have
+    keys in common. network names graphs whose weights are the very same, and which share the files that hold them.
     """
 
     role: str
@@ -28,6 +28,7 @@ class GraphSpec:
     config: Any
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    prefix: str | None = None
     network: str | None = None
 
     @property
@@ -35,14 +36,9 @@ class GraphSpec:
         """{"name", "config"} as a manifest holds it."""
         return {"name": self.architecture, "config": to_json(self.config)}
 
-    @property
-    def weights_name(self) -> str:
-        """Names the file of its weights."""
-        return self.network or self.role
-
     def key(self, name: str) -> str:
         """The checkpoint's key of a tensor of the network."""
-        return name if self.network else f"{self.role}.{name}"
+        return f"{self.role}.{name}" if self.prefix is None else self.prefix + name
 
     def build(self) -> "nn.Module":
         """The torch module in eval mode, its weights not loaded. Raises NotAvailable without torch."""
@@ -82,7 +78,8 @@ class KeyNames:
 class ModelSpec:
     """A named model: its graphs, and the `description` that a bundle's manifest carries as `model`.
 
-    left_out: roles of graphs that `only` took out, whose weights a checkpoint may hold all the same.
+    learned: small float32 tensors of the checkpoint that whoever runs the model needs beside its graphs; the manifest
+    carries them. left_out: roles of graphs that `only` took out, whose weights a checkpoint may hold all the same.
     """
 
     name: str
@@ -90,16 +87,20 @@ class ModelSpec:
     description: dict[str, Any]
     graphs: tuple[GraphSpec, ...]
     key_names: KeyNames = KeyNames()
-    left_out: tuple[str, ...] = ()
+    learned: tuple[TensorSpec, ...] = ()
+    left_out: tuple[GraphSpec, ...] = ()
 
     @property
     def roles(self) -> tuple[str, ...]:
         return tuple(graph.role for graph in self.graphs)
 
     @property
-    def networks(self) -> tuple[GraphSpec, ...]:
-        """A graph of each network: the first, where several share one."""
-        return tuple({graph.weights_name: graph for graph in reversed(self.graphs)}.values())[::-1]
+    def networks(self) -> tuple[tuple[GraphSpec, ...], ...]:
+        """The graphs, those of one network together."""
+        groups: dict[str, list[GraphSpec]] = {}
+        for graph in self.graphs:
+            groups.setdefault(graph.network or graph.role, []).append(graph)
+        return tuple(map(tuple, groups.values()))
 
     def graph(self, role: str) -> GraphSpec:
         """The graph of a role. Raises NotAvailable that lists the roles."""
@@ -112,9 +113,24 @@ class ModelSpec:
         """The same model with these of its graphs, in its own order; without roles, all of them."""
         chosen = {self.graph(role).role for role in roles or self.roles}
         graphs = tuple(graph for graph in self.graphs if graph.role in chosen)
-        left_out = tuple(role for role in self.roles if role not in chosen)
+        left_out = tuple(graph for graph in self.graphs if graph.role not in chosen)
         return replace(self, graphs=graphs, left_out=(*self.left_out, *left_out))
 
     def expected_state(self) -> "dict[str, Tensor]":
         """Every key of a checkpoint of this model, with its shape and dtype. Needs torch."""
-        return {graph.key(name): like for graph in self.networks for name, like in graph.expected_state().items()}
+        import torch
+
+        state = _state_of(self.networks)
+        for tensor in self.learned:
+            state[tensor.name] = torch.empty(tensor.shape, device="meta")
+        return state
+
+    def may_hold(self) -> "Callable[[str], bool]":
+        """Whether a checkpoint may hold a key besides: those of graphs that were left out. Needs torch."""
+        keys = set(_state_of(tuple((graph,) for graph in self.left_out)))
+        prefixes = tuple(graph.key("") for graph in self.left_out if graph.key(""))
+        return lambda key: key in keys or key.startswith(prefixes)
+
+
+def _state_of(networks: tuple[tuple[GraphSpec, ...], ...]) -> "dict[str, Tensor]":
+    return {graph.key(name): like for graph, *_ in networks for name, like in graph.expected_state().items()}

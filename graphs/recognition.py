@@ -13,12 +13,12 @@ _LAST_WEIGHT = "detector.pixel_decoder.linear.weight"  # (1 + bits, channels) in
 def recognized(given: Shapes, spec: ModelSpec) -> str:
     """A sentence that names the models whose checkpoint this is; empty if it is none that is known, or `spec`'s own.
 
-    given: shape of each key of the file, as the file names it. The whole file decides, then a model's first network,
+    given: shape of each key of the file, as the file names it. The whole file decides, then a model's first graph,
     then the message length of a watermark.
     """
-    if spec.name in (whole := [name for name, model in MODELS.items() if _fits(model, model.networks, given)]):
+    if spec.name in (whole := [name for name, model in MODELS.items() if _fits(model, model.graphs, given)]):
         return ""
-    names = whole or [name for name, model in MODELS.items() if _fits(model, model.networks[:1], given)]
+    names = whole or [name for name, model in MODELS.items() if _fits(model, model.graphs[:1], given)]
     shape = given.get(_LAST_WEIGHT, ())
     bits = shape[0] - 1 if len(shape) == 2 else None
     if not names and bits is not None and bits != spec.description.get("bits"):

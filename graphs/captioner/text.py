@@ -70,7 +70,7 @@ class TextDecoder(nn.Module):
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
-        self.max_tokens = config.max_tokens
+        self.total_heads = config.depth * config.num_heads
         self.to_memory = nn.Linear(config.latent, config.embedding)
         self.embed_tokens = nn.Embedding(config.vocabulary, config.embedding)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))

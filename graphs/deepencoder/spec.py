@@ -24,7 +24,8 @@ def deepencoder_spec(name: str, summary: str, modes: dict[str, DeepEncoderConfig
             config=config,
             inputs=(TensorSpec("image", (1, 3, config.image_size_px, config.image_size_px), "float32", "NCHW"),),
             outputs=(TensorSpec("tokens", (1, config.sequence_length, config.tokens_dim), "float32", None),),
-            network="weights",
+            prefix="",
+            network=name,
         )
         for mode, config in modes.items()
     )
