@@ -13,12 +13,15 @@ from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx_file import check, save
 from graphs.prepare.batch_norm import fold_batch_norm
+from graphs.prepare.depthwise import split_depthwise
 from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
+from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
 
 
@@ -46,6 +49,14 @@ PASSES = (
     Pass("layer_norm_over_channels", layer_norm_over_channels, tolerance=1e-4),
     Pass("fold_affine", fold_affine, tolerance=_ROUNDING),
     Pass("simplify", simplify, tolerance=_ROUNDING),
+    # By the shapes that onnxsim has inferred.
+    Pass("keep_rows", keep_rows, tolerance=_ROUNDING),
+)
+
+# For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.
+LOWERING_PASSES = (
+    Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
+    Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
 )
 
 
