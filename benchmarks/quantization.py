@@ -24,12 +24,11 @@ from backends.bundle import Bundle
 from backends.registry import open_session
 from benchmarks.latency import BACKENDS
 from benchmarks.machine import describe
+from toolkit.distortions import FURTHER, MAIN
 from toolkit.embed import Embedder
-from toolkit.message import Message
-from toolkit.preprocess import preprocess
+from toolkit.parity.readings import marked_readings
 from toolkit.threads import default_threads
 from toolkit.verdict import matching_bits_needed
-from training.distortions import FURTHER, MAIN
 from training.measure import interval_95
 from training.photographs import at_pixels, fetch, held_out
 
@@ -50,16 +49,15 @@ class Readings:
 def _readings(folder: Path, photographs: list[Path]) -> Readings:
     inputs, messages = [], []
     with Embedder.open(folder) as embedder, Progress() as progress:
-        bits, side = embedder.model.bits, embedder.model.image_size_px
+        bits = embedder.model.bits
         for index, path in enumerate(progress.track(photographs, description="marking")):
             rng = np.random.default_rng((11, index))
             image = at_pixels(path, PIXELS)
             for _ in range(MESSAGES):
-                message = rng.integers(0, 2, bits)
-                marked = embedder.embed(image, Message(tuple(message.tolist()))).image
-                for distort in (MAIN | FURTHER).values():
-                    inputs.append(preprocess(distort(marked, rng), side)[0])
-                    messages.append(message)
+                for reading in marked_readings(embedder, image, MAIN | FURTHER, rng):
+                    assert reading.message is not None
+                    inputs.append(reading.image[0])
+                    messages.append(reading.message.bits)
     count = len(photographs)
     return Readings(np.stack(inputs).reshape(count, -1, *inputs[0].shape), np.stack(messages).reshape(count, -1, bits))
 

@@ -2,7 +2,7 @@
 
 Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same size. Those
 that move the picture also take and return what part of it each image shows. The ranges are those of the measurement
-in `training/distortions.py`.
+in `toolkit/distortions.py`.
 """
 
 import io

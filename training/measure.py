@@ -27,9 +27,9 @@ from torch import Tensor
 from graphs.seal.detector import SealDetector
 from graphs.seal.embedder import SealEmbedder, jnd_heatmap, resize
 from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
+from toolkit.distortions import FURTHER, MAIN
 from toolkit.preprocess import preprocess
 from toolkit.verdict import matching_bits_needed
-from training.distortions import FURTHER, MAIN
 from training.photographs import fetch, held_out, validation_photographs
 
 MESSAGES = 10

@@ -23,8 +23,8 @@ from skimage.metrics import structural_similarity
 
 import toolkit
 from benchmarks.machine import describe
+from toolkit.distortions import FURTHER, MAIN
 from toolkit.message import Message
-from training.distortions import FURTHER, MAIN
 from training.photographs import at_pixels, fetch, held_out
 
 PIXELS = 1_000_000

@@ -8,6 +8,7 @@ COMMANDS = {
     "models": ("toolkit.cli.models:models", "List the models and what each one is."),
     "export": ("toolkit.cli.export:export", "Export a model's networks to ONNX, as a bundle."),
     "convert": ("toolkit.cli.convert:convert", "Lower a bundle to TFLite and quantize it."),
+    "compare": ("toolkit.cli.compare:compare", "Hold every file of a bundle to the reference."),
     "embed": ("toolkit.cli.embed:embed", "Hide a message in an image."),
     "run": ("toolkit.cli.run:run", "Read the message that images carry."),
     "setup-converter": ("toolkit.cli.setup_converter:setup_converter", "Make the converter's own environment."),

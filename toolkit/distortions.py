@@ -1,4 +1,4 @@
-"""The distortions that the measurement applies, on 8-bit photographs at their own size, as a person's tools would.
+"""What happens to photographs on their way: on 8-bit pixels at their own size, as a person's tools would.
 
 Each takes an RGB image and a seeded generator and returns an RGB image. `MAIN` are the ones the targets name.
 """

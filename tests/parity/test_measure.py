@@ -1,0 +1,96 @@
+"""The running sums against numpy over everything at once."""
+
+import json
+
+import numpy as np
+import pytest
+
+from toolkit.parity.measure import RunningError
+
+
+def _pairs(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    expected = (5 + rng.standard_normal((count, 3, 7))).astype(np.float32)
+    return (expected + 0.01 * rng.standard_normal(expected.shape)).astype(np.float32), expected
+
+
+def _running(got: np.ndarray, expected: np.ndarray) -> RunningError:
+    error = RunningError()
+    for i, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
+        error.add(f"sample {i}", ours, theirs)
+    return error
+
+
+def test_every_number_is_the_one_over_all_samples_at_once() -> None:
+    got, expected = _pairs()
+    result = _running(got, expected).result()
+    ours, theirs = got.astype(np.float64), expected.astype(np.float64)
+    error = np.abs(ours - theirs)
+    assert (result.samples, result.values) == (40, error.size)
+    assert result.max_abs == error.max()
+    assert result.worst_sample == f"sample {error.reshape(40, -1).max(axis=1).argmax()}"
+    assert result.of_range == pytest.approx(error.max() / np.ptp(theirs))
+    assert result.mean_abs == pytest.approx(error.mean())
+    assert result.relative_l2 == pytest.approx(np.linalg.norm(error) / np.linalg.norm(theirs))
+    varies = theirs - theirs.mean(axis=0)
+    assert result.of_variation == pytest.approx(np.linalg.norm(error) / np.linalg.norm(varies))
+    cosine = (ours * theirs).sum() / np.linalg.norm(ours) / np.linalg.norm(theirs)
+    assert result.cosine == pytest.approx(cosine)
+    assert result.signal_to_noise_db == pytest.approx(20 * np.log10(1 / result.relative_l2))
+    assert result.changed == np.mean(got != expected)
+    assert (result.reference_low, result.reference_high) == (theirs.min(), theirs.max())
+
+
+def test_the_histogram_counts_every_value_once_in_its_own_half_decade() -> None:
+    expected = np.zeros((1, 6), np.float32)
+    got = np.array([[0, 2e-10, 2e-3, 0.5, 5, 1e7]], np.float32)
+    histogram = _running(got, expected).result().histogram
+    assert histogram.exact == 1
+    assert histogram.above == 1
+    filled = {histogram.edges[i]: n for i, n in enumerate(histogram.counts) if n}
+    assert filled == pytest.approx({1e-9: 1, 10**-2.5: 1, 1.0: 1, 10**1.5 / 10**0.5: 1} | {10.0: 1}, rel=1e-6)
+
+
+def test_an_output_that_ignores_its_input_has_lost_all_of_the_variation() -> None:
+    _, expected = _pairs()
+    got = np.broadcast_to(expected.mean(axis=0), expected.shape).astype(np.float32)
+    result = _running(got, expected).result()
+    assert result.relative_l2 is not None
+    assert result.relative_l2 < 0.25
+    assert result.of_variation == pytest.approx(1, abs=1e-6)
+
+
+def test_nan_and_infinity_are_counted_on_both_sides_and_leave_the_other_numbers_alone() -> None:
+    got, expected = _pairs()
+    clean = _running(got, expected).result()
+    got[3, 0, 0], got[4, 1, 1], expected[5, 2, 2] = np.nan, np.inf, -np.inf
+    result = _running(got, expected).result()
+    assert (result.not_finite, result.reference_not_finite) == (2, 1)
+    assert result.relative_l2 == pytest.approx(clean.relative_l2, rel=0.05)
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_the_same_values_have_no_error_and_a_zero_reference_gives_no_ratio() -> None:
+    _, expected = _pairs()
+    same = _running(expected, expected).result()
+    assert (same.max_abs, same.relative_l2, same.changed, same.signal_to_noise_db) == (0, 0, 0, None)
+    assert same.cosine == pytest.approx(1)
+    zero = _running(expected, np.zeros_like(expected)).result()
+    assert (zero.relative_l2, zero.of_range, zero.of_variation, zero.cosine) == (None, None, None, 0)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool"])
+def test_integers_and_booleans_are_compared_one_by_one(dtype: str) -> None:
+    expected = np.arange(8).reshape(2, 4).astype(dtype)
+    got = expected.copy()
+    got[1, 3] = 0
+    result = _running(got, expected).result()
+    assert result.is_exact
+    assert result.changed == 1 / 8
+
+
+def test_nothing_compared_and_unlike_arrays_are_errors() -> None:
+    with pytest.raises(ValueError, match="nothing was compared"):
+        RunningError().result()
+    with pytest.raises(ValueError, match="expected float32"):
+        RunningError().add("a", np.zeros(3, np.float32), np.zeros(4, np.float32))

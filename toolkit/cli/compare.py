@@ -1,0 +1,51 @@
+"""toolkit compare"""
+
+import json
+from pathlib import Path
+
+import click
+
+DIFFERS = 1
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images of yours, read as well.")
+@click.option("--json", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write every number to FILE.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
+@click.pass_context
+def compare(ctx: click.Context, bundle: Path, images: Path | None, out: Path | None, threads: int | None) -> None:
+    """Hold every file of BUNDLE to the reference, and to the file that it was made from.
+
+    The reference is torch where it is installed, else the float32 ONNX file. Photographs that ship with this package
+    are read as they are, marked, and distorted; so are noise, constants and extremes. Exit code 1 if a file differs by
+    more than is written down for its kind and precision; the table says which number did it.
+
+    \b
+    Example:
+      toolkit compare build/pocketseal --json parity.json
+    """
+    from rich.console import Console
+
+    from backends.atomic import replacing
+    from backends.bundle import Bundle
+    from toolkit.cli.bundles import warn_if_random
+    from toolkit.cli.console import working
+    from toolkit.cli.parity_table import print_report
+    from toolkit.threads import default_threads
+
+    opened = Bundle.open(bundle)
+    warn_if_random(opened)
+    with working(f"compare {bundle}") as progress:
+        progress.step("loading the runtimes")
+        from toolkit.parity.compare import compare_bundle
+        from toolkit.parity.readings import image_files
+
+        paths = image_files(images) if images else []
+        report = compare_bundle(opened, paths, threads or default_threads(), progress.step)
+    if out is not None:
+        with replacing(out) as temporary:
+            temporary.write_text(json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print_report(report, Console(highlight=False))
+    if not report.passed:
+        ctx.exit(DIFFERS)

@@ -1,0 +1,170 @@
+"""A ParityReport as a person reads it, on 80 columns and up."""
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.parity.measure import OutputError
+from toolkit.parity.report import FileReport, ParityReport, RoleReport
+from toolkit.parity.stream import Comparison
+
+# From here on there is room for every column.
+_WIDE = 110
+_ERROR_COLUMNS = ("relative_l2", "signal_to_noise_db", "max_abs")
+_WIDE_ERROR_COLUMNS = (*_ERROR_COLUMNS, "mean_abs", "cosine")
+_TITLES = {
+    "relative_l2": "error",
+    "signal_to_noise_db": "SNR dB",
+    "max_abs": "max abs",
+    "mean_abs": "mean abs",
+    "bits_flipped": "bits\nflipped",
+    "accuracy_loss": "bits\nlost",
+    "verdicts_changed": "verdicts\nchanged",
+    "channel_changed": "channel\nchanged",
+}
+_SHARES = ("bits_flipped", "accuracy_loss", "verdicts_changed", "channel_changed", "changed")
+_NARROW_TASK_COLUMNS = 3
+
+
+def print_report(report: ParityReport, console: Console) -> None:
+    """One table a role, then what failed, what flipped, and what was not judged."""
+    for role in report.roles:
+        if not role.files:
+            console.print(Text(f"{role.role}: {role.reference.file} alone, nothing to compare it with", "bold"))
+            continue
+        samples = ", ".join(f"{count} {family}" for family, count in role.samples.items())
+        console.print(
+            Text(f"{role.role}: every file against {role.reference.file}, on {samples or 'no'} samples", style="bold")
+        )
+        console.print(_table(role, console.width))
+        for file in role.files:
+            for line in _lines(file):
+                console.print(line)
+        for note in _notes(role):
+            console.print(Text(note, style="dim"))
+    for note in report.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+    passed = sum(file.passed for role in report.roles for file in role.files)
+    total = sum(len(role.files) for role in report.roles)
+    console.print(
+        Text(
+            f"{report.model}: {passed} of {total} files pass" if total else f"{report.model}: nothing was compared",
+            style="bold green" if report.passed else "bold red",
+        )
+    )
+
+
+def _table(role: RoleReport, width: int) -> Table:
+    wide = width >= _WIDE
+    errors = _WIDE_ERROR_COLUMNS if wide else _ERROR_COLUMNS
+    task = list(dict.fromkeys(name for file in role.files if file.total for name in file.total.numbers))
+    if not wide:
+        task = task[:_NARROW_TASK_COLUMNS]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("file", no_wrap=wide, overflow="fold")
+    if several := any(file.total and len(file.total.outputs) > 1 for file in role.files):
+        table.add_column("output", overflow="fold")
+    if wide:
+        table.add_column("MB", justify="right")
+    for name in (*errors, *task):
+        table.add_column(_TITLES.get(name, name.replace("_", " ")), justify="right", no_wrap=True)
+    table.add_column("")
+    for file in role.files:
+        failed = {(check.where, check.number) for check in file.failures}
+        verdict = Text("pass", "green") if file.passed else Text("FAIL", "bold red")
+        name = file.artifact.file.removeprefix(f"{role.role}.")
+        size = [f"{file.artifact.bytes / 1e6:.2f}"] if wide else []
+        if file.total is None or not file.total.outputs:
+            blank = [""] * (len(errors) + len(task) + several)
+            table.add_row(name, *blank[:several], *size, *blank[several:], verdict)
+            continue
+        for i, (output, error) in enumerate(file.total.outputs.items()):
+            first = i == 0
+            table.add_row(
+                name if first else "",
+                *([output] if several else []),
+                *(size if first or not wide else [""]),
+                *(_cell(n, _error(error, n), (output, n) in failed) for n in errors),
+                *(_cell(n, file.total.numbers.get(n) if first else None, ("", n) in failed) for n in task),
+                verdict if first else "",
+            )
+        for cells in _step_rows(file, errors, task, several, wide):
+            table.add_row(*cells, style="dim")
+    return table
+
+
+def _step_rows(
+    file: FileReport, errors: tuple[str, ...], task: list[str], several: bool, wide: bool
+) -> Iterator[list[Text | str]]:
+    if file.step is None:
+        return
+    for i, (output, error) in enumerate(file.step.outputs.items()):
+        first = i == 0
+        yield [
+            f"  from {file.step.against.removeprefix(file.artifact.role + '.')}" if first else "",
+            *([output] if several else []),
+            *([""] if wide else []),
+            *(_cell(n, _error(error, n), False) for n in errors),
+            *(_cell(n, file.step.numbers.get(n) if first else None, False) for n in task),
+            "",
+        ]
+
+
+def _error(error: OutputError, name: str) -> float | None:
+    value: float | None = getattr(error, name)
+    return value
+
+
+def _cell(name: str, value: float | None, failed: bool) -> Text:
+    if value is None:
+        shown = "same" if name == "signal_to_noise_db" and not failed else ""
+    elif name in _SHARES:
+        shown = f"{value:.2%}" if value else "0"
+    elif name == "signal_to_noise_db":
+        shown = f"{value:.1f}"
+    elif name == "cosine":
+        shown = f"{value:.6f}"
+    else:
+        shown = f"{value:.1e}" if value else "0"
+    return Text(shown, "bold red" if failed else "")
+
+
+def _lines(file: FileReport) -> Iterator[Text]:
+    for check in file.failures:
+        blame = ""
+        if file.step is not None:
+            blame = f"; the step from {file.step.against} alone {'passes' if file.step_passed else 'fails too'}"
+        yield Text(f"FAIL {file.artifact.file}: {check}{blame}", "red")
+    if file.total is not None and (line := _near_zero(file.total)):
+        yield Text(f"{file.artifact.file}: {line}", "dim")
+
+
+def _near_zero(comparison: Comparison) -> str | None:
+    """How many bits of marked readings flipped, and how near zero their logits were."""
+    family = "marked" if "marked" in comparison.details else "real"
+    details = comparison.details.get(family)
+    if not details or not details.get("flipped_logits_of_rms"):
+        return None
+    near = details["flipped_logits_of_rms"]
+    return (
+        f"{details['bits_flipped']} of {details['bits']} {family} bits flipped, in {details['messages_changed']} of "
+        f"{details['readings']} messages; their logits lay at {near['0.5']:.1%} (median) and {near['1']:.1%} (largest) "
+        "of the RMS"
+    )
+
+
+def _notes(role: RoleReport) -> Iterator[str]:
+    unjudged: dict[str, list[str]] = {}
+    for file in role.files:
+        for check in file.checks:
+            if check.passed is None:
+                names = unjudged.setdefault(check.note, [])
+                if check.number not in names:
+                    names.append(check.number)
+    for note, names in unjudged.items():
+        yield f"{note}: {', '.join(name.replace('_', ' ') for name in names)}"
+    if role.outside_domain:
+        yield f"{role.outside_domain} synthetic samples left out: the reference itself is not finite on them"

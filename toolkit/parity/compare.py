@@ -1,0 +1,178 @@
+"""Every file of a bundle against the reference, and against the file that it was made from."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import graphs.spec  # noqa: F401  its import names the architectures that torch artifacts are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact
+from backends.registry import SESSIONS, open_session
+from backends.session import Session
+from backends.tensor import TensorSpec
+from toolkit.parity.kinds import KINDS, Kind
+from toolkit.parity.report import Check, FileReport, ParityReport, RoleReport, judge
+from toolkit.parity.sample import Sample
+from toolkit.parity.stream import Opened, RunningComparison, Seen, compare_stream
+from toolkit.parity.tolerance import tolerance_for
+
+Progress = Callable[[str], None]
+
+# Files that are open at once. A large model's go one after the other, each time beside its reference and its parent.
+OPEN_LIMIT_BYTES = 4 << 30
+
+RANDOM = (
+    "The weights are random: logits lie about zero, and a Gaussian logit changes its sign with probability "
+    "arctan(relative error)/pi. Bits, verdicts and the detection channel are shown and not judged; the verdict is that "
+    "of the error."
+)
+NO_TORCH = "torch is not installed: the reference is the float32 ONNX file, and files of torch weights are left out."
+
+
+def compare_bundle(
+    bundle: Bundle,
+    images: Sequence[Path] = (),
+    threads: int = 1,
+    progress: Progress = lambda step: None,
+    open_limit_bytes: int = OPEN_LIMIT_BYTES,
+) -> ParityReport:
+    """Compare every file of a bundle, role by role. The reference is torch where it is installed, else float32 ONNX.
+
+    `images` are read beside the kind's own samples; memory does not grow with their number. Every file is judged by
+    the tolerance of its kind, role and precision.
+    Raises NotAvailable for a kind or a precision that nobody wrote a tolerance for, before anything runs;
+    InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
+    """
+    name = bundle.model["kind"]
+    kind: Kind = KINDS.load(name)
+    notes = [RANDOM] if bundle.weights["origin"] == "random" else []
+    with_torch = find_spec("torch") is not None
+    if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
+        notes.append(NO_TORCH)
+    chosen = [artifact for artifact in bundle.artifacts if with_torch or artifact.format != "torch"]
+    for artifact in chosen:
+        tolerance_for(name, artifact.role, artifact.precision)
+        bundle.verify(artifact)
+    roles = tuple(
+        _compare_role(bundle, kind, [a for a in chosen if a.role == role], images, threads, progress, open_limit_bytes)
+        for role in dict.fromkeys(artifact.role for artifact in chosen)
+    )
+    return ParityReport(bundle.model["name"], name, bundle.weights, roles, tuple(notes))
+
+
+def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
+    """Of the files of one role, the float32 one that no other was made before: torch, else ONNX."""
+    for format in ("torch", "onnx"):
+        for artifact in artifacts:
+            if (artifact.format, artifact.precision, artifact.parent) == (format, "fp32", None):
+                return artifact
+    raise InvalidArtifact(f"{artifacts[0].role}: no float32 torch or ONNX file to compare with; export it again")
+
+
+def _compare_role(
+    bundle: Bundle,
+    kind: Kind,
+    artifacts: Sequence[Artifact],
+    images: Sequence[Path],
+    threads: int,
+    progress: Progress,
+    open_limit_bytes: int,
+) -> RoleReport:
+    reference = reference_of(artifacts)
+    by_file = {artifact.file: artifact for artifact in artifacts}
+    unlike = {a.file: reason for a in artifacts if (reason := _unlike(a, reference))}
+    candidates = [a for a in artifacts if a is not reference and a.file not in unlike]
+    seen = Seen()
+    reports = {file: _incomparable(by_file[file], reason) for file, reason in unlike.items()}
+    for group in _groups(candidates, reference, by_file, open_limit_bytes):
+        with ExitStack() as stack:
+
+            def opened(artifact: Artifact, stack: ExitStack = stack) -> Session:
+                progress(f"opening {artifact.file}")
+                return stack.enter_context(open_session(bundle, artifact, _backend(artifact), threads))
+
+            base = opened(reference)
+            parents = {
+                file: opened(by_file[file]) for file in dict.fromkeys(_parent(a, reference, by_file) for a in group)
+                if file is not None and file not in [a.file for a in group]
+            }  # fmt: skip
+            work = {a.file: _open(bundle, kind, a, opened(a), reference, _parent(a, reference, by_file)) for a in group}
+            samples = _told(kind.samples(bundle, reference, images), progress)
+            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain)
+            reports |= {a.file: _report(bundle, a, work[a.file]) for a in group}
+    return RoleReport(
+        reference.role,
+        reference,
+        dict(seen.families),
+        seen.outside_domain,
+        tuple(reports[artifact.file] for artifact in artifacts if artifact is not reference),
+    )
+
+
+def _open(
+    bundle: Bundle, kind: Kind, artifact: Artifact, session: Session, reference: Artifact, parent: str | None
+) -> Opened:
+    total = RunningComparison(reference.file, kind.judge(bundle, artifact.role))
+    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, artifact.role))
+    return Opened(session, total, parent, step)
+
+
+def _report(bundle: Bundle, artifact: Artifact, opened: Opened) -> FileReport:
+    tolerance = tolerance_for(bundle.model["kind"], artifact.role, artifact.precision)
+    random = bundle.weights["origin"] == "random"
+    total = opened.total.result()
+    step = None if opened.step is None else opened.step.result()
+    step_passed = None if step is None else all(check.passed is not False for check in judge(step, tolerance, random))
+    return FileReport(artifact, total, step, judge(total, tolerance, random), step_passed, tolerance.reason)
+
+
+def _incomparable(artifact: Artifact, reason: str) -> FileReport:
+    check = Check("signature", "", None, None, False, reason)
+    return FileReport(artifact, None, None, (check,), None, "Files of one role have the same inputs and outputs.")
+
+
+def _unlike(artifact: Artifact, reference: Artifact) -> str | None:
+    """What is missing or different in a file's inputs and outputs, as a caller sees them."""
+    for side in ("inputs", "outputs"):
+        specs = [{b.spec.name: b.spec for b in getattr(a, side)} for a in (artifact, reference)]
+        if specs[0] != specs[1]:
+            return f"{side} are {_shown(specs[0])}, expected {_shown(specs[1])} as in {reference.file}"
+    return None
+
+
+def _shown(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs.values())
+
+
+def _parent(artifact: Artifact, reference: Artifact, by_file: Mapping[str, Artifact]) -> str | None:
+    """The file that an artifact was made from; None where that is the reference, or was before any file."""
+    parent = artifact.parent
+    return parent if parent in by_file and parent != reference.file else None
+
+
+def _groups(
+    artifacts: Sequence[Artifact], reference: Artifact, by_file: Mapping[str, Artifact], limit_bytes: int
+) -> Iterator[list[Artifact]]:
+    """Artifacts whose files fit `limit_bytes` with those they are compared with; at least one at a time."""
+    group: list[Artifact] = []
+    for artifact in artifacts:
+        needed = {a.file for a in (*group, artifact)} | {reference.file}
+        needed |= {p for a in (*group, artifact) if (p := _parent(a, reference, by_file)) is not None}
+        if group and sum(by_file[file].bytes for file in needed) > limit_bytes:
+            yield group
+            group = []
+        group.append(artifact)
+    if group:
+        yield group
+
+
+def _backend(artifact: Artifact) -> str:
+    return next(name for name in SESSIONS.names if artifact.format == SESSIONS.load(name).FORMAT)
+
+
+def _told(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
+    for number, sample in enumerate(samples, 1):
+        progress(f"sample {number}: {sample.name}")
+        yield sample

@@ -1,0 +1,140 @@
+"""Measured numbers held to written limits, and everything about it as JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from backends.artifact import Artifact
+from toolkit.parity.stream import Comparison
+from toolkit.parity.tolerance import Limit, Tolerance
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number and its limit. where: an output's name, or "" for the whole file.
+
+    passed: None where it was not judged, and `note` says why. value: None where there is none, which fails.
+    """
+
+    number: str
+    where: str
+    value: float | None
+    at_most: float | None
+    passed: bool | None
+    note: str
+
+    def __str__(self) -> str:
+        what = f"{self.where}: {self.number}" if self.where else self.number
+        if self.at_most is None:
+            return f"{what}: {self.note}"
+        value = "has no value" if self.value is None else f"{self.value:.3g}"
+        return f"{what} {value}, expected at most {self.at_most:g}"
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file: against the reference, against its own parent (None where that is the reference), and the verdict."""
+
+    artifact: Artifact
+    total: Comparison | None
+    step: Comparison | None
+    checks: tuple[Check, ...]
+    step_passed: bool | None
+    reason: str
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def passed(self) -> bool:
+        """At least one number was judged, and none failed."""
+        return not self.failures and any(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
+class RoleReport:
+    """Every file of one role. samples: how many of each family; outside_domain: left out, see Kind."""
+
+    role: str
+    reference: Artifact
+    samples: dict[str, int]
+    outside_domain: int
+    files: tuple[FileReport, ...]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every file of a bundle. notes: what a reader of the numbers must know."""
+
+    model: str
+    kind: str
+    weights: dict[str, Any]
+    roles: tuple[RoleReport, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Something was compared, and all of it passed."""
+        files = [file for role in self.roles for file in role.files]
+        return bool(files) and all(file.passed for file in files)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, without NaN or infinity."""
+        return {
+            "model": self.model,
+            "kind": self.kind,
+            "weights": self.weights,
+            "passed": self.passed,
+            "notes": list(self.notes),
+            "roles": [_role_json(role) for role in self.roles],
+        }
+
+
+def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[Check, ...]:
+    """Every limit of a tolerance, and that all values are finite, as checks. `random`: the weights are."""
+    checks = []
+    if not comparison.outputs:
+        checks.append(Check("samples", "", None, None, False, "nothing was compared"))
+    for name, error in comparison.outputs.items():
+        limits = [Limit(number, 0, needs_training=False) for number in ("not_finite", "reference_not_finite")]
+        if error.is_exact:
+            limits.append(Limit("changed", tolerance.changed, needs_training=False))
+        else:
+            limits += tolerance.outputs
+        checks += [_check(limit, name, getattr(error, limit.number), random, None) for limit in limits]
+    for limit in tolerance.task:
+        value = comparison.numbers.get(limit.number)
+        checks.append(_check(limit, "", value, random, comparison.uncounted.get(limit.number)))
+    return tuple(checks)
+
+
+def _check(limit: Limit, where: str, value: float | None, random: bool, uncounted: str | None) -> Check:
+    unjudged = uncounted or ("the weights are random" if random and limit.needs_training else None)
+    if unjudged is not None:
+        return Check(limit.number, where, value, limit.at_most, None, f"not judged: {unjudged}")
+    return Check(limit.number, where, value, limit.at_most, value is not None and value <= limit.at_most, "")
+
+
+def _role_json(role: RoleReport) -> dict[str, Any]:
+    return {
+        "role": role.role,
+        "reference": {"file": role.reference.file, "sha256": role.reference.sha256},
+        "samples": role.samples,
+        "samples_outside_domain": role.outside_domain,
+        "files": [_file_json(file) for file in role.files],
+    }
+
+
+def _file_json(file: FileReport) -> dict[str, Any]:
+    artifact = file.artifact
+    described = {key: getattr(artifact, key) for key in ("file", "format", "precision", "route", "bytes", "sha256")}
+    return {
+        **described,
+        "parent": artifact.parent,
+        "passed": file.passed,
+        "step_passed": file.step_passed,
+        "reason": file.reason,
+        "checks": [asdict(check) for check in file.checks],
+        "total": file.total and asdict(file.total),
+        "step": file.step and asdict(file.step),
+    }

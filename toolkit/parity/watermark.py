@@ -1,0 +1,86 @@
+"""Watermark models: photographs, marked and distorted where the bundle can, and a detector's messages."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidInput
+from backends.tensor import Array, TensorSpec
+from toolkit.embed import Embedder
+from toolkit.parity.judging import Judge, NoJudge
+from toolkit.parity.kinds import Kind
+from toolkit.parity.messages import MessageJudge
+from toolkit.parity.readings import (
+    ALL_DISTORTIONS,
+    Reading,
+    distorted_readings,
+    generator_of,
+    marked_readings,
+    read_rgb,
+    shipped_photographs,
+)
+from toolkit.parity.sample import Sample
+from toolkit.parity.synthetic import unit_samples
+from toolkit.preprocess import preprocess
+from toolkit.watermark import WatermarkModel
+
+
+def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
+    """Photographs that ship with this package and the user's images, as the role sees them, and synthetic inputs.
+
+    A detector reads each image as it is and after one distortion; and marked, where the bundle has an embedder whose
+    weights are not random: shipped photographs after every distortion, the user's after none and after one.
+    """
+    model = WatermarkModel.of(bundle)
+    specs = tuple(binding.spec for binding in reference.inputs)
+    if any(spec.shape[0] != 1 for spec in specs):
+        raise InvalidInput(f"{reference.file}: expected inputs for one image at a time, got {specs[0].shape}")
+    if reference.role == "detector":
+        yield from _detector_samples(bundle, model, images)
+    else:
+        for path in (*shipped_photographs(), *images):
+            yield Sample(path.name, "real", _embedder_feeds(specs, path), None)
+    yield from unit_samples(specs)
+
+
+def judge(bundle: Bundle, role: str) -> Judge:
+    """Messages for a detector; an embedder's watermark is judged by its error."""
+    model = WatermarkModel.of(bundle)
+    return MessageJudge(model.bits, model.detection_threshold) if role == "detector" else NoJudge()
+
+
+def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Path]) -> Iterator[Sample]:
+    marks = model.embedder is not None and bundle.weights["origin"] != "random"
+    shipped = shipped_photographs()
+    turns = cycle(name for name in ALL_DISTORTIONS if name != "none")
+    with ExitStack() as stack:
+        embedder = stack.enter_context(Embedder.open(bundle)) if marks else None
+        for path in (*shipped, *images):
+            rng = generator_of(path.name)
+            image = read_rgb(path)
+            two = {name: ALL_DISTORTIONS[name] for name in ("none", next(turns))}
+            for reading in distorted_readings(image, None, two, model.image_size_px, rng):
+                yield _sample(path, "real", reading)
+            if embedder is not None:
+                distortions = ALL_DISTORTIONS if path in shipped else two
+                for reading in marked_readings(embedder, image, distortions, rng):
+                    yield _sample(path, "marked", reading)
+
+
+def _sample(path: Path, family: str, reading: Reading) -> Sample:
+    name = f"{path.name}, {family}, {reading.distortion}"
+    return Sample(name, family, {"image": reading.image}, reading.message)
+
+
+def _embedder_feeds(specs: tuple[TensorSpec, ...], path: Path) -> dict[str, Array]:
+    image, message = specs
+    bits = generator_of(path.name).integers(0, 2, message.shape).astype(np.float32)
+    return {"image": preprocess(path, image.shape[-1]), "message": bits}
+
+
+KIND = Kind(samples, judge, may_leave_domain=False)
