@@ -30,12 +30,12 @@ from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
 from toolkit.distortions import FURTHER, MAIN
 from toolkit.preprocess import preprocess
 from toolkit.verdict import matching_bits_needed
-from training.photographs import fetch, held_out, validation_photographs
+from training.photographs import fetch, held_out, name_of, validation_photographs
 
 MESSAGES = 10
 FURTHER_MESSAGES = 3
 SSIM_MESSAGES = 1
-UNMARKED_CROPS_PER_PHOTOGRAPH = 60
+UNMARKED_CROPS_PER_PHOTOGRAPH = 100
 
 
 @dataclass
@@ -84,8 +84,8 @@ def measure_photograph(path: Path, weights: Path, scaling_w: float, seed: int) -
     torch.set_num_threads(1)
     networks = Networks(weights)
     photograph = Image.open(path).convert("RGB")
-    rng = np.random.default_rng((seed, sum(path.stem.encode())))
-    result = PhotographResult(path.stem, photograph.width * photograph.height / 1e6)
+    rng = np.random.default_rng((seed, *name_of(path).encode()))
+    result = PhotographResult(name_of(path), photograph.width * photograph.height / 1e6)
 
     image = _to_tensor(photograph)
     heatmap = jnd_heatmap(image) * scaling_w

@@ -25,7 +25,7 @@ import toolkit
 from benchmarks.machine import describe
 from toolkit.distortions import FURTHER, MAIN
 from toolkit.message import Message
-from training.photographs import at_pixels, fetch, held_out
+from training.photographs import at_pixels, fetch, held_out, name_of
 
 PIXELS = 1_000_000
 DISTORTIONS = MAIN | {name: FURTHER[name] for name in ("noise, sigma 8", "flip")}
@@ -116,8 +116,8 @@ def main(data: Path, methods: tuple[str, ...], out: Path) -> None:
         watermark = METHODS[name]()
         rows = result["methods"].setdefault(name, {"bits": watermark.bits, "photographs": {}})["photographs"]
         for index, path in enumerate(track(held_out(data), name)):
-            if path.stem not in rows:
-                rows[path.stem] = measure(watermark, at_pixels(path, PIXELS), index)
+            if name_of(path) not in rows:
+                rows[name_of(path)] = measure(watermark, at_pixels(path, PIXELS), index)
                 out.write_text(json.dumps(result, indent=1) + "\n")
 
 

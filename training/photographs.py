@@ -74,7 +74,7 @@ def _extract_webp(resource: Path, into: Path) -> None:
             (into / f"{index:03d}.webp").write_bytes(picture)
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """A wallpaper's own name: plasma keeps it in the folder, the others in the file."""
     return path.parts[-4] if "contents" in path.parts else path.stem
 
@@ -94,7 +94,7 @@ def _desktop(folder: Path) -> list[Path]:
 
 def held_out(folder: Path) -> list[Path]:
     """The photographs that measure: 40 of at least one megapixel. Raises when one is missing."""
-    found = {_name(path): path for path in _desktop(folder) if _name(path) in HELD_OUT}
+    found = {name_of(path): path for path in _desktop(folder) if name_of(path) in HELD_OUT}
     missing = sorted(HELD_OUT - found.keys())
     if missing:
         raise FileNotFoundError(f"{folder}: {len(missing)} held-out photographs are missing: {', '.join(missing)}")
@@ -107,7 +107,7 @@ def training_photographs(folder: Path) -> list[Path]:
 
 def training_drawings(folder: Path) -> list[Path]:
     """Drawn, rendered and flat backgrounds: a minority of training, so that such images work too."""
-    largest = {_name(path): path for path in sorted(_desktop(folder), key=lambda path: Image.open(path).size)}
+    largest = {name_of(path): path for path in sorted(_desktop(folder), key=lambda path: Image.open(path).size)}
     return [path for name, path in sorted(largest.items()) if name not in HELD_OUT]
 
 
