@@ -10,7 +10,7 @@ from backends.tensor import Binding, TensorSpec
 
 ROLES = ("detector", "embedder")
 FORMATS = ("onnx", "tflite", "torch")
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
 ROUTES = ("direct", "tf")
 
 # A plain name: no folder, no leading dot, nothing a shell or another system reads differently.

@@ -74,10 +74,11 @@ def simplify(model: str, folder: Path, steps: Steps) -> dict[str, Any]:
 
 def quantize(model: str, folder: Path, steps: Steps) -> dict[str, Any]:
     steps("importing onnx")
-    from toolkit.convert.onnx_int8 import quantize_onnx
+    from toolkit.convert.onnx_quantize import quantize_onnx
+    from toolkit.convert.recipes import RECIPES
 
     steps("detector: quantizing to int8")
-    files = quantize_onnx(folder / model / "detector.onnx", folder / model / "detector.int8.onnx")
+    files = quantize_onnx(folder / model / "detector.onnx", folder / model / "detector.int8.onnx", RECIPES["int8"])
     return {"bytes": sum(file.stat().st_size for file in files)}
 
 

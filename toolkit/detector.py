@@ -14,6 +14,7 @@ from backends.closing import Closing
 from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS, open_session
 from backends.session import Session
+from toolkit.convert.recipes import check_runs
 from toolkit.image_io import ImageSource
 from toolkit.message import Message
 from toolkit.photo import Floats
@@ -73,7 +74,9 @@ class Detector(Closing):
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(Path(bundle))
         model = WatermarkModel.of(bundle)
-        artifact = bundle.find("detector", SESSIONS.load(backend).FORMAT, precision, route)
+        file_format = SESSIONS.load(backend).FORMAT
+        check_runs(precision, file_format)
+        artifact = bundle.find("detector", file_format, precision, route)
         _check_signature(artifact, model)
         session = open_session(bundle, artifact, backend, default_threads() if threads is None else threads)
         return cls(session, model, bundle, backend)

@@ -18,6 +18,7 @@ import toolkit
 from graphs.checkpoint import load_checkpoint
 from graphs.seal.pocketseal import EMBEDDER
 from graphs.spec import find_spec
+from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.embed import Embedder
 from toolkit.export import export_bundle
@@ -68,7 +69,7 @@ def main(weights: Path, data: Path, build: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         calibration_images(bundle, validation_photographs(data), Path(name))
         made = convert_bundle(
-            bundle, ("fp32", "fp16", "int8", "int8-static"), calibration=Path(name), progress=click.echo
+            bundle, ("fp32", "fp16", "int8", "int8-static"), calibration=Calibration(Path(name)), progress=click.echo
         )
     SHIPPED.mkdir(parents=True, exist_ok=True)
     manifest = bundle / "bundle.json"

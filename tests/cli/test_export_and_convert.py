@@ -94,10 +94,16 @@ def test_an_export_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-p", "int4"], "the direct route makes fp32, fp16, int8, int8-static, not 'int4'"),
+        (["-p", "int4"], "the direct route makes fp32, fp16, int8, int8-static, int8-w, int16x8, mixed, not 'int4'"),
         (["-p", "int8-static", "--route", "tf"], "the tf route makes fp32, fp16, int8, not 'int8-static'"),
         (["--route", "scenic"], "route: expected one of direct, tf, got 'scenic'"),
-        (["-p", "int8-static"], "int8-static and a calibration folder go together"),
+        (["-p", "int8-static"], "int8-static: needs calibration images: a folder of photographs, or 'generated'"),
+        (["-p", "int16x8", "--calibration-method", "entropy"], "--calibration-method needs --calibration"),
+        (["--calibration", "generated"], "no precision that needs them: int8-static and int16x8 do"),
+        (
+            ["-p", "int8-static", "--calibration", "generated", "--calibration-method", "max"],
+            "calibration method: expected one of min-max, percentile, entropy, got 'max'",
+        ),
         (["-p", "int8-static", "--calibration", "gone"], "calibration gone: no such folder"),
     ],
 )

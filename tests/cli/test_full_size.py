@@ -70,8 +70,9 @@ except SystemExit as left:
 _QUANTIZE = """
 import sys
 from pathlib import Path
-from toolkit.convert.onnx_int8 import quantize_onnx
-quantize_onnx(Path(sys.argv[1]), Path(sys.argv[2]))
+from toolkit.convert.onnx_quantize import quantize_onnx
+from toolkit.convert.recipes import RECIPES
+quantize_onnx(Path(sys.argv[1]), Path(sys.argv[2]), RECIPES["int8"])
 """
 
 

@@ -9,6 +9,7 @@ from backends.registry import SESSIONS
 from graphs.checkpoint import Weights
 from graphs.model_spec import ModelSpec
 from tests import seal_tiny
+from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 from toolkit.weights import SHIPPED
@@ -21,15 +22,23 @@ POCKETSEAL = "pocketseal"
 VARIANTS = (
     ("torch", "fp32", None),
     ("ort", "fp32", None),
+    ("ort", "fp16", None),
     ("ort", "int8", None),
+    ("ort", "int8-static", None),
+    ("ort", "int8-w", None),
     ("tflite", "fp32", "direct"),
     ("tflite", "fp16", "direct"),
     ("tflite", "int8", "direct"),
     ("tflite", "int8-static", "direct"),
+    ("tflite", "int8-w", "direct"),
+    ("tflite", "int16x8", "direct"),
     ("tflite", "fp32", "tf"),
     ("tflite", "fp16", "tf"),
     ("tflite", "int8", "tf"),
 )
+
+
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
 
 
 def find(bundle: Bundle, backend: str, precision: str, route: str | None) -> Artifact:
@@ -43,11 +52,12 @@ def golden_bundle(name: str, folder: Path) -> Bundle:
     weights = seal_tiny.weights(name)
     state = {"detector": weights.states["detector"]}
     export_bundle(detector_only, Weights("checkpoint", weights.source, weights.sha256, state), folder)
-    convert_bundle(folder, ("fp32", "fp16", "int8", "int8-static"), "direct", calibration=PHOTOGRAPHS[0].parent)
+    convert_bundle(folder, PRECISIONS, "direct", calibration=Calibration(PHOTOGRAPHS[0].parent))
     return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")
 
 
 def pocketseal_bundle(folder: Path) -> Bundle:
-    """A copy of the shipped bundle, with the files of the tf route added."""
+    """A copy of the shipped bundle, with every precision, and the files of the tf route, added."""
     shutil.copytree(SHIPPED / POCKETSEAL, folder)
+    convert_bundle(folder, PRECISIONS, calibration=Calibration(PHOTOGRAPHS[0].parent))
     return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")

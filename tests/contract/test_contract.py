@@ -168,7 +168,7 @@ def test_float16_flips_at_most_one_bit_in_a_thousand(
     assert flips.sum() <= np.ceil(FP16_FLIPS * flips.size)
 
 
-@with_precision("int8", "int8-static")
+@with_precision("int8", "int8-static", "int8-w", "int16x8")
 def test_int8_keeps_the_bits_and_verdicts_of_marked_photographs(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], variant: Variant
 ) -> None:
@@ -188,7 +188,7 @@ def test_int8_keeps_the_bits_and_verdicts_of_marked_photographs(
 
 
 @pytest.mark.parametrize("model", GOLDEN_MODELS)
-@with_precision("int8", "int8-static")
+@with_precision("int8", "int8-static", "int8-w", "int16x8")
 def test_int8_keeps_the_direction_of_random_networks(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:

@@ -12,13 +12,14 @@ from backends.registry import open_session
 from backends.tensor import Array
 from tests.seal_tiny import spec, weights
 from toolkit.convert import stitch
+from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.stitch import Lowered, seam_permutation
 from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
 from toolkit.export import export_bundle
 
 IMAGES = Path(__file__).parent.parent / "images"
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
 
 # A limit for each, small enough for several slices: a ConvNeXt is cut between maps, one with an odd one among them;
 # a ViT between tokens too, which the lowering takes for maps and transposes.
@@ -33,8 +34,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name, folder = request.param, tmp_path_factory.mktemp("stitch")
     export_bundle(spec(name), weights(name), folder / "whole")
     shutil.copytree(folder / "whole", folder / "sliced")
-    whole = convert_bundle(folder / "whole", PRECISIONS, calibration=IMAGES)
-    return whole, convert_bundle(folder / "sliced", PRECISIONS, calibration=IMAGES, slice_limit_bytes=LIMITS[name])
+    whole = convert_bundle(folder / "whole", PRECISIONS, calibration=Calibration(IMAGES))
+    return whole, convert_bundle(
+        folder / "sliced", PRECISIONS, calibration=Calibration(IMAGES), slice_limit_bytes=LIMITS[name]
+    )
 
 
 def _logits(bundle: Bundle, precision: str) -> Array:

@@ -14,10 +14,20 @@ import click
     multiple=True,
     default=("fp32", "fp16", "int8"),
     show_default="fp32, fp16 and int8",
-    help="fp32, fp16, int8 or int8-static; may be repeated.",
+    help="fp32, fp16, int8, int8-static, int8-w or int16x8; may be repeated.",
 )
 @click.option("--route", default="direct", show_default=True, help="direct, or tf: through TensorFlow's own converter.")
-@click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR", help="Photographs, for int8-static.")
+@click.option(
+    "--calibration",
+    metavar="DIR|generated",
+    help="A folder of photographs, or images from a seeded generator: for int8-static and int16x8.",
+)
+@click.option(
+    "--calibration-method",
+    "method",
+    show_default="min-max",
+    help="min-max, percentile or entropy: which range follows from the values seen.",
+)
 @click.option(
     "--slice-mb",
     type=click.IntRange(min=1),
@@ -25,8 +35,10 @@ import click
     show_default=True,
     help="Megabytes of float32 weights lowered at a time: less needs less memory, and more time.",
 )
-def convert(bundle: Path, precisions: tuple[str, ...], route: str, calibration: Path | None, slice_mb: int) -> None:
-    """Lower the detector of BUNDLE to TFLite and quantize it; int8 is also made for ONNX Runtime.
+def convert(
+    bundle: Path, precisions: tuple[str, ...], route: str, calibration: str | None, method: str | None, slice_mb: int
+) -> None:
+    """Lower the detector of BUNDLE to TFLite and quantize it, also for ONNX Runtime where that can run it.
 
     The work is done in the converter's own environment, see `toolkit setup-converter`. The bundle changes only once
     every file is made and compared with the float32 graph. Interrupted, and run again with the same options, it goes
@@ -40,13 +52,15 @@ def convert(bundle: Path, precisions: tuple[str, ...], route: str, calibration: 
     from toolkit.cli.console import working
     from toolkit.extras import need
 
+    if method is not None and calibration is None:
+        raise click.UsageError("--calibration-method needs --calibration", click.get_current_context())
     need("export", "tflite")
     with working(f"convert {bundle}") as progress:
         progress.step("loading onnx")
+        from toolkit.convert.calibration import Calibration
         from toolkit.convert.pipeline import convert_bundle
 
-        converted = convert_bundle(
-            bundle, precisions, route, calibration, progress.step, slice_limit_bytes=slice_mb << 20
-        )
+        images = None if calibration is None else Calibration.of(calibration, method or "min-max")
+        converted = convert_bundle(bundle, precisions, route, images, progress.step, slice_limit_bytes=slice_mb << 20)
     warn_if_random(converted)
     print_artifacts(converted)

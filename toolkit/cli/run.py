@@ -21,7 +21,13 @@ BAD_IMAGE = 2
 @click.option("-m", "--model", metavar="MODEL", help="A bundle by name: build/MODEL, else ours.  [default: pocketseal]")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="A bundle by its folder.")
 @click.option("-b", "--backend", default="ort", show_default=True, help="ort, tflite or torch.")
-@click.option("-p", "--precision", default="fp32", show_default=True, help="fp32, fp16, int8 or int8-static.")
+@click.option(
+    "-p",
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32, fp16, int8, int8-static, int8-w, int16x8 or mixed.",
+)
 @click.option("--expect", metavar="HEX", help="The message that should be there; exit code 1 where it is not.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each image, and nothing else.")

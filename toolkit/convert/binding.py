@@ -17,7 +17,7 @@ from backends.tensor import LAYOUTS, Array, Binding, TensorSpec
 
 # Root of the mean squared difference, over that of the float32 outputs. They tell a fault from rounding and are no
 # verdict on accuracy: a wrong layout gave 0.26 at the least, so every limit stays below that.
-LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2}
+LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2, "int8-w": 0.1, "int16x8": 0.2, "mixed": 0.1}
 
 
 def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:

@@ -14,9 +14,11 @@ import onnx_ir as ir
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS
-from backends.tensor import Array, Binding, TensorSpec
+from backends.tensor import Binding, TensorSpec
 from toolkit.convert.binding import bind_tflite
+from toolkit.convert.calibration import Calibrated
 from toolkit.convert.job import Job, Made
+from toolkit.convert.recipes import RECIPES
 from toolkit.convert.samples import Samples
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
 from toolkit.convert.steps import Steps
@@ -31,14 +33,14 @@ def convert_direct(
     model: ir.Model,
     slices: Sequence[Slice],
     precisions: Sequence[str],
-    images: Array | None,
+    calibrated: Calibrated | None,
 ) -> list[Made]:
-    """Lower `model`, cut into `slices`, to a TFLite file of each precision; also int8 for ONNX Runtime, with int8.
+    """Lower `model`, cut into `slices`, to a TFLite file of each precision; also to ONNX files where that runtime can.
 
-    `images` are those that int8-static is calibrated on, (N, 3, size, size). What `steps` has is not made again.
+    `calibrated` is what recipes that need it are calibrated on. What `steps` has is not made again.
     Raises ConversionFailed, and InvalidArtifact for a slice or a file that is not close to the float32 graph.
     """
-    work = _Slices(job, steps, model, slices, precisions, images)
+    work = _Slices(job, steps, model, slices, precisions, calibrated)
     batches = list(_batches(slices))
     restored = work.restore(batches)
     for batch in batches[restored:]:
@@ -46,7 +48,8 @@ def convert_direct(
         work.quantize(batch)
         work.finish(batch)
     made = [work.join(precision) for precision in precisions]
-    return [*made, job.onnx_int8()] if "int8" in precisions else made
+    recipes = [RECIPES[precision] for precision in precisions]
+    return [*made, *(job.onnx(recipe, calibrated) for recipe in recipes if recipe.for_onnx)]
 
 
 def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
@@ -70,7 +73,7 @@ class _Slices:
         model: ir.Model,
         slices: Sequence[Slice],
         precisions: Sequence[str],
-        images: Array | None,
+        calibrated: Calibrated | None,
     ) -> None:
         self._job = job
         self._steps = steps
@@ -80,7 +83,7 @@ class _Slices:
         self._specs = _specs(model)
         self._values = dict(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
-        self._samples = Samples(job.folder, slices, images)
+        self._samples = Samples(job.folder, slices, calibrated)
         self._tools: dict[str, str] = {}
 
     def restore(self, batches: Sequence[Sequence[int]]) -> int:
@@ -134,7 +137,8 @@ class _Slices:
         if quantized := [precision for precision in self._precisions if precision != "fp32"]:
             models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
             calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
-            result = self._job.run("quantize", models=models, precisions=quantized, calibration=calibration)
+            recipes = {precision: RECIPES[precision].to_worker() for precision in quantized}
+            result = self._job.run("quantize", models=models, recipes=recipes, calibration=calibration)
             self._tools |= result.tools
             for i in batch:
                 for precision in quantized:

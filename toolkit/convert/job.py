@@ -8,8 +8,11 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.tensor import Array
 from toolkit.convert.binding import bind_tflite, check_onnx
+from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import Progress, WorkerResult, run_worker
-from toolkit.convert.onnx_int8 import quantize_onnx
+from toolkit.convert.onnx_quantize import quantize_onnx
+from toolkit.convert.onnx_ranges import observe
+from toolkit.convert.recipes import Recipe
 
 # An artifact and its files, still outside the bundle.
 Made = tuple[Artifact, tuple[Path, ...]]
@@ -58,16 +61,20 @@ class Job:
         self.progress(f"comparing {draft.file} with the float32 graph")
         return bind_tflite(path, draft, self.reference.feeds, self.reference.outputs), (path,)
 
-    def onnx_int8(self) -> Made:
+    def onnx(self, recipe: Recipe, calibrated: Calibrated | None) -> Made:
         """The graph quantized for ONNX Runtime, run and compared with the float32 one."""
-        self.progress("quantizing to int8 (ONNX Runtime)")
         parent = self.reference.artifact
-        name = f"{parent.role}.int8.onnx"
-        files = quantize_onnx(self.reference.path, self.folder / name)
+        ranges = None
+        if recipe.calibrated and calibrated is not None:
+            self.progress("calibrating (ONNX Runtime)")
+            ranges = observe(self.reference.path, parent, calibrated, self.folder)
+        self.progress(f"quantizing to {recipe.name} (ONNX Runtime)")
+        name = f"{parent.role}.{recipe.name}.onnx"
+        files = quantize_onnx(self.reference.path, self.folder / name, recipe, ranges)
         artifact = replace(
             parent,
             file=name,
-            precision="int8",
+            precision=recipe.name,
             sha256=sha256_of(*files),
             bytes=sum(path.stat().st_size for path in files),
             external_files=tuple(path.name for path in files[1:]),

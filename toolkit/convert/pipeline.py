@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,16 @@ from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.registry import open_session
 from graphs.export import probe
-from toolkit.convert.calibration import read_calibration
+from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration
 from toolkit.convert.converter import Progress
 from toolkit.convert.direct import convert_direct
 from toolkit.convert.job import Job, Made, Reference
 from toolkit.convert.preflight import check_large_files, check_room
+from toolkit.convert.recipes import RECIPES, Recipe, chosen
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
 from toolkit.convert.steps import kept_steps
 from toolkit.environments import converter_python
 
-PRECISIONS = {"direct": ("fp32", "fp16", "int8", "int8-static"), "tf": ("fp32", "fp16", "int8")}
 DEFAULT_TIMEOUT_S = 3600.0
 
 
@@ -27,31 +28,48 @@ def convert_bundle(
     folder: Path,
     precisions: Sequence[str] = ("fp32", "fp16", "int8"),
     route: str = "direct",
-    calibration: Path | None = None,
+    calibration: Calibration | None = None,
     progress: Progress = lambda step: None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     slice_limit_bytes: int = DEFAULT_LIMIT_BYTES,
 ) -> Bundle:
     """Lower the detector of a bundle, and add the files to the bundle once all of them are made and checked.
 
-    The direct route makes detector.PRECISION.tflite for fp32, fp16, int8 and int8-static, and with int8 also
-    detector.int8.onnx; the tf route makes detector.PRECISION.tf.tflite for fp32, fp16 and int8. int8-static needs
-    `calibration`, a folder of images. timeout_s bounds each run of the converter; its log is convert-ROUTE.log.
-    The direct route cuts the graph into slices with at most slice_limit_bytes of weights each, which bounds memory.
-    Every file is run and compared with the float32 graph on ONNX Runtime.
+    The direct route makes detector.PRECISION.tflite for every precision of toolkit.convert.recipes, and
+    detector.PRECISION.onnx where ONNX Runtime can run it; the tf route makes detector.PRECISION.tf.tflite for some.
+    `calibration` is for the precisions that need it. timeout_s bounds each run of the converter; its log is
+    convert-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights each,
+    which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
     Raises InvalidInput for wrong options; NotAvailable without a bundle, a converter, room on the disk, or a runtime
     that loads files as large as these will be; ConversionFailed; and InvalidArtifact for a result that is not close
     to the float32 graph. Then the bundle is as it was.
     """
     bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
-    precisions = _check_options(precisions, route, calibration)
+    recipes = chosen(precisions, route)
+    _check_calibration(recipes, calibration)
     parent = bundle.find("detector", "onnx", "fp32")
     path = bundle.verify(parent)
-    images = None
-    if "int8-static" in precisions and calibration is not None:
-        progress(f"reading calibration images from {calibration}")
-        images = read_calibration(calibration, parent.inputs[0].spec.shape[-1])
-    converter_python()  # a missing converter is said before anything is computed
+    with tempfile.TemporaryFile(dir=bundle.folder) as file:  # it has no name: nothing of it can stay
+        calibrated = None
+        if calibration is not None:
+            progress(f"reading calibration images from {calibration.folder or 'a generator'}")
+            calibrated = read_calibration(calibration, parent.inputs[0].spec.shape[-1], file)
+        converter_python()  # a missing converter is said before anything is computed
+        return _convert(bundle, path, recipes, route, calibrated, progress, timeout_s, slice_limit_bytes)
+
+
+def _convert(
+    bundle: Bundle,
+    path: Path,
+    recipes: Sequence[Recipe],
+    route: str,
+    calibrated: Calibrated | None,
+    progress: Progress,
+    timeout_s: float,
+    slice_limit_bytes: int,
+) -> Bundle:
+    parent = bundle.find("detector", "onnx", "fp32")
+    precisions = [recipe.name for recipe in recipes]
     model = open_graph(path)
     slices = plan(model, slice_limit_bytes)
     sizes = [piece.weight_bytes for piece in slices]
@@ -65,30 +83,27 @@ def convert_bundle(
     log = bundle.folder / f"convert-{route}.log"
     log.write_text("", encoding="utf-8")
     inputs = {"source": parent.sha256, "route": route, "precisions": precisions, "limit": slice_limit_bytes}
-    inputs["images"] = None if images is None else hashlib.sha256(images.data).hexdigest()
+    if calibrated is not None:
+        inputs["calibration"] = [calibrated.method, hashlib.sha256(calibrated.images.data).hexdigest()]
     with kept_steps(bundle.folder, inputs) as steps:
         job = Job(bundle, steps.folder, log, timeout_s, progress, Reference(path, parent, feeds, outputs))
         if route == "direct":
-            made = convert_direct(job, steps, model, slices, precisions, images)
+            made = convert_direct(job, steps, model, slices, precisions, calibrated)
         else:
             made = _tensorflow(job, precisions)
         return _publish(bundle, made)
 
 
-def _check_options(precisions: Sequence[str], route: str, calibration: Path | None) -> tuple[str, ...]:
-    if route not in PRECISIONS:
-        raise InvalidInput(f"route: expected one of {', '.join(PRECISIONS)}, got {route!r}")
-    if unknown := [precision for precision in precisions if precision not in PRECISIONS[route]]:
-        known = ", ".join(PRECISIONS[route])
-        raise InvalidInput(f"the {route} route makes {known}, not {', '.join(map(repr, unknown))}")
-    if not precisions:
-        raise InvalidInput(f"no precision given; the {route} route makes {', '.join(PRECISIONS[route])}")
-    if ("int8-static" in precisions) != (calibration is not None):
-        raise InvalidInput("int8-static and a calibration folder go together: give both or neither")
-    return tuple(precision for precision in PRECISIONS[route] if precision in precisions)
+def _check_calibration(recipes: Sequence[Recipe], calibration: Calibration | None) -> None:
+    names = " and ".join(recipe.name for recipe in recipes if recipe.calibrated)
+    if names and calibration is None:
+        raise InvalidInput(f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}")
+    if calibration is not None and not names:
+        known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
+        raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
 
 
-def _tensorflow(job: Job, precisions: tuple[str, ...]) -> list[Made]:
+def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:
     artifact = job.reference.artifact
     for name in artifact.files:  # onnx2tf writes over the file that it is given
         shutil.copyfile(job.bundle.folder / name, job.folder / name)

@@ -12,11 +12,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from backends.errors import NotAvailable, one_line
 from backends.tensor import Array
+from toolkit.convert.recipes import RECIPES
 from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor
 from toolkit.convert.tflite_writer import LARGEST_FLATBUFFER_BYTES, write_graph
 
-# A weight of four bytes in float32, and what the tables and the slices in the making come to beside the weights.
-_WEIGHT_SHARE = {"fp32": 1.0, "fp16": 0.5, "int8": 0.25, "int8-static": 0.25}
+# What the tables and the slices in the making come to beside the weights.
 _SPARE_BYTES = 64 << 20
 
 
@@ -25,10 +25,10 @@ def check_room(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Se
 
     weight_bytes are those of the float32 graph, slice_bytes those of its largest slice.
     """
-    files = sum(_WEIGHT_SHARE[precision] for precision in precisions)
-    onnx_int8 = 0.3 if "int8" in precisions else 0.0  # depthwise kernels stay in float32
+    recipes = [RECIPES[precision] for precision in precisions]
+    shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
     # A slice exists as ONNX, in float32, and a second time while it is copied into the whole file.
-    need = int(weight_bytes * (files + onnx_int8)) + 4 * slice_bytes + _SPARE_BYTES
+    need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
     free = shutil.disk_usage(folder).free
     if free < need:
         raise NotAvailable(f"{folder}: {free / 1e9:.1f} GB of disk are free, and this needs about {need / 1e9:.1f} GB")
@@ -36,7 +36,7 @@ def check_room(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Se
 
 def check_large_files(folder: Path, weight_bytes: int, precisions: Sequence[str]) -> None:
     """Raise NotAvailable if a file would pass 2 GB and this machine's LiteRT cannot load such a file."""
-    large = [p for p in precisions if weight_bytes * _WEIGHT_SHARE[p] > LARGEST_FLATBUFFER_BYTES]
+    large = [p for p in precisions if weight_bytes * RECIPES[p].share > LARGEST_FLATBUFFER_BYTES]
     if large and (reason := _cannot_load_large(folder)):
         raise NotAvailable(
             f"ai-edge-litert {version('ai-edge-litert')} cannot load a file over 2 GB, as {', '.join(large)} would be "

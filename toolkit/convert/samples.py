@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.tensor import Array, Binding
+from backends.tensor import Binding
+from toolkit.convert.calibration import Calibrated
 from toolkit.convert.slices import Slice
 from toolkit.convert.stitch import seam_permutation
 
@@ -18,26 +19,27 @@ class Samples:
     of a large graph passes what the converter's runtime loads, and one slice after the other gives the same ranges.
     """
 
-    def __init__(self, folder: Path, slices: Sequence[Slice], images: Array | None) -> None:
+    def __init__(self, folder: Path, slices: Sequence[Slice], calibrated: Calibrated | None) -> None:
         self._folder = folder
         self._slices = slices
-        self._images = images
+        self._calibrated = calibrated
         self._files: dict[str, tuple[str, str | None]] = {}  # tensor -> file and the layout of each sample in it
 
     def write_images(self, binding: Binding) -> None:
         """The images in the layout of the first slice's input, one run of the file each."""
-        if self._images is None:
+        if self._calibrated is None:
             return
-        batch = binding.spec.shape[0]
-        starts = range(0, len(self._images) - batch + 1, batch)
+        images, batch = self._calibrated.images, binding.spec.shape[0]
         name = "samples-input.npy"
-        stored = [binding.to_stored(self._images[start : start + batch]) for start in starts]
-        np.save(self._folder / name, np.stack(stored))
+        shape = (len(images) // batch, *binding.stored.shape)
+        stored = np.lib.format.open_memmap(self._folder / name, "w+", np.dtype(np.float32), shape)
+        for i in range(len(stored)):
+            stored[i] = binding.to_stored(images[i * batch : (i + 1) * batch])
         self._files[binding.spec.name] = (name, binding.stored.layout)
 
     def request(self, i: int, layouts: dict[str, str | None]) -> dict[str, Any] | None:
         """What the quantizer needs to know: where slice i's samples are, and where its outputs go as samples."""
-        if self._images is None:
+        if self._calibrated is None:
             return None
         inputs = {}
         for name in self._slices[i].inputs:
@@ -49,7 +51,7 @@ class Samples:
             if name in needed:
                 self._files[name] = (f"samples-{i}-{k}.npy", layouts[name])
                 outputs[name] = str(self._folder / self._files[name][0])
-        return {"inputs": inputs, "outputs": outputs}
+        return {"method": self._calibrated.method, "inputs": inputs, "outputs": outputs}
 
     def forget(self, i: int) -> None:
         """Remove what no slice after i needs."""

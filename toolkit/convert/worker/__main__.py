@@ -45,13 +45,16 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
             files[precision] = str(convert(saved_model, precision, folder))
         return files, ("onnx2tf", "tensorflow")
     if task == "quantize":
-        from .quantizing import quantize
+        from .quantizing import observe, quantize
 
         for name, model in request["models"].items():
-            for precision in request["precisions"]:
+            seen = None
+            if calibration := request["calibration"].get(name):
+                say(f"calibrating {name}")
+                seen = observe(Path(model), calibration)
+            for precision, recipe in request["recipes"].items():
                 say(f"quantizing {name} to {precision} (ai-edge-quantizer)")
-                path = quantize(Path(model), precision, folder, request["calibration"].get(name))
-                files[f"{name}.{precision}"] = str(path)
+                files[f"{name}.{precision}"] = str(quantize(Path(model), precision, recipe, folder, seen))
         return files, ("ai-edge-quantizer",)
     raise ValueError(f"unknown task {task!r}")
 

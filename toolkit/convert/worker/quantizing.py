@@ -1,76 +1,117 @@
-"""A float32 TFLite file to FP16, dynamic INT8 and static INT8, with ai-edge-quantizer."""
+"""A float32 TFLite file to the recipes that are described in toolkit/convert/recipes.py, with ai-edge-quantizer."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+from ai_edge_quantizer import calibrator, quantizer, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.utils import tfl_flatbuffer_utils, tfl_interpreter_utils
+
+from .ranges import Observed
 
 SIGNATURE = "serving_default"
-# These compute in static int8. A norm divides by what may round to zero in eight bits, and element by element little is
-# gained. Dense convolutions keep int8 weights but compute in float32: the first one reads the image, and a mark is
-# fainter than a step of eight bits (measured on pocketseal: 1.3% of bits flipped with them, 0.5% without).
-_STATIC = (TFLOperationName.DEPTHWISE_CONV_2D, TFLOperationName.FULLY_CONNECTED)
+_OPERATIONS = {
+    "dense": TFLOperationName.FULLY_CONNECTED,
+    "depthwise": TFLOperationName.DEPTHWISE_CONV_2D,
+    "convolution": TFLOperationName.CONV_2D,
+}
+_BITS = {"int8": 8, "int16": 16}
 
 
-def quantize(model: Path, precision: str, folder: Path, calibration: dict[str, Any] | None) -> Path:
-    """Write one precision of a float32 TFLite file into `folder` and return its path.
+def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen: "Seen | None") -> Path:
+    """Write a float32 TFLite file by one recipe into `folder` and return its path.
 
-    fp16: weights in float16, dequantized as the file loads; float32 in between.
-    int8: weights in int8 per channel, activations quantized as they come; float32 in and out.
-    int8-static: depthwise and fully connected layers compute in int8, on activations whose ranges were seen on
-    `calibration`, see _ranges.
+    recipe: {"weights", "activations", "computes"}. `seen` is what `observe` returned, for calibrated recipes.
     """
     work = quantizer.Quantizer(str(model))
+    every = TFLOperationName.ALL_SUPPORTED
     ranges: dict[str, Any] | None = None
-    if precision == "fp16":
-        work.add_weight_only_config(
-            ".*", TFLOperationName.ALL_SUPPORTED, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
-        )
-    elif precision == "int8":
-        work.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-    elif precision == "int8-static":
-        work.add_weight_only_config(".*", TFLOperationName.CONV_2D, num_bits=8)
-        for operation in _STATIC:
-            work.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
-        if calibration is None:
-            raise ValueError("int8-static needs calibration samples")
-        ranges = _ranges(model, work.get_quantization_recipe(), calibration)
+    if recipe["weights"] == "float16":
+        work.add_weight_only_config(".*", every, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    elif recipe["activations"] == "float32":
+        work.add_weight_only_config(".*", every, num_bits=8)
+    elif recipe["activations"] == "dynamic int8":
+        work.add_dynamic_config(".*", every, num_bits=8)
     else:
-        raise ValueError(f"unknown precision {precision!r}")
-    path = folder / f"{model.stem}.{precision}.tflite"
+        if seen is None:
+            raise ValueError(f"{name} needs calibration samples")
+        bits = _BITS[recipe["activations"]]
+        for operator, operation in _OPERATIONS.items():
+            if operator in recipe["computes"]:
+                work.add_static_config(".*", operation, activation_num_bits=bits, weight_num_bits=8)
+            else:
+                work.add_weight_only_config(".*", operation, num_bits=8)
+        ranges = seen.ranges(model, work.get_quantization_recipe(), levels=1 << bits)
+    path = folder / f"{model.stem}.{name}.tflite"
     path.write_bytes(bytes(work.quantize(ranges).quantized_model))
     return path
 
 
-def _ranges(model: Path, steps: Any, calibration: dict[str, Any]) -> dict[str, Any]:
-    """Run a file on samples, one at a time, and note the range of each tensor.
+class Seen:
+    """What the tensors of a file were on the calibration samples."""
 
-    `calibration` names .npy files whose first axis are the samples: {"inputs": {name: {"file", "order"}}} to read,
-    each sample transposed by `order` unless that is null, and {"outputs": {name: file}} to write, which are inputs
-    of the slices that follow. One sample after the other gives the ranges that the uncut graph would have.
+    def __init__(self, method: str, sample: dict[str, Any], tensors: dict[str, Observed]) -> None:
+        self._method = method
+        self._sample = sample
+        self._tensors = tensors
+
+    def ranges(self, model: Path, steps: Any, levels: int) -> dict[str, Any]:
+        """The range of each tensor that the quantizer asks for, as it wants them."""
+        recipes = recipe_manager.RecipeManager()
+        recipes.load_quantization_recipe(steps)
+        # One run tells which tensors it needs, and the ranges of weights.
+        runs = calibrator.Calibrator(str(model), num_threads=1)
+        runs.calibrate({SIGNATURE: [self._sample]}, recipes)
+        ranges: dict[str, Any] = runs.get_model_qsvs()
+        for name in ranges.keys() & self._tensors.keys():
+            low, high = self._tensors[name].range(self._method, levels)
+            shape = np.shape(ranges[name]["min"])
+            ranges[name] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+        return ranges
+
+
+def observe(model: Path, calibration: dict[str, Any]) -> Seen:
+    """Run a file on samples, one at a time, and note the values around the operators that have weights.
+
+    `calibration` has the method of ranges.py, and names .npy files whose first axis are the samples: {"method",
+    "inputs": {name: {"file", "order"}}} to read, each sample transposed by `order` unless that is null, and {"outputs":
+    {name: file}} to write, which are inputs of the slices that follow. One sample after the other gives the ranges
+    that the uncut graph would have.
     """
-    recipes = recipe_manager.RecipeManager()
-    recipes.load_quantization_recipe(steps)
-    runs = calibrator.Calibrator(str(model), num_threads=1)
     inputs = {name: np.load(source["file"], mmap_mode="r") for name, source in calibration["inputs"].items()}
     orders = {name: source["order"] for name, source in calibration["inputs"].items()}
+    interpreter = tfl_interpreter_utils.create_tfl_interpreter(str(model), num_threads=1)
+    watched = {name: Observed() for name in _around_weights(model)}
+    index = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
     written: dict[str, Any] = {}
     count = len(next(iter(inputs.values())))
     for i in range(count):
         sample = {name: _ordered(values[i], orders[name]) for name, values in inputs.items()}
-        runs.calibrate({SIGNATURE: [sample]}, recipes, cache_output=True)
-        outputs = runs.get_cached_output()[0]
-        runs.clear_cached_output()
+        outputs = tfl_interpreter_utils.invoke_interpreter_signature(interpreter, sample, SIGNATURE)
+        for name, observed in watched.items():
+            observed.add(interpreter.get_tensor(index[name]))
         for name, file in calibration["outputs"].items():
             if name not in written:
                 shape = (count, *outputs[name].shape)
                 written[name] = np.lib.format.open_memmap(file, "w+", outputs[name].dtype, shape)
             written[name][i] = outputs[name]
-    ranges: dict[str, Any] = runs.get_model_qsvs()
-    return ranges
+    first = {name: _ordered(values[0], orders[name]) for name, values in inputs.items()}
+    return Seen(calibration["method"], first, watched)
+
+
+def _around_weights(model: Path) -> list[str]:
+    """The activations that enter and leave dense layers and convolutions."""
+    loaded = tfl_flatbuffer_utils.read_model(str(model))
+    (graph,) = loaded.subgraphs
+    names = tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME
+    found: dict[str, None] = {}
+    for operator in graph.operators:
+        if names.get(loaded.operatorCodes[operator.opcodeIndex].builtinCode) in _OPERATIONS.values():
+            for i in (operator.inputs[0], operator.outputs[0]):
+                found[tfl_flatbuffer_utils.get_tensor_name(graph.tensors[i])] = None
+    return list(found)
 
 
 def _ordered(values: Any, order: list[int] | None) -> Any:

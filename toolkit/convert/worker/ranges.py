@@ -1,0 +1,103 @@
+"""The range of values that a tensor takes on many samples, seen one sample at a time. numpy alone."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+METHODS = ("min-max", "percentile", "entropy")
+# Of the values beyond a range by percentile: one in ten thousand on each side.
+OUTSIDE = 1e-4
+_BINS = 4096
+_ENTROPY_STEP = 8  # bins between two candidates
+
+
+class Observed:
+    """The values of one tensor: their extremes, and a histogram over [-limit, limit].
+
+    The limit is a power of two and doubles as values need it: each pair of bins becomes one. So one pass over the
+    samples is enough, their order does not matter, and memory is the same for one sample and for a thousand.
+    """
+
+    def __init__(self) -> None:
+        self.low = np.inf
+        self.high = -np.inf
+        self._limit = 0.0
+        self._counts = np.zeros(_BINS, np.int64)
+
+    def add(self, values: Any) -> None:
+        """Count the values of a float32 array of any shape. They must be finite."""
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        largest = max(-self.low, self.high)
+        if not np.isfinite(largest):
+            raise ValueError(f"a tensor has values in [{self.low}, {self.high}], expected finite ones")
+        if largest > 0:
+            self._widen(math.ldexp(1.0, math.frexp(largest)[1]))  # above it, so that no value lies on the last edge
+        # By powers of two, which is exact: a value is in the same bin whatever the limit was when it came.
+        width = 2 * self._limit / _BINS if self._limit else 1.0  # nothing but zeros yet
+        bins = np.floor(values.ravel().astype(np.float64) / width).astype(np.int64) + _BINS // 2
+        self._counts += np.bincount(bins, minlength=_BINS)
+
+    def range(self, method: str, levels: int = 256) -> tuple[float, float]:
+        """The range to quantize over. `levels`: how many numbers the quantized tensor can take.
+
+        min-max: every value seen. percentile: all but one in 10 000 on each side. entropy: symmetric around zero and
+        then cut to what was seen, the one whose quantized histogram has the least Kullback-Leibler divergence.
+        """
+        if not self.low <= self.high:
+            raise ValueError("no values were seen")
+        if method not in METHODS:
+            raise ValueError(f"calibration method: expected one of {', '.join(METHODS)}, got {method!r}")
+        if method == "min-max" or self._limit == 0:
+            return self.low, self.high
+        low, high = self._percentile() if method == "percentile" else self._entropy(levels)
+        return max(low, self.low), min(high, self.high)
+
+    def _widen(self, limit: float) -> None:
+        if self._limit == 0:
+            self._limit = limit
+        while self._limit < limit:
+            self._counts = np.pad(self._counts.reshape(-1, 2).sum(axis=1), _BINS // 4)
+            self._limit *= 2
+
+    def _percentile(self) -> tuple[float, float]:
+        edges = np.linspace(-self._limit, self._limit, _BINS + 1)
+        below = np.cumsum(self._counts)
+        allowed = OUTSIDE * below[-1]
+        first = int(np.searchsorted(below, allowed, side="right"))
+        last = int(np.searchsorted(below, below[-1] - allowed, side="left"))
+        return float(edges[first]), float(edges[last + 1])
+
+    def _entropy(self, levels: int) -> tuple[float, float]:
+        half = _BINS // 2
+        sizes = self._counts[half:] + self._counts[:half][::-1]  # by distance from zero
+        used = int(np.flatnonzero(sizes)[-1]) + 1
+        groups = levels // 2
+        if used <= groups:
+            return -self._limit, self._limit  # quantized at least as finely as it was counted
+        ends = np.arange(used, groups - 1, -_ENTROPY_STEP)  # the widest first: it wins a tie
+        best = min(ends, key=lambda end: _divergence(sizes[:used], int(end), groups))
+        threshold = float(best) / half * self._limit
+        return -threshold, threshold
+
+
+def _divergence(sizes: Any, end: int, groups: int) -> float:
+    """Kullback-Leibler divergence of a histogram, cut at a bin, from what `groups` levels leave of it, in nats.
+
+    As calibration for TensorRT does it: what is cut off counts to the last bin of the histogram and not of the levels.
+    """
+    kept = sizes[:end].astype(np.float64)
+    starts = np.arange(groups) * end // groups
+    filled = kept > 0
+    in_group = np.repeat(np.arange(groups), np.diff(np.append(starts, end)))
+    per_bin = np.add.reduceat(kept, starts) / np.maximum(np.add.reduceat(filled.astype(np.float64), starts), 1)
+    quantized = np.where(filled, per_bin[in_group], 0.0)
+    reference = kept.copy()
+    reference[-1] += sizes[end:].sum()
+    # A bin that holds nothing but what was cut off: the levels give it the least that can be compared.
+    quantized = np.where((reference > 0) & (quantized == 0), 1e-4, quantized)
+    reference /= reference.sum()
+    quantized /= quantized.sum()
+    there = reference > 0
+    return float((reference[there] * np.log(reference[there] / quantized[there])).sum())
