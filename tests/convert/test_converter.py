@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -68,6 +69,32 @@ def test_memory_is_bounded_and_running_out_of_it_is_explained(
     fake(SAY + "time.sleep(1)\nbytearray(2 << 30)")
     with pytest.raises(ConversionFailed, match=r"exit code 1 \(it may use 1 GB: give it smaller slices\) while low"):
         _run(tmp_path)
+
+
+def test_a_full_disk_is_explained(tmp_path: Path, fake: Fake) -> None:
+    fake(
+        SAY
+        + "import errno\nsys.stderr.write(f'OSError: {os.strerror(errno.ENOSPC)}\\n' + 'and so\\n' * 9)\nsys.exit(1)"
+    )
+    with pytest.raises(ConversionFailed, match=r"exit code 1 \(no room on the disk: make some, .* while lowering"):
+        _run(tmp_path)
+
+
+def test_it_is_told_when_its_caller_is_gone(tmp_path: Path, fake: Fake) -> None:
+    fake(SAY + "import threading\nthreading.Timer(60, lambda: os._exit(1)).start()\nos.read(0, 1)\n" + RESULT)
+    code = "import sys; from pathlib import Path; from toolkit.convert.converter import run_worker\n"
+    code += (
+        "folder = Path(sys.argv[1]); run_worker({}, folder, folder / 'log', 60, lambda step: print(step, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None  # PIPE
+        assert process.stdout.readline() == "lowering\n"
+        process.kill()
+    for _ in range(300):
+        if (tmp_path / "result.json").exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it was not told")
 
 
 def test_death_before_the_first_step(tmp_path: Path, fake: Fake) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from backends.bundle import Bundle, sha256_of
-from backends.errors import InvalidInput
+from backends.errors import InvalidInput, NotAvailable
 from toolkit.convert import direct
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.steps import Steps, kept_steps
-from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.tflite_writer import copy_weights
 
 PRECISIONS = ("fp32", "int8")
 LIMIT = 5400  # bytes: the first convolution, then the second and the head
@@ -76,23 +76,31 @@ def test_it_goes_on_after_the_last_slice_that_was_finished(graph: Bundle, tmp_pa
 
 
 def test_a_full_disk_while_stitching_leaves_the_bundle_as_it_was(
-    graph: Bundle, monkeypatch: pytest.MonkeyPatch
+    graph: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    other = Bundle.open(shutil.copytree(graph.folder, tmp_path / "other"))
     before = _state(graph.folder)
+    copied: list[Path] = []
 
-    def half(graph: Any, path: Path, **options: Any) -> None:
-        write_graph(graph, path, **options)
-        path.write_bytes(path.read_bytes()[:500])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def only_one(weights: Any, path: Path, copied_file: Callable[[Path], None]) -> None:
+        def full_after(file: Path) -> None:
+            copied_file(file)
+            copied.append(file)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        copy_weights(weights, path, full_after)
 
     with monkeypatch.context() as patch:
-        patch.setattr(direct, "write_graph", half)
-        with pytest.raises(OSError, match="No space left"):
-            convert_bundle(graph.folder, PRECISIONS, slice_limit_bytes=LIMIT)
-    assert _state(graph.folder) == before
-    _convert(graph)
-    for artifact in Bundle.open(graph.folder).artifacts:
-        graph.verify(artifact)
+        patch.setattr(direct, "copy_weights", lambda weights, path, copied: only_one(weights, path, copied))
+        for _ in range(2):  # of two slices
+            with pytest.raises(NotAvailable, match=r"no room on the disk \(No space left on device\)"):
+                convert_bundle(graph.folder, PRECISIONS, slice_limit_bytes=LIMIT)
+            assert _state(graph.folder) == before
+    assert [file.name for file in copied] == ["slice-0.fp32.tflite", "slice-1.fp32.tflite"]
+    lines = _convert(graph)
+    assert not [line for line in lines if line.startswith(("cutting", "lowering", "quantizing slice"))]
+    _convert(other)
+    assert _state(other.folder) == _state(graph.folder)
 
 
 def _interrupt(folder: Path, inputs: dict[str, Any], work: Callable[[Steps], object]) -> None:

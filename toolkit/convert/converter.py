@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from backends.errors import ToolkitError
+from toolkit.convert.steps import NO_ROOM
 from toolkit.environments import converter_python
 
 Progress = Callable[[str], None]
@@ -22,7 +23,9 @@ MEMORY_LIMIT_BYTES = 8 << 30
 
 _WORKER_PARENT = Path(__file__).parent
 _LOG_LINES = 3
+_CAUSE_LINES = 50
 _LOG_CHARACTERS = 400
+_NO_ROOM = tuple(os.strerror(number) for number in NO_ROOM)
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Unable to allocate", "Cannot allocate memory")
 
 
@@ -87,7 +90,7 @@ def _start(command: list[str], folder: Path, log_file: TextIO) -> "subprocess.Po
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: its end tells the worker that this process is gone
             stdout=subprocess.PIPE,
             stderr=log_file,
             text=True,
@@ -106,8 +109,11 @@ def _start(command: list[str], folder: Path, log_file: TextIO) -> "subprocess.Po
 def _failure(what: str, step: str, log: Path) -> ConversionFailed:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     end = " | ".join(lines[-_LOG_LINES:])[-_LOG_CHARACTERS:]
-    if any(sign in end for sign in _OUT_OF_MEMORY):
+    cause = " ".join(lines[-_CAUSE_LINES:])  # what fails in a library may be followed by what failed because of it
+    if any(sign in cause for sign in _OUT_OF_MEMORY):
         what += f" (it may use {MEMORY_LIMIT_BYTES >> 30} GB: give it smaller slices)"
+    if any(sign in cause for sign in _NO_ROOM):
+        what += " (no room on the disk: make some, and run it again: it goes on after the last finished step)"
     return ConversionFailed(f"the converter {what} while {step}; its last lines: {end or 'none'}; log: {log}")
 
 

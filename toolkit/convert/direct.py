@@ -23,7 +23,8 @@ from toolkit.convert.samples import Samples
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
 from toolkit.convert.steps import Steps
 from toolkit.convert.stitch import Lowered, stitch
-from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.tflite_graph import Graph
+from toolkit.convert.tflite_writer import Weights, begin_file, copy_weights
 from toolkit.convert.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
 
 
@@ -164,17 +165,27 @@ class _Slices:
         path = self._job.folder / f"{reference.role}.{precision}.tflite"
         if self._steps.finished(_joined(precision)) is None:
             self._job.progress(f"stitching {len(self._slices)} slices ({precision})")
-            lowered = [Lowered(self._file(i, precision), layouts) for i, layouts in enumerate(self._layouts)]
-            graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
-            if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
-                use_weights_in_place(graph)
-            write_graph(graph, path, copied=Path.unlink)  # the disk need not hold both
+            if (begun := self._steps.finished(_begun(precision))) is None:
+                weights = begin_file(self._stitched(precision), path)
+                begun = {"weights": [[w.file.name, w.offset, w.size, w.start] for w in weights]}
+                self._steps.finish(_begun(precision), (path,), begun)
+            # A slice is removed once it is copied, so that the disk need not hold both: one that is gone is done.
+            files = [(self._job.folder / name, *place) for name, *place in begun["weights"]]
+            copy_weights((Weights(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
         return self._job.tflite(precision, "direct", path, tools)
 
+    def _stitched(self, precision: str) -> Graph:
+        reference = self._job.reference.artifact
+        lowered = [Lowered(self._file(i, precision), layouts) for i, layouts in enumerate(self._layouts)]
+        graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
+        if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
+            use_weights_in_place(graph)
+        return graph
+
     def _has(self, batch: Sequence[int], precision: str) -> bool:
-        names = (_joined(precision), _step(batch, precision))
+        names = (_joined(precision), _begun(precision), _step(batch, precision))
         return any(self._steps.finished(name) is not None for name in names)
 
     def _name(self, i: int) -> str:
@@ -205,6 +216,10 @@ class _Slices:
 
 def _step(batch: Sequence[int], precision: str | None = None) -> str:
     return f"slices-{batch[0]}-{batch[-1]}" + (f"-{precision}" if precision else "")
+
+
+def _begun(precision: str) -> str:
+    return f"begun-{precision}"
 
 
 def _joined(precision: str) -> str:

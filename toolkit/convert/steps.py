@@ -1,5 +1,6 @@
 """The finished steps of a conversion, kept so that one that was interrupted goes on where it stopped."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from backends.atomic import replacing
-from backends.errors import InvalidInput
+from backends.errors import InvalidInput, NotAvailable
 from toolkit.environments import lock_text
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _PREFIX = ".convert-"
 
@@ -54,7 +57,7 @@ def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
 
     Those of other inputs are removed: another graph, another limit, other versions of the converter or of this code.
     At the end nothing stays; after an error what was finished does.
-    Raises InvalidInput while another conversion works on the bundle.
+    Raises InvalidInput while another conversion works on the bundle, NotAvailable when the disk is full.
     """
     folder = bundle / f"{_PREFIX}{_key(inputs)}"
     with _alone(bundle):
@@ -65,9 +68,14 @@ def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
         steps = Steps(folder)
         try:
             yield steps
-        except BaseException:
+        except BaseException as error:
             if not steps.any:
                 shutil.rmtree(folder)
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise NotAvailable(
+                    f"{bundle}: no room on the disk ({error.strerror}): make some, and run it again: it goes on after "
+                    "the last finished step"
+                ) from error
             raise
         shutil.rmtree(folder)
 

@@ -1,6 +1,8 @@
 """Writes a graph as a TFLite file, copying weights from file to file: memory holds the tables alone."""
 
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,44 +22,81 @@ _DATA, _OFFSET, _SIZE = 4, 6, 8
 _LAST_OLD_CODE = 127  # builtin codes had one byte once; older readers look there first
 
 
+@dataclass(frozen=True)
+class Weights:
+    """`size` bytes at `offset` of a file, whose place is at `start` of the file being written."""
+
+    file: Path
+    offset: int
+    size: int
+    start: int
+
+
 def write_graph(
-    graph: Graph,
-    path: Path,
-    flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES,
-    copied: Callable[[Path], None] = lambda file: None,
-    weights_from: int = 0,
+    graph: Graph, path: Path, flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES, weights_from: int = 0
 ) -> None:
     """Write `graph` with one subgraph and one signature. The same graph gives the same bytes.
 
     Weights go inside the flatbuffer, or behind it, by offset, where that would pass `flatbuffer_limit_bytes`.
-    `copied` is called with each file that nothing more is read from. Weights behind the flatbuffer start at byte
-    `weights_from` at the earliest.
+    Weights behind the flatbuffer start at byte `weights_from` at the earliest.
+    """
+    copy_weights(begin_file(graph, path, flatbuffer_limit_bytes, weights_from), path)
+
+
+def begin_file(
+    graph: Graph, path: Path, flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES, weights_from: int = 0
+) -> list[Weights]:
+    """Write all of a graph but the weights that lie in files, whose places are holes: the file has its whole size.
+
+    Returns what is to be copied there.
     """
     tensors = list(graph.tensors())
     payloads = list(dict.fromkeys(payload for payload in _payloads(graph, tensors)))
     inside = sum(_aligned(payload.size) + _ALIGNMENT for payload in payloads) <= flatbuffer_limit_bytes
     head = _head(_model(graph, tensors, payloads, inside))
+    fields = _fields(head)
+    left = []
+    end = len(head)
     with path.open("wb") as target:
-        target.write(head)
-        fields = _fields(head)
-        last = {payload.file: i for i, payload in enumerate(payloads)}
         for i, payload in enumerate(payloads):
             if inside:  # a flatbuffer's vector: its length, then its items
-                start = _aligned(target.tell() + 4)
-                target.write(bytes(start - 4 - target.tell()) + payload.size.to_bytes(4, "little"))
+                start = _aligned(end + 4)
+                target.seek(start - 4)
+                target.write(payload.size.to_bytes(4, "little"))
                 at = fields[i + 1][_DATA]
                 _patch(head, at, start - 4 - at, 4)
             else:
-                start = max(_aligned(target.tell()), weights_from)
-                target.seek(start)
+                start = max(_aligned(end), weights_from)
                 _patch(head, fields[i + 1][_OFFSET], start, 8)
                 _patch(head, fields[i + 1][_SIZE], payload.size, 8)
-            _copy(payload, target)
-            if payload.file is not None and last[payload.file] == i:
-                copied(payload.file)
-        target.write(bytes(_aligned(target.tell()) - target.tell()))
+            if payload.file is None:
+                target.seek(start)
+                target.write(payload.data)
+            else:
+                left.append(Weights(payload.file, payload.offset, payload.size, start))
+            end = start + payload.size
+        target.truncate(_aligned(end))
         target.seek(0)
         target.write(head)
+    return left
+
+
+def copy_weights(weights: Iterable[Weights], path: Path, copied: Callable[[Path], None] = lambda file: None) -> None:
+    """Copy weights to their places in `path`, one file after the other.
+
+    `copied` is called with each file once all that is wanted of it is on the disk.
+    """
+    by_file: dict[Path, list[Weights]] = {}
+    for one in weights:
+        by_file.setdefault(one.file, []).append(one)
+    with path.open("r+b") as target:
+        for file, ranges in by_file.items():
+            with file.open("rb") as source:
+                for one in ranges:
+                    _copy(source, target, one)
+            target.flush()
+            os.fsync(target.fileno())
+            copied(file)
 
 
 def _payloads(graph: Graph, tensors: Iterable[Tensor]) -> Iterable[Payload]:
@@ -151,19 +190,16 @@ def _patch(head: bytearray, at: int, value: int, size: int) -> None:
     head[at : at + size] = value.to_bytes(size, "little")
 
 
-def _copy(payload: Payload, target: BinaryIO) -> None:
-    if payload.file is None:
-        target.write(payload.data)
-        return
-    with payload.file.open("rb") as source:
-        source.seek(payload.offset)
-        left = payload.size
-        while left:
-            chunk = source.read(min(left, _COPY_BYTES))
-            if not chunk:
-                raise OSError(f"{payload.file}: shorter than when it was read")
-            target.write(chunk)
-            left -= len(chunk)
+def _copy(source: BinaryIO, target: BinaryIO, weights: Weights) -> None:
+    source.seek(weights.offset)
+    target.seek(weights.start)
+    left = weights.size
+    while left:
+        chunk = source.read(min(left, _COPY_BYTES))
+        if not chunk:
+            raise OSError(f"{weights.file}: shorter than when it was read")
+        target.write(chunk)
+        left -= len(chunk)
 
 
 def _aligned(position: int) -> int:

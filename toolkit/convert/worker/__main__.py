@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +20,7 @@ def main(request_path: str, result_path: str) -> None:
 
     Any failure is a traceback in the log and a non-zero exit code: there is nobody here to handle it.
     """
+    threading.Thread(target=_end_with_caller, daemon=True).start()
     say = _reserve_stdout()
     request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
     files, tools = _do(request, say)
@@ -57,6 +60,12 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
                 files[f"{name}.{precision}"] = str(quantize(Path(model), precision, recipe, folder, seen))
         return files, ("ai-edge-quantizer",)
     raise ValueError(f"unknown task {task!r}")
+
+
+def _end_with_caller() -> None:
+    """However the caller ends, killed or not, nothing of ours may go on writing into its folder."""
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _reserve_stdout() -> Say:
