@@ -8,13 +8,13 @@ from backends.errors import InvalidArtifact
 from backends.manifest import Fields
 from backends.tensor import Binding, TensorSpec
 
-ROLES = ("detector", "embedder")
 FORMATS = ("onnx", "tflite", "torch")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
 ROUTES = ("direct", "tf")
 
 # A plain name: no folder, no leading dot, nothing a shell or another system reads differently.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_ROLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -22,6 +22,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Artifact:
     """A runnable file of a bundle.
 
+    role names what it computes in its model, and the model's spec lists the roles that there are.
     file and external_files are plain names inside the bundle's folder; sha256 and bytes cover file, then the
     external files in order. parent is the file it was made from; tools maps each tool to its version.
     architecture (torch only) names the module and its config: {"name": ..., "config": {...}}.
@@ -47,7 +48,9 @@ class Artifact:
                 raise InvalidArtifact(f"artifact: expected a plain file name without a folder, got {name!r}")
         if len(set(self.files)) != len(self.files):
             raise InvalidArtifact(f"{self.file}: a file is listed twice among {', '.join(self.files)}")
-        for field, allowed in (("role", ROLES), ("format", FORMATS), ("precision", PRECISIONS)):
+        if not _ROLE.fullmatch(self.role):
+            raise InvalidArtifact(f"{self.file}: expected a role like 'detector' or 'encode_image', got {self.role!r}")
+        for field, allowed in (("format", FORMATS), ("precision", PRECISIONS)):
             if getattr(self, field) not in allowed:
                 raise InvalidArtifact(
                     f"{self.file}: expected {field} to be one of {', '.join(allowed)}, got {getattr(self, field)!r}"

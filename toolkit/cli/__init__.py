@@ -7,6 +7,7 @@ from toolkit.cli.group import CommandGroup
 COMMANDS = {
     "models": ("toolkit.cli.models:models", "List the models and what each one is."),
     "export": ("toolkit.cli.export:export", "Export a model's networks to ONNX, as a bundle."),
+    "import": ("toolkit.cli.import_:import_", "Make a bundle of any ONNX file."),
     "convert": ("toolkit.cli.convert:convert", "Lower a bundle to TFLite and quantize it."),
     "compare": ("toolkit.cli.compare:compare", "Hold every file of a bundle to the reference."),
     "embed": ("toolkit.cli.embed:embed", "Hide a message in an image."),

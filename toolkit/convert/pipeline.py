@@ -17,8 +17,10 @@ from toolkit.convert.direct import convert_direct
 from toolkit.convert.job import Job, Made, Reference
 from toolkit.convert.preflight import check_large_files, check_room
 from toolkit.convert.recipes import RECIPES, Recipe, chosen
+from toolkit.convert.roles import graph_to_lower
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
 from toolkit.convert.steps import kept_steps
+from toolkit.convert.support import check_support, supported_operators
 from toolkit.environments import converter_python
 
 DEFAULT_TIMEOUT_S = 3600.0
@@ -47,7 +49,7 @@ def convert_bundle(
     bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
     recipes = chosen(precisions, route)
     _check_calibration(recipes, calibration)
-    parent = bundle.find("detector", "onnx", "fp32")
+    parent = graph_to_lower(bundle)
     path = bundle.verify(parent)
     with tempfile.TemporaryFile(dir=bundle.folder) as file:  # it has no name: nothing of it can stay
         calibrated = None
@@ -55,6 +57,8 @@ def convert_bundle(
             progress(f"reading calibration images from {calibration.folder or 'a generator'}")
             calibrated = read_calibration(calibration, parent.inputs[0].spec.shape[-1], file)
         converter_python()  # a missing converter is said before anything is computed
+        if route == "direct":
+            check_support(path, open_graph(path), supported_operators(progress))
         return _convert(bundle, path, recipes, route, calibrated, progress, timeout_s, slice_limit_bytes)
 
 
@@ -68,7 +72,7 @@ def _convert(
     timeout_s: float,
     slice_limit_bytes: int,
 ) -> Bundle:
-    parent = bundle.find("detector", "onnx", "fp32")
+    parent = graph_to_lower(bundle)
     precisions = [recipe.name for recipe in recipes]
     model = open_graph(path)
     slices = plan(model, slice_limit_bytes)

@@ -30,3 +30,4 @@ class Kind:
 # By the `kind` of a bundle's manifest. Each value is a Kind.
 KINDS = Registry("kind of model to compare")
 KINDS.register("watermark", "toolkit.parity.watermark:KIND", needs="pillow")
+KINDS.register("tensor", "toolkit.parity.tensors:KIND", needs="pillow")

@@ -78,6 +78,10 @@ _LOGITS = (
     " Of marked photographs: a Gaussian logit changes sign with probability arctan(relative error)/pi, so {} of "
     "flipped bits is what such an error explains where the logits are the closest to zero that they can be. "
 )
+_TENSOR = (
+    "What the outputs mean is not known here. Integers and booleans follow from comparisons of numbers: in float32 "
+    "they must be the same, and elsewhere as many may change as there are numbers near enough to each other."
+)
 _VERDICT = (
     "A verdict may change on at most {} of the readings, those that stand within a bit or two of its border anyway."
 )
@@ -135,6 +139,23 @@ TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
         reason="Layers that were measured to matter stay in floats: it must be as near as weights alone in int8 are, "
         "change no verdict, and flip no more than 0.2% of bits. That is what it is made for.",
     ),
+    **{
+        ("tensor", "*", precision): Tolerance(
+            outputs=_relative(at_most),
+            changed=changed,
+            task=(),
+            reason=f"{reason} {_TENSOR}",
+        )
+        for precision, at_most, changed, reason in (
+            ("fp32", 1e-4, 0.0, _FP32),
+            ("fp16", 1e-2, 1e-2, _FP16),
+            ("int8", 0.1, 5e-2, _INT8),
+            ("int8-w", 0.05, 2.5e-2, _INT8_W),
+            ("int16x8", 0.05, 2.5e-2, _INT8_W),
+            ("int8-static", 0.2, 0.1, _STATIC),
+            ("mixed", 0.05, 2.5e-2, _INT8_W),
+        )
+    },
     ("watermark", "embedder", "fp32"): Tolerance(
         outputs=_relative(1e-4),
         changed=0.0,

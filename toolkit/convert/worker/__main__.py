@@ -16,7 +16,8 @@ Say = Callable[[str], None]
 def main(request_path: str, result_path: str) -> None:
     """Do what the request says and write {"files": {key: path}, "tools": {name: version}}.
 
-    Keys are a model's name for "lower", NAME.PRECISION for "quantize" and a precision for "lower-tf".
+    Keys are "operators" for "operators", a model's name for "lower", NAME.PRECISION for "quantize" and a precision for
+    "lower-tf".
 
     Any failure is a traceback in the log and a non-zero exit code: there is nobody here to handle it.
     """
@@ -31,6 +32,12 @@ def main(request_path: str, result_path: str) -> None:
 def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, ...]]:
     task, folder = request["task"], Path(request["folder"])
     files = {}
+    if task == "operators":
+        from .operators import lowered_operators
+
+        listed = folder / "operators.json"
+        listed.write_text(json.dumps(lowered_operators()), encoding="utf-8")
+        return {"operators": str(listed)}, ("onnx2tf",)
     if task == "lower":
         from .lowering import lower
 
