@@ -42,9 +42,7 @@ class Bundle:
             raise InvalidArtifact(
                 f"{where}: weights.origin: expected one of {', '.join(ORIGINS)}, got {self.weights['origin']!r}"
             )
-        # Names that differ by case alone are one file on some systems.
-        names = [name.lower() for artifact in self.artifacts for name in artifact.files] + [MANIFEST]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := _listed_twice(self.artifacts):
             raise InvalidArtifact(f"{where}: listed twice: {', '.join(twice)}")
         keys = [(a.role, a.format, a.precision, a.route) for a in self.artifacts]
         if len(set(keys)) != len(keys):
@@ -120,8 +118,8 @@ class Bundle:
         return paths[0]
 
     def with_artifact(self, artifact: Artifact) -> "Bundle":
-        """The same bundle with one more artifact, in the place of one of the same file."""
-        kept = tuple(a for a in self.artifacts if a.file != artifact.file)
+        """The same bundle with one more artifact, in the place of one of the same role and file."""
+        kept = tuple(a for a in self.artifacts if (a.role, a.file) != (artifact.role, artifact.file))
         return replace(self, artifacts=(*kept, artifact))
 
     def _path(self, name: str) -> Path:
@@ -131,6 +129,20 @@ class Bundle:
         if path.resolve().parent != self.folder.resolve():
             raise InvalidArtifact(f"{path}: a link that leads out of the bundle, to {path.resolve()}")
         return path
+
+
+def _listed_twice(artifacts: tuple[Artifact, ...]) -> list[str]:
+    """Names that are not one thing: a file may be shared by several roles, and so may the external data of theirs."""
+    uses: dict[str, set[object]] = {MANIFEST: {None}}
+    for artifact in artifacts:
+        # Names that differ by case alone are one file on some systems.
+        whole = (artifact.file, artifact.format, artifact.sha256)
+        uses.setdefault(artifact.file.lower(), set()).add(whole)
+        for name in artifact.external_files:
+            uses.setdefault(name.lower(), set()).add((name, artifact.format))
+    own = [(artifact.role, artifact.file.lower()) for artifact in artifacts]
+    again = {name for role, name in own if own.count((role, name)) > 1}
+    return sorted(again | {name for name, different in uses.items() if len(different) > 1})
 
 
 def sha256_of(*paths: Path) -> str:

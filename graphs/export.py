@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
@@ -19,14 +20,14 @@ from graphs.onnx_file import OPSET
 
 
 def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
-    """The same tensor for `batch` images at once. Raises InvalidInput for a batch under 1."""
+    """The same tensor, its first axis `batch` times as long. Raises InvalidInput for a batch under 1."""
     if batch < 1:
         raise InvalidInput(f"batch: expected at least 1, got {batch}")
-    return replace(spec, shape=(batch, *spec.shape[1:]))
+    return replace(spec, shape=(batch * spec.shape[0], *spec.shape[1:]))
 
 
 def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
-    """Seeded inputs for a comparison: images and other maps uniform in [0, 1], everything else bits of 0 and 1.
+    """Seeded inputs for a comparison: images and other maps uniform in [0, 1], everything else 0 and 1.
 
     No two axes are alike in such noise, so that a transposed input cannot go unseen.
     """
@@ -35,7 +36,7 @@ def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
         spec.name: (
             generator.random(spec.shape, dtype=np.float32)
             if len(spec.shape) == 4
-            else generator.integers(0, 2, spec.shape).astype(np.float32)
+            else generator.integers(0, 2, spec.shape).astype(spec.dtype)
         )
         for spec in specs
     }
@@ -57,14 +58,25 @@ def run_module(module: nn.Module, graph: GraphSpec, feeds: Mapping[str, Array]) 
     return {spec.name: value.numpy() for spec, value in zip(graph.outputs, results, strict=True)}
 
 
+@runtime_checkable
+class Foldable(Protocol):
+    """A module with tables that depend on its weights alone."""
+
+    def fold(self) -> None:
+        """Compute them once, in the place of the weights that they are made of. The outputs stay what they are."""
+
+
 def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
     """Trace a module in eval mode into an ONNX graph of opset 20.
 
-    Inputs and outputs have the names, order, dtypes and shapes of `graph`, with the batch size given.
+    Inputs and outputs have the names, order, dtypes and shapes of `graph`, with the batch size given. A module that
+    folds is folded.
     Raises InvalidArtifact if the graph came out with another signature.
     """
     if module.training:
         raise InvalidInput(f"{graph.role}: expected a module in eval mode; call .eval() first")
+    if isinstance(module, Foldable):
+        module.fold()
     inputs = tuple(with_batch(spec, batch) for spec in graph.inputs)
     outputs = tuple(with_batch(spec, batch) for spec in graph.outputs)
     with _quiet():

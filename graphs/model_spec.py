@@ -125,6 +125,10 @@ class ModelSpec:
             state[tensor.name] = torch.empty(tensor.shape, device="meta")
         return state
 
+    def count_parameters(self) -> int:
+        """How many numbers are learned, whether a graph uses them or not. Needs torch."""
+        return sum(like.numel() for like in self.expected_state().values() if like.is_floating_point())
+
     def may_hold(self) -> "Callable[[str], bool]":
         """Whether a checkpoint may hold a key besides: those of graphs that were left out. Needs torch."""
         keys = set(_state_of(tuple((graph,) for graph in self.left_out)))

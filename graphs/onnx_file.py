@@ -1,5 +1,6 @@
 """ONNX files: written the same way every time, read back with an error that a person understands."""
 
+import hashlib
 from pathlib import Path
 
 import onnx
@@ -35,6 +36,43 @@ def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
     ir.save(model, path, external_data=data.name, alignment=_PAGE_BYTES, align_threshold=_PAGE_BYTES)
     data.chmod(path.stat().st_mode)  # made as a private temporary file
     return (path, data)
+
+
+class DataFile:
+    """Weights that several ONNX files of a folder share: each is written once, however many of the files have it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets: dict[bytes, int] = {}
+
+    def save(self, model: ir.Model, path: Path) -> tuple[Path, ...]:
+        """Write a model beside the data file, like `save`. Its large weights then lie there, and are mapped."""
+        strip(model)
+        shared = False
+        for value in model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.nbytes >= _PAGE_BYTES:
+                value.const_value = self._place(value.const_value)
+                shared = True
+        ir.save(model, path)
+        return (path, self.path) if shared else (path,)
+
+    def _place(self, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+        data = tensor.tobytes()
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._offsets:
+            with self.path.open("ab") as file:
+                file.write(bytes(-file.tell() % _PAGE_BYTES))
+                self._offsets[digest] = file.tell()
+                file.write(data)
+        return ir.ExternalTensor(
+            self.path.name,
+            self._offsets[digest],
+            len(data),
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=str(tensor.name),
+            base_dir=self.path.parent,
+        )
 
 
 def weight_bytes(model: ir.Model) -> int:

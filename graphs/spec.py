@@ -1,6 +1,9 @@
 """Every model by its name. Importing this imports neither torch nor onnx, and names all architectures."""
 
 from backends.errors import NotAvailable
+from graphs.captioner.spec import SPECS as CAPTIONERS
+from graphs.deepencoder.spec import SPECS as DEEPENCODERS
+from graphs.foveated.spec import SPECS as FOVEATED
 from graphs.model_spec import ModelSpec
 from graphs.seal.spec import SPECS as SEALS
 
@@ -12,7 +15,7 @@ def _by_name(*specs: ModelSpec) -> dict[str, ModelSpec]:
     return by_name
 
 
-MODELS = _by_name(*SEALS)
+MODELS = _by_name(*SEALS, *DEEPENCODERS, *FOVEATED, *CAPTIONERS)
 
 
 def find_spec(name: str) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from backends.tensor import Array, Binding
 from graphs.checkpoint import State, Weights
 from graphs.export import build_loaded, export, probe, run_module, with_batch
 from graphs.model_spec import GraphSpec, ModelSpec
-from graphs.onnx_file import check, save, weight_bytes
+from graphs.onnx_file import DataFile, check, external_name, save, weight_bytes
 from graphs.prepare.pipeline import prepare
 from toolkit.folders import replacing_bundle
+from toolkit.learned import learned_json
 
 Progress = Callable[[str], None]
 
@@ -38,38 +40,63 @@ def export_bundle(
     progress: Progress = lambda step: None,
     with_torch: bool = True,
 ) -> Bundle:
-    """Export every network of a model into `folder`, in the place of an older bundle there.
+    """Export every graph of a model into `folder`, in the place of an older bundle there.
 
-    Makes ROLE.onnx, ROLE.safetensors (unless with_torch is false) and the manifest. Every ONNX file is run against
-    torch first. `batch` is the first axis of every input and output. The same weights give the same bytes.
+    Makes ROLE.onnx, the torch weights as ROLE.safetensors (unless with_torch is false), and the manifest. Graphs of one
+    NETWORK share NETWORK.safetensors and the external data NETWORK.onnx.data. Every ONNX file is run against torch
+    first. `batch` multiplies the first axis of every input and output. The same weights give the same bytes.
     Memory: the weights of the largest network, once, and what the runtimes need to run it.
     Raises InvalidArtifact if a graph does not compute what its module does, InvalidInput for a folder in use.
     """
     source = {"origin": weights.origin, "sha256": weights.sha256, "source": weights.source}
     with replacing_bundle(folder) as building:
-        bundle = Bundle(building, spec.description, source, ())
-        for graph in spec.graphs:
-            feeds = probe(tuple(with_batch(tensor, batch) for tensor in graph.inputs))
-            made, expected = _write(bundle, graph, weights.states[graph.role], feeds, progress, with_torch)
-            for artifact in made:
-                bundle = bundle.with_artifact(artifact)
-            progress(f"{graph.role}: comparing ONNX Runtime with torch")
-            # Module and graph refer to themselves; they go before the runtime comes, so that the two never hold their
-            # weights at the same time.
-            gc.collect()
-            with open_session(bundle, made[0], "ort", threads=torch.get_num_threads()) as session:
-                _compare(session.run(feeds), expected, graph.role)
+        description = spec.description | learned_json(weights.learned)
+        bundle = Bundle(building, description, source, ())
+        for network in spec.networks:
+            shared = network[0].network and DataFile(building / external_name(f"{network[0].network}.onnx"))
+            written = []
+            for graph in network:
+                feeds = probe(tuple(with_batch(tensor, batch) for tensor in graph.inputs))
+                state = weights.states[graph.role]
+                written.append(_write(bundle, graph, state, feeds, batch, shared or None, progress))
+                if with_torch and graph is network[-1]:
+                    torch_file = _write_torch(bundle, graph, state, written[0].files[0], progress)
+                del state
+                # Module and graph refer to themselves; they go before another comes, so that memory holds one.
+                gc.collect()
+            for graph, done in zip(network, written, strict=True):
+                onnx = _artifact(graph, batch, done.files, "onnx", _TOOLS)
+                bundle = bundle.with_artifact(onnx)
+                if with_torch:
+                    bundle = bundle.with_artifact(_artifact(graph, batch, (torch_file,), "torch", ("torch",)))
+                progress(f"{graph.role}: comparing ONNX Runtime with torch")
+                with open_session(bundle, onnx, "ort", threads=torch.get_num_threads()) as session:
+                    _compare(session.run(done.feeds), done.expected, graph.role)
         bundle.write()
     return Bundle.open(folder)
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A graph's files, and what torch makes of `feeds`."""
+
+    files: tuple[Path, ...]
+    feeds: dict[str, Array]
+    expected: dict[str, Array]
+
+
 def _write(
-    bundle: Bundle, graph: GraphSpec, state: State, feeds: dict[str, Array], progress: Progress, with_torch: bool
-) -> tuple[list[Artifact], dict[str, Array]]:
-    """Write one network's files. Returns their artifacts, ONNX first, and what torch makes of `feeds`."""
+    bundle: Bundle,
+    graph: GraphSpec,
+    state: State,
+    feeds: dict[str, Array],
+    batch: int,
+    shared: DataFile | None,
+    progress: Progress,
+) -> _Written:
+    """Write one graph's ONNX file, its large weights into `shared` if there is such a file."""
     role = graph.role
     module = build_loaded(graph, state)
-    batch = next(iter(feeds.values())).shape[0]
     progress(f"{role}: running torch")
     expected = run_module(module, graph, feeds)
     progress(f"{role}: tracing to ONNX")
@@ -78,15 +105,19 @@ def _write(
     model, _ = prepare(model, feeds, stepwise=weight_bytes(model) <= _STEPWISE_LIMIT_BYTES)
     progress(f"{role}: writing {weight_bytes(model) / 1e6:.0f} MB of ONNX")
     path = bundle.folder / f"{role}.onnx"
-    onnx = _artifact(graph, batch, save(model, path), "onnx", _TOOLS)
+    files = save(model, path) if shared is None else shared.save(model, path)
     check(path)
-    if not with_torch:
-        return [onnx], expected
-    progress(f"{role}: writing the torch weights")
-    state_path = bundle.folder / f"{role}.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, state_path)
-    state_path.chmod(path.stat().st_mode)  # safetensors makes private files
-    return [onnx, _artifact(graph, batch, (state_path,), "torch", ("torch",))], expected
+    return _Written(files, feeds, expected)
+
+
+def _write_torch(bundle: Bundle, graph: GraphSpec, state: State, like: Path, progress: Progress) -> Path:
+    """Write a network's weights, readable by whoever may read `like`: safetensors makes private files."""
+    name = graph.network or graph.role
+    progress(f"{name}: writing the torch weights")
+    path = bundle.folder / f"{name}.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    path.chmod(like.stat().st_mode)
+    return path
 
 
 def _artifact(graph: GraphSpec, batch: int, files: tuple[Path, ...], format: str, tools: tuple[str, ...]) -> Artifact:

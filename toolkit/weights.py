@@ -1,5 +1,6 @@
 """Which weights an export takes: a checkpoint's, random ones from a seed, or those that ship with this package."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -12,15 +13,15 @@ from graphs.model_spec import ModelSpec
 SHIPPED = Path(__file__).parent / "bundles"
 
 
-def choose_weights(spec: ModelSpec, checkpoint: Path | None = None, seed: int | None = None) -> Weights:
-    """The weights of a checkpoint file or of a seed; with neither, the shipped ones of this model.
+def choose_weights(spec: ModelSpec, checkpoints: Sequence[Path] = (), seed: int | None = None) -> Weights:
+    """The weights of a checkpoint's files or of a seed; with neither, the shipped ones of this model.
 
     Raises InvalidInput for both, or for neither where none ship; and what load_checkpoint raises.
     """
-    if checkpoint is not None and seed is not None:
+    if checkpoints and seed is not None:
         raise InvalidInput("weights: a checkpoint and random ones were both asked for; give one")
-    if checkpoint is not None:
-        return load_checkpoint(checkpoint, spec)
+    if checkpoints:
+        return load_checkpoint(checkpoints, spec)
     if seed is not None:
         return random_weights(seed, spec)
     folder = SHIPPED / spec.name

@@ -102,7 +102,7 @@ class TextDecoder(nn.Module):
 
         Returns its logits (B, 1, vocabulary), keys and values.
         """
-        x = self.embed_tokens(token) + self._positions[position]
+        x = self.embed_tokens(token) + self._positions.index_select(0, position)
         room = torch.arange(keys.shape[2], dtype=position.dtype)
         mask = torch.cat([(room >= position).to(x.dtype) * HIDDEN, torch.zeros(1)])[None]
         return self._run(x, mask, (keys, values), (memory_keys, memory_values))

@@ -141,9 +141,10 @@ class Dino(nn.Module):
         keys, values = [], []
         for block in self.model.layer:
             x, k, v = block(x, self._rotation)
-            keys.append(k[:, :, self.prefix_tokens :])
-            values.append(v[:, :, self.prefix_tokens :])
-        return self.norm(x), torch.cat(keys, dim=1), torch.cat(values, dim=1)
+            keys.append(k)
+            values.append(v)
+        first = self.prefix_tokens
+        return self.norm(x), torch.cat(keys, dim=1)[:, :, first:], torch.cat(values, dim=1)[:, :, first:]
 
     def look(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, M, dim) go through every block against the patches of `encode`, which never see them.

@@ -20,7 +20,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight * (x * torch.rsqrt((x * x).mean(dim=-1, keepdim=True) + 1e-5))
+        return self.weight * (x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + 1e-5))
 
 
 class Attention(nn.Module):

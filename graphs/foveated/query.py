@@ -24,7 +24,7 @@ class QueryAttention(nn.Module):
         query (B, dim), patches (B, P, dim): no class or register token. Returns (B, dim), and the attention (B, P).
         """
         weights = attention_weights(self.query_proj(query)[:, None], patches)
-        return self.output_proj((weights @ patches)[:, 0]), weights[:, 0]
+        return self.output_proj((weights @ patches).squeeze(1)), weights.squeeze(1)
 
     def deep(self, query: Tensor, keys: Tensor, values: Tensor, dino: Dino) -> tuple[Tensor, Tensor]:
         """The query goes through every block of the encoder like a token without a position, then Linear.
@@ -33,4 +33,4 @@ class QueryAttention(nn.Module):
         Returns (B, dim), and the last block's attention (B, P), the mean of its heads.
         """
         states, weights = dino.look(query[:, None], keys, values)
-        return self.output_proj(states[:, 0]), weights[:, 0]
+        return self.output_proj(states.squeeze(1)), weights.squeeze(1)

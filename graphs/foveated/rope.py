@@ -36,7 +36,7 @@ class Rotation:
 
     def at(self, positions: Tensor) -> "Rotation":
         """Of these positions, (M,) int."""
-        return Rotation(self.cos[positions], self.sin[positions])
+        return Rotation(self.cos.index_select(0, positions), self.sin.index_select(0, positions))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Turn x (..., N, head_dim)."""

@@ -107,6 +107,7 @@ def _edit(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda d: d["artifacts"][0].update(file="bundle.json"), "listed twice"),
         (lambda d: d["artifacts"][0].update(external_files=["../../x"]), "plain file name"),
         (lambda d: d["artifacts"][0].update(external_files=["detector.onnx"]), "listed twice"),
+        (lambda d: d["artifacts"][0].update(role="Detector"), "expected a role like"),
         (lambda d: d["artifacts"][0].update(sha256="00"), "64 lowercase hex digits"),
         (lambda d: d["artifacts"][0].update(bytes=0), "at least 1 byte"),
         (lambda d: d["artifacts"][0].update(bytes=1.5), "expected an integer"),

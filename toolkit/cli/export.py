@@ -7,7 +7,14 @@ import click
 
 @click.command()
 @click.argument("model")
-@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Weights: .safetensors or .pth.")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Weights: .safetensors, the .index.json of a sharded one, or .pth. Again for each part in a file of its own.",
+)
 @click.option(
     "--random", "seed", type=click.IntRange(min=0), metavar="SEED", help="Random weights, for tests and timing."
 )
@@ -20,10 +27,10 @@ import click
     metavar="DIR",
     help="The bundle becomes DIR/MODEL.",
 )
-@click.option("--role", "roles", multiple=True, metavar="ROLE", help="This network alone: detector or embedder.")
-@click.option("--no-torch", is_flag=True, help="Leave out ROLE.safetensors, which only `--backend torch` reads.")
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="This graph alone, as `toolkit models` lists it.")
+@click.option("--no-torch", is_flag=True, help="Leave out the .safetensors, which only `--backend torch` reads.")
 def export(
-    model: str, checkpoint: Path | None, seed: int | None, output: Path, roles: tuple[str, ...], no_torch: bool
+    model: str, checkpoints: tuple[Path, ...], seed: int | None, output: Path, roles: tuple[str, ...], no_torch: bool
 ) -> None:
     """Export the networks of MODEL to ONNX, as a bundle in DIR/MODEL that replaces an older one.
 
@@ -35,6 +42,7 @@ def export(
     Example:
       toolkit export videoseal-1.0 --checkpoint y_256b_img.pth
       toolkit export chunkyseal --checkpoint checkpoint.pth --role detector
+      toolkit export deepencoder --checkpoint model.safetensors.index.json --role base
     """
     from graphs.spec import find_spec
     from toolkit.cli.bundles import print_artifacts, warn_if_random
@@ -48,8 +56,9 @@ def export(
         from toolkit.export import export_bundle
         from toolkit.weights import choose_weights
 
-        progress.step(f"reading {checkpoint}" if checkpoint else "choosing weights")
-        weights = choose_weights(spec, checkpoint, seed)
+        progress.step(f"reading {' and '.join(map(str, checkpoints))}" if checkpoints else "choosing weights")
+        weights = choose_weights(spec, checkpoints, seed)
         bundle = export_bundle(spec, weights, output / model, progress=progress.step, with_torch=not no_torch)
     warn_if_random(bundle)
+    click.echo(f"{spec.count_parameters() / 1e6:.2f} million parameters")
     print_artifacts(bundle)

@@ -18,14 +18,13 @@ def models(as_json: bool) -> None:
 
     if as_json:
         for spec in MODELS.values():
-            click.echo(json.dumps(spec.description | {"summary": spec.summary}))
+            click.echo(json.dumps(spec.description | {"graphs": spec.roles, "summary": spec.summary}))
         return
 
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "bits", "image", "what it is")
+    table = Table("model", "kind", "graphs", "what it is")
     for spec in MODELS.values():
-        side = spec.description["image_size_px"]
-        table.add_row(spec.name, str(spec.description["bits"]), f"{side} x {side}", spec.summary)
+        table.add_row(spec.name, spec.description["kind"], ", ".join(spec.roles), spec.summary)
     Console().print(table)

@@ -1,0 +1,46 @@
+"""A tiny model of every kind that is not a watermark's, with the bundle that an export makes of it."""
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import onnx
+
+from backends.bundle import Bundle
+from graphs.captioner.config import CaptionerConfig
+from graphs.captioner.spec import captioner_spec
+from graphs.checkpoint import random_weights
+from graphs.deepencoder.spec import deepencoder_spec
+from graphs.foveated.spec import foveated_spec
+from graphs.model_spec import ModelSpec
+from tests import deepencoder_tiny, foveated_tiny
+from toolkit.export import export_bundle
+
+CAPTIONER = CaptionerConfig(
+    32, (4, 6, 8, 10), latent=12, embedding=16, vocabulary=40, depth=3, num_heads=4, max_tokens=20
+)
+# 128 px is where the golden's positions were learned; at 192 they are resized. 8 and 12 patches an axis, windows of 3.
+_MODES = {"small": deepencoder_tiny.config(128), "base": deepencoder_tiny.config(192)}
+SPECS = {
+    "deepencoder": deepencoder_spec("deepencoder-tiny", "tiny", _MODES),
+    "foveated": foveated_spec("foveated-tiny", "tiny", foveated_tiny.config()),
+    "captioner": captioner_spec("captioner-tiny", "tiny", CAPTIONER),
+}
+
+
+@cache
+def exported(kind: str) -> Bundle:
+    """The bundle of a kind's tiny model, random weights inside, made once a test run. Not to be changed."""
+    spec = SPECS[kind]
+    return export_bundle(spec, random_weights(0, spec), Path(mkdtemp(prefix="kinds-")) / spec.name)
+
+
+def spec_of(kind: str) -> ModelSpec:
+    return SPECS[kind]
+
+
+def operators(bundle: Bundle, role: str) -> Counter[str]:
+    """How often each operator stands in an ONNX graph."""
+    path = bundle.folder / bundle.find(role, "onnx", "fp32").file
+    return Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
