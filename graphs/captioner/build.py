@@ -12,26 +12,25 @@ from graphs.config_json import from_json
 
 
 class Prefill(TextDecoder):
-    """latent (B, latent), tokens (B, N) to the logits of every next token, and all keys and values."""
+    """latent (B, latent), tokens (B, N) to the logits of every next token, all keys and values, and the memory."""
 
     def forward(  # type: ignore[override]  # what a step needs, besides the logits
         self, latent: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        memory_keys, memory_values = self.memory(latent)
-        logits, keys, values = self.prefill(tokens, memory_keys, memory_values)
-        return logits, keys.flatten(1, 2), values.flatten(1, 2), memory_keys.flatten(1, 2), memory_values.flatten(1, 2)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        memory = self.memory(latent)
+        logits, keys, values = self.prefill(tokens, memory)
+        return logits, keys.flatten(1, 2), values.flatten(1, 2), memory
 
 
 class Step(TextDecoder):
-    """One token (B, 1) at a position (1,), with the keys and values before it and of the memory."""
+    """One token (B, 1) at a position (1,), with the keys and values before it and the memory."""
 
     def forward(  # type: ignore[override]  # one token at a time
-        self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor, memory_keys: Tensor, memory_values: Tensor
+        self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor, memory: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         apart = (len(token), self.total_heads, -1, keys.shape[-1])
-        past = (part.reshape(apart) for part in (keys, values, memory_keys, memory_values))
-        logits, new_keys, new_values = self.step(token, position, *past)
-        return logits[:, 0], new_keys.flatten(1, 2), new_values.flatten(1, 2)
+        logits, new_keys, new_values = self.step(token, position, keys.reshape(apart), values.reshape(apart), memory)
+        return logits.squeeze(1), new_keys.flatten(1, 2), new_values.flatten(1, 2)
 
 
 def encode_image(config: object) -> nn.Module:

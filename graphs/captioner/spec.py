@@ -22,8 +22,8 @@ def captioner_spec(name: str, summary: str, config: CaptionerConfig) -> ModelSpe
     image = tensor("image", 3, side, side, layout="NCHW")
     latent, tokens = tensor("latent", config.latent), tensor("tokens", length, dtype="int32")
     past = (tensor("keys", heads * length, head_dim), tensor("values", heads * length, head_dim))
-    memory = (tensor("memory_keys", heads, head_dim), tensor("memory_values", heads, head_dim))
-    step_inputs = (tensor("token", 1, dtype="int32"), TensorSpec("position", (1,), "int32", None), *past, *memory)
+    memory = tensor("memory", config.depth, config.embedding)
+    step_inputs = (tensor("token", 1, dtype="int32"), TensorSpec("position", (1,), "int32", None), *past, memory)
     step_outputs = (
         tensor("logits", config.vocabulary),
         tensor("new_keys", heads, head_dim),
@@ -39,7 +39,7 @@ def captioner_spec(name: str, summary: str, config: CaptionerConfig) -> ModelSpe
     ) -> GraphSpec:
         return GraphSpec(role, f"captioner-{role.replace('_', '-')}", config, inputs, outputs, prefix, network)
 
-    prefill_outputs = (tensor("logits", length, config.vocabulary), *past, *memory)
+    prefill_outputs = (tensor("logits", length, config.vocabulary), *past, memory)
     graphs = (
         graph("encode_image", (image,), (latent,), "image_encoder."),
         graph("decode_image", (latent,), (image,), "image_decoder."),

@@ -32,6 +32,14 @@ class Attention(nn.Module):
         out: Tensor = self.out_proj(join_heads(attend(split_heads(self.q_proj(x), self.num_heads), keys, values, mask)))
         return out
 
+    def over_one(self, token: Tensor) -> Tensor:
+        """Attention over a single token (B, dim), as every query gets it: (B, dim).
+
+        The softmax of one score is 1, whatever the query and the key are: what is left is the token's value.
+        """
+        out: Tensor = self.out_proj(self.v_proj(token))
+        return out
+
 
 class Layer(nn.Module):
     """Post-norm decoder layer: self-attention, attention over the memory, MLP with ReLU."""
@@ -48,17 +56,17 @@ class Layer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(
-        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None, memory: tuple[Tensor, Tensor]
+        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None, remembered: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, M, dim); past and memory: keys and values (B, heads, N, d). Returns x, and its own keys and values."""
+        """x (B, M, dim); past keys and values (B, heads, N, d); remembered (B, dim): what the memory says.
+
+        Returns x, and its own keys and values.
+        """
         keys, values = self.self_attn.keys_values(x)
-        seen = (
-            (keys, values)
-            if past is None
-            else tuple(torch.cat(pair, dim=2) for pair in zip(past, (keys, values), strict=True))
-        )
-        x = self.norm1(x + self.self_attn(x, seen[0], seen[1], mask))
-        x = self.norm2(x + self.cross_attn(x, *memory, None))
+        seen_keys = keys if past is None else torch.cat([past[0], keys], dim=2)
+        seen_values = values if past is None else torch.cat([past[1], values], dim=2)
+        x = self.norm1(x + self.self_attn(x, seen_keys, seen_values, mask))
+        x = self.norm2(x + remembered[:, None])
         return self.norm3(x + self.linear2(self.linear1(x).relu())), keys, values
 
 
@@ -79,24 +87,23 @@ class TextDecoder(nn.Module):
 
     def forward(self, latent: Tensor, tokens: Tensor) -> Tensor:
         """latent (B, latent), tokens (B, N) int. Returns (B, N, vocabulary): row i is of the token behind token i."""
-        logits, _, _ = self.prefill(tokens, *self.memory(latent))
+        logits, _, _ = self.prefill(tokens, self.memory(latent))
         return logits
 
-    def memory(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the one token that the latent becomes: (B, depth * heads, 1, d)."""
-        token = self.to_memory(latent)[:, None]
-        pairs = [layer.cross_attn.keys_values(token) for layer in self._blocks]
-        return torch.cat([keys for keys, _ in pairs], dim=1), torch.cat([values for _, values in pairs], dim=1)
+    def memory(self, latent: Tensor) -> Tensor:
+        """What the one token that the latent becomes says to each layer: (B, depth, embedding)."""
+        token = self.to_memory(latent)
+        return torch.stack([layer.cross_attn.over_one(token) for layer in self._blocks], dim=1)
 
-    def prefill(self, tokens: Tensor, memory_keys: Tensor, memory_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def prefill(self, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The logits of forward, and the keys and values of the tokens."""
         length = tokens.shape[1]
         x = self.embed_tokens(tokens) + self._positions[:length]
         mask = torch.full((length, length), HIDDEN).triu(1)
-        return self._run(x, mask, None, (memory_keys, memory_values))
+        return self._run(x, mask, None, memory)
 
     def step(
-        self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor, memory_keys: Tensor, memory_values: Tensor
+        self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor, memory: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One more token (B, 1) int at `position` (1,) int; the first `position` of the given keys and values count.
 
@@ -105,19 +112,19 @@ class TextDecoder(nn.Module):
         x = self.embed_tokens(token) + self._positions.index_select(0, position)
         room = torch.arange(keys.shape[2], dtype=position.dtype)
         mask = torch.cat([(room >= position).to(x.dtype) * HIDDEN, torch.zeros(1)])[None]
-        return self._run(x, mask, (keys, values), (memory_keys, memory_values))
+        return self._run(x, mask, (keys, values), memory)
 
     @property
     def _blocks(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def _run(
-        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None, memory: tuple[Tensor, Tensor]
+        self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None, memory: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         layers = self._blocks
         pasts = [None] * len(layers) if past is None else by_layer(past, len(layers))
         keys, values = [], []
-        for layer, seen, remembered in zip(layers, pasts, by_layer(memory, len(layers)), strict=True):
+        for layer, seen, remembered in zip(layers, pasts, memory.unbind(1), strict=True):
             x, k, v = layer(x, mask, seen, remembered)
             keys.append(k)
             values.append(v)

@@ -56,11 +56,19 @@ def test_greedy_tokens_are_the_same_with_and_without_a_cache(captioner: Captione
         cached = [BEGIN]
         while len(cached) < room:
             at = len(cached) - 1
-            logits, k, v = decoder.step(torch.tensor([cached[-1:]]), torch.tensor([at]), keys, values, *memory)
+            logits, k, v = decoder.step(torch.tensor([cached[-1:]]), torch.tensor([at]), keys, values, memory)
             keys[:, :, at : at + 1], values[:, :, at : at + 1] = k, v
             cached.append(int(logits[0, 0].argmax()))
     assert cached == plain
     assert len(set(plain)) > 3  # not one token over and over
+
+
+def test_attention_over_one_token_is_attention(captioner: Captioner) -> None:
+    cross = captioner.text_decoder.layers[0].cross_attn
+    queries, token = torch.randn(2, 5, 16), torch.randn(2, 16)
+    with torch.no_grad():
+        expected = cross(queries, *cross.keys_values(token[:, None]), None)
+        torch.testing.assert_close(cross.over_one(token)[:, None].expand(2, 5, 16), expected)
 
 
 def test_what_follows_a_token_does_not_change_its_logits(captioner: Captioner) -> None:
