@@ -13,7 +13,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,37 @@ from benchmarks.machine import describe
 from graphs.checkpoint import random_weights
 from graphs.export import build_loaded, export, probe
 from graphs.onnx_file import save
+from graphs.prepare.depthwise import split_depthwise
 from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
+from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.pipeline import Pass, prepare
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
 from graphs.spec import find_spec
 from toolkit.convert.converter import run_worker
+from toolkit.convert.recipes import RECIPES
 
 Run = Callable[[], object]
 
 # In the order of graphs/prepare/pipeline.py; onnxsim runs last on every row, the first one included.
-ROWS = (simplify, erf_to_gelu, matmul_to_gemm, reduce_l2_to_sum, shorten_grn, layer_norm_over_channels, fold_affine)
+ROWS = (
+    simplify,
+    erf_to_gelu,
+    matmul_to_gemm,
+    reduce_l2_to_sum,
+    shorten_grn,
+    layer_norm_over_channels,
+    fold_affine,
+    keep_rows,
+    split_depthwise,
+    write_out_layer_norm,
+)
+LOWERED = (split_depthwise, write_out_layer_norm)  # in the graph that is lowered alone
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
 
@@ -52,28 +68,37 @@ def build(model: str, folder: Path) -> dict[str, dict[str, Any]]:
     feeds = probe(graph.inputs)
     rows: dict[str, dict[str, Any]] = {}
     for count in range(1, len(ROWS) + 1):
-        passes = (*ROWS[1:count], simplify)
-        steps = tuple(Pass(step.__name__, step, tolerance=1e-4) for step in passes)
-        prepared, changed = prepare(ir.from_proto(exported), feeds, steps)
+        so_far = ROWS[:count]
+        before = [step for step in ROWS[1:] if step in so_far and step not in (keep_rows, *LOWERED)]
+        steps = [*before, simplify, *([keep_rows] if keep_rows in so_far else [])]
+        prepared, changed = prepare(ir.from_proto(exported), feeds, _passes(steps))
+        lower, changed_too = prepare(
+            ir.from_proto(ir.to_proto(prepared)), feeds, _passes([step for step in LOWERED if step in so_far])
+        )
         name = ROWS[count - 1].__name__
-        if name not in changed:
+        if name not in (*changed, *changed_too):
             print(f"{name}: changes nothing in {model}")
             continue
         place = folder / name
         place.mkdir()
         save(prepared, place / "detector.onnx")
-        save(prepared, place / "lower.onnx")
+        save(lower, place / "lower.onnx")
         log = place / "log"
-        lowered = run_worker({"task": "lower", "model": str(place / "lower.onnx")}, place, log, 3600, print)
-        request = {"task": "quantize", "model": str(lowered.files["fp32"]), "precisions": ["int8"], "calibration": None}
+        lowered = run_worker({"task": "lower", "models": {name: str(place / "lower.onnx")}}, place, log, 3600, print)
+        models, recipe = {name: str(lowered.files[name])}, RECIPES["int8"]
+        request = {"task": "quantize", "models": models, "recipes": {"int8": recipe.to_worker()}, "calibration": {}}
         quantized = run_worker(request, place, log, 3600, print)
         rows[name] = {
             "ort_fp32": place / "detector.onnx",
-            "tflite_fp32": lowered.files["fp32"],
-            "tflite_int8": quantized.files["int8"],
+            "tflite_fp32": lowered.files[name],
+            "tflite_int8": quantized.files[f"{name}.int8"],
             "operators": dict(Counter(node.op_type for node in prepared.graph).most_common()),
         }
     return rows
+
+
+def _passes(steps: Sequence[Any]) -> tuple[Pass, ...]:
+    return tuple(Pass(step.__name__, step, tolerance=1e-4) for step in steps)
 
 
 def opened(path: Path, image: Any) -> Run:

@@ -30,7 +30,7 @@ def test_a_runtime_that_cannot_is_an_error_that_says_which_can() -> None:
     [
         ({"weights": "int4"}, "weights: expected one of float32, float16, int8"),
         ({"activations": "int4"}, "activations: expected one of"),
-        ({"computes": ("softmax",)}, "computes: expected one of dense, depthwise, convolution"),
+        ({"computes": ("softmax",)}, "computes: expected one of dense, convolution"),
         ({"formats": ("coreml",)}, "formats: expected one of onnx, tflite, torch"),
         ({"computes": ()}, "activations are quantized for the operators"),
     ],

@@ -9,7 +9,7 @@ from backends.errors import InvalidInput, NotAvailable
 WEIGHTS = ("float32", "float16", "int8")
 # "dynamic int8": quantized as they come, float32 in and out. "int8" and "int16": on ranges seen before.
 ACTIVATIONS = ("float32", "dynamic int8", "int8", "int16")
-OPERATORS = ("dense", "depthwise", "convolution")
+OPERATORS = ("dense", "convolution")
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TFLite", "torch": "PyTorch"}
 
 
@@ -17,7 +17,9 @@ RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TFLite", "torch": "PyTorch"}
 class Recipe:
     """One way to make a smaller or faster file of a float32 graph.
 
-    weights: what weights are stored as; int8 is symmetric and per output channel.
+    weights: what weights are stored as; int8 is symmetric and per output channel. Depthwise kernels have a few dozen
+    values a channel: in TFLite they are stored as float16 where others are int8, and always compute in float32, because
+    that has the quickest kernels (measured on videoseal-1.0: half the time of the integer ones, see graphs/prepare).
     activations: what the `computes` operators compute on. The others compute in float32, on dequantized weights.
     formats: the runtimes that run it, by the format of their files. reason: why the others do not.
     """
@@ -70,7 +72,7 @@ _TABLE = (
     Recipe("int8", "int8", "dynamic int8", OPERATORS, ("onnx", "tflite")),
     # Full convolutions stay float32: the first one reads the image, and a mark is fainter than a step of eight bits
     # (measured on pocketseal: 1.3% of bits flipped with them, 0.5% without).
-    Recipe("int8-static", "int8", "int8", ("dense", "depthwise"), ("onnx", "tflite")),
+    Recipe("int8-static", "int8", "int8", ("dense",), ("onnx", "tflite")),
     Recipe("int8-w", "int8", "float32", (), ("onnx", "tflite")),
     # TFLite has 16-bit kernels for more than these, but its SUB refuses to load, and without SUB no norm can follow.
     Recipe(

@@ -9,6 +9,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from backends.errors import InvalidInput
 from graphs.onnx_file import save
+from graphs.prepare.pipeline import LOWERING_PASSES, prepare
 
 # What one run of the lowering is given. It holds several copies: slices of 490 MB were seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20
@@ -24,8 +25,9 @@ class Slice:
 
 
 def open_graph(path: Path) -> ir.Model:
-    """A graph to be cut. External weights stay in their file until a slice is written."""
-    model = ir.load(path)
+    """A graph to be cut, rewritten as TFLite wants it. External weights stay in their file until a slice is written."""
+    # Not stepwise: each slice and the whole file are compared with the graph in `path` once they are made.
+    model, _ = prepare(ir.load(path), {}, LOWERING_PASSES, stepwise=False)
     # A constant that its users are cut off from would be passed on from slice to slice.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model

@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.atomic import replacing
 from backends.errors import InvalidInput, NotAvailable
+from graphs import prepare
 from toolkit.environments import lock_text
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -83,8 +84,9 @@ def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
 def _key(inputs: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     digest.update(lock_text().encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
+    for folder in (Path(__file__).parent, Path(prepare.__path__[0])):
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 

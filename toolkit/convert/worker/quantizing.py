@@ -14,7 +14,6 @@ from .ranges import Observed
 SIGNATURE = "serving_default"
 _OPERATIONS = {
     "dense": TFLOperationName.FULLY_CONNECTED,
-    "depthwise": TFLOperationName.DEPTHWISE_CONV_2D,
     "convolution": TFLOperationName.CONV_2D,
 }
 _BITS = {"int8": 8, "int16": 16}
@@ -27,23 +26,26 @@ def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen:
     """
     work = quantizer.Quantizer(str(model))
     every = TFLOperationName.ALL_SUPPORTED
-    ranges: dict[str, Any] | None = None
+    bits = _BITS.get(recipe["activations"])
     if recipe["weights"] == "float16":
         work.add_weight_only_config(".*", every, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
     elif recipe["activations"] == "float32":
         work.add_weight_only_config(".*", every, num_bits=8)
     elif recipe["activations"] == "dynamic int8":
         work.add_dynamic_config(".*", every, num_bits=8)
-    else:
+    elif bits is not None:
         if seen is None:
             raise ValueError(f"{name} needs calibration samples")
-        bits = _BITS[recipe["activations"]]
         for operator, operation in _OPERATIONS.items():
             if operator in recipe["computes"]:
                 work.add_static_config(".*", operation, activation_num_bits=bits, weight_num_bits=8)
             else:
                 work.add_weight_only_config(".*", operation, num_bits=8)
-        ranges = seen.ranges(model, work.get_quantization_recipe(), levels=1 << bits)
+    if recipe["weights"] == "int8":
+        depthwise = TFLOperationName.DEPTHWISE_CONV_2D
+        work.add_weight_only_config(".*", depthwise, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    recipes = work.get_quantization_recipe()
+    ranges = None if bits is None or seen is None else seen.ranges(model, recipes, levels=1 << bits)
     path = folder / f"{model.stem}.{name}.tflite"
     path.write_bytes(bytes(work.quantize(ranges).quantized_model))
     return path
