@@ -56,6 +56,8 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
 
     Raises InvalidInput naming the first that has a size that is not known, or is no tensor of a dtype that we carry.
     """
+    if not values:
+        raise InvalidInput(f"{path}: expected at least one {side}, it has none")
     specs = []
     for value in values:
         name = str(value.name)

@@ -1,0 +1,128 @@
+"""ONNX files of anybody's: what is read, and the one line about what cannot be."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from backends.errors import InvalidArtifact, InvalidInput
+from graphs.foreign import infer_shapes, read_foreign, specs_of
+from graphs.onnx_file import IR_VERSION, OPSET, save
+
+
+def _file(folder: Path, opset: int = 11, sizes: tuple[object, ...] = ("n", 3, 4, 4), **options: object) -> Path:
+    """y = softmax(x * w) over the last axis, whose meaning changed with opset 13."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c", "d"])
+    weight = numpy_helper.from_array(np.arange(1, 5, dtype=np.float32), "w")
+    nodes = [helper.make_node("Mul", ["x", "w"], ["h"]), helper.make_node("Softmax", ["h"], ["y"], axis=-1)]
+    graph = helper.make_graph(nodes, "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    path = folder / f"opset{opset}.onnx"
+    onnx.save(model, path, **options)
+    return path
+
+
+def _run(path: Path, x: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (result,) = session.run(None, {"x": x})
+    return np.asarray(result)
+
+
+@pytest.mark.parametrize("opset", [11, 13, OPSET, 22])
+def test_a_file_of_any_opset_becomes_one_of_ours_with_its_sizes_fixed(tmp_path: Path, opset: int) -> None:
+    path = _file(tmp_path, opset)
+    model = read_foreign(path, {"x": (2, 3, 4, 4)})
+    assert (model.opset_imports[""], model.ir_version) == (OPSET, IR_VERSION)
+    model = infer_shapes(model)
+    (given,) = specs_of(path, list(model.graph.inputs), "input")
+    (made,) = specs_of(path, list(model.graph.outputs), "output")
+    assert (given.name, given.shape, given.dtype, given.layout) == ("x", (2, 3, 4, 4), "float32", "NCHW")
+    assert (made.name, made.shape) == ("y", (2, 3, 4, 4))
+    save(model, tmp_path / "ours.onnx")
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    np.testing.assert_allclose(_run(tmp_path / "ours.onnx", x), _run(path, x), rtol=1e-6)
+
+
+def test_weights_in_a_file_of_their_own_come_along(tmp_path: Path) -> None:
+    large = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 256])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 256])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [numpy_helper.from_array(large, "w")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="m.bin", size_threshold=0)
+    ours = read_foreign(path, {})
+    save(ours, tmp_path / "ours.onnx")
+    row = np.ones((1, 256), np.float32)
+    np.testing.assert_allclose(_run(tmp_path / "ours.onnx", row), row @ large, rtol=1e-4)
+
+
+def test_weights_that_an_old_file_lists_as_inputs_are_weights(tmp_path: Path) -> None:
+    model = onnx.load(_file(tmp_path, sizes=(1, 3, 4, 4)))
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]))
+    onnx.save(model, tmp_path / "old.onnx")
+    assert [value.name for value in read_foreign(tmp_path / "old.onnx", {}).graph.inputs] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        ({}, "input 'x': expected static sizes, the file states n,3,4,4; give --input-shape x="),
+        ({"x": (1, 3, 4)}, "--input-shape x=1,3,4: the file states n,3,4,4"),
+        ({"x": (1, 3, 4, 5)}, "--input-shape x=1,3,4,5: the file states n,3,4,4"),
+        ({"x": (0, 3, 4, 4)}, "--input-shape x=0,3,4,4: the file states"),
+        ({"z": (1,)}, "--input-shape: no input 'z'; there is x"),
+    ],
+)
+def test_sizes_that_are_missing_or_wrong_are_named(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], said: str
+) -> None:
+    with pytest.raises(InvalidInput, match="opset11.onnx") as caught:
+        read_foreign(_file(tmp_path), shapes)
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_no_model_or_is_gone_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no such ONNX file"):
+        read_foreign(tmp_path / "gone.onnx", {})
+    (tmp_path / "text.onnx").write_text("not a model")
+    with pytest.raises(InvalidArtifact, match="not a valid ONNX model"):
+        read_foreign(tmp_path / "text.onnx", {})
+    path = _file(tmp_path, sizes=(1, 3, 4, 4))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InvalidArtifact, match="not a valid ONNX model"):
+        read_foreign(path, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (helper.make_tensor_type_proto(TensorProto.STRING, [1]), "got string"),
+        (helper.make_tensor_type_proto(TensorProto.DOUBLE, [1]), "got double"),
+        (helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [1])), "expected a tensor"),
+    ],
+)
+def test_inputs_that_we_do_not_carry_are_named(tmp_path: Path, kind: onnx.TypeProto, said: str) -> None:
+    values = [helper.make_value_info(name, kind) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(InvalidInput, match="input 'x'") as caught:
+        specs_of(path, list(read_foreign(path, {}).graph.inputs), "input")
+    assert said in str(caught.value)
+
+
+def test_an_output_whose_sizes_depend_on_values_is_named(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [1, "found"])
+    graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    with pytest.raises(InvalidInput, match="output 'y': its sizes depend on values"):
+        specs_of(path, list(infer_shapes(read_foreign(path, {})).graph.outputs), "output")

@@ -1,0 +1,155 @@
+"""An imported graph goes all the way: a bundle, TFLite files, a comparison. And what cannot, changes nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, NotAvailable
+from toolkit.cli import main
+from toolkit.convert.pipeline import convert_bundle
+from toolkit.import_model import import_model
+from toolkit.parity.compare import compare_bundle
+
+
+def toolkit(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def _save(folder: Path, graph: onnx.GraphProto, opset: int = 17) -> Path:
+    path = folder / "source.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def _two_inputs_and_outputs(folder: Path) -> Path:
+    """A convolution's mean through a Gemm plus integers, and the index of the largest."""
+    rng = np.random.default_rng(0)
+    weights = {"kernel": (8, 3, 3, 3), "matrix": (8, 5)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "kernel"], ["map"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["map"], ["positive"]),
+            helper.make_node("ReduceMean", ["positive"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("MatMul", ["mean", "matrix"], ["product"]),
+            helper.make_node("Cast", ["ids"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["product", "floats"], ["scores"]),
+            helper.make_node("ArgMax", ["mean"], ["best"], axis=1, keepdims=0),
+        ],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"]),
+            helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 5]),
+        ],
+        [
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 5]),
+            helper.make_tensor_value_info("best", TensorProto.INT64, ["n"]),
+        ],
+        [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in weights.items()],
+    )
+    return _save(folder, graph)
+
+
+def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(tmp_path: Path) -> None:
+    source, folder = _two_inputs_and_outputs(tmp_path), tmp_path / "build" / "foreign"
+    shown = toolkit("import", source, "-o", folder, "--input-shape", "x=1,3,12,16")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    bundle = Bundle.open(folder)
+    assert bundle.model == {"name": "foreign", "kind": "tensor"}
+    assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
+    (artifact,) = bundle.artifacts
+    assert (artifact.file, artifact.role) == ("model.onnx", "model")
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx"]
+    specs = [(b.spec.name, b.spec.dtype, b.spec.shape) for b in (*artifact.inputs, *artifact.outputs)]
+    assert specs == [
+        ("x", "float32", (1, 3, 12, 16)),
+        ("ids", "int64", (1, 5)),
+        ("scores", "float32", (1, 5)),
+        ("best", "int64", (1,)),
+    ]
+    converted = convert_bundle(folder, ("fp32", "int8"))
+    lowered = converted.find("model", "tflite", "fp32")
+    assert lowered.file == "model.fp32.tflite"
+    assert lowered.inputs[0].stored.layout == "NHWC"
+    report = compare_bundle(converted)
+    assert report.passed
+    (role,) = report.roles
+    assert {file.artifact.file for file in role.files} == {"model.fp32.tflite", "model.int8.tflite", "model.int8.onnx"}
+    assert role.samples["synthetic"] > 30
+    for file in role.files:
+        assert file.total is not None
+        assert set(file.total.outputs) == {"scores", "best"}
+        assert file.total.outputs["best"].is_exact
+
+
+def _square_root(folder: Path) -> Path:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    nodes = [helper.make_node("Sqrt", ["x"], ["y"])]
+    return _save(folder, helper.make_graph(nodes, "g", values[:1], values[1:]))
+
+
+def test_samples_outside_the_domain_are_left_out_and_counted(tmp_path: Path) -> None:
+    bundle = import_model(_square_root(tmp_path), tmp_path / "root", {})
+    convert_bundle(bundle.folder, ("fp32",))
+    report = compare_bundle(Bundle.open(bundle.folder))
+    assert report.passed
+    assert report.roles[0].outside_domain == 18  # normal noise, ten times that, and all -1
+    assert report.roles[0].samples == {"synthetic": 20}
+
+
+def _not_lowered(folder: Path) -> Path:
+    """The running maximum over four rows."""
+    row, rows = ([1, 3], [4, 1, 3])
+    names = {"x": rows, "y": rows, "before": row, "given": row, "after": row, "shown": row}
+    tensors = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in names.items()}
+    step = helper.make_graph(
+        [helper.make_node("Max", ["before", "given"], ["after"]), helper.make_node("Identity", ["after"], ["shown"])],
+        "step",
+        [tensors["before"], tensors["given"]],
+        [tensors["after"], tensors["shown"]],
+    )
+    node = helper.make_node("Scan", ["start", "x"], ["last", "y"], name="running", body=step, num_scan_inputs=1)
+    start = numpy_helper.from_array(np.zeros(row, np.float32), "start")
+    return _save(folder, helper.make_graph([node], "g", [tensors["x"]], [tensors["y"]], [start]))
+
+
+def test_what_the_lowering_does_not_have_is_said_at_once_by_node_and_operator(tmp_path: Path) -> None:
+    source, folder = _not_lowered(tmp_path), tmp_path / "scan"
+    shown = toolkit("import", source, "-o", folder)
+    assert shown.exit_code == 0
+    (warning,) = shown.stderr.splitlines()
+    assert "onnx2tf does not lower 'running' (Scan)" in warning
+    assert "run it on ONNX Runtime" in warning
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(NotAvailable, match="onnx2tf does not lower 'running'"):
+        convert_bundle(folder, ("fp32",))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_graph_that_draws_random_numbers_cannot_be_held_to_anything(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
+    source = _save(tmp_path, helper.make_graph(nodes, "g", values[:1], values[1:]))
+    with pytest.raises(InvalidArtifact, match="random numbers"):
+        import_model(source, tmp_path / "random", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--input-shape", "x"], "expected NAME=1,3,224,224, got 'x'"),
+        (["--input-shape", "x=1,a"], "expected NAME=1,3,224,224, got 'x=1,a'"),
+        ([], "input 'x': expected static sizes, the file states n,3,h,w"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
+    shown = toolkit("import", _two_inputs_and_outputs(tmp_path), "-o", tmp_path / "out", *arguments)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    (line,) = shown.stderr.splitlines()
+    assert said in line
+    assert not (tmp_path / "out").exists()
