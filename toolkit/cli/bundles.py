@@ -1,5 +1,6 @@
 """How commands name a bundle, and what they say of one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -27,14 +28,17 @@ def warn_if_random(bundle: Bundle) -> None:
         )
 
 
-def print_artifacts(bundle: Bundle) -> None:
-    """The files of a bundle, with their sizes in decimal megabytes."""
+def print_artifacts(bundle: Bundle, times: Mapping[str, str] | None = None) -> None:
+    """The files of a bundle, with their sizes in decimal megabytes, and what `times` says of each."""
     click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("format")
     table.add_column("precision")
     table.add_column("MB", justify="right")
+    if times is not None:
+        table.add_column("time", justify="right")
     for artifact in bundle.artifacts:
-        table.add_row(artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
+        row = (artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
+        table.add_row(*row, *(() if times is None else (times.get(artifact.file, ""),)))
     Console().print(table)

@@ -1,8 +1,12 @@
 """toolkit convert"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from toolkit.convert.speed import Speed
 
 
 @click.command()
@@ -62,5 +66,20 @@ def convert(
 
         images = None if calibration is None else Calibration.of(calibration, method or "min-max")
         converted = convert_bundle(bundle, precisions, route, images, progress.step, slice_limit_bytes=slice_mb << 20)
+        from toolkit.convert.speed import compare_speed
+
+        made = [a for a in converted.artifacts if a.precision in precisions and a.route in (None, route)]
+        speeds = compare_speed(converted, made, progress.step)
     warn_if_random(converted)
-    print_artifacts(converted)
+    for speed in (speed for speed in speeds if speed.slower):
+        click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
+    print_artifacts(converted, {speed.file: f"{speed.ratio:.2f}x" for speed in speeds})
+    if speeds:
+        click.echo("time: over the float32 file of the same runtime, side by side on this machine")
+
+
+def _slower(speed: "Speed") -> str:
+    said = f"{speed.file} is slower than float32: {speed.ratio:.2f}x the time of {speed.over}"
+    if speed.blame:
+        said += "; what takes longer: " + ", ".join(f"{kind} (+{ms:.1f} ms)" for kind, ms in speed.blame)
+    return said

@@ -1,0 +1,222 @@
+"""What preparing, lowering and quantizing a detector are worth: every file beside what a user would run instead.
+
+    python -m benchmarks.speed build/videoseal-1.0 [--only NAME ...] [--json FILE]
+
+Beside the files of the bundle run: PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was
+exported; and TFLite on what onnx2tf makes of that graph. All are opened in one process, and one round runs each of
+them twice, in random order; the second run counts. Where a file of the tf route is missing, convert it first.
+A ratio is the median over the rounds of one time over another's in the same round.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.registry import ARCHITECTURES
+from benchmarks.direct import DIRECT, Run
+from benchmarks.machine import describe
+from graphs.export import export
+from graphs.onnx_file import save
+from graphs.spec import find_spec
+from toolkit.convert.converter import run_worker
+from toolkit.threads import default_threads
+
+WARM_UPS = 3
+ROUNDS = 24
+PEERS = ("PyTorch eager", "PyTorch compiled", "ONNX Runtime, as exported", "OpenVINO")
+UNPREPARED = "TFLite, as exported"
+
+
+class Opened:
+    """Whatever is timed: a name, how to run it, and what is known of the file."""
+
+    def __init__(self, name: str, run: Run, **facts: Any) -> None:
+        self.name, self.run, self.facts = name, run, facts
+        self.times_ms: list[float] = []
+
+
+def bundle_files(bundle: Bundle, threads: int, wanted: Callable[[str], bool]) -> list[Opened]:
+    return [
+        Opened(
+            artifact.file,
+            DIRECT[artifact.format](bundle.folder / artifact.file, artifact, threads),
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+        )
+        for artifact in bundle.artifacts
+        if artifact.role == "detector" and artifact.format != "torch" and wanted(artifact.file)
+    ]
+
+
+def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bool]) -> list[Opened]:
+    """What a user would run without this project, on the same weights."""
+    artifact = bundle.find("detector", "torch", "fp32")
+    path = bundle.verify(artifact)
+    eager, compiled, exported, openvino = PEERS
+    made = []
+    if wanted(eager):
+        made.append(Opened(eager, DIRECT["torch"](path, artifact, threads)))
+    if wanted(compiled):
+        made.append(Opened(compiled, _compiled(path, artifact)))
+    if any(wanted(name) for name in (exported, openvino, UNPREPARED)):
+        plain = folder / "exported.onnx"
+        save(export(_module(path, artifact), find_spec(bundle.model["name"]).graph("detector")), plain)
+        graph = bundle.find("detector", "onnx", "fp32")
+        if wanted(exported):
+            made.append(Opened(exported, DIRECT["onnx"](plain, graph, threads)))
+        if wanted(openvino):
+            made.append(Opened(openvino, _openvino(plain, threads)))
+        if wanted(UNPREPARED):
+            tflite = bundle.find("detector", "tflite", "fp32")
+            made.append(Opened(UNPREPARED, DIRECT["tflite"](_onnx2tf(plain, folder), tflite, threads)))
+    return made
+
+
+def _module(path: Path, artifact: Artifact) -> Any:
+    from safetensors.torch import load_file
+
+    assert artifact.architecture is not None
+    module = ARCHITECTURES.load(artifact.architecture["name"])(artifact.architecture["config"])
+    module.load_state_dict(load_file(path))
+    return module.eval()
+
+
+def _compiled(path: Path, artifact: Artifact) -> Run:
+    import torch
+
+    module = torch.compile(_module(path, artifact))
+
+    def run(image: NDArray[np.float32]) -> object:
+        with torch.inference_mode():
+            return module(torch.from_numpy(image)).numpy()
+
+    return run
+
+
+def _openvino(path: Path, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    model = core.compile_model(path, "CPU", options)
+    return lambda image: model([image])[0]
+
+
+def _onnx2tf(plain: Path, folder: Path) -> Path:
+    """What onnx2tf makes of the graph as it was exported, by its own default route."""
+    result = run_worker({"task": "lower", "models": {"plain": str(plain)}}, folder, folder / "log", 3600, print)
+    return next(iter(result.files.values()))
+
+
+def measure(opened: list[Opened], image: NDArray[np.float32]) -> None:
+    order = np.random.default_rng(0)
+    with Progress() as progress:
+        for turn in progress.track(range(WARM_UPS + ROUNDS), description="timing"):
+            for index in order.permutation(len(opened)):
+                entry = opened[index]
+                # The run before was another's: its weights fill the caches, and its threads may still spin.
+                entry.run(image)
+                start = time.perf_counter()
+                entry.run(image)
+                if turn >= WARM_UPS:
+                    entry.times_ms.append(1e3 * (time.perf_counter() - start))
+
+
+def ratio(one: Opened, other: Opened) -> dict[str, float]:
+    """Quartiles over the rounds."""
+    low, middle, high = np.quantile(np.array(one.times_ms) / np.array(other.times_ms), [0.25, 0.5, 0.75])
+    return {"low": float(low), "median": float(middle), "high": float(high)}
+
+
+def comparisons(opened: list[Opened]) -> list[dict[str, Any]]:
+    """The ratios that say what a step is worth, where both sides were measured."""
+    by_name = {entry.name: entry for entry in opened}
+    quickest = min(
+        (by_name[name] for name in PEERS if name in by_name), key=lambda entry: np.median(entry.times_ms), default=None
+    )
+    pairs = [
+        ("detector.int8.tflite", "detector.fp32.tflite"),
+        ("detector.fp16.tflite", "detector.fp32.tflite"),
+        ("detector.fp32.tflite", UNPREPARED),
+        ("detector.fp32.tflite", "detector.fp32.tf.tflite"),
+        ("detector.onnx", PEERS[2]),
+        ("detector.int8.onnx", "detector.onnx"),
+        ("detector.int8.tflite", "detector.onnx"),
+    ]
+    if quickest is not None:
+        pairs += [(name, quickest.name) for name in ("detector.int8.tflite", "detector.fp32.tflite", "detector.onnx")]
+    return [
+        {"file": one, "over": other, **ratio(by_name[one], by_name[other])}
+        for one, other in pairs
+        if one in by_name and other in by_name
+    ]
+
+
+def _table(opened: list[Opened], ratios: list[dict[str, Any]]) -> Table:
+    table = Table("", "ms", "p90", title="milliseconds")
+    for entry in sorted(opened, key=lambda entry: float(np.median(entry.times_ms))):
+        median, p90 = np.quantile(entry.times_ms, [0.5, 0.9])
+        table.add_row(entry.name, f"{median:.1f}", f"{p90:.1f}")
+    table.add_section()
+    for row in ratios:
+        table.add_row(f"{row['file']} / {row['over']}", f"{row['median']:.2f}", f"{row['low']:.2f}-{row['high']:.2f}")
+    return table
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--only", multiple=True, help="A name in the table; may be repeated. Everything by default.")
+@click.option("--threads", type=int, default=default_threads(), show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")
+def main(folder: Path, only: tuple[str, ...], threads: int, out: Path | None) -> None:
+    bundle = Bundle.open(folder)
+
+    def wanted(name: str) -> bool:
+        return not only or name in only
+
+    with tempfile.TemporaryDirectory() as temporary:
+        opened = [*bundle_files(bundle, threads, wanted), *peers(bundle, Path(temporary), threads, wanted)]
+        if missing := set(only) - {entry.name for entry in opened}:
+            raise click.UsageError(f"nothing named {', '.join(sorted(missing))}")
+        image = np.random.default_rng(0).random(
+            bundle.find("detector", "onnx", "fp32").inputs[0].spec.shape, np.float32
+        )
+        measure(opened, image)
+    ratios = comparisons(opened)
+    Console().print(_table(opened, ratios))
+    if out is not None:
+        document = {
+            "machine": describe(),
+            "model": bundle.model["name"],
+            "weights": bundle.weights,
+            "threads": threads,
+            "rounds": ROUNDS,
+            "timed": [
+                {
+                    "name": entry.name,
+                    **entry.facts,
+                    "median_ms": float(np.median(entry.times_ms)),
+                    "p90_ms": float(np.quantile(entry.times_ms, 0.9)),
+                }
+                for entry in opened
+            ],
+            "ratios": ratios,
+        }
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

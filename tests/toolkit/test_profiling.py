@@ -1,0 +1,43 @@
+"""Both runtimes tell where their time goes, and what cannot be profiled is one clear error."""
+
+from pathlib import Path
+
+import pytest
+
+from backends.errors import NotAvailable
+from tests.tiny import FOLDER
+from toolkit.profiling.operators import OperatorTime, by_kind, profile
+
+
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    [
+        ("detector.onnx", {"Conv", "Gemm"}),
+        ("detector.fp32.tflite", {"Convolution (NHWC, F32) IGEMM", "Fully Connected (NC, F32) GEMM"}),
+    ],
+)
+def test_the_operators_of_a_file_and_their_times(file: str, kinds: set[str]) -> None:
+    times = profile(FOLDER / file, threads=1, runs=3)
+    found = {time.kind for time in times}
+    assert all(any(kind.split(" (")[0] in other for other in found) for kind in kinds), found
+    assert all(time.median_ms >= 0 for time in times)
+    assert sum(time.median_ms for time in times) > 0
+
+
+def test_a_graph_of_several_inputs_is_profiled() -> None:
+    assert profile(FOLDER / "embedder.onnx", threads=1, runs=2)
+
+
+@pytest.mark.parametrize("name", ["broken.tflite", "broken.onnx"])
+def test_what_is_no_model_cannot_be_profiled(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"not a model at all")
+    with pytest.raises(NotAvailable, match=f"{name}: cannot be profiled: "):
+        profile(tmp_path / name, threads=1, runs=2)
+
+
+def test_kinds_are_added_up_the_longest_first() -> None:
+    times = (OperatorTime("Add", 1.0), OperatorTime("Conv", 5.0), OperatorTime("Add", 2.0))
+    first, second = by_kind(times)
+    assert (first.kind, first.count, first.total_ms, first.share) == ("Conv", 1, 5.0, 5 / 8)
+    assert (second.kind, second.count, second.total_ms, second.share) == ("Add", 2, 3.0, 3 / 8)
+    assert by_kind(()) == ()
