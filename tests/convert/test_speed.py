@@ -1,6 +1,5 @@
 """A file that is slower than float32 is named, with its operators. Clocks are made up: no test depends on the time."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture
-def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
+def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """What a run of each file takes."""
     taken: dict[str, float] = {}
 
@@ -39,7 +38,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     monkeypatch.setattr(speed, "_timed", timed)
     monkeypatch.setattr(speed, "profile", profiled)
     monkeypatch.setattr(speed, "_BUDGET_S", 0.0)
-    yield taken
+    return taken
 
 
 def _compared(bundle: Bundle, precision: str = "int8") -> Speed:
