@@ -57,7 +57,8 @@ class TensorSpec:
 class Binding:
     """One input or output: `spec` is what the caller sees, `stored` is what the file holds.
 
-    The file may keep another name, channels last, or int8 with real = (stored - zero_point) * scale.
+    The file may keep another name, channels last, or int8 with real = (stored - zero_point) * scale. It may hold int64
+    as int32, and a scalar as one value, as TFLite files do.
     """
 
     spec: TensorSpec
@@ -76,7 +77,7 @@ class Binding:
             raise InvalidArtifact(
                 f"tensor {name!r}: a scale joins float32 and integers, got {self.spec.dtype} and {self.stored.dtype}"
             )
-        if not quantized and self.spec.dtype != self.stored.dtype:
+        if not quantized and self.spec.dtype != self.stored.dtype and not self._narrowed:
             raise InvalidArtifact(
                 f"tensor {name!r}: {self.spec.dtype} and {self.stored.dtype} need a scale and a zero point"
             )
@@ -84,7 +85,7 @@ class Binding:
             limits = np.iinfo(self.stored.dtype)
             if not limits.min <= self.zero_point <= limits.max:
                 raise InvalidArtifact(f"tensor {name!r}: zero point {self.zero_point} does not fit {self.stored.dtype}")
-        if self._permuted(self.spec.shape) != self.stored.shape:
+        if self._permuted(self.spec.shape) != self.stored.shape and not self._one_value:
             raise InvalidArtifact(
                 f"tensor {name!r}: {self.spec.layout} {self.spec.shape} does not become "
                 f"{self.stored.layout} {self.stored.shape}"
@@ -99,6 +100,16 @@ class Binding:
         """The caller's array in the file's layout and dtype. A view where only the layout differs, never contiguous."""
         if self._transposed:
             array = array.transpose(_TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW)
+        if self._one_value:
+            array = array.reshape(self.stored.shape)
+        if self._narrowed:
+            limits = np.iinfo(self.stored.dtype)
+            if array.min() < limits.min or array.max() > limits.max:
+                raise InvalidInput(
+                    f"tensor {self.spec.name!r}: expected values that the file's {self.stored.dtype} holds, got "
+                    f"{array.min()} to {array.max()}"
+                )
+            return array.astype(self.stored.dtype)
         if self.scale is None or self.zero_point is None:
             return array
         limits = np.iinfo(self.stored.dtype)
@@ -112,9 +123,21 @@ class Binding:
         """The file's array as the caller sees it: float32 and the caller's layout, C-contiguous."""
         if self._transposed:
             array = array.transpose(_TO_NHWC if self.spec.layout == "NHWC" else _TO_NCHW)
+        if self._one_value:
+            array = array.reshape(self.spec.shape)
+        if self._narrowed:
+            return array.astype(self.spec.dtype)
         if self.scale is not None and self.zero_point is not None:
             array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return array if array.flags.c_contiguous else array.copy()
+
+    @property
+    def _narrowed(self) -> bool:
+        return (self.spec.dtype, self.stored.dtype) == ("int64", "int32")
+
+    @property
+    def _one_value(self) -> bool:
+        return (self.spec.shape, self.stored.shape) == ((), (1,))
 
     @property
     def _transposed(self) -> bool:

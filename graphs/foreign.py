@@ -31,10 +31,10 @@ def read_foreign(path: Path, shapes: Shapes) -> ir.Model:
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
     _drop_initializers_from_inputs(proto.graph)
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    proto.ir_version = IR_VERSION  # before version 4 weights had to be inputs as well
     proto = _to_opset(path, proto)
     del proto.graph.value_info[:]  # sizes that were inferred for other inputs
     ours = ir.from_proto(proto)
-    ours.ir_version = IR_VERSION
     put_back(ours, taken)
     return ours
 
@@ -122,9 +122,10 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
         tensor.shape.ClearField("dim")
         for size in given:
             tensor.shape.dim.add().dim_value = size
-    for value in graph.output:  # sizes there follow from the inputs'
+    for number, value in enumerate(graph.output):  # sizes there follow from the inputs'; the number of axes stands
         if value.type.WhichOneof("value") == "tensor_type":
-            value.type.tensor_type.ClearField("shape")
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                dim.dim_param = f"output_{number}_{axis}"
 
 
 def _to_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -109,3 +109,23 @@ def test_int8_and_back_is_within_half_a_step_where_int8_reaches(array: np.ndarra
 def test_a_binding_that_cannot_be_followed_is_refused(stored: TensorSpec, scale: float, zero_point: int) -> None:
     with pytest.raises(InvalidArtifact, match="'image'"):
         Binding(IMAGE, stored, scale, zero_point)
+
+
+def test_int64_may_be_held_as_int32_where_its_values_fit() -> None:
+    binding = Binding(TensorSpec("ids", (3,), "int64", None), TensorSpec("ids", (3,), "int32", None))
+    ids = np.array([-5, 0, 2**31 - 1])
+    stored = binding.to_stored(ids)
+    assert stored.dtype == np.int32
+    back = binding.from_stored(stored)
+    assert back.dtype == np.int64
+    np.testing.assert_array_equal(back, ids)
+    with pytest.raises(InvalidInput, match=r"'ids': expected values that the file's int32 holds, got -5 to 2147483648"):
+        binding.to_stored(np.array([-5, 0, 2**31]))
+    with pytest.raises(InvalidArtifact, match="'ids'"):
+        Binding(binding.stored, binding.spec)
+
+
+def test_a_scalar_may_be_held_as_one_value() -> None:
+    binding = Binding(TensorSpec("x", (), "float32", None), TensorSpec("x", (1,), "float32", None))
+    assert binding.to_stored(np.array(2, np.float32)).shape == (1,)
+    assert binding.from_stored(np.array([2], np.float32)).shape == ()

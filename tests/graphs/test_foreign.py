@@ -66,6 +66,7 @@ def test_weights_in_a_file_of_their_own_come_along(tmp_path: Path) -> None:
 def test_weights_that_an_old_file_lists_as_inputs_are_weights(tmp_path: Path) -> None:
     model = onnx.load(_file(tmp_path, sizes=(1, 3, 4, 4)))
     model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4]))
+    model.ir_version = 3
     onnx.save(model, tmp_path / "old.onnx")
     assert [value.name for value in read_foreign(tmp_path / "old.onnx", {}).graph.inputs] == ["x"]
 
