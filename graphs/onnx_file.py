@@ -30,7 +30,7 @@ def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
     """
     strip(model)
     if weight_bytes(model) < _EMBED_LIMIT_BYTES:
-        ir.save(model, path)
+        ir.save(ir.external_data.load_to_model(model), path)  # what lies in another model's file comes along
         return (path,)
     data = path.parent / external_name(path.name)
     ir.save(model, path, external_data=data.name, alignment=_PAGE_BYTES, align_threshold=_PAGE_BYTES)

@@ -6,9 +6,11 @@ import torch
 
 from backends.registry import open_session
 from backends.tensor import Array
+from graphs.checkpoint import random_weights
 from graphs.export import probe
 from tests import kinds_tiny
 from tests.kinds_tiny import SPECS, exported, operators
+from toolkit.learned import read_learned
 
 GRAPHS = [(kind, role) for kind, spec in SPECS.items() for role in spec.roles]
 # What stays of shapes and indices that were not computed before: each of these walks over memory for nothing.
@@ -87,8 +89,6 @@ def test_graphs_of_a_network_share_its_weights() -> None:
 
 
 def test_what_no_graph_holds_is_in_the_manifest() -> None:
-    from graphs.checkpoint import random_weights
-    from toolkit.learned import read_learned
 
     spec = SPECS["foveated"]
     shapes = {tensor.name: tensor.shape for tensor in spec.learned}

@@ -39,13 +39,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Megabytes of float32 weights lowered at a time: less needs less memory, and more time.",
 )
+@click.option("--role", "roles", multiple=True, metavar="ROLE", help="This graph alone, as `toolkit models` lists it.")
 def convert(
-    bundle: Path, precisions: tuple[str, ...], route: str, calibration: str | None, method: str | None, slice_mb: int
+    bundle: Path,
+    precisions: tuple[str, ...],
+    route: str,
+    calibration: str | None,
+    method: str | None,
+    slice_mb: int,
+    roles: tuple[str, ...],
 ) -> None:
-    """Lower the detector of BUNDLE to TFLite and quantize it, also for ONNX Runtime where that can run it.
+    """Lower the graphs of BUNDLE to TFLite and quantize them, also for ONNX Runtime where that can run it. Of a
+    watermark model that is the detector.
 
-    The work is done in the converter's own environment, see `toolkit setup-converter`. The bundle changes only once
-    every file is made and compared with the float32 graph. Interrupted, and run again with the same options, it goes
+    The work is done in the converter's own environment, see `toolkit setup-converter`. A graph's files are added once
+    all of them are made and compared with the float32 graph. Interrupted, and run again with the same options, it goes
     on after the last slice that was finished.
 
     \b
@@ -65,11 +73,14 @@ def convert(
         from toolkit.convert.pipeline import convert_bundle
 
         images = None if calibration is None else Calibration.of(calibration, method or "min-max")
-        converted = convert_bundle(bundle, precisions, route, images, progress.step, slice_limit_bytes=slice_mb << 20)
+        limit = slice_mb << 20
+        converted = convert_bundle(
+            bundle, precisions, route, images, progress.step, slice_limit_bytes=limit, roles=roles
+        )
         from toolkit.convert.speed import compare_speed
 
         made = [a for a in converted.artifacts if a.precision in precisions and a.route in (None, route)]
-        speeds = compare_speed(converted, made, progress.step)
+        speeds = compare_speed(converted, [a for a in made if not roles or a.role in roles], progress.step)
     warn_if_random(converted)
     for speed in (speed for speed in speeds if speed.slower):
         click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)

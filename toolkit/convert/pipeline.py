@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.registry import open_session
@@ -17,7 +18,7 @@ from toolkit.convert.direct import convert_direct
 from toolkit.convert.job import Job, Made, Reference
 from toolkit.convert.preflight import check_large_files, check_room
 from toolkit.convert.recipes import RECIPES, Recipe, chosen
-from toolkit.convert.roles import graph_to_lower
+from toolkit.convert.roles import graphs_to_lower
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
 from toolkit.convert.steps import kept_steps
 from toolkit.convert.support import check_support, supported_operators
@@ -34,36 +35,54 @@ def convert_bundle(
     progress: Progress = lambda step: None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     slice_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    roles: Sequence[str] = (),
 ) -> Bundle:
-    """Lower the detector of a bundle, and add the files to the bundle once all of them are made and checked.
+    """Lower graphs of a bundle, and add the files of each to the bundle once all of its own are made and checked.
 
-    The direct route makes detector.PRECISION.tflite for every precision of toolkit.convert.recipes, and
-    detector.PRECISION.onnx where ONNX Runtime can run it; the tf route makes detector.PRECISION.tf.tflite for some.
+    Which graphs: those of `roles`, or all that models of its kind lower. For each the direct route makes
+    ROLE.PRECISION.tflite for every precision of toolkit.convert.recipes, and ROLE.PRECISION.onnx where ONNX Runtime
+    can run it; the tf route makes ROLE.PRECISION.tf.tflite for some.
     `calibration` is for the precisions that need it. timeout_s bounds each run of the converter; its log is
-    convert-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights each,
+    convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights each,
     which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
     Raises InvalidInput for wrong options; NotAvailable without a bundle, a converter, room on the disk, or a runtime
     that loads files as large as these will be; ConversionFailed; and InvalidArtifact for a result that is not close
-    to the float32 graph. Then the bundle is as it was.
+    to the float32 graph. Then the bundle is as the graphs before left it.
     """
     bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
     recipes = chosen(precisions, route)
     _check_calibration(recipes, calibration)
-    parent = graph_to_lower(bundle)
+    parents = graphs_to_lower(bundle, roles)
+    for parent in parents:
+        bundle = _convert_graph(bundle, parent, recipes, route, calibration, progress, timeout_s, slice_limit_bytes)
+    return bundle
+
+
+def _convert_graph(
+    bundle: Bundle,
+    parent: Artifact,
+    recipes: Sequence[Recipe],
+    route: str,
+    calibration: Calibration | None,
+    progress: Progress,
+    timeout_s: float,
+    slice_limit_bytes: int,
+) -> Bundle:
     path = bundle.verify(parent)
     with tempfile.TemporaryFile(dir=bundle.folder) as file:  # it has no name: nothing of it can stay
         calibrated = None
         if calibration is not None:
             progress(f"reading calibration images from {calibration.folder or 'a generator'}")
-            calibrated = read_calibration(calibration, parent.inputs[0].spec.shape[-1], file)
+            calibrated = read_calibration(calibration, _image_size_px(bundle, parent), file)
         converter_python()  # a missing converter is said before anything is computed
         if route == "direct":
             check_support(path, open_graph(path), supported_operators(progress))
-        return _convert(bundle, path, recipes, route, calibrated, progress, timeout_s, slice_limit_bytes)
+        return _convert(bundle, parent, path, recipes, route, calibrated, progress, timeout_s, slice_limit_bytes)
 
 
 def _convert(
     bundle: Bundle,
+    parent: Artifact,
     path: Path,
     recipes: Sequence[Recipe],
     route: str,
@@ -72,7 +91,6 @@ def _convert(
     timeout_s: float,
     slice_limit_bytes: int,
 ) -> Bundle:
-    parent = graph_to_lower(bundle)
     precisions = [recipe.name for recipe in recipes]
     model = open_graph(path)
     slices = plan(model, slice_limit_bytes)
@@ -84,7 +102,7 @@ def _convert(
     feeds = probe(tuple(binding.spec for binding in parent.inputs))
     with open_session(bundle, parent, "ort", threads=1) as session:
         outputs = session.run(feeds)
-    log = bundle.folder / f"convert-{route}.log"
+    log = bundle.folder / f"convert-{parent.role}-{route}.log"
     log.write_text("", encoding="utf-8")
     inputs = {"source": parent.sha256, "route": route, "precisions": precisions, "limit": slice_limit_bytes}
     if calibrated is not None:
@@ -96,6 +114,16 @@ def _convert(
         else:
             made = _tensorflow(job, precisions)
         return _publish(bundle, made)
+
+
+def _image_size_px(bundle: Bundle, parent: Artifact) -> int:
+    """The size of what a graph is calibrated on. Raises InvalidInput where that is not one square image in [0, 1]."""
+    kind, spec = bundle.model["kind"], parent.inputs[0].spec
+    if kind not in ("watermark", "tensor") or len(parent.inputs) != 1 or spec.layout != "NCHW":
+        raise InvalidInput(
+            f"{parent.file}: a graph of kind {kind!r} cannot be calibrated on images; choose another precision"
+        )
+    return spec.shape[-1]
 
 
 def _check_calibration(recipes: Sequence[Recipe], calibration: Calibration | None) -> None:
