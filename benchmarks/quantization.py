@@ -4,6 +4,12 @@
 Held-out photographs, brought to one megapixel and marked; each reading is preprocessed once and given to every file.
 Bit accuracy against the message that was hidden, and bits that differ from torch's; intervals are 95%, over
 photographs (bootstrap). `loss_pp` is torch's accuracy minus the file's, in percentage points, photograph by photograph.
+Random weights read nothing in an image: then the photographs are not marked, and bits are compared with torch's alone.
+
+All files of a model, calibrated and searched on photographs that it is not measured on:
+`python -m benchmarks.marked build/pocketseal --out build/marked`
+`toolkit convert build/pocketseal -p fp32 -p fp16 -p int8 -p int8-static -p int8-w -p int16x8 -p mixed
+--calibration build/marked --images build/marked --budget "flips<=0%"`
 """
 
 import json
@@ -26,7 +32,7 @@ from benchmarks.latency import BACKENDS
 from benchmarks.machine import describe
 from toolkit.distortions import FURTHER, MAIN
 from toolkit.embed import Embedder
-from toolkit.parity.readings import marked_readings
+from toolkit.parity.readings import distorted_readings, marked_readings
 from toolkit.threads import default_threads
 from toolkit.verdict import matching_bits_needed
 from training.measure import interval_95
@@ -34,6 +40,7 @@ from training.photographs import at_pixels, fetch, held_out
 
 PIXELS = 1_000_000
 MESSAGES = 3
+UNMARKED = ("none", "JPEG 50")
 
 Floats = NDArray[np.float32]
 
@@ -43,7 +50,20 @@ class Readings:
     """inputs (photographs, readings, 3, S, S) float32 in [0, 1] and what is hidden in each: (..., bits) of 0 and 1."""
 
     inputs: Floats
-    messages: NDArray[np.int64]
+    messages: NDArray[np.int64] | None
+
+
+def _unmarked(side: int, photographs: list[Path]) -> Readings:
+    """Each photograph as it is and as a JPEG, at the model's size."""
+    distortions = {name: MAIN[name] for name in UNMARKED}
+    inputs = [
+        reading.image[0]
+        for index, path in enumerate(photographs)
+        for reading in distorted_readings(
+            at_pixels(path, PIXELS), None, distortions, side, np.random.default_rng((11, index))
+        )
+    ]
+    return Readings(np.stack(inputs).reshape(len(photographs), -1, *inputs[0].shape), None)
 
 
 def _readings(folder: Path, photographs: list[Path]) -> Readings:
@@ -68,27 +88,35 @@ def _logits(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
     return np.stack(flat).reshape(*inputs.shape[:2], -1)
 
 
-def _row(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64]) -> dict[str, Any]:
-    needed = matching_bits_needed(messages.shape[-1])
-    right, reference_right = (logits[..., 1:] > 0) == messages, (reference[..., 1:] > 0) == messages
+def _row(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64] | None) -> dict[str, Any]:
+    accuracy = {} if messages is None else _accuracy(logits, reference, messages)
     flipped = (logits > 0)[..., 1:] != (reference > 0)[..., 1:]
-    loss_pp = 100 * (reference_right.mean(axis=(1, 2)) - right.mean(axis=(1, 2)))
-    verdicts = right.sum(axis=-1) >= (needed or 0)
     return {
         "file": artifact.file,
         "precision": artifact.precision,
         "route": artifact.route,
         "bytes": artifact.bytes,
         "sha256": artifact.sha256,
+        **accuracy,
+        "bits_flipped": float(flipped.mean()),
+        "bits_flipped_interval_95": interval_95(flipped.mean(axis=(1, 2)).tolist(), np.random.default_rng(0)),
+        "channel_changed": int(((logits > 0)[..., 0] != (reference > 0)[..., 0]).sum()),
+        "cosine": float(np.sum(logits * reference) / np.linalg.norm(logits) / np.linalg.norm(reference)),
+        "signal_to_noise_db": _decibels(float((reference**2).sum()), float(((logits - reference) ** 2).sum())),
+    }
+
+
+def _accuracy(logits: Floats, reference: Floats, messages: NDArray[np.int64]) -> dict[str, Any]:
+    needed = matching_bits_needed(messages.shape[-1])
+    right, reference_right = (logits[..., 1:] > 0) == messages, (reference[..., 1:] > 0) == messages
+    loss_pp = 100 * (reference_right.mean(axis=(1, 2)) - right.mean(axis=(1, 2)))
+    verdicts = right.sum(axis=-1) >= (needed or 0)
+    return {
         "bit_accuracy": float(right.mean()),
         "bit_accuracy_interval_95": interval_95(right.mean(axis=(1, 2)).tolist(), np.random.default_rng(0)),
         "loss_pp": float(loss_pp.mean()),
         "loss_pp_interval_95": interval_95(loss_pp.tolist(), np.random.default_rng(0)),
-        "bits_flipped": float(flipped.mean()),
         "verdicts_changed": int((verdicts != (reference_right.sum(axis=-1) >= (needed or 0))).sum()),
-        "channel_changed": int(((logits > 0)[..., 0] != (reference > 0)[..., 0]).sum()),
-        "cosine": float(np.sum(logits * reference) / np.linalg.norm(logits) / np.linalg.norm(reference)),
-        "signal_to_noise_db": _decibels(float((reference**2).sum()), float(((logits - reference) ** 2).sum())),
     }
 
 
@@ -97,7 +125,7 @@ def _decibels(signal: float, noise: float) -> float | None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("file", "MB", "right", "loss, points", "flipped", "verdicts", "SNR")
+    table = Table("file", "MB", "right", "loss, points", "flipped", "verdicts", "cosine", "SNR")
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
@@ -106,10 +134,11 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             row["file"].removeprefix("detector."),
             f"{row['bytes'] / 1e6:.2f}",
-            f"{row['bit_accuracy']:.3%}",
-            f"{row['loss_pp']:+.3f}",
+            f"{row['bit_accuracy']:.3%}" if "bit_accuracy" in row else "",
+            f"{row['loss_pp']:+.3f}" if "loss_pp" in row else "",
             f"{row['bits_flipped']:.3%}",
-            str(row["verdicts_changed"]),
+            str(row.get("verdicts_changed", "")),
+            f"{row['cosine']:.5f}",
             "same" if snr is None else f"{snr:.1f}",
         )
     return table
@@ -122,7 +151,9 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 def main(folder: Path, data: Path, out: Path | None) -> None:
     fetch(data)
     bundle = Bundle.open(folder)
-    readings = _readings(folder, held_out(data))
+    photographs = held_out(data)
+    marked = bundle.weights["origin"] != "random"
+    readings = _readings(folder, photographs) if marked else _unmarked(int(bundle.model["image_size_px"]), photographs)
     artifacts = [artifact for artifact in bundle.artifacts if artifact.role == "detector"]
     reference = _logits(bundle, next(a for a in artifacts if a.format == "torch"), readings.inputs)
     with Progress() as progress:
@@ -138,8 +169,8 @@ def main(folder: Path, data: Path, out: Path | None) -> None:
             "weights": bundle.weights,
             "photographs": len(readings.inputs),
             "pixels": PIXELS,
-            "messages": MESSAGES,
-            "distortions": list(MAIN | FURTHER),
+            "messages": MESSAGES if marked else 0,
+            "distortions": list(MAIN | FURTHER) if marked else list(UNMARKED),
             "readings": int(np.prod(readings.inputs.shape[:2])),
             "files": rows,
         }

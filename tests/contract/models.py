@@ -8,8 +8,11 @@ from backends.bundle import Bundle
 from backends.registry import SESSIONS
 from graphs.checkpoint import Weights
 from graphs.model_spec import ModelSpec
+from graphs.onnx_file import load
 from tests import seal_tiny
 from toolkit.convert.calibration import Calibration
+from toolkit.convert.mixed import Kept, MixedRequest
+from toolkit.convert.onnx_layers import layers
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 from toolkit.weights import SHIPPED
@@ -26,19 +29,28 @@ VARIANTS = (
     ("ort", "int8", None),
     ("ort", "int8-static", None),
     ("ort", "int8-w", None),
+    ("ort", "mixed", None),
     ("tflite", "fp32", "direct"),
     ("tflite", "fp16", "direct"),
     ("tflite", "int8", "direct"),
     ("tflite", "int8-static", "direct"),
     ("tflite", "int8-w", "direct"),
     ("tflite", "int16x8", "direct"),
+    ("tflite", "mixed", "direct"),
     ("tflite", "fp32", "tf"),
     ("tflite", "fp16", "tf"),
     ("tflite", "int8", "tf"),
 )
 
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
+# What the golden models have of them. Their files of the other precisions are compared in tests/convert.
+GOLDEN_PRECISIONS = ("fp32", "fp16", "int8", "int8-static")
+
+
+def holds(model: str, precision: str) -> bool:
+    """Whether the bundle of a model has files of this precision."""
+    return model == POCKETSEAL or precision in GOLDEN_PRECISIONS
 
 
 def find(bundle: Bundle, backend: str, precision: str, route: str | None) -> Artifact:
@@ -52,12 +64,14 @@ def golden_bundle(name: str, folder: Path) -> Bundle:
     weights = seal_tiny.weights(name)
     state = {"detector": weights.states["detector"]}
     export_bundle(detector_only, Weights("checkpoint", weights.source, weights.sha256, state), folder)
-    convert_bundle(folder, PRECISIONS, "direct", calibration=Calibration(PHOTOGRAPHS[0].parent))
+    convert_bundle(folder, GOLDEN_PRECISIONS, "direct", calibration=Calibration(PHOTOGRAPHS[0].parent))
     return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")
 
 
 def pocketseal_bundle(folder: Path) -> Bundle:
     """A copy of the shipped bundle, with every precision, and the files of the tf route, added."""
     shutil.copytree(SHIPPED / POCKETSEAL, folder)
-    convert_bundle(folder, PRECISIONS, calibration=Calibration(PHOTOGRAPHS[0].parent))
+    found = layers(load(folder / "detector.onnx").graph)
+    kept = Kept((found[0].name, found[-1].name), ("logits",), "")
+    convert_bundle(folder, PRECISIONS, calibration=Calibration(PHOTOGRAPHS[0].parent), mixed=MixedRequest(kept=kept))
     return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")

@@ -24,6 +24,7 @@ from tests.contract.models import (
     VARIANTS,
     find,
     golden_bundle,
+    holds,
     pocketseal_bundle,
 )
 from toolkit.embed import Embedder
@@ -42,13 +43,18 @@ INT8_FLIPS = 0.01
 INT8_COSINE = 0.99
 MARKED_COPIES = 8
 
-every_file = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(filter(None, v)))
-every_model = pytest.mark.parametrize("model", MODELS)
+PRECISIONS = tuple(dict.fromkeys(variant[1] for variant in VARIANTS))
 
 
-def with_precision(*precisions: str) -> pytest.MarkDecorator:
-    chosen = [variant for variant in VARIANTS if variant[1] in precisions]
-    return pytest.mark.parametrize("variant", chosen, ids=lambda v: "-".join(filter(None, v)))
+def files(*precisions: str, models: tuple[str, ...] = MODELS) -> pytest.MarkDecorator:
+    """Every model with each of its files of these precisions."""
+    pairs = [
+        pytest.param(model, variant, id="-".join(filter(None, (model, *variant))))
+        for model in models
+        for variant in VARIANTS
+        if variant[1] in precisions and holds(model, variant[1])
+    ]
+    return pytest.mark.parametrize(("model", "variant"), pairs)
 
 
 @pytest.fixture(scope="session")
@@ -123,8 +129,7 @@ Variant = tuple[str, str, str | None]
 REFERENCE: Variant = ("torch", "fp32", None)
 
 
-@every_model
-@every_file
+@files(*PRECISIONS)
 def test_names_shapes_dtypes_and_layouts_are_the_model_s_own(
     bundle_of: Callable[[str], Bundle], model: str, variant: Variant
 ) -> None:
@@ -141,8 +146,7 @@ def test_names_shapes_dtypes_and_layouts_are_the_model_s_own(
     assert outputs["logits"].flags.c_contiguous
 
 
-@every_model
-@with_precision("fp32")
+@files("fp32")
 def test_float32_agrees_and_flips_no_certain_bit(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:
@@ -155,8 +159,7 @@ def test_float32_agrees_and_flips_no_certain_bit(
     np.testing.assert_array_equal(got[certain] > 0, expected[certain] > 0)
 
 
-@every_model
-@with_precision("fp16")
+@files("fp16")
 def test_float16_flips_at_most_one_bit_in_a_thousand(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:
@@ -168,11 +171,11 @@ def test_float16_flips_at_most_one_bit_in_a_thousand(
     assert flips.sum() <= np.ceil(FP16_FLIPS * flips.size)
 
 
-@with_precision("int8", "int8-static", "int8-w", "int16x8")
+@files("int8", "int8-static", "int8-w", "int16x8", "mixed", models=(POCKETSEAL,))
 def test_int8_keeps_the_bits_and_verdicts_of_marked_photographs(
-    bundle_of: Callable[[str], Bundle], marked: list[Marked], variant: Variant
+    bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:
-    bundle = bundle_of(POCKETSEAL)
+    bundle = bundle_of(model)
     images = [item.tensor for item in marked]
     expected, got = logits_of(bundle, REFERENCE, images), logits_of(bundle, variant, images)
     flips = (got[:, 1:] > 0) != (expected[:, 1:] > 0)
@@ -187,8 +190,7 @@ def test_int8_keeps_the_bits_and_verdicts_of_marked_photographs(
         assert verdicts == [True, True]
 
 
-@pytest.mark.parametrize("model", GOLDEN_MODELS)
-@with_precision("int8", "int8-static", "int8-w", "int16x8")
+@files("int8", "int8-static", models=GOLDEN_MODELS)
 def test_int8_keeps_the_direction_of_random_networks(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:
@@ -199,8 +201,7 @@ def test_int8_keeps_the_direction_of_random_networks(
     assert cosine >= INT8_COSINE
 
 
-@every_model
-@every_file
+@files(*PRECISIONS)
 def test_a_hundred_runs_give_the_same_bytes(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:
@@ -214,8 +215,7 @@ def test_a_hundred_runs_give_the_same_bytes(
     assert other != expected
 
 
-@every_model
-@every_file
+@files(*PRECISIONS)
 def test_two_sessions_in_two_threads_do_not_disturb_each_other(
     bundle_of: Callable[[str], Bundle], marked: list[Marked], model: str, variant: Variant
 ) -> None:
@@ -235,8 +235,7 @@ def test_two_sessions_in_two_threads_do_not_disturb_each_other(
             np.testing.assert_array_equal(got, row)
 
 
-@every_model
-@every_file
+@files(*PRECISIONS)
 def test_a_wrong_feed_is_refused_and_so_is_a_closed_session(
     bundle_of: Callable[[str], Bundle], model: str, variant: Variant
 ) -> None:

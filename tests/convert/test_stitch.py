@@ -10,12 +10,15 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from backends.tensor import Array
+from backends.tflite import TfliteSession
 from tests.seal_tiny import spec, weights
 from toolkit.convert import stitch
 from toolkit.convert.calibration import Calibration
+from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.stitch import Lowered, seam_permutation
 from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
+from toolkit.convert.tflite_writer import write_graph
 from toolkit.export import export_bundle
 
 IMAGES = Path(__file__).parent.parent / "images"
@@ -65,6 +68,22 @@ def test_a_stitched_file_is_like_any_other(pair: Pair, precision: str) -> None:
     assert len(set(names)) == len(names)
     assert graph.metadata.keys() == read_graph(pair[0].folder / whole.file).metadata.keys()
     assert sliced.bytes < 1.05 * whole.bytes
+
+
+def test_a_mixture_is_the_same_whatever_it_was_cut_into(pair: Pair, tmp_path: Path) -> None:
+    names = [layer_names(bundle.folder / "detector.int8.tflite") for bundle in pair]
+    assert names[0] == names[1]
+    results = []
+    for i, bundle in enumerate(pair):
+        fp16, int8 = (bundle.find("detector", "tflite", precision) for precision in ("fp16", "int8"))
+        path = tmp_path / f"{i}.tflite"
+        write_graph(mix(bundle.folder / fp16.file, bundle.folder / int8.file, names[0][::2]), path)
+        random = np.random.default_rng(0)
+        with TfliteSession(path, fp16, threads=1) as session:
+            images = [random.random((1, 3, 64, 64), dtype=np.float32) for _ in range(4)]
+            results.append(np.concatenate([session.run({"image": image})["logits"] for image in images]))
+    np.testing.assert_array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], _logits(pair[0], "int8"))
 
 
 def test_no_transpose_meets_its_inverse(pair: Pair) -> None:

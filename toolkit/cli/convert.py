@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=("fp32", "fp16", "int8"),
     show_default="fp32, fp16 and int8",
-    help="fp32, fp16, int8, int8-static, int8-w or int16x8; may be repeated.",
+    help="fp32, fp16, int8, int8-static, int8-w, int16x8 or mixed; may be repeated.",
 )
 @click.option("--route", default="direct", show_default=True, help="direct, or tf: through TensorFlow's own converter.")
 @click.option(
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     "method",
     show_default="min-max",
     help="min-max, percentile or entropy: which range follows from the values seen.",
+)
+@click.option("--budget", metavar="TEXT", help='For mixed: "flips<=0.2%", "size<=12MB" or "latency<=20ms".')
+@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images to keep the budget on.")
+@click.option(
+    "--recipe", type=click.Path(path_type=Path), metavar="FILE", help="For mixed: the layers of an earlier search."
 )
 @click.option(
     "--slice-mb",
@@ -46,6 +51,9 @@ def convert(
     route: str,
     calibration: str | None,
     method: str | None,
+    budget: str | None,
+    images: Path | None,
+    recipe: Path | None,
     slice_mb: int,
     roles: tuple[str, ...],
 ) -> None:
@@ -59,6 +67,7 @@ def convert(
     \b
     Example:
       toolkit convert build/pocketseal -p fp32 -p int8
+      toolkit convert build/pocketseal -p mixed --budget "flips<=0.2%" --images marked-photographs
     """
     from toolkit.cli.bundles import print_artifacts, warn_if_random
     from toolkit.cli.console import working
@@ -70,12 +79,14 @@ def convert(
     with working(f"convert {bundle}") as progress:
         progress.step("loading onnx")
         from toolkit.convert.calibration import Calibration
+        from toolkit.convert.mixed import MixedRequest
         from toolkit.convert.pipeline import convert_bundle
 
-        images = None if calibration is None else Calibration.of(calibration, method or "min-max")
+        seen = None if calibration is None else Calibration.of(calibration, method or "min-max")
+        mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
         limit = slice_mb << 20
         converted = convert_bundle(
-            bundle, precisions, route, images, progress.step, slice_limit_bytes=limit, roles=roles
+            bundle, precisions, route, seen, progress.step, slice_limit_bytes=limit, roles=roles, mixed=mixed
         )
         from toolkit.convert.speed import compare_speed
 

@@ -1,6 +1,6 @@
 """The images on which a static quantizer sees the ranges of activations: a folder's, or generated ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -71,10 +71,20 @@ def read_calibration(calibration: Calibration, size_px: int, file: BinaryIO) -> 
             chosen = np.random.default_rng(_SEED).choice(len(paths), MOST_IMAGES, replace=False)
             paths = [paths[i] for i in sorted(chosen)]
         images, count = (preprocess(path, size_px)[0] for path in paths), len(paths)
+    return Calibrated(_written(images, count, size_px, file), calibration.method)
+
+
+def read_images(folder: Path, size_px: int, file: BinaryIO) -> Array:
+    """Every image of a folder, written to `file` and mapped from there: (N, 3, size_px, size_px), as above."""
+    paths = images_in(folder, "images")
+    return _written((preprocess(path, size_px)[0] for path in paths), len(paths), size_px, file)
+
+
+def _written(images: Iterable[Array], count: int, size_px: int, file: BinaryIO) -> Array:
     mapped: Array = np.memmap(file, np.float32, "w+", shape=(count, 3, size_px, size_px))
     for i, image in enumerate(images):
         mapped[i] = image
-    return Calibrated(mapped, calibration.method)
+    return mapped
 
 
 def generated(size_px: int, count: int, seed: int = _SEED) -> Iterator[Array]:

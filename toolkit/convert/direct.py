@@ -36,7 +36,7 @@ def convert_direct(
     precisions: Sequence[str],
     calibrated: Calibrated | None,
 ) -> list[Made]:
-    """Lower `model`, cut into `slices`, to a TFLite file of each precision; also to ONNX files where that runtime can.
+    """Lower `model`, cut into `slices`, to a TFLite file of each precision.
 
     `calibrated` is what recipes that need it are calibrated on. What `steps` has is not made again.
     Raises ConversionFailed, and InvalidArtifact for a slice or a file that is not close to the float32 graph.
@@ -48,9 +48,7 @@ def convert_direct(
         work.lower(batch)
         work.quantize(batch)
         work.finish(batch)
-    made = [work.join(precision) for precision in precisions]
-    recipes = [RECIPES[precision] for precision in precisions]
-    return [*made, *(job.onnx(recipe, calibrated) for recipe in recipes if recipe.for_onnx)]
+    return [work.join(precision) for precision in precisions]
 
 
 def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:

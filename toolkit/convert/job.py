@@ -1,5 +1,6 @@
 """What every step of one conversion needs, and the two ways in which a file becomes an artifact."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -61,19 +62,25 @@ class Job:
         self.progress(f"comparing {draft.file} with the float32 graph")
         return bind_tflite(path, draft, self.reference.feeds, self.reference.outputs), (path,)
 
-    def onnx(self, recipe: Recipe, calibrated: Calibrated | None) -> Made:
-        """The graph quantized for ONNX Runtime, run and compared with the float32 one."""
-        parent = self.reference.artifact
+    def onnx(self, recipe: Recipe, calibrated: Calibrated | None = None, kept: Collection[str] = ()) -> Made:
+        """The graph by a recipe for ONNX Runtime, `kept` layers in FP16, run and compared with the float32 one."""
         ranges = None
         if recipe.calibrated and calibrated is not None:
             self.progress("calibrating (ONNX Runtime)")
-            ranges = observe(self.reference.path, parent, calibrated, self.folder)
+            ranges = observe(self.reference.path, self.reference.artifact, calibrated, self.folder)
         self.progress(f"quantizing to {recipe.name} (ONNX Runtime)")
-        name = f"{parent.role}.{recipe.name}.onnx"
-        files = quantize_onnx(self.reference.path, self.folder / name, recipe, ranges)
-        artifact = replace(
+        name = f"{self.reference.artifact.role}.{recipe.name}.onnx"
+        files = quantize_onnx(self.reference.path, self.folder / name, recipe, ranges, kept)
+        artifact = self.onnx_artifact(recipe, files)
+        check_onnx(files[0], artifact, self.reference.feeds, self.reference.outputs)
+        return artifact, files
+
+    def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:
+        """What the manifest says of an ONNX file that was made by a recipe."""
+        parent = self.reference.artifact
+        return replace(
             parent,
-            file=name,
+            file=f"{parent.role}.{recipe.name}.onnx",
             precision=recipe.name,
             sha256=sha256_of(*files),
             bytes=sum(path.stat().st_size for path in files),
@@ -81,5 +88,3 @@ class Job:
             parent=parent.file,
             tools={"onnxruntime": version("onnxruntime")},
         )
-        check_onnx(files[0], artifact, self.reference.feeds, self.reference.outputs)
-        return artifact, files

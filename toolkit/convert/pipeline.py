@@ -3,24 +3,28 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.artifact import Artifact
+from backends.atomic import replacing
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.registry import open_session
+from backends.tensor import Array
 from graphs.export import probe
-from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration
+from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.converter import Progress
 from toolkit.convert.direct import convert_direct
 from toolkit.convert.job import Job, Made, Reference
+from toolkit.convert.mixed import RECIPE_FILE, Kept, MixedRequest, find_kept, make_mixed
 from toolkit.convert.preflight import check_large_files, check_room
 from toolkit.convert.recipes import RECIPES, Recipe, chosen
 from toolkit.convert.roles import graphs_to_lower
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
-from toolkit.convert.steps import kept_steps
+from toolkit.convert.steps import Steps, kept_steps
 from toolkit.convert.support import check_support, supported_operators
 from toolkit.environments import converter_python
 
@@ -36,84 +40,144 @@ def convert_bundle(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     slice_limit_bytes: int = DEFAULT_LIMIT_BYTES,
     roles: Sequence[str] = (),
+    mixed: MixedRequest | None = None,
 ) -> Bundle:
     """Lower graphs of a bundle, and add the files of each to the bundle once all of its own are made and checked.
 
     Which graphs: those of `roles`, or all that models of its kind lower. For each the direct route makes
     ROLE.PRECISION.tflite for every precision of toolkit.convert.recipes, and ROLE.PRECISION.onnx where ONNX Runtime
     can run it; the tf route makes ROLE.PRECISION.tf.tflite for some.
-    `calibration` is for the precisions that need it. timeout_s bounds each run of the converter; its log is
-    convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights each,
-    which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
+    `calibration` and `mixed` are for the precisions that need them. timeout_s bounds each run of the converter; its
+    log is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of
+    weights each, which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
     Raises InvalidInput for wrong options; NotAvailable without a bundle, a converter, room on the disk, or a runtime
-    that loads files as large as these will be; ConversionFailed; and InvalidArtifact for a result that is not close
-    to the float32 graph. Then the bundle is as the graphs before left it.
+    that loads files as large as these will be, or for a budget that cannot be kept; ConversionFailed; and
+    InvalidArtifact for a result that is not close to the float32 graph. Then the bundle is as the graphs before left
+    it.
     """
     bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
     recipes = chosen(precisions, route)
-    _check_calibration(recipes, calibration)
+    _check_needed(recipes, calibration, mixed)
     parents = graphs_to_lower(bundle, roles)
+    if mixed is not None and bundle.model["kind"] != "watermark":
+        raise InvalidInput(
+            f"{bundle.folder}: mixed counts the bits of messages, which this kind of model does not read"
+        )
+    options = _Options(recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes)
     for parent in parents:
-        bundle = _convert_graph(bundle, parent, recipes, route, calibration, progress, timeout_s, slice_limit_bytes)
+        bundle = _convert_graph(bundle, parent, options)
     return bundle
 
 
-def _convert_graph(
-    bundle: Bundle,
-    parent: Artifact,
-    recipes: Sequence[Recipe],
-    route: str,
-    calibration: Calibration | None,
-    progress: Progress,
-    timeout_s: float,
-    slice_limit_bytes: int,
-) -> Bundle:
+@dataclass(frozen=True)
+class _Options:
+    """What convert_bundle was asked for."""
+
+    recipes: tuple[Recipe, ...]
+    route: str
+    calibration: Calibration | None
+    mixed: MixedRequest | None
+    progress: Progress
+    timeout_s: float
+    slice_limit_bytes: int
+
+    @property
+    def lowered(self) -> list[str]:
+        """The precisions that the converter makes: a mixed file is made of two of them."""
+        names = {recipe.name for recipe in self.recipes} | ({"fp16", "int8"} if self.mixed else set())
+        return [name for name in RECIPES if name in names and name != "mixed"]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images that were read before anything else is done."""
+
+    calibrated: Calibrated | None
+    mixed: Array | None
+
+    @property
+    def key(self) -> list[str | None]:
+        """Another one for other images."""
+        seen = self.calibrated
+        method, images = (None, None) if seen is None else (seen.method, seen.images)
+        return [
+            method,
+            *(None if one is None else hashlib.sha256(one.data).hexdigest() for one in (images, self.mixed)),
+        ]
+
+
+def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundle:
     path = bundle.verify(parent)
-    with tempfile.TemporaryFile(dir=bundle.folder) as file:  # it has no name: nothing of it can stay
-        calibrated = None
+    calibration, mixed = options.calibration, options.mixed
+    with ExitStack() as stack:
+        # Files without a name: nothing of them can stay.
+        spare = [stack.enter_context(tempfile.TemporaryFile(dir=bundle.folder)) for _ in range(2)]
+        calibrated, watched = None, None
         if calibration is not None:
-            progress(f"reading calibration images from {calibration.folder or 'a generator'}")
-            calibrated = read_calibration(calibration, _image_size_px(bundle, parent), file)
+            options.progress(f"reading calibration images from {calibration.folder or 'a generator'}")
+            calibrated = read_calibration(calibration, _image_size_px(bundle, parent), spare[0])
+        if mixed is not None and mixed.images is not None:
+            options.progress(f"reading images from {mixed.images}")
+            watched = read_images(mixed.images, _image_size_px(bundle, parent), spare[1])
         converter_python()  # a missing converter is said before anything is computed
-        if route == "direct":
-            check_support(path, open_graph(path), supported_operators(progress))
-        return _convert(bundle, parent, path, recipes, route, calibrated, progress, timeout_s, slice_limit_bytes)
+        return _convert(bundle, parent, path, options, _Images(calibrated, watched))
 
 
-def _convert(
-    bundle: Bundle,
-    parent: Artifact,
-    path: Path,
-    recipes: Sequence[Recipe],
-    route: str,
-    calibrated: Calibrated | None,
-    progress: Progress,
-    timeout_s: float,
-    slice_limit_bytes: int,
-) -> Bundle:
-    precisions = [recipe.name for recipe in recipes]
+def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, images: _Images) -> Bundle:
     model = open_graph(path)
-    slices = plan(model, slice_limit_bytes)
+    if options.route == "direct":
+        check_support(path, model, supported_operators(options.progress))
+    slices = plan(model, options.slice_limit_bytes)
     sizes = [piece.weight_bytes for piece in slices]
-    check_room(bundle.folder, sum(sizes), max(sizes), precisions)
-    check_large_files(bundle.folder, sum(sizes), precisions)
+    # Besides the mixed files there is one on trial, which may be as large as the FP16 one.
+    check_room(bundle.folder, sum(sizes), max(sizes), [*options.lowered, *(["mixed", "fp16"] if options.mixed else [])])
+    check_large_files(bundle.folder, sum(sizes), options.lowered)
 
-    progress("running the float32 graph (ONNX Runtime)")
+    options.progress("running the float32 graph (ONNX Runtime)")
     feeds = probe(tuple(binding.spec for binding in parent.inputs))
     with open_session(bundle, parent, "ort", threads=1) as session:
         outputs = session.run(feeds)
-    log = bundle.folder / f"convert-{parent.role}-{route}.log"
+    log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
-    inputs = {"source": parent.sha256, "route": route, "precisions": precisions, "limit": slice_limit_bytes}
-    if calibrated is not None:
-        inputs["calibration"] = [calibrated.method, hashlib.sha256(calibrated.images.data).hexdigest()]
+    inputs = {
+        "source": parent.sha256,
+        "route": options.route,
+        "precisions": [recipe.name for recipe in options.recipes],
+        "limit": options.slice_limit_bytes,
+        "images": images.key,
+        "mixed": repr(options.mixed),
+    }
     with kept_steps(bundle.folder, inputs) as steps:
-        job = Job(bundle, steps.folder, log, timeout_s, progress, Reference(path, parent, feeds, outputs))
-        if route == "direct":
-            made = convert_direct(job, steps, model, slices, precisions, calibrated)
-        else:
-            made = _tensorflow(job, precisions)
-        return _publish(bundle, made)
+        reference = Reference(path, parent, feeds, outputs)
+        job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference)
+        if options.route == "tf":
+            return _publish(bundle, _tensorflow(job, options.lowered))
+        tflite = convert_direct(job, steps, model, slices, options.lowered, images.calibrated)
+        made = [one for one in tflite if RECIPES[one[0].precision] in options.recipes]
+        wanted = [recipe for recipe in options.recipes if recipe.for_onnx and recipe.name != "mixed"]
+        made += [job.onnx(recipe, images.calibrated) for recipe in wanted]
+        if options.mixed is None:
+            return _publish(bundle, made)
+        kept = _kept(job, steps, tflite, options.mixed, images.mixed)
+        made += make_mixed(job, *_both(tflite), kept)
+        return _publish(bundle, made, {RECIPE_FILE: kept.to_json()})
+
+
+def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, images: Array | None) -> Kept:
+    """The layers of a mixed file: as asked for, as an interrupted conversion found them, or as found now."""
+    if mixed.kept is not None:
+        return mixed.kept
+    if (known := steps.finished("mixed")) is not None:
+        return Kept.from_json(known, str(steps.folder))
+    assert mixed.budget is not None and images is not None  # a MixedRequest has both or neither
+    kept = find_kept(job, *_both(tflite), mixed.budget, images)
+    steps.finish("mixed", (), kept.document())
+    return kept
+
+
+def _both(tflite: Sequence[Made]) -> tuple[Made, Made]:
+    by_precision = {made[0].precision: made for made in tflite}
+    return by_precision["fp16"], by_precision["int8"]
 
 
 def _image_size_px(bundle: Bundle, parent: Artifact) -> int:
@@ -126,13 +190,15 @@ def _image_size_px(bundle: Bundle, parent: Artifact) -> int:
     return spec.shape[-1]
 
 
-def _check_calibration(recipes: Sequence[Recipe], calibration: Calibration | None) -> None:
+def _check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mixed: MixedRequest | None) -> None:
     names = " and ".join(recipe.name for recipe in recipes if recipe.calibrated)
     if names and calibration is None:
         raise InvalidInput(f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}")
     if calibration is not None and not names:
         known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
         raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
+    if (mixed is not None) != any(recipe.name == "mixed" for recipe in recipes):
+        raise InvalidInput("mixed goes with a recipe file, or with a budget and images, and these go with nothing else")
 
 
 def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:
@@ -144,8 +210,11 @@ def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:
     return [job.tflite(precision, "tf", file, result.tools) for precision, file in result.files.items()]
 
 
-def _publish(bundle: Bundle, made: list[Made]) -> Bundle:
-    """Move files into the bundle. Killed half-way, it leaves a whole bundle without the files being replaced."""
+def _publish(bundle: Bundle, made: list[Made], beside: Mapping[str, str] | None = None) -> Bundle:
+    """Move files into the bundle, and write texts beside them, by name.
+
+    Killed half-way, it leaves a whole bundle without the files being replaced.
+    """
     new = {artifact.file for artifact, _ in made}
     kept = replace(bundle, artifacts=tuple(a for a in bundle.artifacts if a.file not in new))
     if kept != bundle:
@@ -154,5 +223,8 @@ def _publish(bundle: Bundle, made: list[Made]) -> Bundle:
         for file, target in zip(files, artifact.files, strict=True):
             file.replace(bundle.folder / target)
         kept = kept.with_artifact(artifact)
+    for name, text in (beside or {}).items():
+        with replacing(bundle.folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     kept.write()
     return kept
