@@ -34,7 +34,9 @@ from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.pipeline import Pass, prepare
+from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
 from graphs.spec import find_spec
@@ -53,9 +55,12 @@ ROWS = (
     layer_norm_over_channels,
     fold_affine,
     keep_rows,
+    split_qkv,
+    join_relative_positions,
     split_depthwise,
     write_out_layer_norm,
 )
+SIMPLIFIED = (keep_rows, split_qkv, join_relative_positions)  # after onnxsim
 LOWERED = (split_depthwise, write_out_layer_norm)  # in the graph that is lowered alone
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
@@ -69,8 +74,8 @@ def build(model: str, folder: Path) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for count in range(1, len(ROWS) + 1):
         so_far = ROWS[:count]
-        before = [step for step in ROWS[1:] if step in so_far and step not in (keep_rows, *LOWERED)]
-        steps = [*before, simplify, *([keep_rows] if keep_rows in so_far else [])]
+        before = [step for step in ROWS[1:] if step in so_far and step not in (*SIMPLIFIED, *LOWERED)]
+        steps = [*before, simplify, *(step for step in SIMPLIFIED if step in so_far)]
         prepared, changed = prepare(ir.from_proto(exported), feeds, _passes(steps))
         lower, changed_too = prepare(
             ir.from_proto(ir.to_proto(prepared)), feeds, _passes([step for step in LOWERED if step in so_far])

@@ -6,10 +6,10 @@ do not care about the shape; TFLite copies the widest map of the network for a R
 
 import math
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from graphs.prepare.nodes import add_sizes, describe, put, reshape_of
 from graphs.prepare.rewriting import constant, static_shape
 
 
@@ -25,20 +25,20 @@ def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
 
 def _gelu_first(graph: ir.Graph, node: ir.Node) -> bool:
     """Gelu(Reshape(x)) -> Reshape(Gelu(x))"""
-    reshape = _reshape(node.inputs[0]) if node.op_type == "Gelu" else None
+    reshape = reshape_of(node.inputs[0]) if node.op_type == "Gelu" else None
     if reshape is None or len(reshape.outputs[0].uses()) != 1:
         return False
     x, sizes, output = reshape.inputs[0], reshape.inputs[1], node.outputs[0]
     gelu = ir.node("Gelu", [x], dict(node.attributes), name=node.name)
-    _describe(gelu.outputs[0], f"{output.name}.rows", x)
+    describe(gelu.outputs[0], f"{output.name}.rows", x)
     back = ir.node("Reshape", [gelu.outputs[0], sizes], name=f"{node.name}.reshape")
-    _put(graph, node, [gelu, back])
+    put(graph, node, [gelu, back])
     return True
 
 
 def _one_reshape(graph: ir.Graph, node: ir.Node) -> bool:
     """Reshape(Reshape(x)) -> Reshape(x), or x where that is its shape"""
-    first = _reshape(node.inputs[0]) if node.op_type == "Reshape" else None
+    first = reshape_of(node.inputs[0]) if node.op_type == "Reshape" else None
     shape = static_shape(node.outputs[0])
     if first is None or shape is None:
         return False
@@ -46,8 +46,8 @@ def _one_reshape(graph: ir.Graph, node: ir.Node) -> bool:
     if shape == static_shape(x) and x is not None and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(x)
         return True
-    sizes = _sizes(graph, f"{node.name}.sizes", shape)
-    _put(graph, node, [ir.node("Reshape", [x, sizes], name=node.name)])
+    sizes = add_sizes(graph, f"{node.name}.sizes", shape)
+    put(graph, node, [ir.node("Reshape", [x, sizes], name=node.name)])
     return True
 
 
@@ -57,7 +57,7 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
     if product is None or product.op_type != "Mul" or len(product.outputs[0].uses()) != 1:
         return False
     for reshaped, scale in (product.inputs, tuple(reversed(product.inputs))):
-        first = _reshape(reshaped)
+        first = reshape_of(reshaped)
         if first is None or scale is None or constant(scale) is not None:
             continue
         x, factors, wide = first.inputs[0], static_shape(scale), static_shape(reshaped)
@@ -69,37 +69,8 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
             continue
         if math.prod(factors) != columns:
             continue
-        row = ir.node("Reshape", [scale, _sizes(graph, f"{node.name}.row", (1, columns))], name=f"{node.name}.scale")
-        _describe(row.outputs[0], f"{scale.name}.row", scale, (1, columns))
-        _put(graph, node, [row, ir.node("Mul", [x, row.outputs[0]], name=product.name)])
+        row = ir.node("Reshape", [scale, add_sizes(graph, f"{node.name}.row", (1, columns))], name=f"{node.name}.scale")
+        describe(row.outputs[0], f"{scale.name}.row", scale, (1, columns))
+        put(graph, node, [row, ir.node("Mul", [x, row.outputs[0]], name=product.name)])
         return True
     return False
-
-
-def _reshape(value: ir.Value | None) -> ir.Node | None:
-    """The Reshape that makes a value, if its sizes are fixed."""
-    node = None if value is None else value.producer()
-    fixed = node is not None and node.op_type == "Reshape" and constant(node.inputs[1]) is not None
-    return node if fixed else None
-
-
-def _put(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
-    """Put nodes in the place of one, the last of them under the name of its output."""
-    output, result = old.outputs[0], new[-1].outputs[0]
-    _describe(result, str(output.name), output)
-    graph.insert_before(old, new)
-    output.replace_all_uses_with(result, replace_graph_outputs=True)
-    output.name = f"{output.name}.before"
-    graph.remove(old, safe=True)
-
-
-def _describe(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int, ...] | None = None) -> None:
-    assert like is not None
-    value.name, value.type, value.shape = name, like.type, like.shape if shape is None else ir.Shape(shape)
-
-
-def _sizes(graph: ir.Graph, name: str, shape: tuple[int, ...]) -> ir.Value:
-    tensor = ir.tensor(np.array(shape, np.int64), name=name)
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(shape)]))
-    graph.initializers.add(value)
-    return value

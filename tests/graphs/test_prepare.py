@@ -22,6 +22,7 @@ from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
+from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.rows import keep_rows
 from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
@@ -91,8 +92,9 @@ def test_the_prepared_graph_has_no_operator_that_a_runtime_runs_badly(exported: 
     found = operators(model)
     assert not {"Erf", "ReduceL2", "Constant", "Identity", "BatchNormalization"} & set(found)
     for node in model.graph:
-        if node.op_type == "MatMul":
-            assert all(value is not None and not value.is_initializer() for value in node.inputs)
+        if node.op_type == "MatMul":  # a matrix for each row of a grid is no linear layer
+            ranks = [len(v.shape) for v in node.inputs if v is not None and v.is_initializer() and v.shape]
+            assert all(rank > 2 for rank in ranks)
     if exported.output == "logits":
         assert "matmul_to_gemm" in changed
 
@@ -140,6 +142,59 @@ def test_layer_norms_over_channels_become_one_operator_between_transposes() -> N
     assert after["Transpose"] - before["Transpose"] == 10
     assert before["Sqrt"] - after["Sqrt"] == 5
     exported.check(model, "layer norms")
+
+
+def test_an_attention_is_three_linear_layers_and_two_products() -> None:
+    exported = exported_once("videoseal-0.0-tiny")
+    before = operators(exported.copy())
+    model, changed = prepare(exported.copy(), exported.feeds)
+    found = operators(model)
+    blocks = before["Softmax"]
+    assert {"split_qkv", "join_relative_positions"} <= set(changed)
+    assert not {"Einsum", "Gather", "Unsqueeze"} & set(found)
+    assert before["Einsum"] == 2 * blocks
+    assert found["MatMul"] == 4 * blocks, "scores, values, and the positions by row and by column"
+    places = [name for name in model.graph.initializers if name.startswith("places.")]
+    assert len(places) == 2, "one for all windows and one for all global blocks"
+
+
+_QKV = """<ir_version: 10, opset_import: ["": 20]>
+g (float[6,4] x) => (float[2,2,3,5] y)
+<int64[5] heads = {2,3,3,2,5}, int64 part = {PART}, float[30,4] w, float[30] b> {
+  flat = Gemm<transB = 1>(x, w, b)
+  apart = Reshape(flat, heads)
+  turned = Transpose<perm = [PERM]>(apart)
+  y = Gather<axis = AXIS>(turned, part)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("part", "perm", "axis", "splits"),
+    [
+        (0, "2,0,3,1,4", 0, True),
+        (2, "2,0,3,1,4", 0, True),
+        (-1, "2,0,3,1,4", 0, True),
+        (1, "0,3,2,1,4", 2, False),
+    ],
+)
+def test_a_part_of_a_joint_layer_gets_a_layer_of_its_own(part: int, perm: str, axis: int, splits: bool) -> None:
+    text = _QKV.replace("PART", str(part)).replace("PERM", perm).replace("AXIS", str(axis))
+    proto = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    kept = [constant for constant in proto.graph.initializer if constant.name in ("heads", "part")]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    for name, size in {"w": (30, 4), "b": (30,)}.items():
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(random.standard_normal(size, dtype=np.float32), name)
+        )
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = split_qkv(model)
+    assert changed == splits
+    assert ("Gather" not in operators(model)) == splits
+    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
 
 
 def test_between_two_linear_layers_nothing_is_reshaped_but_a_row() -> None:
