@@ -54,6 +54,9 @@ SESSIONS.register("ort", "backends.ort:OrtSession", needs="onnxruntime")
 SESSIONS.register("tflite", "backends.tflite:TfliteSession", needs="ai-edge-litert")
 SESSIONS.register("torch", "backends.torch:TorchSession", needs="torch safetensors")
 
+# By the format of a file: the backend that opens it.
+BACKENDS = {"onnx": "ort", "tflite": "tflite", "torch": "torch"}
+
 # Filled by who knows the models: each value is called with the config of an artifact and returns a torch module.
 ARCHITECTURES = Registry("architecture")
 

@@ -22,7 +22,7 @@ from rich.table import Table
 import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import open_session
+from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from benchmarks.direct import DIRECT, Run, same_runtime
 from benchmarks.machine import describe
@@ -32,7 +32,6 @@ WARM_UPS = 10
 RUNS = 64
 OVERHEAD_RUNS = 256
 COLD_STARTS = 3
-BACKENDS = {"onnx": "ort", "tflite": "tflite", "torch": "torch"}
 
 
 @dataclass

@@ -27,8 +27,7 @@ from rich.table import Table
 import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import open_session
-from benchmarks.latency import BACKENDS
+from backends.registry import BACKENDS, open_session
 from benchmarks.machine import describe
 from toolkit.distortions import FURTHER, MAIN
 from toolkit.embed import Embedder

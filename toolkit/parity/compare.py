@@ -9,7 +9,7 @@ import graphs.spec  # noqa: F401  its import names the architectures that torch 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from backends.registry import SESSIONS, open_session
+from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from backends.tensor import TensorSpec
 from toolkit.parity.kinds import KINDS, Kind
@@ -91,7 +91,7 @@ def _compare_role(
 
             def opened(artifact: Artifact, stack: ExitStack = stack) -> Session:
                 progress(f"opening {artifact.file}")
-                return stack.enter_context(open_session(bundle, artifact, _backend(artifact), threads))
+                return stack.enter_context(open_session(bundle, artifact, BACKENDS[artifact.format], threads))
 
             base = opened(reference)
             parents = {
@@ -166,10 +166,6 @@ def _groups(
         group.append(artifact)
     if group:
         yield group
-
-
-def _backend(artifact: Artifact) -> str:
-    return next(name for name in SESSIONS.names if artifact.format == SESSIONS.load(name).FORMAT)
 
 
 def _told(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:

@@ -1,0 +1,90 @@
+"""A run beside an earlier one."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.errors import InvalidInput
+from toolkit.bench.against import changes, differences, read_result
+
+
+def _file(name: str, ratio: float, noise: float = 0.01) -> dict[str, Any]:
+    return {
+        "file": name,
+        "role": "detector",
+        "sha256": name,
+        "of_reference": ratio,
+        "timing": {"median_ms": 10 * ratio, "noise": noise},
+        "alone": {"peak_rss_bytes": 100e6},
+    }
+
+
+@pytest.fixture
+def before() -> dict[str, Any]:
+    return {
+        "machine": {"date": "2026-01-01", "processor": "one", "cores": 2, "versions": {"onnxruntime": "1.0"}},
+        "model": "m",
+        "threads": 2,
+        "reference": {"detector": "a.onnx"},
+        "files": [_file("a.onnx", 1.0), _file("b.tflite", 0.5)],
+    }
+
+
+def _outside(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(change.file, change.figure) for change in changes(before, after) if change.outside_noise]
+
+
+def test_the_same_run_again_differs_in_nothing(before: dict[str, Any]) -> None:
+    after = copy.deepcopy(before)
+    after["machine"]["date"] = "2026-02-02"
+    assert differences(before, after) == []
+    assert _outside(before, after) == []
+
+
+def test_a_slow_hour_moves_every_file_and_no_ratio(before: dict[str, Any]) -> None:
+    after = copy.deepcopy(before)
+    for file in after["files"]:
+        file["timing"]["median_ms"] *= 1.4
+    assert _outside(before, after) == [("a.onnx", "ms")]
+
+
+def test_a_file_that_got_slower_than_the_noise_is_named_and_one_within_it_is_not(before: dict[str, Any]) -> None:
+    after = copy.deepcopy(before)
+    after["files"][1]["of_reference"] = 0.6
+    assert _outside(before, after) == [("b.tflite", "of a.onnx")]
+    after["files"][1]["timing"]["noise"] = 0.25
+    assert _outside(before, after) == []
+
+
+def test_more_memory_is_a_change(before: dict[str, Any]) -> None:
+    after = copy.deepcopy(before)
+    after["files"][1]["alone"]["peak_rss_bytes"] = 120e6
+    assert _outside(before, after) == [("b.tflite", "peak RSS, MB")]
+
+
+def test_what_makes_two_runs_unlike_is_said(before: dict[str, Any]) -> None:
+    after = copy.deepcopy(before)
+    after["machine"] |= {"processor": "two", "versions": {"onnxruntime": "1.1"}}
+    after["threads"] = 4
+    after["files"][1]["sha256"] = "other"
+    after["files"].append(_file("c.tflite", 1.0))
+    assert differences(before, after) == [
+        "threads: 2 then, 4 now",
+        "machine, processor: one then, two now",
+        "onnxruntime: 1.0 then, 1.1 now",
+        "b.tflite: another file",
+        "c.tflite: was not there then",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"files": [{"timing": 1}]})])
+def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(content)
+    if content == "{}":
+        path.unlink()
+    with pytest.raises(InvalidInput, match="--against"):
+        read_result(path)

@@ -1,0 +1,94 @@
+"""A whole bundle, small and quick: that every figure is there and is what it is called, not how large it is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from backends.bundle import Bundle
+from backends.errors import NotAvailable
+from backends.registry import open_session
+from toolkit.bench import bundle as bench_module
+from toolkit.bench.bundle import bench_bundle
+from toolkit.bench.cold import energy_joules
+from toolkit.bench.runtime import in_use
+from toolkit.bench.streams import runs_a_second
+from toolkit.cli import main
+
+
+def toolkit(*arguments: object, columns: int = 80) -> Result:
+    runner = CliRunner(env={"COLUMNS": str(columns)})
+    return runner.invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def two(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """One ONNX file and one TFLite file, and little time for each."""
+    monkeypatch.setattr(bench_module, "ALONE_S", 0.01)
+    kept = ("detector.onnx", "detector.int8.tflite")
+    bundle = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.file in kept))
+    bundle.write()
+    return bundle
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_and_the_file_holds_every_figure(two: Bundle, columns: int, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    shown = toolkit("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", out, columns=columns)
+    assert shown.exit_code == 0
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines)
+    document = json.loads(out.read_text())
+    assert document["reference"] == {"detector": "detector.onnx"}
+    for file, artifact in zip(document["files"], two.artifacts, strict=True):
+        assert (file["file"], file["sha256"]) == (artifact.file, artifact.sha256)
+        assert file["timing"]["median_ms"] >= file["timing"]["lowest_ms"] > 0
+        assert file["timing"]["p90_ms"] is None
+        assert file["alone"]["peak_rss_bytes"] > file["alone"]["peak_rss_before_load_bytes"] > 0
+        assert file["runs_a_second"] > 0
+    by_runtime = {file["in_use"]["runtime"]: file["in_use"] for file in document["files"]}
+    assert by_runtime["onnxruntime"]["providers"] == ["CPUExecutionProvider"]
+    assert by_runtime["ai-edge-litert"]["operators"] > 0
+    assert document["machine"]["versions"]["onnxruntime"]
+
+    again = toolkit("bench", two.folder, "--time-limit", 0, "--threads", 1, "--against", out)
+    assert again.exit_code == 0
+    assert "figures are within the noise" in again.stdout
+    assert "not the same" not in again.stdout
+
+
+def test_an_earlier_result_that_is_none_is_said_before_anything_is_timed(two: Bundle, tmp_path: Path) -> None:
+    shown = toolkit("bench", two.folder, "--against", tmp_path / "gone.json")
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "cannot read" in shown.stderr
+
+
+def test_files_that_do_not_fit_memory_together_are_refused(two: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "_MEMORY_SHARE", 0.0)
+    with pytest.raises(NotAvailable, match="detector: its files have 0.0 GB"):
+        bench_bundle(two, threads=1, time_limit_s=0)
+
+
+def test_the_delegate_that_took_the_graph_is_named(two: Bundle) -> None:
+    artifact = two.find("detector", "tflite", "int8")
+    with open_session(two, artifact, "tflite", threads=1) as session:
+        described = in_use(session)
+    assert described["delegated_parts"] > 0
+    assert described["threads"] == 1
+
+
+def test_a_stream_that_fails_ends_all_and_raises(two: Bundle) -> None:
+    artifact = two.find("detector", "onnx", "fp32")
+    with open_session(two, artifact, "ort", threads=1) as session, pytest.raises(Exception, match="expected inputs"):
+        runs_a_second([session, session], {}, seconds=0.01)
+
+
+def test_energy_is_read_where_the_machine_tells_and_none_elsewhere(tmp_path: Path) -> None:
+    assert energy_joules(tmp_path) is None
+    for package, microjoules in (("intel-rapl:0", 1_500_000), ("intel-rapl:1", 500_000)):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "energy_uj").write_text(f"{microjoules}\n")
+    assert energy_joules(tmp_path) == 2.0

@@ -1,0 +1,90 @@
+"""Rounds on a clock of our own: nothing here depends on how fast the machine is."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from toolkit.bench.rounds import AGREE, P90_SAMPLES, P99_SAMPLES, WARM_UPS, WINDOW, WINDOWS, measure
+
+
+class Clock:
+    """Time that passes only when a candidate runs."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.runs: dict[str, int] = {}
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def candidate(self, name: str, seconds: Callable[[int], float]) -> Callable[[], None]:
+        self.runs[name] = 0
+
+        def run() -> None:
+            self.now_s += seconds(self.runs[name])
+            self.runs[name] += 1
+
+        return run
+
+
+def test_steady_candidates_stop_as_soon_as_a_p90_can_be_told() -> None:
+    clock = Clock()
+    runs = {"fast": clock.candidate("fast", lambda i: 0.001), "slow": clock.candidate("slow", lambda i: 0.003)}
+    timings = measure(runs, time_limit_s=1e6, clock=clock)
+    for name, milliseconds in (("fast", 1), ("slow", 3)):
+        timing = timings[name]
+        assert timing.runs == P90_SAMPLES
+        assert timing.median_ms == pytest.approx(milliseconds)
+        assert timing.p90_ms == pytest.approx(milliseconds)
+        assert timing.p99_ms is None
+        assert timing.settled
+        assert clock.runs[name] == WARM_UPS + 2 * P90_SAMPLES
+
+
+def test_a_candidate_that_drifts_keeps_all_of_them_going_until_it_stands_still() -> None:
+    clock = Clock()
+    runs = {
+        "steady": clock.candidate("steady", lambda i: 0.001),
+        "drifting": clock.candidate("drifting", lambda i: 0.002 - 2e-6 * min(i, 500)),
+    }
+    timings = measure(runs, time_limit_s=1e6, clock=clock)
+    assert timings["drifting"].settled
+    assert timings["steady"].runs == timings["drifting"].runs > 245
+    assert timings["drifting"].runs % WINDOW == 0
+
+
+def test_the_time_limit_ends_it_and_says_that_it_did_not_settle() -> None:
+    clock = Clock()
+    rng = np.random.default_rng(0)
+    runs = {"wild": clock.candidate("wild", lambda i: float(rng.exponential(0.01)))}
+    timing = measure(runs, time_limit_s=2.0, clock=clock)["wild"]
+    assert not timing.settled
+    assert timing.noise > AGREE
+    assert 2.0 <= clock.now_s < 2.2
+
+
+def test_however_slow_a_candidate_is_it_is_warmed_up_and_has_a_run_for_each_window() -> None:
+    clock = Clock()
+    timing = measure({"slow": clock.candidate("slow", lambda i: 100.0)}, time_limit_s=1.0, clock=clock)["slow"]
+    assert (timing.runs, timing.p90_ms, timing.settled) == (WINDOWS, None, False)
+    assert clock.runs["slow"] == WARM_UPS + 2 * WINDOWS
+
+
+def test_a_p99_needs_its_number_of_runs() -> None:
+    clock = Clock()
+    runs = {"x": clock.candidate("x", lambda i: 0.001 + 0.001 * (i // 2 // WINDOW % 2))}
+    timing = measure(runs, time_limit_s=0.003 * (P99_SAMPLES + 30), clock=clock)["x"]
+    assert timing.runs >= P99_SAMPLES
+    assert timing.p99_ms is not None
+    assert timing.lowest_ms == pytest.approx(1)
+
+
+def test_the_order_within_a_round_changes() -> None:
+    seen: list[str] = []
+    clock = Clock()
+    measure({name: lambda name=name: seen.append(name) for name in "abc"}, time_limit_s=0.0, clock=clock)
+    rounds = [tuple(seen[i : i + 6 : 2]) for i in range(3 * WARM_UPS, len(seen), 6)]
+    assert len(rounds) == WINDOWS
+    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
+    assert len(set(rounds)) > 1

@@ -1,0 +1,1 @@
+"""How fast is each file of a bundle, and what does it take?"""

@@ -1,0 +1,88 @@
+"""Interleaved timing: every candidate once a round, in a new order each round, until the figures stand still."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+WARM_UPS = 10
+WINDOW = 16
+WINDOWS = 3
+AGREE = 0.05
+# Below these counts a quantile is one or two runs that happened to be slow: at least six must lie beyond it.
+P90_SAMPLES = 64
+P99_SAMPLES = 662
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one candidate. p90 and p99 are None where there are too few runs for them.
+
+    noise: how far the medians of the last windows are apart, over their mean. settled: at most AGREE, in windows of
+    WINDOW runs.
+    """
+
+    runs: int
+    median_ms: float
+    lowest_ms: float
+    p90_ms: float | None
+    p99_ms: float | None
+    noise: float
+    settled: bool
+
+
+def measure(
+    candidates: Mapping[str, Run],
+    time_limit_s: float,
+    progress: Callable[[str], None] = lambda step: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """Time every candidate until the last WINDOWS windows of all agree within AGREE, or the time is up.
+
+    Whatever the limit, there are WARM_UPS and then a round for each window. Each timed run follows one of its own that
+    is not, because another's run has taken the caches and its threads still spin.
+    """
+    end = clock() + time_limit_s
+    for _ in range(WARM_UPS):
+        for run in candidates.values():
+            run()
+    order = np.random.default_rng(0)
+    names = list(candidates)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    while True:
+        rounds = len(times[names[0]])
+        progress(f"round {rounds + 1}")
+        late = rounds >= WINDOWS and clock() >= end
+        still = rounds >= P90_SAMPLES and rounds % WINDOW == 0 and all(_noise(v) <= AGREE for v in times.values())
+        if late or still:
+            return {name: _timing(values) for name, values in times.items()}
+        for index in order.permutation(len(names)):
+            run = candidates[names[index]]
+            run()
+            start = clock()
+            run()
+            times[names[index]].append(1e3 * (clock() - start))
+
+
+def _noise(values: list[float]) -> float:
+    window = min(WINDOW, len(values) // WINDOWS)
+    last = np.array(values[-window * WINDOWS :]).reshape(WINDOWS, window)
+    medians = np.median(last, axis=1)
+    mean = float(medians.mean())
+    return float(np.ptp(medians)) / mean if mean else 0.0
+
+
+def _timing(values: list[float]) -> Timing:
+    noise = _noise(values)
+    return Timing(
+        runs=len(values),
+        median_ms=float(np.median(values)),
+        lowest_ms=min(values),
+        p90_ms=float(np.quantile(values, 0.9)) if len(values) >= P90_SAMPLES else None,
+        p99_ms=float(np.quantile(values, 0.99)) if len(values) >= P99_SAMPLES else None,
+        noise=noise,
+        settled=noise <= AGREE and len(values) >= WINDOW * WINDOWS,
+    )
