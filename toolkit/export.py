@@ -22,6 +22,7 @@ from graphs.onnx_file import DataFile, check, external_name, save, weight_bytes
 from graphs.prepare.pipeline import prepare
 from toolkit.folders import replacing_bundle
 from toolkit.learned import learned_json
+from toolkit.room import check_room
 
 Progress = Callable[[str], None]
 
@@ -29,6 +30,7 @@ Progress = Callable[[str], None]
 TOLERANCE = 1e-4
 # A larger graph is compared once, whole, and not after every pass: each time its weights are written and loaded.
 _STEPWISE_LIMIT_BYTES = 1 << 30
+_SPARE_BYTES = 64 << 20
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
@@ -46,8 +48,11 @@ def export_bundle(
     NETWORK share NETWORK.safetensors and the external data NETWORK.onnx.data. Every ONNX file is run against torch
     first. `batch` multiplies the first axis of every input and output. The same weights give the same bytes.
     Memory: the weights of the largest network, once, and what the runtimes need to run it.
-    Raises InvalidArtifact if a graph does not compute what its module does, InvalidInput for a folder in use.
+    Raises InvalidArtifact if a graph does not compute what its module does, InvalidInput for a folder in use,
+    NotAvailable where the disk has too little room.
     """
+    weight_bytes_once = sum(like.nbytes for like in spec.expected_state().values())
+    check_room(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
     source = {"origin": weights.origin, "sha256": weights.sha256, "source": weights.source}
     with replacing_bundle(folder) as building:
         description = spec.description | learned_json(weights.learned)

@@ -1,6 +1,5 @@
 """What can be known before hours of work: whether the disk has room, and whether the runtime loads files over 2 GB."""
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,7 +11,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from backends.errors import NotAvailable, one_line
 from backends.tensor import Array
+from toolkit import room
 from toolkit.convert.recipes import RECIPES
+from toolkit.convert.steps import kept_bytes
 from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor
 from toolkit.convert.tflite_writer import LARGEST_FLATBUFFER_BYTES, write_graph
 
@@ -29,9 +30,7 @@ def check_room(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Se
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
     # A slice exists as ONNX, in float32, and a second time while it is copied into the whole file.
     need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise NotAvailable(f"{folder}: {free / 1e9:.1f} GB of disk are free, and this needs about {need / 1e9:.1f} GB")
+    room.check_room(folder, need, freed_bytes=kept_bytes(folder))
 
 
 def check_large_files(folder: Path, weight_bytes: int, precisions: Sequence[str]) -> None:

@@ -52,6 +52,12 @@ class Steps:
         return self.folder / f"{name}.step.json"
 
 
+def kept_bytes(bundle: Path) -> int:
+    """What earlier conversions left: the next one takes it up, or removes it."""
+    # Blocks and not sizes: a file that is being stitched has holes.
+    return sum(path.stat().st_blocks * 512 for path in bundle.glob(f"{_PREFIX}*/*"))
+
+
 @contextmanager
 def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
     """The steps of a conversion with these inputs, in a hidden folder of the bundle.
