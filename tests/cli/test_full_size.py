@@ -1,27 +1,36 @@
-"""The whole chain at a published size, as a person types it: export, convert, embed, run."""
+"""The published models at their published sizes: as a person types it, and held to the limits that are promised."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
-from backends.registry import open_session
-from backends.tensor import Array
+from benchmarks.large_export import measure
 from graphs.checkpoint import random_weights
-from graphs.export import probe
 from graphs.spec import find_spec
 from toolkit.cli import main
+from toolkit.parity.tolerance import tolerance_for
 
-MODELS = ("videoseal-1.0", "videoseal-0.0", "pixelseal")
-LIMIT_BYTES = 8e9
+MODELS = ("videoseal-1.0", "videoseal-0.0", "pixelseal", "chunkyseal")
 COFFEE = Path(__file__).parents[1] / "images" / "coffee.jpg"
+LIMIT_RSS_MB, LIMIT_DISK_MB = 8000, 12_000
+# What was promised for the largest.
+LIMIT_MB = {
+    "detector.onnx": 3100,
+    "detector.int8.onnx": 1000,
+    "detector.fp32.tflite": 3100,
+    "detector.fp16.tflite": 1560,
+    "detector.int8.tflite": 785,
+}
+
+pytestmark = pytest.mark.large
 
 
 def toolkit(*arguments: object) -> Result:
@@ -30,108 +39,103 @@ def toolkit(*arguments: object) -> Result:
     return shown
 
 
-@pytest.mark.large
-def test_videoseal_runs_on_every_backend_and_reads_the_same_message(tmp_path: Path) -> None:
-    bundle, marked = tmp_path / "videoseal-1.0", tmp_path / "marked.png"
-    toolkit("export", "videoseal-1.0", "--random", 0, "-o", tmp_path)
-    toolkit("convert", bundle, "-p", "fp32", "-p", "int8")
-    toolkit("embed", COFFEE, "--message", "01234567" * 8, "--bundle", bundle, "-o", marked)
-
-    messages = {}
-    for choice in ("torch fp32", "ort fp32", "tflite fp32", "ort int8", "tflite int8"):
-        backend, precision = choice.split()
-        row = json.loads(toolkit("run", marked, "--bundle", bundle, "-b", backend, "-p", precision, "--json").stdout)
-        assert (row["bits"], row["detected"], row["weights"]) == (256, None, "random")
-        messages[backend, precision] = int(row["message"], 16)
-    reference = messages["torch", "fp32"]
-    for (backend, precision), message in messages.items():
-        different = (message ^ reference).bit_count()
-        # Logits of random weights lie near 0, where rounding alone decides a bit.
-        assert different <= (0 if precision == "fp32" else 8), (backend, precision, different)
-
-
-def in_a_process(code: str, *arguments: object) -> int:
-    """Run Python in a process of its own. Returns its peak memory in bytes, mapped files included."""
-    code = f"{code}\nimport resource; print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
-    return 1024 * int(shown.stdout.rpartition("peak")[2])
-
-
-_EXPORT = """
+# In a process of its own, which says what it took at most. See benchmarks.peaks for why not ru_maxrss.
+_TOOLKIT = """
 import sys
+from benchmarks.peaks import peak_mb
 from toolkit.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as left:
     assert left.code == 0, left.code
-"""
-_QUANTIZE = """
-import sys
-from pathlib import Path
-from toolkit.convert.onnx_quantize import quantize_onnx
-from toolkit.convert.recipes import RECIPES
-quantize_onnx(Path(sys.argv[1]), Path(sys.argv[2]), RECIPES["int8"])
+print("peak", peak_mb())
 """
 
 
-@pytest.mark.large
-@pytest.mark.parametrize("name", MODELS)
-def test_a_published_checkpoint_embeds_and_detects(name: str, tmp_path: Path) -> None:
-    path, marked = tmp_path / "checkpoint.pth", tmp_path / "marked.png"
-    write_checkpoint(path, name, "detector", "embedder")
-    toolkit("export", name, "--checkpoint", path, "-o", tmp_path)
-    bundle = Bundle.open(tmp_path / name)
-    assert bundle.weights == {"origin": "checkpoint", "sha256": sha256_of(path), "source": path.name}
-    digits = bundle.model["bits"] // 4
-    toolkit("embed", COFFEE, "--message", "5a" * (digits // 2), "--bundle", bundle.folder, "-o", marked)
-    row = json.loads(toolkit("run", marked, "--bundle", bundle.folder, "--json").stdout)
-    assert (row["weights"], row["bits"]) == ("checkpoint", bundle.model["bits"])
+def toolkit_peak_mb(*arguments: object) -> float:
+    command = [sys.executable, "-c", _TOOLKIT, *map(str, arguments)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    return float(shown.stdout.rpartition("peak")[2])
 
 
 def write_checkpoint(path: Path, name: str, *roles: str) -> None:
     """Random weights in the published layout, with the keys that such a file also has."""
     states = random_weights(0, find_spec(name).only(*roles)).states
-    state = {f"{role}.{key}": value for role in roles for key, value in states[role].items()}
-    extra = {"attenuation.conv_x.weight": torch.zeros(1), "blender.scaling": torch.zeros(1)}
+    state: dict[str, torch.Tensor] = {}
+    for role in roles:
+        state |= {f"{role}.{key}": value for key, value in states[role].items()}
+    state |= {f"embedder.{key}": value for key, value in _repeated(state)}
+    extra = {f"{ignored}.weight": torch.zeros(1) for ignored in ("attenuation.conv_x", "blender", "discriminator.main")}
     torch.save({"model": state | extra, "args": "nbits: 1024", "epoch": 600}, path)
 
 
-@pytest.mark.large
-def test_chunkyseal_stays_under_eight_gigabytes_and_quantizes_to_one(tmp_path: Path) -> None:
+def _repeated(state: dict[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+    """The published files hold the message table twice."""
+    start = "embedder.unet.msg_processor."
+    return [(key.removeprefix("embedder.unet."), value) for key, value in state.items() if key.startswith(start)]
+
+
+@pytest.mark.parametrize("name", ["videoseal-1.0", "videoseal-0.0", "pixelseal"])
+def test_a_published_checkpoint_embeds_and_detects(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pth"
+    write_checkpoint(path, name, "detector", "embedder")
+    toolkit("export", name, "--checkpoint", path)
+    bundle = Bundle.open(tmp_path / "build" / name)
+    assert bundle.weights == {"origin": "checkpoint", "sha256": sha256_of(path), "source": path.name}
+    message = "5a" * (bundle.model["bits"] // 8)
+    toolkit("embed", COFFEE, "--message", message, "-m", name, "-o", "marked.png")
+    messages = set()
+    for backend in ("ort", "torch"):
+        row = json.loads(toolkit("run", "marked.png", "-m", name, "-b", backend, "--json").stdout)
+        assert (row["weights"], row["bits"]) == ("checkpoint", bundle.model["bits"])
+        messages.add(row["message"])
+    assert len(messages) == 1
+
+
+def test_a_published_checkpoint_of_chunkyseal_is_never_in_memory_twice(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     write_checkpoint(path, "chunkyseal", "detector")
     assert path.stat().st_size > 2 << 30
     export = ["export", "chunkyseal", "--checkpoint", path, "--role", "detector", "--no-torch", "-o", tmp_path]
-    assert in_a_process(_EXPORT, *export) <= LIMIT_BYTES
+    assert toolkit_peak_mb(*export) <= LIMIT_RSS_MB
     bundle = Bundle.open(tmp_path / "chunkyseal")
     assert bundle.weights == {"origin": "checkpoint", "sha256": sha256_of(path), "source": path.name}
     float32 = bundle.find("detector", "onnx", "fp32")
     assert float32.external_files == ("detector.onnx.data",)
+    before = bundle.verify(float32).stat().st_mtime_ns
 
-    small = bundle.folder / "detector.int8.onnx"
-    assert in_a_process(_QUANTIZE, bundle.folder / "detector.onnx", small) <= LIMIT_BYTES
-    files = (small, small.with_name("detector.int8.onnx.data"))
-    size = sum(file.stat().st_size for file in files)
-    assert size <= 1_000_000_000
-    values = float32.to_json() | {
-        "file": files[0].name,
-        "precision": "int8",
-        "external_files": [files[1].name],
-        "sha256": sha256_of(*files),
-        "bytes": size,
-    }
-    int8 = Artifact.from_json(values, "int8")
-    expected, got = (logits(bundle, artifact) for artifact in (float32, int8))
-    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.1
-    cut = path.stat().st_size // 2
+    shown = CliRunner().invoke(main, ["export", "videoseal-1.0", "--checkpoint", str(path), "-o", str(tmp_path)])
+    assert (shown.exit_code, "use chunkyseal" in shown.stderr) == (2, True), shown.stderr
     with path.open("r+b") as file:
-        file.truncate(cut)
+        file.truncate(path.stat().st_size // 2)
     shown = CliRunner().invoke(main, ["export", "chunkyseal", "--checkpoint", str(path), "-o", str(tmp_path)])
     assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
+    assert bundle.verify(float32).stat().st_mtime_ns == before
 
 
-def logits(bundle: Bundle, artifact: Artifact) -> Array:
-    with open_session(bundle.with_artifact(artifact), artifact, "ort", threads=2) as session:
-        return session.run(probe(tuple(binding.spec for binding in artifact.inputs)))["logits"]
+@pytest.mark.parametrize("name", MODELS)
+def test_every_step_and_every_file_keeps_its_limits(name: str, tmp_path: Path) -> None:
+    measured = measure(name, tmp_path)
+    for what, row in measured.items():
+        assert row["peak_rss_mb"] <= LIMIT_RSS_MB, what
+        assert row.get("peak_disk_mb", 0) <= LIMIT_DISK_MB, what
+    assert measured["convert detector"]["converter_peak_rss_mb"] <= LIMIT_RSS_MB
+    for file, limit_mb in LIMIT_MB.items():
+        row = measured[f"run {file}"]
+        assert row["bytes"] <= 1e6 * limit_mb, file
+        assert row["peak_rss_mb"] <= row["limit_rss_mb"], file
+        _check_outputs(row, file.split(".")[1] if file.count(".") > 1 else "fp32", file)
+
+
+def _check_outputs(row: dict[str, Any], precision: str, file: str) -> None:
+    """As near to torch as the tolerance for every model says; and no more bits than such an error flips.
+
+    The sign of a Gaussian number changes with probability arctan(relative error)/pi; it is not a trained one's.
+    """
+    (limit,) = (one.at_most for one in tolerance_for("watermark", "detector", precision).outputs)
+    relative = 0.0 if row["snr_db"] is None else 10 ** (-row["snr_db"] / 20)
+    assert relative <= limit, file
+    assert row["cosine"] >= math.cos(math.atan(limit)) - 1e-6, file
+    assert row["flipped_bits"] <= math.ceil(row["bits"] * math.atan(limit) / math.pi), file
