@@ -179,12 +179,13 @@ def main(models: tuple[str, ...], folder: Path | None, out: Path, child: str | N
         steps(None)
         print(json.dumps({"steps": steps.rows, **result}))
         return
-    measured = {}
     for model in models:
         with tempfile.TemporaryDirectory(dir=folder) as name:
-            measured[model] = measure(model, Path(name))
-    document = {"machine": describe(), "weights": f"random, seed {SEED}", "models": measured}
-    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            measured = measure(model, Path(name))
+        # One model's result takes the place of its own last one: they need not be measured in one go.
+        document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+        document[model] = {"machine": describe(), "weights": f"random, seed {SEED}", "measured": measured}
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
