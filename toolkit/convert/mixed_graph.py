@@ -18,7 +18,7 @@ _INT8 = schema.TensorType.INT8
 def mix(fp16: Path, int8: Path, kept: Collection[str]) -> Graph:
     """The FP16 file with every layer that is not `kept` taken from the INT8 file.
 
-    Layers have the names of their output tensors. Raises InvalidInput for a kept layer that is none, and
+    Layers have the names of their weights, which tell the ONNX node and do not depend on how the graph was cut. Raises InvalidInput for a kept layer that is none, and
     InvalidArtifact for two files that are not of one graph.
     """
     graph, layers = read_graph(fp16), _layers(int8)
@@ -42,9 +42,10 @@ def layer_names(int8: Path) -> tuple[str, ...]:
 
 def _layers(path: Path) -> dict[str, Node]:
     return {
-        node.outputs[0].table.name.decode(): node
+        tensor.table.name.decode(): node
         for node in read_graph(path).nodes
-        if node.outputs[0] is not None and any(t is not None and t.table.type == _INT8 for t in node.inputs)
+        for tensor in node.inputs
+        if tensor is not None and tensor.table.type == _INT8
     }
 
 

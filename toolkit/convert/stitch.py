@@ -14,6 +14,7 @@ TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
 _TRANSPOSE = schema.BuiltinOperator.TRANSPOSE
 _INT32 = schema.TensorType.INT32
+_SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices have in common
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,16 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
     whole.inputs = {name: whole.inputs[name] for name in inputs}
     whole.outputs = {name: here[name][0] for name in outputs}
     cancel_transposes(whole)
+    share_constants(whole)
     return whole
+
+
+def share_constants(graph: Graph) -> None:
+    """Let small constants of the same bytes share them: each slice brought its own copy of what several use."""
+    known: dict[bytes, Payload] = {}
+    for tensor in graph.tensors():
+        if tensor.payload is not None and tensor.payload.size <= _SHARED_BYTES:
+            tensor.payload = known.setdefault(_bytes(tensor.payload), tensor.payload)
 
 
 def cancel_transposes(graph: Graph) -> int:

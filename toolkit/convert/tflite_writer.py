@@ -1,6 +1,7 @@
 """Writes a graph as a TFLite file, copying weights from file to file: memory holds the tables alone."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +110,13 @@ def _model(graph: Graph, tensors: list[Tensor], payloads: list[Payload], inside:
     index = {id(tensor): i for i, tensor in enumerate(tensors)}
     buffer = {payload: i + 1 for i, payload in enumerate(payloads)}  # buffer 0 is the schema's empty one
     codes = {code: i for i, code in enumerate(dict.fromkeys(node.code for node in graph.nodes))}
-    names: set[bytes] = set()
-    for i, tensor in enumerate(tensors):
+    uses: Counter[bytes] = Counter()
+    for tensor in tensors:
         tensor.table.buffer = 0 if tensor.payload is None else buffer[tensor.payload]
-        if tensor.table.name in names:  # slices name their constants alike; tools look tensors up by name
-            tensor.table.name += b"/%d" % i
-        names.add(tensor.table.name)
+        uses[tensor.table.name] += 1
+        # Slices name some tensors alike, and tools look them up by name: the second is /2 in files of any precision.
+        if uses[tensor.table.name] > 1:
+            tensor.table.name += b"/%d" % uses[tensor.table.name]
     for node in graph.nodes:
         node.table.opcodeIndex = codes[node.code]
         for field in ("inputs", "outputs", "intermediates"):
