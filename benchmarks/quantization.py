@@ -39,7 +39,7 @@ from training.photographs import at_pixels, fetch, held_out
 
 PIXELS = 1_000_000
 MESSAGES = 3
-UNMARKED = ("none", "JPEG 50")
+UNMARKED = ("none",)
 
 Floats = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class Readings:
 
 
 def _unmarked(side: int, photographs: list[Path]) -> Readings:
-    """Each photograph as it is and as a JPEG, at the model's size."""
+    """Each photograph as it is, at the model's size."""
     distortions = {name: MAIN[name] for name in UNMARKED}
     inputs = [
         reading.image[0]
@@ -65,29 +65,29 @@ def _unmarked(side: int, photographs: list[Path]) -> Readings:
     return Readings(np.stack(inputs).reshape(len(photographs), -1, *inputs[0].shape), None)
 
 
-def _readings(folder: Path, photographs: list[Path]) -> Readings:
-    inputs, messages = [], []
+def read_marked(folder: Path, photographs: list[Path], count: int = MESSAGES) -> Readings:
+    inputs, hidden = [], []
     with Embedder.open(folder) as embedder, Progress() as progress:
         bits = embedder.model.bits
         for index, path in enumerate(progress.track(photographs, description="marking")):
             rng = np.random.default_rng((11, index))
             image = at_pixels(path, PIXELS)
-            for _ in range(MESSAGES):
+            for _ in range(count):
                 for reading in marked_readings(embedder, image, MAIN | FURTHER, rng):
                     assert reading.message is not None
                     inputs.append(reading.image[0])
-                    messages.append(reading.message.bits)
-    count = len(photographs)
-    return Readings(np.stack(inputs).reshape(count, -1, *inputs[0].shape), np.stack(messages).reshape(count, -1, bits))
+                    hidden.append(reading.message.bits)
+    shape = (len(photographs), -1)
+    return Readings(np.stack(inputs).reshape(*shape, *inputs[0].shape), np.stack(hidden).reshape(*shape, bits))
 
 
-def _logits(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
+def logits_of(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
     with open_session(bundle, artifact, BACKENDS[artifact.format], default_threads()) as session:
         flat = [session.run({"image": image[None]})["logits"][0] for image in inputs.reshape(-1, *inputs.shape[2:])]
     return np.stack(flat).reshape(*inputs.shape[:2], -1)
 
 
-def _row(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64] | None) -> dict[str, Any]:
+def row_of(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64] | None) -> dict[str, Any]:
     accuracy = {} if messages is None else _accuracy(logits, reference, messages)
     flipped = (logits > 0)[..., 1:] != (reference > 0)[..., 1:]
     return {
@@ -123,7 +123,7 @@ def _decibels(signal: float, noise: float) -> float | None:
     return 10 * float(np.log10(signal / noise)) if noise > 0 else None
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def table_of(rows: list[dict[str, Any]]) -> Table:
     table = Table("file", "MB", "right", "loss, points", "flipped", "verdicts", "cosine", "SNR")
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
@@ -152,15 +152,17 @@ def main(folder: Path, data: Path, out: Path | None) -> None:
     bundle = Bundle.open(folder)
     photographs = held_out(data)
     marked = bundle.weights["origin"] != "random"
-    readings = _readings(folder, photographs) if marked else _unmarked(int(bundle.model["image_size_px"]), photographs)
+    readings = (
+        read_marked(folder, photographs) if marked else _unmarked(int(bundle.model["image_size_px"]), photographs)
+    )
     artifacts = [artifact for artifact in bundle.artifacts if artifact.role == "detector"]
-    reference = _logits(bundle, next(a for a in artifacts if a.format == "torch"), readings.inputs)
+    reference = logits_of(bundle, next(a for a in artifacts if a.format == "torch"), readings.inputs)
     with Progress() as progress:
         rows = [
-            _row(artifact, _logits(bundle, artifact, readings.inputs), reference, readings.messages)
+            row_of(artifact, logits_of(bundle, artifact, readings.inputs), reference, readings.messages)
             for artifact in progress.track(artifacts, description="reading")
         ]
-    Console().print(_table(rows))
+    Console().print(table_of(rows))
     if out is not None:
         result = {
             "machine": describe(),

@@ -13,6 +13,7 @@ from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
 from backends.tensor import Array
+from backends.tflite import TfliteSession
 from graphs.export import probe
 from tests.seal_tiny import spec, weights
 from toolkit.convert import search as searching
@@ -23,6 +24,7 @@ from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.search import Trials, Watched, compared, search
 from toolkit.convert.tflite_graph import read_graph
 from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.weights_in_place import use_weights_in_place
 from toolkit.export import export_bundle
 
 NAME = "videoseal-1.0-tiny"  # its INT8 file is smaller than its FP16 file on both runtimes, and both times by more
@@ -166,6 +168,41 @@ def test_with_none_or_all_layers_kept_it_is_one_of_the_two_files(converted: Bund
         assert path.stat().st_size <= 1.02 * expected.stat().st_size
     with pytest.raises(InvalidInput, match="no layer 'gone' to keep; there is "):
         mix(*files, ["gone"])
+
+
+def test_layers_whose_weights_are_read_in_place_mix_too(converted: Bundle, tmp_path: Path) -> None:
+    fp16, int8 = (converted.folder / f"detector.{p}.tflite" for p in ("fp16", "int8"))
+    graph = read_graph(fp16)
+    assert use_weights_in_place(graph) > 0
+    write_graph(graph, tmp_path / "in-place.tflite")
+    write_graph(mix(tmp_path / "in-place.tflite", int8, ()), tmp_path / "mixed.tflite")
+    results = []
+    for path in (tmp_path / "mixed.tflite", int8):
+        artifact = converted.find("detector", "tflite", "int8")
+        with TfliteSession(path, artifact, 1) as session:
+            results.append(session.run(probe(tuple(binding.spec for binding in artifact.inputs)))["logits"])
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_search_is_not_repeated_after_a_failure(
+    converted: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(converted.folder, tmp_path / NAME)
+    request = MixedRequest(budget=budget("flips<=100%"), images=IMAGES)
+
+    def fail(*_: object) -> None:
+        raise InvalidArtifact("after the search")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.convert.pipeline.make_mixed", fail)
+        with pytest.raises(InvalidArtifact, match="after the search"):
+            convert_bundle(copy, ("mixed",), mixed=request)
+    monkeypatch.setattr("toolkit.convert.pipeline.find_kept", fail)
+    convert_bundle(copy, ("mixed",), mixed=request)
+    kept = read_recipe(copy / RECIPE_FILE)
+    assert (kept.onnx, kept.tflite) == ((), ())
+    assert kept.found is not None
+    assert kept.found["budget"] == "flips<=100%"
 
 
 def test_files_of_two_graphs_do_not_mix(converted: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.manifest import Fields, parse
 from backends.registry import SESSIONS
 from backends.tensor import Array
-from graphs.onnx_file import load
+from graphs.onnx_file import save
 from toolkit.convert.budget import Budget
 from toolkit.convert.job import Job, Made
 from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.onnx_layers import layers
-from toolkit.convert.onnx_quantize import quantize_onnx
+from toolkit.convert.onnx_quantize import quantize_model
 from toolkit.convert.recipes import RECIPES
 from toolkit.convert.search import Found, Trials, Watched, read_logits, search
 from toolkit.convert.tflite_writer import write_graph
@@ -137,10 +139,11 @@ def _onnx_trials(job: Job) -> Trials:
     path = job.folder / "trial.onnx"
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
-        files = quantize_onnx(job.reference.path, path, _RECIPE, kept=kept)
+        # Not checked each time: the reference was when it was exported, and takes longer to check than to rewrite.
+        files = save(quantize_model(ir.load(job.reference.path), _RECIPE, kept=kept), path)
         return job.onnx_artifact(_RECIPE, files), files
 
-    return Trials("ort", tuple(layer.name for layer in layers(load(job.reference.path).graph)), write)
+    return Trials("ort", tuple(layer.name for layer in layers(ir.load(job.reference.path).graph)), write)
 
 
 def _tflite_trials(job: Job, fp16: Made, int8: Made) -> Trials:

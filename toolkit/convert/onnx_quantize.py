@@ -28,15 +28,24 @@ def quantize_onnx(
 ) -> tuple[Path, ...]:
     """Write a prepared float32 graph by `recipe`. Returns the files: target, then external data.
 
-    ranges: of the tensors of `calibrated_tensors`, for a calibrated recipe. kept: layers stored as float16 instead.
-    Memory: what the largest weight needs, a few times. Raises InvalidArtifact for a graph that is not valid, and
-    InvalidInput for a kept layer that is none.
+    Memory: what the largest weight needs, a few times. Raises InvalidArtifact for a graph that is not valid, and what
+    quantize_model raises.
     """
-    model = load(source)
+    return save(quantize_model(load(source), recipe, ranges, kept), target)
+
+
+def quantize_model(
+    model: ir.Model, recipe: Recipe, ranges: Ranges | None = None, kept: Collection[str] = ()
+) -> ir.Model:
+    """Rewrite a prepared float32 graph by `recipe`, in place. Its weights are read here, and again as it is saved.
+
+    ranges: of the tensors of `calibrated_tensors`, for a calibrated recipe. kept: layers stored as float16 instead.
+    Raises InvalidInput for a kept layer that is none.
+    """
     found = layers(model.graph)
     names = {layer.name for layer in found}
     if unknown := sorted(set(kept) - names):
-        raise InvalidInput(f"{source}: no layer {unknown[0]!r} to keep; there is {', '.join(sorted(names))}")
+        raise InvalidInput(f"the graph has no layer {unknown[0]!r} to keep; there is {', '.join(sorted(names))}")
     quantized: dict[str, tuple[ir.Value, ...]] = {}
     for layer in found:
         if recipe.weights == "float16" or layer.name in kept:
@@ -51,7 +60,7 @@ def quantize_onnx(
             assert ranges is not None  # a calibrated recipe
             compute_static(model.graph, layer, ranges, quantized)
     drop_unused(model.graph)
-    return save(model, target)
+    return model
 
 
 def calibrated_tensors(graph: ir.Graph) -> list[str]:

@@ -1,0 +1,59 @@
+"""What static INT8 loses by what it is calibrated on, and how: `python -m benchmarks.calibration build/pocketseal`.
+
+Ranges by each method, seen on a folder of marked photographs (`benchmarks.marked`) and on generated images; the files
+are measured as in benchmarks.quantization, on photographs of neither, one message in each.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from backends.bundle import Bundle
+from benchmarks.machine import describe
+from benchmarks.quantization import logits_of, read_marked, row_of, table_of
+from toolkit.convert.calibration import Calibration
+from toolkit.convert.pipeline import convert_bundle
+from toolkit.convert.worker.ranges import METHODS
+from training.photographs import held_out
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--images", type=click.Path(path_type=Path, exists=True), required=True, help="Marked photographs.")
+@click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON.")
+def main(folder: Path, images: Path, data: Path, out: Path | None) -> None:
+    bundle = Bundle.open(folder)
+    readings = read_marked(folder, held_out(data), count=1)
+    reference = logits_of(bundle, bundle.find("detector", "torch", "fp32"), readings.inputs)
+    rows = []
+    with Progress() as progress, tempfile.TemporaryDirectory() as name:
+        for source in progress.track((images, None), description="calibrating"):
+            for method in METHODS:
+                copy = Path(name) / method
+                shutil.copytree(folder, copy, dirs_exist_ok=True)
+                made = convert_bundle(copy, ("int8-static",), calibration=Calibration(source, method))
+                for artifact in (made.find("detector", kind, "int8-static") for kind in ("onnx", "tflite")):
+                    row = row_of(artifact, logits_of(made, artifact, readings.inputs), reference, readings.messages)
+                    seen = "generated" if source is None else "marked photographs"
+                    rows.append({"calibration": seen, "method": method, **row})
+    Console().print(table_of([row | {"file": f"{row['calibration']} {row['method']} {row['file']}"} for row in rows]))
+    if out is not None:
+        result = {
+            "machine": describe(),
+            "model": bundle.model["name"],
+            "weights": bundle.weights,
+            "photographs": len(readings.inputs),
+            "readings": readings.inputs.shape[0] * readings.inputs.shape[1],
+            "files": rows,
+        }
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
