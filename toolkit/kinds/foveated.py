@@ -1,0 +1,177 @@
+"""A clip through the two-pass model: every frame is encoded once, looked at twice, and its successor predicted."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from backends.bundle import Bundle
+from backends.closing import Closing
+from backends.errors import InvalidInput
+from backends.manifest import Fields
+from backends.tensor import Array
+from toolkit.image_io import ImageSource
+from toolkit.kinds.graphs import Graphs
+from toolkit.learned import read_learned
+from toolkit.photo import Floats
+from toolkit.preprocess import preprocess
+
+Look = Literal["shallow", "deep"]
+_MEAN, _DEVIATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's, RGB in [0, 1]
+_KEYS = (
+    "name",
+    "kind",
+    "image_size_px",
+    "grid_side",
+    "frames",
+    "sequence_length",
+    "text_dim",
+    "latent_shape",
+    "lambda_coarse",
+    "learned",
+)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Both passes over T frames.
+
+    coarse, fine: predicted latents (T, C, side, side); coarse_attention, fine_attention: (T, grid, grid), each frame's
+    sums to 1. losses: loss_coarse, loss_fine and their weighted sum, where the true latents were given.
+    """
+
+    coarse: Floats
+    fine: Floats
+    coarse_attention: Floats
+    fine_attention: Floats
+    losses: dict[str, float] | None
+
+
+class TwoPass(Closing):
+    """Opened graphs of a foveated bundle."""
+
+    def __init__(
+        self, bundle: Bundle | Path, backend: str = "ort", precision: str = "fp32", threads: int | None = None
+    ) -> None:
+        self.graphs = Graphs(bundle, "foveated", backend, precision, threads)
+        bundle = self.graphs.bundle
+        model = Fields(bundle.model, f"{bundle.folder}: model", _KEYS)
+        self.image_size_px = model.integer("image_size_px")
+        self.grid_side = model.integer("grid_side")
+        self.text_dim = model.integer("text_dim")
+        self.latent_shape = model.integers("latent_shape")
+        self._frames = model.integer("frames")
+        self._length = model.integer("sequence_length")
+        self._lambda = model.number("lambda_coarse")
+        vision_dim = bundle.find("query_shallow", "onnx", "fp32").inputs[0].spec.shape[-1]
+        one = (1, vision_dim)
+        token = (1, self.text_dim)
+        self._learned = read_learned(
+            bundle,
+            {
+                "q_static": one,
+                "q_init": one,
+                "coarse_token": token,
+                "fine_token": token,
+                "z_vae_init": (1, *self.latent_shape),
+            },
+        )
+
+    def most_frames(self, text_tokens: int = 1) -> int:
+        """How many frames fit beside a text of this many tokens."""
+        return self._length - text_tokens - 1
+
+    def run(
+        self,
+        frames: Iterable[ImageSource],
+        text: Floats | None = None,
+        latents: Floats | None = None,
+        how: Look = "shallow",
+    ) -> Passes:
+        """Both passes over a clip, one frame in memory at a time but for what the encoder made of each.
+
+        text: embeddings (N, text_dim) float32, by default one zero token; latents: the true ones,
+        (T, C, side, side) float32, by default zeros. Raises InvalidInput for wrong shapes or too many frames.
+        """
+        text = self._checked(
+            "text", np.zeros((1, self.text_dim), np.float32) if text is None else text, (self.text_dim,)
+        )
+        encoded: dict[str, list[Array]] = {}
+        count = 0
+        for frame in frames:
+            count += 1
+            if count > self.most_frames(len(text)):
+                raise InvalidInput(
+                    f"clip: expected at most {self.most_frames(len(text))} frames beside {len(text)} tokens of text; "
+                    "take fewer frames"
+                )
+            made = self.graphs.run("encode_frames", frame=self._read(frame))
+            for name in ("patches",) if how == "shallow" else ("keys", "values"):
+                encoded.setdefault(name, []).append(made[name])
+        if not count:
+            raise InvalidInput("clip: expected at least one frame, got none")
+        true = None if latents is None else self._checked("latents", latents, self.latent_shape)
+        if true is not None and len(true) != count:
+            raise InvalidInput(f"latents: expected one for each of {count} frames, got {len(true)}")
+        before = np.zeros((count, *self.latent_shape), np.float32) if true is None else true
+        previous = np.concatenate([self._learned["z_vae_init"], before[:-1]])
+        whole = {name: np.concatenate(parts) for name, parts in encoded.items()}
+
+        asked = np.repeat(self._learned["q_static"], count, axis=0)
+        tokens, coarse_attention = self._look(asked, whole, how)
+        states, raised = self._think([text, self._learned["coarse_token"], tokens])
+        coarse = self._predict(states[len(text) : len(text) + count], previous)
+        asked = np.concatenate([self._learned["q_init"], raised[len(text) + 1 : len(text) + count]])
+        tokens, fine_attention = self._look(asked, whole, how)
+        states, _ = self._think([text, self._learned["fine_token"], tokens])
+        fine = self._predict(states[len(text) : len(text) + count], previous)
+        return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
+
+    def close(self) -> None:
+        self.graphs.close()
+
+    def _read(self, frame: ImageSource) -> Floats:
+        pixels = preprocess(frame, self.image_size_px)
+        mean, deviation = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in (_MEAN, _DEVIATION))
+        return (pixels - mean) / deviation
+
+    def _look(self, queries: Array, encoded: dict[str, Array], how: Look) -> tuple[Array, Floats]:
+        tokens, attention = self._in_groups(f"query_{how}", ("token", "attention"), {"query": queries, **encoded})
+        return tokens, attention.reshape(-1, self.grid_side, self.grid_side)
+
+    def _think(self, parts: list[Array]) -> tuple[Array, Array]:
+        """States and the queries they raise, for the tokens given; what is behind them no token sees."""
+        sequence = np.zeros((1, self._length, self.text_dim), np.float32)
+        tokens = np.concatenate(parts)
+        sequence[0, : len(tokens)] = tokens
+        out = self.graphs.run("language", sequence=sequence)
+        return out["states"][0], out["queries"][0]
+
+    def _predict(self, states: Array, previous: Array) -> Floats:
+        (predicted,) = self._in_groups("predict", ("next_latent",), {"state": states, "latent": previous})
+        return predicted
+
+    def _in_groups(self, role: str, outputs: tuple[str, ...], feeds: dict[str, Array]) -> list[Array]:
+        """Run a graph that takes a fixed number of frames on any number; the last group is filled up with its end."""
+        size, count = self._frames, len(next(iter(feeds.values())))
+        made = []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            made.append(self.graphs.run(role, **{name: value[rows] for name, value in feeds.items()}))
+        return [np.concatenate([part[name] for part in made])[:count] for name in outputs]
+
+    def _losses(self, coarse: Array, fine: Array, true: Array | None) -> dict[str, float] | None:
+        if true is None:
+            return None
+        errors = [float(((predicted - true) ** 2).mean()) for predicted in (coarse, fine)]
+        return {"loss_coarse": errors[0], "loss_fine": errors[1], "loss": errors[1] + self._lambda * errors[0]}
+
+    def _checked(self, what: str, array: Array, shape: tuple[int, ...]) -> Floats:
+        if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not len(array):
+            expected = ", ".join(map(str, ("N", *shape)))
+            raise InvalidInput(f"{what}: expected shape ({expected}), got {array.shape}")
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise InvalidInput(f"{what}: expected finite float32 values, got {array.dtype}")
+        return array

@@ -1,0 +1,65 @@
+"""The graphs of one bundle on one backend, opened when they are first needed."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+import graphs.spec  # noqa: F401  its import names the architectures that torch artifacts are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.closing import Closing
+from backends.errors import InvalidArtifact
+from backends.registry import SESSIONS, open_session
+from backends.session import Session
+from backends.tensor import Array
+from toolkit.threads import default_threads
+
+
+class Graphs(Closing):
+    """Runs graphs by their roles. Close it, or use it as a context manager.
+
+    timing_ms: for each role, how long its runs took, opening aside.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path,
+        kind: str,
+        backend: str = "ort",
+        precision: str = "fp32",
+        threads: int | None = None,
+    ) -> None:
+        """Raises InvalidArtifact for a bundle of another kind, NotAvailable for an unknown backend."""
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if self.bundle.model["kind"] != kind:
+            raise InvalidArtifact(
+                f"{self.bundle.folder}: expected a model of kind {kind}, got {self.bundle.model['kind']!r}"
+            )
+        self.backend = backend
+        self.precision = precision
+        self.timing_ms: dict[str, list[float]] = {}
+        self._format: str = SESSIONS.load(backend).FORMAT
+        self._threads = default_threads() if threads is None else threads
+        self._sessions: dict[str, Session] = {}
+
+    def artifact(self, role: str) -> Artifact:
+        """The file that computes a role here. Raises NotAvailable."""
+        return self.bundle.find(role, self._format, self.precision)
+
+    def run(self, role: str, **feeds: Array) -> dict[str, Array]:
+        """Run one graph: inputs by name, outputs by name. Raises InvalidArtifact for outputs that are not finite."""
+        if role not in self._sessions:
+            self._sessions[role] = open_session(self.bundle, self.artifact(role), self.backend, self._threads)
+        start = time.perf_counter()
+        outputs = self._sessions[role].run(feeds)
+        self.timing_ms.setdefault(role, []).append(1e3 * (time.perf_counter() - start))
+        for name, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise InvalidArtifact(f"{self._sessions[role].path}: gave a {name!r} that is not finite")
+        return outputs
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
