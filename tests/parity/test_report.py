@@ -81,6 +81,17 @@ def test_what_the_samples_could_not_give_is_said_and_not_judged() -> None:
     assert unjudged.note == "not judged: no sample was marked"
 
 
+def test_a_detector_that_ignores_its_input_fails_however_near_it_is() -> None:
+    rng = np.random.default_rng(0)
+    logits = [(5 + 0.1 * rng.standard_normal((1, 9))).astype(np.float32) for _ in range(20)]
+    mean = np.mean(logits, axis=0)
+    running = RunningComparison("reference", NoJudge())
+    for expected in logits:
+        running.add(Sample("x", "real", {}, None), {"logits": mean * np.float32(1.001)}, {"logits": expected})
+    checks = judge(running.result(), tolerance_for("watermark", "detector", "int8"), random=True)
+    assert [check.number for check in checks if check.passed is False and check.where] == ["of_variation"]
+
+
 def test_every_tolerance_has_a_reason_and_every_precision_of_a_detector_a_tolerance() -> None:
     for precision in PRECISIONS:
         tolerance_for("watermark", "detector", precision)
