@@ -45,9 +45,10 @@ export: env  ## a model's networks to ONNX, in build/MODEL
 convert: env converter  ## build/MODEL to TFLite and quantized files
 	@$(BIN)/toolkit convert build/$(MODEL)
 
-bench: env converter  ## latency of every file in build/MODEL, by both routes, to benchmarks/results
+bench: env converter  ## build/MODEL beside what else could run it, by both routes, to benchmarks/results
 	@test -f build/$(MODEL)/detector.fp32.tf.tflite || $(BIN)/toolkit convert build/$(MODEL) --route tf
 	@$(BIN)/python -m benchmarks.latency build/$(MODEL) --out benchmarks/results/latency-$(MODEL).json
+	@$(BIN)/python -m benchmarks.speed build/$(MODEL) --json benchmarks/results/speed-$(MODEL).json
 
 env: $(PROJECT)  ## the environment that runs and exports (.venv)
 

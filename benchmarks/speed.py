@@ -4,7 +4,8 @@
 
 Beside the files of the bundle run: PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was
 exported; and TFLite on what onnx2tf makes of that graph. All are opened in one process, and one round runs each of
-them twice, in random order; the second run counts. Where a file of the tf route is missing, convert it first.
+them twice, in random order; the second run counts. OpenVINO is no part of requirements/run.lock, but of
+requirements/evaluation.txt; without it its row is missing.
 A ratio is the median over the rounds of one time over another's in the same round.
 """
 
@@ -12,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec as find_spec_of
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,10 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import ARCHITECTURES
 from benchmarks.direct import DIRECT, Run
-from benchmarks.machine import describe
 from graphs.export import export
 from graphs.onnx_file import save
 from graphs.spec import find_spec
+from toolkit.bench.machine import describe
 from toolkit.convert.converter import run_worker
 from toolkit.threads import default_threads
 
@@ -77,7 +79,7 @@ def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bo
         graph = bundle.find("detector", "onnx", "fp32")
         if wanted(exported):
             made.append(Opened(exported, DIRECT["onnx"](plain, graph, threads)))
-        if wanted(openvino):
+        if wanted(openvino) and find_spec_of("openvino") is not None:
             made.append(Opened(openvino, _openvino(plain, threads)))
         if wanted(UNPREPARED):
             tflite = bundle.find("detector", "tflite", "fp32")

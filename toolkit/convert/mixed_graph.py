@@ -18,8 +18,8 @@ _INT8 = schema.TensorType.INT8
 def mix(fp16: Path, int8: Path, kept: Collection[str]) -> Graph:
     """The FP16 file with every layer that is not `kept` taken from the INT8 file.
 
-    Layers have the names of their weights, which tell the ONNX node and do not depend on how the graph was cut. Raises InvalidInput for a kept layer that is none, and
-    InvalidArtifact for two files that are not of one graph.
+    Layers have the names of their weights, which tell the ONNX node and do not depend on how the graph was cut. Raises
+    InvalidInput for a kept layer that is none, and InvalidArtifact for two files that are not of one graph.
     """
     graph, layers = read_graph(fp16), _layers(int8)
     if unknown := sorted(set(kept) - layers.keys()):
