@@ -139,6 +139,7 @@ def _to_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter's errors share no base class
+        reason = one_line(error).rpartition(" failed: ")[2]  # before it, a place in the converter's source
         raise InvalidArtifact(
-            f"{path}: opset {version} cannot be brought to {OPSET}: {one_line(error)[-300:]}; export it at {OPSET}"
+            f"{path}: opset {version} cannot be brought to {OPSET}: {reason}; export it at {OPSET}"
         ) from error

@@ -127,3 +127,14 @@ def test_an_output_whose_sizes_depend_on_values_is_named(tmp_path: Path) -> None
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     with pytest.raises(InvalidInput, match="output 'y': its sizes depend on values"):
         specs_of(path, list(infer_shapes(read_foreign(path, {})).graph.outputs), "output")
+
+
+def test_a_newer_operator_that_our_opset_lacks_is_named(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Swish", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10), path)
+    with pytest.raises(
+        InvalidArtifact, match=r"m.onnx: opset 24 cannot be brought to 20: No Previous Version of Swish"
+    ):
+        read_foreign(path, {})
