@@ -32,7 +32,7 @@ _KEYS = ("format_version", "source_sha256", "kept", "found")
 
 @dataclass(frozen=True)
 class Kept:
-    """The layers in FP16: ONNX nodes by name, and TFLite operators by the names of their output tensors.
+    """The layers in FP16: ONNX nodes by name, and TFLite operators by the names of their weights.
 
     found: how they were found, for a person to read; None where a person chose them.
     """
