@@ -1,134 +1,78 @@
 """toolkit run"""
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-if TYPE_CHECKING:
-    from toolkit.detector import Detector
-    from toolkit.message import Message
+from toolkit.cli.runs import captioner, deepencoder, foveated, watermark
+from toolkit.cli.runs.request import Request
 
-NOT_DETECTED = 1
-BAD_IMAGE = 2
+# By the kind that a bundle's manifest states.
+KINDS: dict[str, ModuleType] = {
+    "watermark": watermark,
+    "deepencoder": deepencoder,
+    "foveated": foveated,
+    "captioner": captioner,
+}
 
 
-@click.command()
+def _own_options() -> list[click.Parameter]:
+    """The options of all kinds; one that several have is the same for each."""
+    options = {option.name: option for kind in KINDS.values() for option in kind.OPTIONS}
+    return list(options.values())
+
+
+@click.command(params=_own_options())
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-m", "--model", metavar="MODEL", help="A bundle by name: build/MODEL, else ours.  [default: pocketseal]")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="A bundle by its folder.")
 @click.option("-b", "--backend", default="ort", show_default=True, help="ort, tflite or torch.")
-@click.option(
-    "-p",
-    "--precision",
-    default="fp32",
-    show_default=True,
-    help="fp32, fp16, int8, int8-static, int8-w, int16x8 or mixed.",
-)
-@click.option("--expect", metavar="HEX", help="The message that should be there; exit code 1 where it is not.")
+@click.option("-p", "--precision", default="fp32", show_default=True, help="fp32, fp16, int8 or int8-static.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each image, and nothing else.")
 @click.pass_context
 def run(
     ctx: click.Context,
+    /,
     images: tuple[str, ...],
     model: str | None,
     bundle: Path | None,
     backend: str,
     precision: str,
-    expect: str | None,
     threads: int | None,
     as_json: bool,
+    **own: Any,
 ) -> None:
-    """Read the message that each IMAGE carries.
+    """Read the message that each IMAGE carries; or run a model of another kind on it.
 
     Without --expect the verdict comes from the model's detection channel, where it has one. With --expect it is a
     test: would random bits match the expected message this well at most once in a million times? An image that cannot
     be read is reported on stderr, the others are read all the same, and the exit code is 2.
 
+    A deepencoder gives a page's tokens, a captioner an image's reconstruction and caption. For a foveated model IMAGE
+    is a clip: an animated image or a folder of frames. What they write goes to the folder of --output.
+
     \b
     Example:
       toolkit run marked.jpg --expect 0123456789abcdef
+      toolkit run page.png -m deepencoder --mode gundam
     """
-    from toolkit.cli.bundles import chosen_bundle, warn_if_random
-    from toolkit.cli.console import tracked
-    from toolkit.detector import Detector
-    from toolkit.message import Message
+    from toolkit.cli.bundles import chosen_bundle
 
     opened = chosen_bundle(model, bundle)
-    with Detector.open(opened, backend, precision, threads) as detector:
-        expected = None if expect is None else Message.from_hex(expect, detector.model.bits)
-        warn_if_random(opened)
-        rows = []
-        # On a terminal the lines of --json are progress enough.
-        bar = not (as_json and sys.stdout.isatty())
-        for row in _read(detector, tracked(images, "reading", bar), expected):
-            rows.append(row)
-            if as_json:
-                click.echo(json.dumps(row, allow_nan=False))
-        if not as_json and rows:
-            _print(rows)
-    if len(rows) < len(images):
-        ctx.exit(BAD_IMAGE)
-    if expected is not None and not all(row["detected"] for row in rows):
-        ctx.exit(NOT_DETECTED)
-
-
-def _read(detector: "Detector", images: Iterable[str], expected: "Message | None") -> Iterator[dict[str, Any]]:
-    """One object of the JSON contract for each image that could be read; the others are said on stderr."""
-    from backends.errors import InvalidInput
-
-    for image in images:
-        try:
-            detection = detector.detect(image)
-        except InvalidInput as error:
-            click.echo(f"error: {error}", err=True)
-            continue
-        match = None if expected is None else detection.match(expected)
-        yield {
-            "image": image,
-            "model": detector.model.name,
-            "backend": detector.backend,
-            "precision": detector.artifact.precision,
-            "artifact_sha256": detector.artifact.sha256,
-            "weights": detector.bundle.weights["origin"],
-            "confidence": detection.confidence,
-            "message": detection.message.hex,
-            "bits": len(detection.message),
-            "expected": match and match.expected.hex,
-            "matching_bits": match and match.matching_bits,
-            "p_value": match and match.p_value,
-            "detected": match.detected if match else detection.detected,
-            "timing_ms": detection.timing_ms,
-        }
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    first = rows[0]
-    click.echo(f"{first['model']} on {first['backend']}, {first['precision']}: {first['weights']} weights")
-    expected = first["expected"] is not None
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("message", overflow="fold", min_width=min(16, len(first["message"])))
-    table.add_column("verdict", no_wrap=True)
-    for name in ("bits right", "p-value", "ms") if expected else ("confidence", "ms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    verdicts = {True: "[green]detected", False: "[red]not detected", None: "[dim]needs --expect"}
-    for row in rows:
-        judged = (f"{row['matching_bits']} of {row['bits']}", f"{row['p_value']:.1e}") if expected else ()
-        table.add_row(
-            Text(row["image"]),
-            Text(row["message"]),
-            verdicts[row["detected"]],
-            *(judged or (f"{row['confidence']:.3f}",)),
-            f"{sum(row['timing_ms'].values()):.1f}",
+    kind = opened.model["kind"]
+    if kind not in KINDS:
+        raise click.UsageError(
+            f"{opened.folder}: models of kind {kind!r} are not run; there is {', '.join(KINDS)}", ctx
         )
-    Console().print(table)
+    names = {option.name for option in KINDS[kind].OPTIONS}
+    for name in own:
+        if name not in names and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            others = [other for other, module in KINDS.items() if name in {option.name for option in module.OPTIONS}]
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} is for {' and '.join(others)} models, and this is a {kind}", ctx)
+    request = Request(opened, images, backend, precision, threads, as_json)
+    KINDS[kind].run(ctx, request, **{name: value for name, value in own.items() if name in names})

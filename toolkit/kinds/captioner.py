@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from backends.bundle import Bundle
 from backends.closing import Closing
@@ -169,3 +170,9 @@ def log_softmax(logits: Array) -> Array:
     """Log probabilities of one row of logits, in float64."""
     shifted = logits.astype(np.float64) - float(logits.max())
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def to_picture(image: Floats) -> Image.Image:
+    """A decoded image (1, 3, S, S) in [-1, 1] as a picture."""
+    pixels = np.clip((image[0].transpose(1, 2, 0) + 1) / 2, 0, 1)
+    return Image.fromarray((255 * pixels).round().astype(np.uint8))

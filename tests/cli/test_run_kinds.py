@@ -1,0 +1,147 @@
+"""`toolkit run` of models that are not a watermark's: what it prints, what it writes, what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tests.kinds_tiny import exported
+from tests.tiny import FOLDER
+from toolkit.cli import main
+
+
+def run(kind: str, *arguments: object) -> Result:
+    folder = FOLDER if kind == "watermark" else exported(kind).folder
+    return CliRunner().invoke(main, ["run", "--bundle", str(folder), *map(str, arguments)], catch_exceptions=False)
+
+
+def row_of(shown: Result) -> dict[str, Any]:
+    assert shown.exit_code == 0, shown.stderr
+    (line,) = shown.stdout.splitlines()
+    row: dict[str, Any] = json.loads(line)
+    return row
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written without --output is written here."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (270, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "page.png")
+    return tmp_path / "page.png"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    frames = [Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)) for _ in range(4)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+    return tmp_path / "clip.gif"
+
+
+@pytest.mark.parametrize(("mode", "tokens", "grid"), [("small", 7, [2, 2]), ("gundam", 4 * 7 + 13, [4, 6])])
+def test_a_page(page: Path, mode: str, tokens: int, grid: list[int]) -> None:
+    row = row_of(run("deepencoder", page, "--mode", mode, "-o", page.parent / "out", "--json"))
+    assert (row["mode"], row["tokens"], row["grid"], row["weights"]) == (mode, tokens, grid, "random")
+    arrays, picture = (Path(file) for file in row["files"])
+    with np.load(arrays) as held:
+        assert held["sequence"].shape == (tokens, 40)
+        assert held["grid"].shape == (*grid, 40)
+    assert size_of(picture) == (400, 270)
+
+
+@pytest.mark.parametrize("query", ["shallow", "deep"])
+def test_a_clip(clip: Path, query: str) -> None:
+    latents = clip.with_name("latents.npz")
+    np.savez(latents, np.random.default_rng(1).standard_normal((4, 4, 8, 8), dtype=np.float32))
+    out = clip.parent / "out"
+    row = row_of(run("foveated", clip, "--query", query, "--latents", latents, "-o", out, "--json"))
+    assert (row["query"], row["frames"]) == (query, 4)
+    assert row["loss"] == pytest.approx(row["loss_fine"] + row["loss_coarse"])
+    arrays, picture = (Path(file) for file in row["files"])
+    with np.load(arrays) as held:
+        assert held["fine"].shape == (4, 4, 8, 8)
+        assert held["coarse_attention"].shape == (4, 4, 4)
+    assert size_of(picture) == (4 * 192, 3 * 192)
+    assert len(row["timing_ms"]["encode_frames"]) == 4
+
+
+def test_a_folder_of_frames_is_a_clip_too(clip: Path) -> None:
+    folder = clip.parent / "frames"
+    folder.mkdir()
+    with Image.open(clip) as image:
+        for i in range(3):
+            image.seek(i)
+            image.convert("RGB").save(folder / f"{i}.png")
+    row = row_of(run("foveated", folder, "-o", clip.parent, "--json"))
+    assert (row["frames"], row["loss"]) == (3, None)
+
+
+def test_an_image(page: Path) -> None:
+    out = page.parent / "out"
+    row = row_of(run("captioner", page, "--beams", 2, "--similar", "7 9", "--caption", "7 9", "-o", out, "--json"))
+    assert all(0 <= token < 40 for token in row["tokens"])
+    losses = row["losses"]
+    assert losses["loss"] == pytest.approx(
+        losses["reconstruction"] + 2 * losses["caption"] + 0.5 * losses["contrastive"]
+    )
+    assert isinstance(row["similarity"], float)
+    arrays, picture = (Path(file) for file in row["files"])
+    with np.load(arrays) as held:
+        assert held["latent"].shape == (1, 12)
+    assert size_of(picture) == (32, 32)
+
+
+def test_without_json_the_answer_is_for_a_person(page: Path) -> None:
+    shown = run("deepencoder", page, "--mode", "small", "-o", page.parent)
+    assert shown.exit_code == 0
+    assert "small: 7 tokens of 40, grid of 2 x 2" in shown.stdout
+    assert "its results mean nothing" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "said"),
+    [
+        ("watermark", ["--mode", "tiny"], "--mode is for deepencoder models, and this is a watermark"),
+        ("watermark", ["-o", "out"], "--output is for deepencoder and foveated and captioner models"),
+        ("deepencoder", ["--expect", "ab"], "--expect is for watermark models, and this is a deepencoder"),
+        ("deepencoder", ["--mode", "huge"], "mode: expected one of small, base, gundam, got 'huge'"),
+        ("captioner", ["--similar", "a cat"], "expected token ids apart by spaces"),
+        ("captioner", ["--caption", "7 4000"], "token 4000 is not in the vocabulary, which has 40"),
+        ("captioner", ["--length", "20"], "a length of 1 to 19"),
+        ("foveated", ["--latents", "gone.npz"], "gone.npz: not an .npz that can be read"),
+        ("foveated", ["--query", "sideways"], "'sideways' is not one of 'shallow', 'deep'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(page: Path, kind: str, arguments: list[str], said: str) -> None:
+    shown = run(kind, page, *arguments)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    (line,) = [line for line in shown.stderr.splitlines() if not line.startswith("warning: ")]
+    assert said in line
+    assert not list(page.parent.glob("*.npz"))
+
+
+def test_a_clip_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"\0" * 100)
+    (tmp_path / "empty").mkdir()
+    for name, said in (
+        ("clip.mp4", "give an animated image or a folder of frames"),
+        ("empty", "no images in this folder"),
+        ("gone", "no such clip"),
+    ):
+        shown = run("foveated", tmp_path / name)
+        assert shown.exit_code == 2
+        assert said in shown.stderr

@@ -1,0 +1,1 @@
+"""`toolkit run` for each kind of model: OPTIONS, its own, and run, which prints and writes what they ask for."""

@@ -1,0 +1,61 @@
+"""`toolkit run` of a foveated model: both passes over a clip, and what each looked at."""
+
+from pathlib import Path
+
+import click
+
+from toolkit.cli.runs.output import OUTPUT, write_arrays, write_picture
+from toolkit.cli.runs.request import Request, milliseconds
+
+OPTIONS = (
+    click.Option(
+        ["--query"], type=click.Choice(["shallow", "deep"]), default="shallow", help="How a query looks at a frame."
+    ),
+    click.Option(["--latents"], metavar="FILE", help="The true VAE latents, .npz: then the losses are printed."),
+    click.Option(["--text-embeds"], metavar="FILE", help="Embeddings of a text, .npz; by default one zero token."),
+    OUTPUT,
+)
+
+
+def run(
+    ctx: click.Context, request: Request, query: str, latents: str | None, text_embeds: str | None, output: Path
+) -> None:
+    """Writes STEM.QUERY.npz with predictions and attention, and STEM.QUERY.png: frames, first pass, second pass."""
+    from toolkit.cli.bundles import warn_if_random
+    from toolkit.kinds.clip import attention_picture, read_array, read_frames
+    from toolkit.kinds.foveated import TwoPass
+
+    true = None if latents is None else read_array(Path(latents))
+    text = None if text_embeds is None else read_array(Path(text_embeds))
+    with TwoPass(request.bundle, request.backend, request.precision, request.threads) as model:
+        warn_if_random(request.bundle)
+        for name in request.inputs:
+            model.graphs.timing_ms.clear()
+            passes = model.run(read_frames(Path(name)), text, true, "deep" if query == "deep" else "shallow")
+            stem = output / f"{Path(name).stem}.{query}"
+            arrays = {
+                "coarse": passes.coarse,
+                "fine": passes.fine,
+                "coarse_attention": passes.coarse_attention,
+                "fine_attention": passes.fine_attention,
+            }
+            file = write_arrays(Path(f"{stem}.npz"), arrays)
+            seen = attention_picture(read_frames(Path(name)), [passes.coarse_attention, passes.fine_attention])
+            picture = write_picture(Path(f"{stem}.png"), seen)
+            losses = passes.losses or {}
+            row = request.row(
+                name,
+                "encode_frames",
+                query=query,
+                frames=len(passes.fine),
+                **{key: losses.get(key) for key in ("loss_coarse", "loss_fine", "loss")},
+                files=[file, picture],
+                timing_ms=model.graphs.timing_ms,
+            )
+            lines = [
+                f"{len(passes.fine)} frames, {query} queries",
+                *(f"{key} {value:.6f}" for key, value in losses.items()),
+                milliseconds(model.graphs.timing_ms),
+                f"wrote {file} and {picture}",
+            ]
+            request.show(row, lines)
