@@ -309,7 +309,7 @@ def main(every: int, only: str | None, out: Path) -> None:
             found.setdefault(case.group, []).append(case)
     chosen = [case for group in found.values() for case in group[::every]]
     server = Server()
-    support._ASKED[converter_python()] = support.supported_operators()
+    support._ASKED[converter_python()] = support.supported_operators(Path(os.devnull))
     rows = []
     start = time.perf_counter()
     with Progress() as progress:

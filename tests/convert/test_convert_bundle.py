@@ -211,10 +211,10 @@ def test_a_converter_that_dies_leaves_the_bundle_as_it_was(
     program.chmod(0o755)
     monkeypatch.setenv("TOOLKIT_CONVERTER", str(program))
     before = _state(bundle.folder)
-    with pytest.raises(ConversionFailed, match=r"Segmentation fault; log: .*convert-direct\.log"):
+    with pytest.raises(ConversionFailed, match=r"Segmentation fault; log: .*convert-detector-direct\.log"):
         convert_bundle(bundle.folder)
     assert _state(bundle.folder) == before
-    assert "Segmentation fault" in (bundle.folder / "convert-direct.log").read_text(encoding="utf-8")
+    assert "Segmentation fault" in (bundle.folder / "convert-detector-direct.log").read_text(encoding="utf-8")
 
 
 def test_a_real_failure_inside_the_converter_is_explained(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,8 +125,10 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundl
 
 def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, images: _Images) -> Bundle:
     model = open_graph(path)
+    log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
+    log.write_text("", encoding="utf-8")
     if options.route == "direct":
-        check_support(path, model, supported_operators(options.progress))
+        check_support(path, model, supported_operators(log, options.progress))
     slices = plan(model, options.slice_limit_bytes)
     sizes = [piece.weight_bytes for piece in slices]
     # Besides the mixed files there is one on trial, which may be as large as the FP16 one.
@@ -137,8 +139,6 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     feeds = probe(tuple(binding.spec for binding in parent.inputs))
     with open_session(bundle, parent, "ort", threads=1) as session:
         outputs = session.run(feeds)
-    log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
-    log.write_text("", encoding="utf-8")
     inputs = {
         "source": parent.sha256,
         "route": options.route,

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from graphs.onnx_file import load
-from toolkit.convert.converter import Progress, run_worker
+from toolkit.convert.converter import ConversionFailed, Progress, run_worker
 from toolkit.environments import converter_python
 
 _TIMEOUT_S = 300.0
@@ -17,14 +17,17 @@ _SHOWN = 5
 _ASKED: dict[Path, frozenset[str]] = {}  # by the converter's Python
 
 
-def supported_operators(progress: Progress = lambda step: None) -> frozenset[str]:
-    """The ONNX operators that the installed converter lowers, asked once. Raises NotAvailable without a converter."""
+def supported_operators(log: Path, progress: Progress = lambda step: None) -> frozenset[str]:
+    """The ONNX operators that the installed converter lowers, asked once. Raises NotAvailable without a converter.
+
+    What the converter prints is added to `log`. Raises ConversionFailed if it does not answer.
+    """
     python = converter_python()
     if python not in _ASKED:
         progress("asking onnx2tf which operators it lowers")
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            result = run_worker({"task": "operators"}, folder, folder / "worker.log", _TIMEOUT_S, progress)
+            result = run_worker({"task": "operators"}, folder, log, _TIMEOUT_S, progress)
             _ASKED[python] = frozenset(json.loads(result.files["operators"].read_text(encoding="utf-8")))
     return _ASKED[python]
 
@@ -46,10 +49,12 @@ def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> Non
 
 def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:
     """For a person, before a conversion: one line a graph. Empty where every operator is lowered."""
+    log = bundle.folder / "operators.log"
     try:
-        supported = supported_operators(progress)
-    except NotAvailable as error:
+        supported = supported_operators(log, progress)
+    except (NotAvailable, ConversionFailed) as error:
         return [f"whether TFLite has every operator is not known: {error}"]
+    log.unlink(missing_ok=True)  # it stays only where it explains something
     return [
         f"{artifact.file}: {_explained(nodes)}"
         for artifact in bundle.artifacts
