@@ -1,7 +1,8 @@
 """Turn trained weights into the bundle that ships: `python -m training.release --weights build/training`.
 
 The detection channel's bias moves so that its threshold, chosen on the validation photographs, becomes 0. Static INT8
-is calibrated on them too, most of them marked.
+is calibrated on them too, most of them marked. Without --weights, those that ship are exported and converted again as
+they are: for a graph or a converter that has changed.
 """
 
 import json
@@ -53,16 +54,18 @@ def calibration_images(bundle: Path, photographs: list[Path], folder: Path) -> N
 
 
 @click.command(help=__doc__)
-@click.option("--weights", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--weights", type=click.Path(path_type=Path, exists=True))
 @click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
 @click.option("--build", type=click.Path(path_type=Path), default="build/release", show_default=True)
-def main(weights: Path, data: Path, build: Path) -> None:
+def main(weights: Path | None, data: Path, build: Path) -> None:
     fetch(data)
-    threshold = detection_threshold(measure_photographs(validation_photographs(data), weights, EMBEDDER.scaling_w))
-    click.echo(f"the detection logit {threshold:.2f} becomes 0")
+    threshold = 0.0
+    if weights is not None:
+        threshold = detection_threshold(measure_photographs(validation_photographs(data), weights, EMBEDDER.scaling_w))
+        click.echo(f"the detection logit {threshold:.2f} becomes 0")
     build.mkdir(parents=True, exist_ok=True)
     checkpoint = build / f"{MODEL}.safetensors"
-    combined(weights, threshold, checkpoint)
+    combined(weights or SHIPPED, threshold, checkpoint)
     spec = find_spec(MODEL)
     bundle = build / MODEL
     export_bundle(spec, load_checkpoint(checkpoint, spec, origin="trained"), bundle, progress=click.echo)
