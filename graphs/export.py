@@ -33,10 +33,11 @@ def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
     """
     generator = np.random.default_rng(seed)
     return {
-        spec.name: (
+        spec.name: np.asarray(
             generator.random(spec.shape, dtype=np.float32)
-            if len(spec.shape) == 4
-            else generator.integers(0, 2, spec.shape).astype(spec.dtype)
+            if len(spec.shape) == 4 and np.dtype(spec.dtype).kind == "f"
+            else generator.integers(0, 2, spec.shape),
+            spec.dtype,
         )
         for spec in specs
     }

@@ -10,7 +10,7 @@ import onnxruntime
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
-from backends.errors import InvalidArtifact, one_line
+from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.tensor import Array, Binding, TensorSpec
 from graphs.foreign import Shapes, infer_shapes, read_foreign, specs_of
 from graphs.onnx_file import check, save
@@ -46,6 +46,8 @@ def import_model(source: Path, folder: Path, shapes: Shapes, progress: Progress 
         progress("simplifying and preparing the graph")
         model, _ = prepare(foreign, {}, stepwise=False)
         model = infer_shapes(model)
+        if not list(model.graph):
+            raise InvalidInput(f"{source}: no operator is left of it: its outputs do not depend on its inputs' values")
         outputs = specs_of(source, list(model.graph.outputs), "output")
         path = building / f"{ROLE}.onnx"
         files = save(model, path)

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.bundle import Bundle
-from backends.errors import InvalidArtifact, NotAvailable
+from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
@@ -155,3 +155,29 @@ def test_a_wrong_option_is_one_line_and_leaves_nothing(tmp_path: Path, arguments
     (line,) = shown.stderr.splitlines()
     assert said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scalar_input_and_a_boolean_output_go_all_the_way(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Greater", ["x", "limit"], ["above"])],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3]),
+            helper.make_tensor_value_info("limit", TensorProto.FLOAT, []),
+        ],
+        [helper.make_tensor_value_info("above", TensorProto.BOOL, [2, 3])],
+    )
+    bundle = import_model(_save(tmp_path, graph), tmp_path / "above", {})
+    report = compare_bundle(convert_bundle(bundle.folder, ("fp32",)))
+    assert report.passed
+    (file,) = report.roles[0].files
+    assert file.total is not None
+    assert file.total.outputs["above"].dtype == "bool"
+
+
+def test_a_graph_whose_outputs_are_constants_is_refused(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [2])
+    graph = helper.make_graph([helper.make_node("Shape", ["x"], ["y"])], "g", [x], [y])
+    with pytest.raises(InvalidInput, match="no operator is left of it"):
+        import_model(_save(tmp_path, graph), tmp_path / "shape", {})

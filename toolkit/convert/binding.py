@@ -55,10 +55,18 @@ def relative_error(path: Path, artifact: Artifact, feeds: Mapping[str, Array], e
     with SESSIONS.load(backend)(path, artifact, threads=1) as session:
         got = session.run(feeds)
     errors = [
-        float(np.linalg.norm(got[name] - value) / max(float(np.linalg.norm(value)), 1e-12))
+        _norm(_doubles(got[name]) - _doubles(value)) / max(_norm(_doubles(value)), 1e-12)
         for name, value in expected.items()
     ]
     return max(error if np.isfinite(error) else float("inf") for error in errors)
+
+
+def _doubles(values: Array) -> Array:
+    return values.astype(np.float64)  # booleans cannot be subtracted
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values))
 
 
 def _check(path: Path, artifact: Artifact, error: float) -> None:

@@ -51,10 +51,10 @@ def _sample(name: str, specs: tuple[TensorSpec, ...], fill: _Fill, seed: int = 0
 
 def _as(spec: TensorSpec, values: Array, rng: np.random.Generator) -> Array:
     if np.dtype(spec.dtype).kind == "f":
-        return values.astype(spec.dtype)
+        return np.asarray(values, spec.dtype)
     if np.unique(values).size > 1:  # noise
-        return rng.integers(0, 2, spec.shape).astype(spec.dtype)
-    return np.clip(np.rint(values), 0, 1).astype(spec.dtype)
+        return np.asarray(rng.integers(0, 2, spec.shape), spec.dtype)
+    return np.asarray(np.clip(np.rint(values), 0, 1), spec.dtype)
 
 
 def _full(value: float, spec: TensorSpec, rng: np.random.Generator) -> Array:
