@@ -10,6 +10,7 @@ All files of a model, calibrated and searched on photographs that it is not meas
 `python -m benchmarks.marked build/pocketseal --out build/marked`
 `toolkit convert build/pocketseal -p fp32 -p fp16 -p int8 -p int8-static -p int8-w -p int16x8 -p mixed
 --calibration build/marked --images build/marked --budget "flips<=0%"`
+`python -m benchmarks.quantization build/pocketseal --messages 1 --out benchmarks/results/recipes-pocketseal.json`
 """
 
 import json
@@ -146,14 +147,17 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
+@click.option("--messages", type=click.IntRange(min=1), default=MESSAGES, show_default=True, help="In each photograph.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-def main(folder: Path, data: Path, out: Path | None) -> None:
+def main(folder: Path, data: Path, messages: int, out: Path | None) -> None:
     fetch(data)
     bundle = Bundle.open(folder)
     photographs = held_out(data)
     marked = bundle.weights["origin"] != "random"
     readings = (
-        read_marked(folder, photographs) if marked else _unmarked(int(bundle.model["image_size_px"]), photographs)
+        read_marked(folder, photographs, messages)
+        if marked
+        else _unmarked(int(bundle.model["image_size_px"]), photographs)
     )
     artifacts = [artifact for artifact in bundle.artifacts if artifact.role == "detector"]
     reference = logits_of(bundle, next(a for a in artifacts if a.format == "torch"), readings.inputs)
@@ -170,7 +174,7 @@ def main(folder: Path, data: Path, out: Path | None) -> None:
             "weights": bundle.weights,
             "photographs": len(readings.inputs),
             "pixels": PIXELS,
-            "messages": MESSAGES if marked else 0,
+            "messages": messages if marked else 0,
             "distortions": list(MAIN | FURTHER) if marked else list(UNMARKED),
             "readings": int(np.prod(readings.inputs.shape[:2])),
             "files": rows,

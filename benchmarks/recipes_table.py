@@ -1,0 +1,62 @@
+"""The README's table of recipes, from the committed results: `python -m benchmarks.recipes_table`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+_BLOCK = re.compile(r"(<!-- recipes -->\n).*?(<!-- /recipes -->)", re.DOTALL)
+# What `-p` accepts, in the order in which it is explained.
+_RECIPES = {
+    "fp32": "as exported",
+    "fp16": "weights in float16, made float32 as the file loads",
+    "int8-w": "weights in INT8, made float32 as the file loads",
+    "int8": "weights in INT8, activations quantized as they come",
+    "mixed": "as `int8`, but layers in float16: here, those without which bits flip on 128 images of other photographs",
+    "int8-static": "weights in INT8, activations over calibrated ranges",
+    "int16x8": "as `int8-static`, activations in 16 bits",
+}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown, a row a recipe: size, loss with its interval and bits flipped, on both runtimes."""
+    files = {(row["precision"], row["file"].rsplit(".", 1)[1]): row for row in result["files"] if row["route"] != "tf"}
+    lines = [
+        "| `-p` | | ONNX Runtime: MB | loss, points | flipped | TFLite: MB | loss, points | flipped |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, meaning in _RECIPES.items():
+        cells = [cell for kind in ("onnx", "tflite") for cell in _cells(files.get((name, kind)))]
+        lines.append(f"| `{name}` | {meaning} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any] | None) -> tuple[str, str, str]:
+    if row is None:
+        return "-", "-", "-"
+    low, high = row["loss_pp_interval_95"]
+    loss = f"{row['loss_pp']:.3f} ({low:.3f} to {high:.3f})"
+    return f"{row['bytes'] / 1e6:.2f}", loss, f"{row['bits_flipped']:.3%}"
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    result = json.loads((RESULTS / "recipes-pocketseal.json").read_text())
+    readme = README.read_text()
+    text = (
+        f"{result['readings']} readings of {result['photographs']} marked photographs, distorted in "
+        f"{len(result['distortions'])} ways; the loss of right bits is against torch in float32, with its 95% interval "
+        f"over photographs:\n\n{table(result)}\n"
+    )
+    replaced, count = _BLOCK.subn(lambda match: match[1] + text + match[2], readme)
+    if count != 1:
+        raise click.ClickException(f"{README}: expected one <!-- recipes --> block, found {count}")
+    README.write_text(replaced)
+
+
+if __name__ == "__main__":
+    main()
