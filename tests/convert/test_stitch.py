@@ -17,7 +17,7 @@ from toolkit.convert.calibration import Calibration
 from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.stitch import Lowered, seam_permutation
-from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
+from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph
 from toolkit.convert.tflite_writer import write_graph
 from toolkit.export import export_bundle
 
@@ -139,3 +139,22 @@ def test_transposes_go_in_pairs_and_stay_where_they_are_needed() -> None:
     # An output of the graph keeps its tensor.
     graph = Graph(b"", {"x": x}, {"b": b}, [make(x, there, a), make(a, back, b)])
     assert stitch.cancel_transposes(graph) == 0
+
+
+def test_small_constants_of_the_same_bytes_are_stored_once() -> None:
+    def constant(name: bytes, data: bytes) -> Tensor:
+        tensor = _tensor(name)
+        tensor.payload = Payload(None, 0, len(data), data)
+        return tensor
+
+    x, y = _tensor(b"x"), _tensor(b"y")
+    large = b"\1" * (2 << 20)
+    inputs = [x, constant(b"a", b"same"), constant(b"b", b"same"), constant(b"c", b"else")]
+    weights = [constant(b"d", large), constant(b"e", large)]
+    graph = Graph(b"", {"x": x}, {"y": y}, [Node(None, (0, None, 1), [*inputs, *weights], [y], [])])
+    stitch.share_constants(graph)
+    first, second, third = (tensor.payload for tensor in inputs[1:])
+    assert first is second
+    assert third is not None
+    assert third.data == b"else"
+    assert weights[0].payload is not weights[1].payload, "large ones are not read for it"

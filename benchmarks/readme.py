@@ -1,0 +1,80 @@
+"""Writes the README's block on speed and size from the committed results: `python -m benchmarks.readme`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MODELS = ("pocketseal", "videoseal-1.0", "videoseal-0.0")
+LARGE = "chunkyseal"
+FILES = {
+    "detector.fp32.tflite": "TFLite float32",
+    "detector.fp16.tflite": "TFLite FP16",
+    "detector.int8.tflite": "TFLite INT8",
+    "detector.onnx": "ONNX Runtime float32",
+    "detector.int8.onnx": "ONNX Runtime INT8",
+}
+START, END = "<!-- speed -->", "<!-- /speed -->"
+
+
+def small() -> list[str]:
+    """Milliseconds of our files, and of the quickest that a user would run instead."""
+    speeds = {model: json.loads((RESULTS / f"speed-{model}.json").read_text()) for model in MODELS}
+    rows = {model: {row["name"]: row for row in speeds[model]["timed"]} for model in MODELS}
+    peers = {model: {name: row for name, row in rows[model].items() if "bytes" not in row} for model in MODELS}
+    machine = speeds[MODELS[0]]["machine"]
+    lines = [
+        f"Median milliseconds an image, megabytes in brackets; {speeds[MODELS[0]]['threads']} threads of an "
+        f"{machine['processor']}, {machine['date']}, all files of a model interleaved in one run:",
+        "",
+        "| | " + " | ".join(MODELS) + " |",
+        "|---|" + "--:|" * len(MODELS),
+    ]
+    for file, name in FILES.items():
+        cells = [f"{rows[m][file]['median_ms']:.1f} ({rows[m][file]['bytes'] / 1e6:.1f})" for m in MODELS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name in peers[MODELS[0]]:
+        cells = [f"{peers[m][name]['median_ms']:.1f}" if name in peers[m] else "" for m in MODELS]
+        lines.append(f"| *{name}* | " + " | ".join(cells) + " |")
+    return lines
+
+
+def large() -> list[str]:
+    """The model over 2 GB: its conversion, and each file's size, memory and bits."""
+    measured = json.loads((RESULTS / "large-export.json").read_text())[LARGE]["measured"]
+    convert = measured["convert detector"]
+    lines = [
+        f"{LARGE}, {measured['export detector']['parameters'] / 1e6:.1f} million parameters, random weights: converted "
+        f"in {convert['seconds'] / 60:.1f} minutes, at most "
+        f"{max(convert['peak_rss_mb'], convert['converter_peak_rss_mb']) / 1e3:.1f} GB of memory in any process and "
+        f"{convert['peak_disk_mb'] / 1e3:.1f} GB of disk.",
+        "",
+        "| file | MB | seconds an image | peak memory, MB | bits flipped |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for key, row in measured.items():
+        if key.startswith("run "):
+            lines.append(
+                f"| {key.removeprefix('run ')} | {row['bytes'] / 1e6:.0f} | {row['median_run_seconds']:.2f} "
+                f"| {row['peak_rss_mb']} | {row['flipped_bits']} of {row['bits']} |"
+            )
+    return lines
+
+
+def block() -> str:
+    """All of it, with its markers."""
+    note = "What limits each file is in [benchmarks/LIMITS.md](benchmarks/LIMITS.md)."
+    body: list[Any] = [START, *small(), "", *large(), "", note, END]
+    return "\n".join(body)
+
+
+def main() -> None:
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    path.write_text(before + block() + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
