@@ -65,6 +65,8 @@ def bundle_files(bundle: Bundle, threads: int, wanted: Callable[[str], bool]) ->
 
 def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bool]) -> list[Opened]:
     """What a user would run without this project, on the same weights."""
+    if not any(wanted(name) for name in (*PEERS, UNPREPARED)):
+        return []
     artifact = bundle.find("detector", "torch", "fp32")
     path = bundle.verify(artifact)
     eager, compiled, exported, openvino = PEERS
