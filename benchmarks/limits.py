@@ -27,7 +27,7 @@ from toolkit.bench.machine import describe
 from toolkit.profiling.operators import by_kind, profile
 from toolkit.threads import default_threads
 
-SECONDS = 4.0
+SECONDS = 2.0
 LEAST_RUNS = 5
 PROFILED_RUNS = 5
 KINDS = 5
