@@ -21,16 +21,15 @@ import graphs.spec  # noqa: F401  registers the architectures that torch files a
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
-from backends.registry import open_session
+from backends.registry import BACKENDS, open_session
 from backends.tensor import Array, TensorSpec
-from benchmarks.machine import describe
+from toolkit.bench.machine import describe
 from toolkit.kinds.captioner import Captioner
 from toolkit.kinds.foveated import TwoPass
 from toolkit.preprocess import preprocess
 from toolkit.threads import default_threads
 
 PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "toolkit" / "photographs").glob("*.jpg"))
-BACKENDS = {"onnx": "ort", "tflite": "tflite", "torch": "torch"}
 FRAMES = 8
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.machine import describe
 from benchmarks.peaks import Steps, Watch
+from toolkit.bench.machine import describe
 from toolkit.preprocess import preprocess
 
 MODELS = ("videoseal-1.0", "chunkyseal")

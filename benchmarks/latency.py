@@ -5,8 +5,6 @@ Absolute times belong to one machine and one hour; compare the ratios.
 """
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,8 @@ from backends.bundle import Bundle
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from benchmarks.direct import DIRECT, Run, same_runtime
-from benchmarks.machine import describe
+from toolkit.bench.bundle import alone
+from toolkit.bench.machine import describe
 from toolkit.threads import default_threads
 
 WARM_UPS = 10
@@ -97,13 +96,17 @@ def _overhead_ms(candidate: Candidate, image: NDArray[np.float32]) -> float:
 
 def _cold_start(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float]:
     """Medians over fresh processes."""
-    command = [sys.executable, "-m", "benchmarks.cold_start", str(bundle.folder), artifact.file]
-    command += [BACKENDS[artifact.format], str(threads)]
-    runs = [
-        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        for _ in range(COLD_STARTS)
-    ]
-    return {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+    runs = [alone(bundle, artifact, threads, seconds=0) for _ in range(COLD_STARTS)]
+
+    def median(key: str) -> float:
+        return float(np.median([run[key] or 0.0 for run in runs]))
+
+    return {
+        "load_ms": median("load_ms"),
+        "first_run_ms": median("first_run_ms"),
+        "peak_rss_mb": median("peak_rss_bytes") / 1e6,
+        "peak_rss_before_load_mb": median("peak_rss_before_load_bytes") / 1e6,
+    }
 
 
 def _row(candidate: Candidate, torch_ms: float, cold: dict[str, float]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import open_session
+from backends.registry import BACKENDS, open_session
 from benchmarks.ceilings import ceilings
 from benchmarks.graph_cost import Cost, cost
 from graphs.export import probe
@@ -31,7 +31,6 @@ SECONDS = 2.0
 LEAST_RUNS = 5
 PROFILED_RUNS = 5
 KINDS = 5
-BACKENDS = {"onnx": "ort", "tflite": "tflite"}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -112,7 +111,7 @@ def main(folders: tuple[Path, ...], out: Path, text: Path) -> None:
             bundle = Bundle.open(folder)
             graph = bundle.find("detector", "onnx", "fp32")
             spent = cost(load(bundle.verify(graph)))
-            files = [a for a in bundle.artifacts if a.role == "detector" and a.format in BACKENDS]
+            files = [a for a in bundle.artifacts if a.role == "detector" and a.format != "torch"]
             models.append(
                 {
                     "name": bundle.model["name"],

@@ -29,7 +29,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from backends.errors import ToolkitError
-from benchmarks.machine import describe
+from toolkit.bench.machine import describe
 from toolkit.convert import job, support
 from toolkit.convert.converter import ConversionFailed, WorkerResult
 from toolkit.convert.pipeline import convert_bundle

@@ -22,7 +22,6 @@ import onnx_ir as ir
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 
-from benchmarks.machine import describe
 from graphs.checkpoint import random_weights
 from graphs.export import build_loaded, export, probe
 from graphs.onnx_file import save
@@ -39,6 +38,7 @@ from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
 from graphs.spec import find_spec
+from toolkit.bench.machine import describe
 from toolkit.convert.converter import run_worker
 from toolkit.convert.recipes import RECIPES
 

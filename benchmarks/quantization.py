@@ -29,7 +29,7 @@ import graphs.spec  # noqa: F401  registers the architectures that torch files a
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import BACKENDS, open_session
-from benchmarks.machine import describe
+from toolkit.bench.machine import describe
 from toolkit.distortions import FURTHER, MAIN
 from toolkit.embed import Embedder
 from toolkit.parity.readings import distorted_readings, marked_readings

@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.readme_block import write_block
+
+RESULTS = Path(__file__).parent / "results"
 MODELS = ("pocketseal", "videoseal-1.0", "videoseal-0.0")
 LARGE = "chunkyseal"
 FILES = {
@@ -15,7 +15,6 @@ FILES = {
     "detector.onnx": "ONNX Runtime float32",
     "detector.int8.onnx": "ONNX Runtime INT8",
 }
-START, END = "<!-- speed -->", "<!-- /speed -->"
 
 
 def small() -> list[str]:
@@ -62,18 +61,9 @@ def large() -> list[str]:
     return lines
 
 
-def block() -> str:
-    """All of it, with its markers."""
-    note = "What limits each file is in [benchmarks/LIMITS.md](benchmarks/LIMITS.md)."
-    body: list[Any] = [START, *small(), "", *large(), "", note, END]
-    return "\n".join(body)
-
-
 def main() -> None:
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    before, rest = text.split(START)
-    path.write_text(before + block() + rest.split(END)[1], encoding="utf-8")
+    note = "What limits each file is in [benchmarks/LIMITS.md](benchmarks/LIMITS.md)."
+    write_block("speed", "\n".join([*small(), "", *large(), "", note, ""]))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """The README's table of recipes, from the committed results: `python -m benchmarks.recipes_table`."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.readme_block import write_block
+
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
-_BLOCK = re.compile(r"(<!-- recipes -->\n).*?(<!-- /recipes -->)", re.DOTALL)
 # What `-p` accepts, in the order in which it is explained.
 _RECIPES = {
     "fp32": "as exported",
@@ -46,16 +45,12 @@ def _cells(row: dict[str, Any] | None) -> tuple[str, str, str]:
 @click.command(help=__doc__)
 def main() -> None:
     result = json.loads((RESULTS / "recipes-pocketseal.json").read_text())
-    readme = README.read_text()
     text = (
         f"{result['readings']} readings of {result['photographs']} marked photographs, distorted in "
         f"{len(result['distortions'])} ways; the loss of right bits is against torch in float32, with its 95% interval "
         f"over photographs:\n\n{table(result)}\n"
     )
-    replaced, count = _BLOCK.subn(lambda match: match[1] + text + match[2], readme)
-    if count != 1:
-        raise click.ClickException(f"{README}: expected one <!-- recipes --> block, found {count}")
-    README.write_text(replaced)
+    write_block("recipes", text)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,17 @@ Every figure comes from benchmarks/results; nothing here is typed by hand.
 """
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.readme_block import write_block
 from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
 
 RESULTS = Path("benchmarks/results")
 CARD = Path("toolkit/bundles/pocketseal/CARD.md")
-README = Path("README.md")
-_BLOCK = re.compile(r"(<!-- pocketseal -->\n).*?(<!-- /pocketseal -->)", re.DOTALL)
 
 _CARD = """\
 # pocketseal
@@ -171,11 +169,7 @@ def main() -> None:
         "in [the model card](toolkit/bundles/pocketseal/CARD.md).\n\n"
         f"Beside what invisible-watermark installs. {beside}\n"
     )
-    readme = README.read_text()
-    replaced, count = _BLOCK.subn(lambda match: match[1] + text + match[2], readme)
-    if count != 1:
-        raise click.ClickException(f"{README}: expected one <!-- pocketseal --> block, found {count}")
-    README.write_text(replaced)
+    write_block("pocketseal", text)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from rich.progress import track
 from skimage.metrics import structural_similarity
 
 import toolkit
-from benchmarks.machine import describe
+from toolkit.bench.machine import describe
 from toolkit.distortions import FURTHER, MAIN
 from toolkit.message import Message
 from training.photographs import at_pixels, fetch, held_out, name_of

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from graphs.attention import join_heads, split_heads
 from graphs.deepencoder.config import SamConfig
 from graphs.deepencoder.positions import offset_table, resized_grid, resized_offsets
+from graphs.seal import vit
 from graphs.seal.layers import LayerNorm2d
-from graphs.seal.vit import MLP, PatchEmbed
 
 
 class Attention(nn.Module):
@@ -56,22 +56,10 @@ def _places(side: int) -> Tensor:
     return torch.cat([eye.repeat_interleave(side, dim=0), eye.repeat(side, 1)], dim=-1)
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block; attends within windows unless `window` is 0. x: (B, side, side, dim)."""
+class Block(vit.Block):
+    """The ViT's block, with the attention above."""
 
-    def __init__(self, dim: int, num_heads: int, learned_side: int, window: int) -> None:
-        super().__init__()
-        self.window = window
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, window or learned_side)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = MLP(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(x)
-        x = x + (self._attend_in_windows(y) if self.window else self.attn(y))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+    ATTENTION = Attention
 
     def _attend_in_windows(self, x: Tensor) -> Tensor:
         """Zero tokens fill the last windows, and are attended to like any other."""
@@ -99,7 +87,7 @@ class Sam(nn.Module):
         super().__init__()
         side, neck = config.position_px // config.patch_size_px, config.neck_channels
         middle, out = config.compressor_channels
-        self.patch_embed = PatchEmbed(config.patch_size_px, config.dim)
+        self.patch_embed = vit.PatchEmbed(config.patch_size_px, config.dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, config.dim))
         self.blocks = nn.ModuleList(
             Block(config.dim, config.num_heads, side, 0 if i in config.global_blocks else config.window_size)
@@ -126,7 +114,7 @@ class Sam(nn.Module):
         """Replace the positions by those that forward computes for a grid of side x side patches."""
         self.pos_embed = nn.Parameter(resized_grid(self.pos_embed, side))
         for block in self.blocks:
-            assert isinstance(block, Block)
+            assert isinstance(block, Block) and isinstance(block.attn, Attention)
             if not block.window:
                 block.attn.rel_pos_h = nn.Parameter(resized_offsets(block.attn.rel_pos_h, side))
                 block.attn.rel_pos_w = nn.Parameter(resized_offsets(block.attn.rel_pos_w, side))

@@ -5,8 +5,9 @@ matrices whose tiles are sixteen channels wide for one channel at a time: 49 tap
 ONNX Runtime has kernels of any size, so this is for graphs that are about to be lowered.
 """
 
-import numpy as np
 import onnx_ir as ir
+
+from graphs.prepare.nodes import add_constant, describe, put
 
 MOST_TAPS = 25
 
@@ -60,14 +61,9 @@ def _split(graph: ir.Graph, node: ir.Node, kernel: ir.TensorProtocol) -> None:
     channels, _, rows, columns = values.shape
     output, weight = node.outputs[0], node.inputs[1]
     assert weight is not None
-    total: ir.Value | None = None
     made: list[ir.Node] = []
     for i, group in enumerate(row_groups(rows, MOST_TAPS // columns)):
-        name = f"{weight.name}.rows{i}"
-        part = np.ascontiguousarray(values[:, :, [rows // 2 + row for row in group]])
-        initializer = ir.Value(name=name, const_value=ir.tensor(part, name=name))
-        initializer.type, initializer.shape = ir.TensorType(kernel.dtype), ir.Shape(part.shape)
-        graph.initializers.add(initializer)
+        part = add_constant(graph, f"{weight.name}.rows{i}", values[:, :, [rows // 2 + row for row in group]])
         bias = node.inputs[2:] if i == 0 else ()
         attributes = {
             "group": channels,
@@ -76,17 +72,12 @@ def _split(graph: ir.Graph, node: ir.Node, kernel: ir.TensorProtocol) -> None:
             "pads": [group[-1], columns // 2] * 2,
             "strides": [1, 1],
         }
-        made.append(ir.node("Conv", [node.inputs[0], initializer, *bias], attributes, name=f"{node.name}.rows{i}"))
-        if total is not None:
-            made.append(ir.node("Add", [total, made[-1].outputs[0]], name=f"{node.name}.sum{i}"))
-        total = made[-1].outputs[0]
-    assert total is not None
+        before = made[-1:]
+        made.append(ir.node("Conv", [node.inputs[0], part, *bias], attributes, name=f"{node.name}.rows{i}"))
+        if before:
+            made.append(ir.node("Add", [before[0].outputs[0], made[-1].outputs[0]], name=f"{node.name}.sum{i}"))
     for new in made:
-        value = new.outputs[0]
-        value.name, value.type, value.shape = f"{new.name}.out", output.type, output.shape
-    graph.insert_before(node, made)
-    output.replace_all_uses_with(total, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    total.name, output.name = output.name, None
+        describe(new.outputs[0], f"{new.name}.out", output)
+    put(graph, node, made)
     if not weight.uses() and weight.name is not None:
         graph.initializers.pop(weight.name, None)

@@ -1,5 +1,7 @@
 """The ViT encoder of VideoSeal 0.0: windowed attention with decomposed relative positions (SAM, ViTDet)."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,11 +75,13 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; attends within windows unless `window` is 0. x: (B, side, side, dim)."""
 
+    ATTENTION: ClassVar[type[nn.Module]] = Attention
+
     def __init__(self, dim: int, num_heads: int, side: int, window: int) -> None:
         super().__init__()
         self.window = window
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, window or side)
+        self.attn = self.ATTENTION(dim, num_heads, window or side)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP(dim)
 

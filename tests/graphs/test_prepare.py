@@ -14,17 +14,12 @@ from hypothesis import strategies as st
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.export import build_loaded, export
-from graphs.prepare.depthwise import MOST_TAPS, row_groups, split_depthwise
 from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
-from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
-from graphs.prepare.qkv import split_qkv
-from graphs.prepare.reduce_l2 import reduce_l2_to_sum
-from graphs.prepare.rows import keep_rows
 from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
 
 GOLDENS = [*NAMES, EMBEDDER_NAME]
@@ -155,45 +150,6 @@ def test_queries_keys_and_values_are_three_linear_layers() -> None:
     assert found["Gemm"] == 6 * blocks + 1, "three, the projection and two of the MLP a block, and the last layer"
 
 
-_QKV = """<ir_version: 10, opset_import: ["": 20]>
-g (float[6,4] x) => (float[2,2,3,5] y)
-<int64[5] heads = {2,3,3,2,5}, int64 part = {PART}, float[30,4] w, float[30] b> {
-  flat = Gemm<transB = 1>(x, w, b)
-  apart = Reshape(flat, heads)
-  turned = Transpose<perm = [PERM]>(apart)
-  y = Gather<axis = AXIS>(turned, part)
-}"""
-
-
-@pytest.mark.parametrize(
-    ("part", "perm", "axis", "splits"),
-    [
-        (0, "2,0,3,1,4", 0, True),
-        (2, "2,0,3,1,4", 0, True),
-        (-1, "2,0,3,1,4", 0, True),
-        (1, "0,3,2,1,4", 2, False),
-    ],
-)
-def test_a_part_of_a_joint_layer_gets_a_layer_of_its_own(part: int, perm: str, axis: int, splits: bool) -> None:
-    text = _QKV.replace("PART", str(part)).replace("PERM", perm).replace("AXIS", str(axis))
-    proto = onnx.parser.parse_model(text)
-    random = np.random.default_rng(0)
-    kept = [constant for constant in proto.graph.initializer if constant.name in ("heads", "part")]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    for name, size in {"w": (30, 4), "b": (30,)}.items():
-        proto.graph.initializer.append(
-            onnx.numpy_helper.from_array(random.standard_normal(size, dtype=np.float32), name)
-        )
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32)}
-    expected = run_once(model, feeds, "before")["y"]
-    model, changed = split_qkv(model)
-    assert changed == splits
-    assert ("Gather" not in operators(model)) == splits
-    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
-
-
 def test_between_two_linear_layers_nothing_is_reshaped_but_a_row() -> None:
     exported = Exported("videoseal-1.0-tiny", most=1)  # as models are shipped: one image at a time
     model, changed = prepare(exported.copy(), exported.feeds)
@@ -206,67 +162,6 @@ def test_between_two_linear_layers_nothing_is_reshaped_but_a_row() -> None:
             (summed,) = (value for value in node.inputs if value is not None and not value.is_initializer())
             assert summed.shape is not None
             assert len(summed.shape) == 2, "rows of a matrix are what is summed quickly"
-
-
-_REDUCE = """<ir_version: 10, opset_import: ["": 20]>
-g (float[SHAPE] x) => (float[OUTPUT] y) <int64[N] axes = {AXES}> { y = ReduceL2<keepdims = KEEP>(x, axes) }"""
-
-
-@pytest.mark.parametrize(
-    ("shape", "axes", "keepdims", "rank"),
-    [
-        ((1, 4, 5, 3), (1, 2), 1, 2),
-        ((2, 4, 5, 3), (0, -3, 2), 1, 2),
-        ((2, 4, 5, 3), (1, 2), 1, 4),
-        ((1, 4, 5, 3), (2, 3), 1, 4),
-        ((1, 4, 5, 3), (1, 2), 0, 4),
-        ((1, 4, 5, 3), (1,), 1, 4),
-    ],
-)
-def test_a_norm_over_all_but_the_last_axis_sums_the_rows_of_a_matrix(
-    shape: tuple[int, ...], axes: tuple[int, ...], keepdims: int, rank: int
-) -> None:
-    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    expected = np.sqrt((x.astype(np.float64) ** 2).sum(axis=axes, keepdims=bool(keepdims)))
-    text = _REDUCE.replace("SHAPE", ",".join(map(str, shape))).replace("OUTPUT", ",".join(map(str, expected.shape)))
-    text = text.replace("N]", f"{len(axes)}]").replace("AXES", ",".join(map(str, axes))).replace("KEEP", str(keepdims))
-    model = ir.from_proto(onnx.parser.parse_model(text))
-    model, changed = reduce_l2_to_sum(model)
-    assert changed
-    np.testing.assert_allclose(run_once(model, {"x": x}, "after")["y"], expected, rtol=1e-5)
-    inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
-    (summing,) = (node for node in inferred.graph if node.op_type == "ReduceSum")
-    assert summing.inputs[0] is not None
-    assert summing.inputs[0].shape is not None
-    assert len(summing.inputs[0].shape) == rank
-
-
-_ROWS = """<ir_version: 10, opset_import: ["": 20]>
-g (float[6,4] x, float[SCALE] s) => (float[6,4] y, SECOND)
-<int64[4] map = {1,2,3,4}, int64[2] rows = {6,4}> {
-  wide = Reshape(x, map)
-  scaled = Mul(wide, s)
-  y = Reshape(scaled, rows)
-  second = Neg(SOURCE)
-}"""
-
-
-@pytest.mark.parametrize(
-    ("scale", "source", "moves"),
-    [("1,1,1,4", "wide", True), ("4", "wide", True), ("1,1,3,1", "wide", False), ("1,1,1,4", "scaled", False)],
-)
-def test_only_a_factor_a_column_is_moved_onto_the_matrix(scale: str, source: str, moves: bool) -> None:
-    text = _ROWS.replace("SCALE", scale).replace("SECOND", "float[1,2,3,4] second").replace("SOURCE", source)
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
-    random = np.random.default_rng(0)
-    sizes = tuple(map(int, scale.split(",")))
-    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32), "s": random.random(sizes, dtype=np.float32)}
-    expected = run_once(model, feeds, "before")
-    model, changed = keep_rows(model)
-    assert changed == moves
-    got = run_once(model, feeds, "after")
-    for name, value in expected.items():
-        np.testing.assert_array_equal(got[name], value)
 
 
 _AFFINE = """<ir_version: 10, opset_import: ["": 20]>
@@ -381,94 +276,6 @@ def test_matmul_of_two_computed_maps_stays() -> None:
     text = """<ir_version: 10, opset_import: ["": 20]> g (float[2,3,4] a, float[2,4,3] b) => (float[2,3,3] y)
     { y = MatMul(a, b) }"""
     assert not matmul_to_gemm(ir.from_proto(onnx.parser.parse_model(text)))[1]
-
-
-def _depthwise(channels: int, size: tuple[int, int], kernel: tuple[int, int], more: str, seed: int) -> ir.Model:
-    random = np.random.default_rng(seed)
-    text = f"""<ir_version: 10, opset_import: ["": 20]>
-    g (float[1,{channels},{size[0]},{size[1]}] x) => (float[1,{channels},h,w] y)
-    {{ y = Conv<group = {channels}, {more}>(x, w, b) }}"""
-    proto = onnx.parser.parse_model(text)
-    constants = {"w": (channels, 1, *kernel), "b": (channels,)}
-    proto.graph.initializer.extend(
-        onnx.numpy_helper.from_array(random.standard_normal(shape, dtype=np.float32), name)
-        for name, shape in constants.items()
-    )
-    return ir.from_proto(proto)
-
-
-_ODD = st.integers(0, 5).map(lambda half: 2 * half + 1)
-
-
-@settings(max_examples=25, deadline=None)
-@given(kernel=st.tuples(_ODD, _ODD), size=st.tuples(st.integers(1, 12), st.integers(1, 12)), channels=st.integers(2, 5))
-def test_a_split_depthwise_convolution_computes_the_same_with_fewer_taps(
-    kernel: tuple[int, int], size: tuple[int, int], channels: int
-) -> None:
-    rows, columns = kernel
-    pads = f"pads = [{rows // 2}, {columns // 2}, {rows // 2}, {columns // 2}]"
-    model = _depthwise(channels, size, kernel, pads, seed=rows + columns)
-    feeds = {"x": np.random.default_rng(1).standard_normal((1, channels, *size), dtype=np.float32)}
-    expected = run_once(model, feeds, "before")["y"]
-    model, changed = split_depthwise(model)
-    assert changed == (rows * columns > MOST_TAPS)
-    convolutions = [node for node in model.graph if node.op_type == "Conv"]
-    taps = [np.prod(node.attributes.get_ints("kernel_shape", kernel)) for node in convolutions]
-    assert max(taps) <= MOST_TAPS
-    assert sum(taps) == rows * columns
-    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "more", ["pads = [3, 3, 3, 3], strides = [2, 2]", "pads = [6, 6, 6, 6], dilations = [2, 2]", "pads = [3, 3, 2, 2]"]
-)
-def test_a_depthwise_convolution_that_changes_its_map_stays(more: str) -> None:
-    assert not split_depthwise(_depthwise(4, (16, 16), (7, 7), more, seed=0))[1]
-
-
-@given(rows=_ODD, most=st.integers(2, 12))
-def test_groups_of_rows_are_every_row_once_and_evenly_spaced_around_the_middle(rows: int, most: int) -> None:
-    groups = row_groups(rows, most)
-    assert sorted(row for group in groups for row in group) == list(range(-(rows // 2), rows // 2 + 1))
-    for group in groups:
-        assert 1 <= len(group) <= most
-        assert group[0] == -group[-1]
-
-
-_NORM = """<ir_version: 10, opset_import: ["": 20]>
-g (float[2,3,8] x) => (float[2,3,8] y) { y = LayerNormalization<axis = AXIS, epsilon = 0.001>(x, scale, shift) }"""
-
-
-@pytest.mark.parametrize(
-    ("scale", "shift", "expected"),
-    [
-        (1.0, 0.0, {"Mul": 2, "Add": 1}),
-        (2.0, 0.0, {"Mul": 3, "Add": 1}),
-        (1.0, 3.0, {"Mul": 2, "Add": 2}),
-        (2.0, 3.0, {"Mul": 3, "Add": 2}),
-    ],
-)
-def test_a_written_out_norm_has_no_operator_that_does_nothing(
-    scale: float, shift: float, expected: dict[str, int]
-) -> None:
-    proto = onnx.parser.parse_model(_NORM.replace("AXIS", "-1"))
-    for name, value in {"scale": scale, "shift": shift}.items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full(8, value, np.float32), name))
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 8), dtype=np.float32)}
-    before = run_once(model, feeds, "before")["y"]
-    model, changed = write_out_layer_norm(model)
-    found = operators(model)
-    assert changed
-    assert {name: found[name] for name in expected} == expected
-    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], before, atol=1e-5)
-
-
-def test_a_norm_over_more_than_the_last_axis_stays() -> None:
-    proto = onnx.parser.parse_model(_NORM.replace("AXIS", "1"))
-    for name, value in {"scale": 1, "shift": 0}.items():
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full((3, 8), value, np.float32), name))
-    assert not write_out_layer_norm(ir.from_proto(onnx.shape_inference.infer_shapes(proto)))[1]
 
 
 def _scaled(by: float) -> Any:

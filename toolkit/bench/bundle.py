@@ -89,7 +89,7 @@ def bench_bundle(
             described = {file: in_use(session) for file, session in sessions.items()}
         for artifact in artifacts:
             progress(f"{artifact.file} alone")
-            alone = _alone(bundle, artifact, threads)
+            figures = alone(bundle, artifact, threads, ALONE_S)
             results.append(
                 FileResult(
                     file=artifact.file,
@@ -101,7 +101,7 @@ def bench_bundle(
                     timing=timings[artifact.file],
                     of_reference=timings[artifact.file].median_ms / timings[reference].median_ms,
                     in_use=described[artifact.file],
-                    alone=alone,
+                    alone=figures,
                     streams=threads,
                     runs_a_second=_throughput(bundle, artifact, threads),
                 )
@@ -118,9 +118,13 @@ def _throughput(bundle: Bundle, artifact: Artifact, streams: int) -> float:
         return runs_a_second(sessions, timing_feeds(artifact), ALONE_S)
 
 
-def _alone(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float | None]:
+def alone(bundle: Bundle, artifact: Artifact, threads: int, seconds: float) -> dict[str, float | None]:
+    """What toolkit.bench.cold measures in a fresh process, which runs the file for `seconds` after its first run.
+
+    Raises InvalidArtifact if that process fails.
+    """
     command = [sys.executable, "-m", "toolkit.bench.cold", str(bundle.folder), artifact.role, artifact.file]
-    command += [BACKENDS[artifact.format], str(threads), str(ALONE_S)]
+    command += [BACKENDS[artifact.format], str(threads), str(seconds)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]

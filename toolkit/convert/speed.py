@@ -9,7 +9,7 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
-from backends.registry import open_session
+from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from backends.tensor import Array
 from graphs.export import probe
@@ -17,7 +17,6 @@ from toolkit.convert.converter import Progress
 from toolkit.profiling.operators import by_kind, profile
 from toolkit.threads import default_threads
 
-_BACKENDS = {"onnx": "ort", "tflite": "tflite"}
 _BUDGET_S = 2.0  # for one pair of files, beside loading them
 _ROUNDS = (3, 40)
 _PROFILED_RUNS = 5
@@ -48,7 +47,7 @@ def compare_speed(bundle: Bundle, artifacts: Sequence[Artifact], progress: Progr
     """
     found = []
     for artifact in artifacts:
-        if artifact.precision != "fp32" and artifact.format in _BACKENDS:
+        if artifact.precision != "fp32":
             reference = _float32(bundle, artifact)
             progress(f"timing {artifact.file} beside {reference.file}")
             ratios = _ratios(bundle, artifact, reference)
@@ -60,10 +59,9 @@ def compare_speed(bundle: Bundle, artifacts: Sequence[Artifact], progress: Progr
 
 def _float32(bundle: Bundle, artifact: Artifact) -> Artifact:
     """The float32 file of the same role and runtime; of two routes, the artifact's own."""
-    same = [a for a in bundle.artifacts if (a.role, a.precision) == (artifact.role, "fp32")]
-    for candidate in (a for a in same if (a.format, a.route) == (artifact.format, artifact.route)):
-        return candidate
-    return bundle.find(artifact.role, "onnx", "fp32")
+    wanted = (artifact.role, artifact.format, "fp32", artifact.route)
+    found = [a for a in bundle.artifacts if (a.role, a.format, a.precision, a.route) == wanted]
+    return found[0] if found else bundle.find(artifact.role, "onnx", "fp32")
 
 
 def _ratios(bundle: Bundle, artifact: Artifact, reference: Artifact) -> Array:
@@ -89,7 +87,7 @@ def _ratios(bundle: Bundle, artifact: Artifact, reference: Artifact) -> Array:
 
 
 def _opened(bundle: Bundle, artifact: Artifact) -> Session:
-    return open_session(bundle, artifact, _BACKENDS[artifact.format], default_threads())
+    return open_session(bundle, artifact, BACKENDS[artifact.format], default_threads())
 
 
 def _timed(session: Session, feeds: dict[str, Array]) -> float:

@@ -20,7 +20,6 @@ _LIBRARY = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
 _CPU = 1
 # Types of events: an operator of the interpreter's own, and one inside a delegate.
 _OPERATOR, _DELEGATED = 2, 8
-_RUN = b"Invoke"
 
 
 class _Layout(Structure):

@@ -1,0 +1,110 @@
+"""The passes that keep work on matrices: nothing is reshaped, split or summed in a shape that a runtime is slow in."""
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from graphs.prepare.pipeline import run_once
+from graphs.prepare.qkv import split_qkv
+from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.rows import keep_rows
+
+_QKV = """<ir_version: 10, opset_import: ["": 20]>
+g (float[6,4] x) => (float[2,2,3,5] y)
+<int64[5] heads = {2,3,3,2,5}, int64 part = {PART}, float[30,4] w, float[30] b> {
+  flat = Gemm<transB = 1>(x, w, b)
+  apart = Reshape(flat, heads)
+  turned = Transpose<perm = [PERM]>(apart)
+  y = Gather<axis = AXIS>(turned, part)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("part", "perm", "axis", "splits"),
+    [
+        (0, "2,0,3,1,4", 0, True),
+        (2, "2,0,3,1,4", 0, True),
+        (-1, "2,0,3,1,4", 0, True),
+        (1, "0,3,2,1,4", 2, False),
+    ],
+)
+def test_a_part_of_a_joint_layer_gets_a_layer_of_its_own(part: int, perm: str, axis: int, splits: bool) -> None:
+    text = _QKV.replace("PART", str(part)).replace("PERM", perm).replace("AXIS", str(axis))
+    proto = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    kept = [constant for constant in proto.graph.initializer if constant.name in ("heads", "part")]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    for name, size in {"w": (30, 4), "b": (30,)}.items():
+        proto.graph.initializer.append(
+            onnx.numpy_helper.from_array(random.standard_normal(size, dtype=np.float32), name)
+        )
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = split_qkv(model)
+    assert changed == splits
+    assert ("Gather" not in {node.op_type for node in model.graph}) == splits
+    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
+
+
+_REDUCE = """<ir_version: 10, opset_import: ["": 20]>
+g (float[SHAPE] x) => (float[OUTPUT] y) <int64[N] axes = {AXES}> { y = ReduceL2<keepdims = KEEP>(x, axes) }"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "keepdims", "rank"),
+    [
+        ((1, 4, 5, 3), (1, 2), 1, 2),
+        ((2, 4, 5, 3), (0, -3, 2), 1, 2),
+        ((2, 4, 5, 3), (1, 2), 1, 4),
+        ((1, 4, 5, 3), (2, 3), 1, 4),
+        ((1, 4, 5, 3), (1, 2), 0, 4),
+        ((1, 4, 5, 3), (1,), 1, 4),
+    ],
+)
+def test_a_norm_over_all_but_the_last_axis_sums_the_rows_of_a_matrix(
+    shape: tuple[int, ...], axes: tuple[int, ...], keepdims: int, rank: int
+) -> None:
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    expected = np.sqrt((x.astype(np.float64) ** 2).sum(axis=axes, keepdims=bool(keepdims)))
+    text = _REDUCE.replace("SHAPE", ",".join(map(str, shape))).replace("OUTPUT", ",".join(map(str, expected.shape)))
+    text = text.replace("N]", f"{len(axes)}]").replace("AXES", ",".join(map(str, axes))).replace("KEEP", str(keepdims))
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    model, changed = reduce_l2_to_sum(model)
+    assert changed
+    np.testing.assert_allclose(run_once(model, {"x": x}, "after")["y"], expected, rtol=1e-5)
+    inferred = ir.from_proto(onnx.shape_inference.infer_shapes(ir.to_proto(model)))
+    (summing,) = (node for node in inferred.graph if node.op_type == "ReduceSum")
+    assert summing.inputs[0] is not None
+    assert summing.inputs[0].shape is not None
+    assert len(summing.inputs[0].shape) == rank
+
+
+_ROWS = """<ir_version: 10, opset_import: ["": 20]>
+g (float[6,4] x, float[SCALE] s) => (float[6,4] y, SECOND)
+<int64[4] map = {1,2,3,4}, int64[2] rows = {6,4}> {
+  wide = Reshape(x, map)
+  scaled = Mul(wide, s)
+  y = Reshape(scaled, rows)
+  second = Neg(SOURCE)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("scale", "source", "moves"),
+    [("1,1,1,4", "wide", True), ("4", "wide", True), ("1,1,3,1", "wide", False), ("1,1,1,4", "scaled", False)],
+)
+def test_only_a_factor_a_column_is_moved_onto_the_matrix(scale: str, source: str, moves: bool) -> None:
+    text = _ROWS.replace("SCALE", scale).replace("SECOND", "float[1,2,3,4] second").replace("SOURCE", source)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    random = np.random.default_rng(0)
+    sizes = tuple(map(int, scale.split(",")))
+    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32), "s": random.random(sizes, dtype=np.float32)}
+    expected = run_once(model, feeds, "before")
+    model, changed = keep_rows(model)
+    assert changed == moves
+    got = run_once(model, feeds, "after")
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value)
