@@ -1,6 +1,7 @@
 """The graphs of every kind are lowered and quantized like a detector's, and compute what torch does."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from backends.bundle import Bundle
 from backends.errors import InvalidInput, NotAvailable
 from backends.registry import open_session
+from graphs.captioner.spec import captioner_spec
+from graphs.checkpoint import random_weights
 from graphs.export import probe
-from tests.kinds_tiny import SPECS, exported
+from tests.kinds_tiny import CAPTIONER, SPECS, exported
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
+from toolkit.export import export_bundle
 
 # One of each shape of graph: windows, stacked caches, causal attention, transposed convolutions, a step of a decoder.
 LOWERED = {
@@ -60,3 +64,23 @@ def test_what_cannot_be_lowered_or_calibrated_is_said(converted: dict[str, Bundl
         convert_bundle(folder, ("fp32",), roles=("detector",))
     with pytest.raises(InvalidInput, match="a graph of kind 'foveated' cannot be calibrated on images"):
         convert_bundle(folder, ("int8-static",), calibration=Calibration(Path("photos")), roles=("encode_frames",))
+
+
+def test_a_layer_that_no_slice_can_hold_is_split_and_computes_the_same_in_every_precision(tmp_path: Path) -> None:
+    # The first Linear has 8320 bytes, as the large captioner's has 2.1 GB; no other layer has over 5200.
+    spec = captioner_spec("wide", "tiny", replace(CAPTIONER, image_size_px=64)).only("decode_image")
+    export_bundle(spec, random_weights(0, spec), tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "split")
+    precisions = ("fp32", "fp16", "int8", "int8-w")
+    cut: list[str] = []
+    whole = convert_bundle(tmp_path / "whole", precisions)
+    split = convert_bundle(tmp_path / "split", precisions, slice_limit_bytes=5200, progress=cut.append)
+    assert sum(step.startswith("cutting slice") for step in cut) > 2
+    feeds = probe(spec.graph("decode_image").inputs, seed=7)
+    for precision in precisions:
+        images = []
+        for bundle in (whole, split):
+            artifact = bundle.find("decode_image", "tflite", precision)
+            with open_session(bundle, artifact, "tflite", threads=1) as session:
+                images.append(session.run(feeds)["image"])
+        np.testing.assert_allclose(images[1], images[0], rtol=0, atol=1e-6, err_msg=precision)

@@ -124,7 +124,7 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundl
 
 
 def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, images: _Images) -> Bundle:
-    model = open_graph(path)
+    model = open_graph(path, options.slice_limit_bytes)
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
     if options.route == "direct":

@@ -9,6 +9,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from backends.errors import InvalidInput
 from graphs.onnx_file import save
+from graphs.prepare.large_gemm import split_large_gemm
 from graphs.prepare.pipeline import LOWERING_PASSES, prepare
 
 # What one run of the lowering is given. It holds several copies: slices of 490 MB were seen to take 2.4 GB.
@@ -24,10 +25,14 @@ class Slice:
     weight_bytes: int
 
 
-def open_graph(path: Path) -> ir.Model:
-    """A graph to be cut, rewritten as TFLite wants it. External weights stay in their file until a slice is written."""
+def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
+    """A graph to be cut, rewritten as TFLite wants it, its dense layers split that have more weights than a slice may.
+
+    External weights stay in their file until a slice is written.
+    """
     # Not stepwise: each slice and the whole file are compared with the graph in `path` once they are made.
     model, _ = prepare(ir.load(path), {}, LOWERING_PASSES, stepwise=False)
+    model, _ = split_large_gemm(model, limit_bytes)
     # A constant that its users are cut off from would be passed on from slice to slice.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model
