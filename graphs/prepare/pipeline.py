@@ -22,6 +22,7 @@ from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
 
@@ -53,6 +54,7 @@ PASSES = (
     # By the shapes that onnxsim has inferred.
     Pass("keep_rows", keep_rows, tolerance=_ROUNDING),
     Pass("split_qkv", split_qkv, tolerance=_ROUNDING),
+    Pass("join_relative_positions", join_relative_positions, tolerance=_ROUNDING),
 )
 
 # For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.

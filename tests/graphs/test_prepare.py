@@ -139,15 +139,18 @@ def test_layer_norms_over_channels_become_one_operator_between_transposes() -> N
     exported.check(model, "layer norms")
 
 
-def test_queries_keys_and_values_are_three_linear_layers() -> None:
+def test_an_attention_is_three_linear_layers_and_two_products() -> None:
     exported = exported_once("videoseal-0.0-tiny")
     before = operators(exported.copy())
     model, changed = prepare(exported.copy(), exported.feeds)
     found = operators(model)
-    assert "split_qkv" in changed
-    assert "Gather" not in found
     blocks = before["Softmax"]
-    assert found["Gemm"] == 6 * blocks + 1, "three, the projection and two of the MLP a block, and the last layer"
+    assert {"split_qkv", "join_relative_positions"} <= set(changed)
+    assert not {"Einsum", "Gather", "Unsqueeze"} & set(found)
+    assert before["Einsum"] == 2 * blocks
+    assert found["MatMul"] == 4 * blocks, "scores, values, and the positions by row and by column"
+    places = [name for name in model.graph.initializers if name.startswith("places.")]
+    assert len(places) == 2, "one for all windows and one for all global blocks"
 
 
 def test_between_two_linear_layers_nothing_is_reshaped_but_a_row() -> None:
