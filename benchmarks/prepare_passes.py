@@ -35,6 +35,7 @@ from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.pipeline import Pass, prepare
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.reflect_pad import reflect_by_slices
 from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
@@ -58,10 +59,11 @@ ROWS = (
     split_qkv,
     join_relative_positions,
     split_depthwise,
+    reflect_by_slices,
     write_out_layer_norm,
 )
 SIMPLIFIED = (keep_rows, split_qkv, join_relative_positions)  # after onnxsim
-LOWERED = (split_depthwise, write_out_layer_norm)  # in the graph that is lowered alone
+LOWERED = (split_depthwise, reflect_by_slices, write_out_layer_norm)  # in the graph that is lowered alone
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
 

@@ -22,6 +22,7 @@ from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
+from graphs.prepare.reflect_pad import reflect_by_slices
 from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
 from graphs.simplify import simplify
@@ -60,6 +61,7 @@ PASSES = (
 # For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.
 LOWERING_PASSES = (
     Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
+    Pass("reflect_by_slices", reflect_by_slices, tolerance=0.0),
     Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
 )
 

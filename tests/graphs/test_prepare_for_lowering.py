@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from graphs.prepare.depthwise import MOST_TAPS, row_groups, split_depthwise
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.pipeline import run_once
+from graphs.prepare.reflect_pad import reflect_by_slices
 
 
 def _depthwise(channels: int, size: tuple[int, int], kernel: tuple[int, int], more: str, seed: int) -> ir.Model:
@@ -100,3 +101,36 @@ def test_a_norm_over_more_than_the_last_axis_stays() -> None:
     for name, value in {"scale": 1, "shift": 0}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.full((3, 8), value, np.float32), name))
     assert not write_out_layer_norm(ir.from_proto(onnx.shape_inference.infer_shapes(proto)))[1]
+
+
+def _padded(pads: list[int], more: str = "") -> ir.Model:
+    text = f"""<ir_version: 10, opset_import: ["": 20]>
+    g (float[1,2,5,4] x) => (float[a,b,c,d] y)
+    <int64[{len(pads)}] pads = {{ {", ".join(map(str, pads))} }}, int64[2] axes = {{ 3, -2 }}>
+    {{ y = Pad<mode = "reflect">(x, pads{more}) }}"""
+    return ir.from_proto(onnx.parser.parse_model(text))
+
+
+@pytest.mark.parametrize(
+    ("pads", "more"),
+    [
+        ([0, 0, 1, 1, 0, 0, 1, 1], ""),
+        ([0, 0, 1, 0, 0, 0, 0, 1], ""),
+        ([0, 1, 0, 0, 0, 1, 0, 0], ""),
+        ([1, 0, 0, 1], ", , axes"),
+    ],
+    ids=["all sides", "two sides", "channels", "named axes"],
+)
+def test_a_reflected_border_of_one_pixel_is_the_same_bits_without_a_pad(pads: list[int], more: str) -> None:
+    model = _padded(pads, more)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 2, 5, 4), dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = reflect_by_slices(model)
+    assert changed
+    assert "Pad" not in {node.op_type for node in model.graph}
+    np.testing.assert_array_equal(run_once(model, feeds, "after")["y"], expected)
+
+
+@pytest.mark.parametrize("pads", [[0, 0, 2, 2, 0, 0, 2, 2], [0, 0, 0, 0, 0, 0, -1, 0], [0] * 8])
+def test_a_border_that_is_wider_or_missing_stays_a_pad(pads: list[int]) -> None:
+    assert not reflect_by_slices(_padded(pads))[1]
