@@ -20,6 +20,7 @@ from toolkit.bench.rounds import Timing, measure
 from toolkit.bench.runtime import in_use
 from toolkit.bench.streams import runs_a_second
 from toolkit.parity.compare import reference_of
+from toolkit.processes import how_it_ended
 
 Progress = Callable[[str], None]
 
@@ -128,7 +129,7 @@ def alone(bundle: Bundle, artifact: Artifact, threads: int, seconds: float) -> d
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InvalidArtifact(f"{artifact.file}: its own process ended with {done.returncode}: {last}")
+        raise InvalidArtifact(f"{artifact.file}: its own process {how_it_ended(done.returncode)}: {last}")
     result: dict[str, float | None] = json.loads(done.stdout)
     return result
 

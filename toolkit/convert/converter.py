@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from backends.errors import ToolkitError
 from toolkit.convert.steps import NO_ROOM
 from toolkit.environments import converter_python
+from toolkit.processes import how_it_ended
 
 Progress = Callable[[str], None]
 
@@ -75,11 +76,8 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
             _kill(process)
     if timed_out.is_set():
         raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        raise _failure(f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""), step, log)
-    if process.returncode > 0:
-        raise _failure(f"failed with exit code {process.returncode}", step, log)
+    if process.returncode:
+        raise _failure(how_it_ended(process.returncode), step, log)
     if not result_path.is_file():
         raise _failure("ended without a result", step, log)
     result = json.loads(result_path.read_text(encoding="utf-8"))

@@ -15,7 +15,6 @@ from backends.artifact import Artifact
 from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS
 from backends.tensor import Binding, TensorSpec
-from toolkit.convert.binding import bind_tflite
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.job import Job, Made
 from toolkit.convert.recipes import RECIPES
@@ -122,7 +121,7 @@ class _Slices:
         for i, (draft, feeds, outputs, files) in expected.items():
             path = result.files[self._name(i)].replace(self._file(i, "fp32"))
             self._job.progress(f"comparing {self._name(i)} with the float32 graph")
-            bound = bind_tflite(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            bound = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             if i == 0:
                 self._samples.write_images(bound.inputs[0])

@@ -1,19 +1,22 @@
 """What every step of one conversion needs, and the two ways in which a file becomes an artifact."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
+from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from toolkit.convert.binding import bind_tflite, check_onnx
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import Progress, WorkerResult, run_worker
+from toolkit.convert.culprit import deadly_operator
 from toolkit.convert.onnx_quantize import quantize_onnx
 from toolkit.convert.onnx_ranges import observe
 from toolkit.convert.recipes import Recipe
+from toolkit.convert.trial import Trial, TrialEnded
 
 # An artifact and its files, still outside the bundle.
 Made = tuple[Artifact, tuple[Path, ...]]
@@ -39,6 +42,7 @@ class Job:
     timeout_s: float
     progress: Progress
     reference: Reference
+    trial: Trial
 
     def run(self, task: str, **request: object) -> WorkerResult:
         """One request to the converter."""
@@ -60,7 +64,22 @@ class Job:
             tools=tools,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
-        return bind_tflite(path, draft, self.reference.feeds, self.reference.outputs), (path,)
+        return self.bind(path, draft, self.reference.feeds, self.reference.outputs), (path,)
+
+    def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
+        """toolkit.convert.binding.bind_tflite, in a process of its own.
+
+        Raises what that raises, and InvalidArtifact for a file that LiteRT does not survive.
+        """
+        try:
+            return self.trial.call(bind_tflite, path, draft, feeds, expected)
+        except TrialEnded as ended:
+            blamed = deadly_operator(path, self.trial)
+            raise InvalidArtifact(
+                f"{self.reference.path}: no {draft.precision} TFLite file can be made: the process in which LiteRT "
+                f"{version('ai-edge-litert')} ran it {ended}{f'; its {blamed} does that alone' if blamed else ''}; run "
+                "it on ONNX Runtime, or export the model without that operator"
+            ) from ended
 
     def onnx(self, recipe: Recipe, calibrated: Calibrated | None = None, kept: Collection[str] = ()) -> Made:
         """The graph by a recipe for ONNX Runtime, `kept` layers in FP16, run and compared with the float32 one."""

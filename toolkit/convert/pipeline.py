@@ -26,6 +26,7 @@ from toolkit.convert.roles import graphs_to_lower
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
 from toolkit.convert.steps import Steps, kept_steps
 from toolkit.convert.support import check_support, supported_operators
+from toolkit.convert.trial import Trial
 from toolkit.environments import converter_python
 
 DEFAULT_TIMEOUT_S = 3600.0
@@ -147,9 +148,9 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         "images": images.key,
         "mixed": repr(options.mixed),
     }
-    with kept_steps(bundle.folder, inputs) as steps:
+    with kept_steps(bundle.folder, inputs) as steps, Trial(log, options.timeout_s) as trial:
         reference = Reference(path, parent, feeds, outputs)
-        job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference)
+        job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference, trial)
         if options.route == "tf":
             return _publish(bundle, _tensorflow(job, options.lowered))
         tflite = convert_direct(job, steps, model, slices, options.lowered, images.calibrated)

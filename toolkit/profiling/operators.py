@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backends.errors import NotAvailable, one_line
+from backends.errors import NotAvailable
+from toolkit.processes import how_it_ended
 
 TIMEOUT_S = 600.0
 
@@ -56,7 +57,10 @@ def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
     except subprocess.TimeoutExpired as error:
         raise NotAvailable(f"{path.name}: no profile within {TIMEOUT_S:.0f} s") from error
     except subprocess.CalledProcessError as error:
-        raise NotAvailable(f"{path.name}: cannot be profiled: {one_line(error.stderr[-500:])}") from error
+        said = error.stderr.strip().splitlines() or ["no output"]
+        raise NotAvailable(
+            f"{path.name}: cannot be profiled: that process {how_it_ended(error.returncode)}: {said[-1]}"
+        ) from error
 
 
 def to_json(times: Sequence[OperatorTime]) -> str:

@@ -1,0 +1,103 @@
+"""What kills a process kills one of its own, and is an error that names it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from click.testing import CliRunner
+
+from backends.bundle import Bundle
+from backends.errors import InvalidInput
+from tests.tiny import FOLDER
+from toolkit.cli import main
+from toolkit.convert import job
+from toolkit.convert.binding import bind_tflite
+from toolkit.convert.culprit import deadly_operator, run_alone
+from toolkit.convert.tflite_graph import Graph, Node, Tensor
+from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.trial import Trial, TrialEnded
+
+
+def _refuse(what: str) -> None:
+    raise InvalidInput(f"{what}: refused")
+
+
+def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
+    with Trial(tmp_path / "log", 60) as trial:
+        assert trial.call(np.add, 1, np.arange(3)).tolist() == [1, 2, 3]
+        first = trial.call(os.getpid)
+        with pytest.raises(InvalidInput, match="x: refused"):
+            trial.call(_refuse, "x")
+        assert trial.call(os.getpid) == first != os.getpid()
+        trial.call(os.system, "echo printed by a library")
+    assert "printed by a library" in (tmp_path / "log").read_text()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)  # closing waits for its end
+
+
+def test_a_death_is_told_and_the_next_call_gets_a_new_process(tmp_path: Path) -> None:
+    with Trial(tmp_path / "log", 60) as trial:
+        first = trial.call(os.getpid)
+        with pytest.raises(TrialEnded, match="was killed by SIGABRT"):
+            trial.call(os.abort)
+        with pytest.raises(TrialEnded, match="failed with exit code 3"):
+            trial.call(os._exit, 3)
+        assert trial.call(os.getpid) != first
+
+
+def test_a_call_that_does_not_end_is_stopped(tmp_path: Path) -> None:
+    with Trial(tmp_path / "log", 1) as trial, pytest.raises(TrialEnded, match="took longer than 1 s"):
+        trial.call(time.sleep, 600)
+
+
+def _int8(name: str, shape: tuple[int, ...], kind: int) -> Tensor:
+    table = schema.TensorT()
+    table.name, table.shape, table.type = name.encode(), list(shape), kind
+    return Tensor(table, None)
+
+
+def _greater_of_int8(path: Path) -> None:
+    """LiteRT 2.3.0 aborts on it: it computes a multiplier from scales that are not there."""
+    types = schema.TensorType
+    x, y, above = _int8("x", (2, 3), types.INT8), _int8("y", (2, 3), types.INT8), _int8("above", (2, 3), types.BOOL)
+    operator = schema.OperatorT()
+    operator.builtinOptionsType, operator.builtinOptions = (
+        schema.BuiltinOptions.GreaterOptions,
+        schema.GreaterOptionsT(),
+    )
+    node = Node(operator, (schema.BuiltinOperator.GREATER, None, 1), [x, y], [above], [])
+    write_graph(Graph(b"", {"x": x, "y": y}, {"above": above}, [node]), path)
+
+
+def test_the_operator_that_kills_is_found_and_others_are_not(tmp_path: Path) -> None:
+    _greater_of_int8(tmp_path / "greater.tflite")
+    with Trial(tmp_path / "log", 60) as trial:
+        with pytest.raises(TrialEnded, match="SIGABRT"):
+            trial.call(run_alone, tmp_path / "greater.tflite")
+        assert deadly_operator(tmp_path / "greater.tflite", trial) == "GREATER of int8 ('above')"
+        assert deadly_operator(FOLDER / "detector.int8.tflite", trial) is None
+
+
+def _bind_another(path: Path, *arguments: object) -> object:
+    """As if the converter had made the file that LiteRT does not survive."""
+    _greater_of_int8(path)
+    run_alone(path)
+    return bind_tflite(path, *arguments)  # type: ignore[arg-type]
+
+
+def test_a_file_that_kills_its_runtime_is_one_line_and_reaches_no_bundle(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "bind_tflite", _bind_another)
+    before = {path.name: path.read_bytes() for path in tiny.folder.iterdir()}
+    shown = CliRunner().invoke(main, ["convert", str(tiny.folder), "-p", "fp32"], catch_exceptions=False)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    (line,) = shown.stderr.splitlines()
+    assert "detector.onnx: no fp32 TFLite file can be made" in line
+    assert f"was killed by {signal.Signals.SIGABRT.name}; its GREATER of int8 ('above') does that alone" in line
+    log = "convert-detector-direct.log"
+    assert {path.name: path.read_bytes() for path in tiny.folder.iterdir() if path.name != log} == before

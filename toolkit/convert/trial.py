@@ -1,0 +1,109 @@
+"""A process of its own, in which a fresh file is run for the first time: a runtime may end the whole process on it.
+
+LiteRT 2.3 calls abort() in some kernels: for int8 tensors without a scale, for one. Nothing in Python can catch that.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from backends.closing import Closing
+from toolkit.processes import how_it_ended
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+class TrialEnded(Exception):
+    """The process ended, or was stopped, inside a call. The message goes on from what was running: "was killed by"."""
+
+
+class Trial(Closing):
+    """One child process at a time, started by the first call, and anew by the one after its death.
+
+    What the runtimes print is added to `log`. A call may take `timeout_s`.
+    """
+
+    def __init__(self, log: Path, timeout_s: float) -> None:
+        self._log = log
+        self._timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def call(self, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Result:
+        """Call a function of a module there, and return what it returns, or raise what it raises.
+
+        Raises TrialEnded if the process did not live to its end.
+        """
+        process = self._started()
+        assert process.stdin is not None and process.stdout is not None  # PIPE
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._timeout_s, stop)
+        timer.start()
+        try:
+            pickle.dump((function, arguments, named), process.stdin)
+            process.stdin.flush()
+            done, result = pickle.load(process.stdout)  # from our own child
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            self.close()
+            reason = f"took longer than {self._timeout_s:g} s" if late.is_set() else how_it_ended(process.returncode)
+            raise TrialEnded(reason) from error
+        finally:
+            timer.cancel()
+        if not done:
+            raise result
+        returned: Result = result
+        return returned
+
+    def close(self) -> None:
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                try:
+                    pipe.close()  # the child ends when its stdin does
+                except BrokenPipeError:
+                    continue  # of what it had not read
+            self._process.wait()
+            self._process = None
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            with self._log.open("a", encoding="utf-8") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "toolkit.convert.trial"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                )
+        return self._process
+
+
+def _serve() -> None:
+    """Answer calls until there are no more."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no reply
+    while True:
+        try:
+            function, arguments, named = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        reply: tuple[bool, Any]
+        try:
+            reply = (True, function(*arguments, **named))
+        except Exception as error:  # noqa: BLE001  whatever it is, the caller raises it
+            reply = (False, error)
+        pickle.dump(reply, replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    _serve()
