@@ -1,42 +1,93 @@
 """Any ONNX file, with its shapes fixed, its functions inlined and its opset made ours."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx_ir as ir
-from onnx import version_converter
 
-from backends.errors import InvalidArtifact, InvalidInput, one_line
-from backends.tensor import DTYPES, TensorSpec
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import DTYPES, Array, TensorSpec
+from graphs.external_data import external_files
 from graphs.large_weights import put_back, set_aside
 from graphs.onnx_file import IR_VERSION, OPSET, check
+from graphs.opset import NotOurOpset, to_opset
 
 Shapes = Mapping[str, tuple[int, ...]]
+Values = Mapping[str, Array]
 
 
-def read_foreign(path: Path, shapes: Shapes) -> ir.Model:
+def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) -> ir.Model:
     """Read an ONNX file of anybody's, external data and local functions included, and bring it to our opset.
 
-    shapes fixes inputs by name; every input without one must state static sizes. Large weights stay in their files.
+    shapes fixes the sizes of inputs by name; every input without one must state static sizes. Inputs among
+    `constants`, see constants_of, become weights: for those that sizes inside the graph depend on. Large weights stay
+    in their files.
     Raises InvalidArtifact for a file that is no valid ONNX model, or that cannot be brought to our opset; InvalidInput
     naming the input whose sizes are missing, wrong, or not a tensor of a dtype that we carry.
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such ONNX file")
     check(path)
+    external_files(path)
     model = ir.load(path)
     taken = set_aside(model)
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
     _drop_initializers_from_inputs(proto.graph)
+    _fix_values(proto.graph, constants or {})
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
     proto.ir_version = IR_VERSION  # before version 4 weights had to be inputs as well
-    proto = _to_opset(path, proto)
+    try:
+        proto = to_opset(proto)
+    except NotOurOpset as error:
+        versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+        raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
     del proto.graph.value_info[:]  # sizes that were inferred for other inputs
     ours = ir.from_proto(proto)
     put_back(ours, taken)
     return ours
+
+
+def constants_of(path: Path, values: Values) -> dict[str, Array]:
+    """Values of inputs in the dtypes and shapes that the file states: a row of as many elements takes any shape.
+
+    Raises InvalidInput naming what does not fit, and InvalidArtifact for a file that is no ONNX model.
+    """
+    if not values:
+        return {}
+    check(path)
+    inputs = {value.name: value.type.tensor_type for value in onnx.load(path, load_external_data=False).graph.input}
+    return {name: _constant(path, name, inputs, array) for name, array in values.items()}
+
+
+def _constant(path: Path, name: str, inputs: Mapping[str, onnx.TypeProto.Tensor], array: Array) -> Array:
+    what = f"{path}: --input-value {name}"
+    if name not in inputs:
+        raise InvalidInput(f"{what}: no such input; there is {', '.join(inputs) or 'none'}")
+    if inputs[name].elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        raise InvalidInput(f"{what}: the input is no tensor of numbers")
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in inputs[name].shape.dim]
+    static = [size for size in sizes if size is not None]
+    if array.ndim == 1 and len(static) == len(sizes) and math.prod(static) == array.size:
+        array = array.reshape(static)
+    if len(sizes) != array.ndim or any(a is not None and a != b for a, b in zip(sizes, array.shape, strict=True)):
+        stated = " x ".join("any" if size is None else str(size) for size in sizes) or "one"
+        raise InvalidInput(f"{what}: expected {stated} value(s), got {array.size}")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(inputs[name].elem_type)
+    typed = array.astype(dtype)
+    if dtype.kind in "iub" and not np.array_equal(typed, array):
+        raise InvalidInput(f"{what}: the input is {dtype}, which cannot hold {array.tolist()}")
+    return typed
+
+
+def _fix_values(graph: onnx.GraphProto, constants: Values) -> None:
+    kept = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(kept)
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
@@ -64,7 +115,10 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
         _check_type(path, side, name, value.type, value.dtype)
         if value.shape is None or not value.shape.is_static():
             sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
-            raise InvalidInput(f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}")
+            raise InvalidInput(
+                f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}; where those are "
+                "an input's, give --input-value NAME=..."
+            )
         shape = tuple(int(size) for size in value.shape if isinstance(size, int))
         if 0 in shape:
             raise InvalidInput(f"{path}: {side} {name!r}: expected sizes of at least 1, got {list(shape)}")
@@ -126,20 +180,3 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
         if value.type.WhichOneof("value") == "tensor_type":
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
                 dim.dim_param = f"output_{number}_{axis}"
-
-
-def _to_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    version = versions.get("", versions.get("ai.onnx"))
-    if version is None or version == OPSET:
-        return model
-    newest = onnx.defs.onnx_opset_version()
-    if version > newest:
-        raise InvalidArtifact(f"{path}: opset {version}, expected at most {newest}, the newest that this onnx knows")
-    try:
-        return version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter's errors share no base class
-        reason = one_line(error).rpartition(" failed: ")[2]  # before it, a place in the converter's source
-        raise InvalidArtifact(
-            f"{path}: opset {version} cannot be brought to {OPSET}: {reason}; export it at {OPSET}"
-        ) from error

@@ -1,5 +1,6 @@
 """ONNX files of anybody's: what is read, and the one line about what cannot be."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.errors import InvalidArtifact, InvalidInput
-from graphs.foreign import infer_shapes, read_foreign, specs_of
+from graphs.foreign import constants_of, infer_shapes, read_foreign, specs_of
 from graphs.onnx_file import IR_VERSION, OPSET, save
 
 
@@ -129,12 +130,89 @@ def test_an_output_whose_sizes_depend_on_values_is_named(tmp_path: Path) -> None
         specs_of(path, list(infer_shapes(read_foreign(path, {})).graph.outputs), "output")
 
 
-def test_a_newer_operator_that_our_opset_lacks_is_named(tmp_path: Path) -> None:
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y"))
-    graph = helper.make_graph([helper.make_node("Swish", ["x"], ["y"])], "g", [x], [y])
-    path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=10), path)
-    with pytest.raises(
-        InvalidArtifact, match=r"m.onnx: opset 24 cannot be brought to 20: No Previous Version of Swish"
-    ):
+def _newer(folder: Path, node: onnx.NodeProto, opset: int, **inputs: list[int]) -> Path:
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name, sizes in inputs.items()]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, next(iter(inputs.values())))
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.preview", 1)]
+    path = folder / "newer.onnx"
+    onnx.save(helper.make_model(helper.make_graph([node], "g", given, [y]), opset_imports=opsets, ir_version=10), path)
+    return path
+
+
+def test_a_newer_operator_that_nothing_defines_is_named(tmp_path: Path) -> None:
+    path = _newer(tmp_path, helper.make_node("CumProd", ["x", "axis"], ["y"], name="running"), 26, x=[2, 4], axis=[1])
+    model = onnx.load(path)
+    model.graph.input[1].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    with pytest.raises(InvalidArtifact, match=r"newer.onnx: its opset .* brought to 20: 'running' \(CumProd\)"):
         read_foreign(path, {})
+
+
+def _mean_square(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return np.asarray(x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-5) * scale)
+
+
+def _groups_of_two(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    groups = x.reshape(len(x), 2, -1)
+    centred = groups - groups.mean(-1, keepdims=True)
+    normal = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5)
+    return np.asarray(normal.reshape(x.shape) * scale[:, None] + scale[:, None])
+
+
+@pytest.mark.parametrize(
+    ("node", "sizes", "opset", "expected"),
+    [
+        (helper.make_node("Swish", ["x"], ["y"]), {"x": [2, 8]}, 24, lambda x: x / (1 + np.exp(-x))),
+        (helper.make_node("RMSNormalization", ["x", "s"], ["y"]), {"x": [2, 8], "s": [8]}, 23, _mean_square),
+        # Our opset has one of this name, whose scale and bias are a group's and not a channel's.
+        (
+            helper.make_node("GroupNormalization", ["x", "s", "s"], ["y"], num_groups=2),
+            {"x": [2, 4, 3], "s": [4]},
+            21,
+            _groups_of_two,
+        ),
+    ],
+)
+def test_a_newer_operator_becomes_what_onnx_defines_it_to_be(
+    tmp_path: Path, node: onnx.NodeProto, sizes: dict[str, list[int]], opset: int, expected: Callable[..., np.ndarray]
+) -> None:
+    model = read_foreign(_newer(tmp_path, node, opset, **sizes), {})
+    assert model.opset_imports[""] == OPSET
+    save(model, tmp_path / "ours.onnx")
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()}
+    session = onnxruntime.InferenceSession(tmp_path / "ours.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, feeds)[0], expected(*feeds.values()), rtol=1e-4, atol=1e-5)
+
+
+def _reshape(folder: Path) -> Path:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 6])
+    sizes = helper.make_tensor_value_info("sizes", TensorProto.INT64, [2])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b"])
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "sizes"], ["y"])], "g", [x, sizes], [y])
+    path = folder / "reshape.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_an_input_that_sizes_depend_on_can_be_made_a_constant(tmp_path: Path) -> None:
+    path = _reshape(tmp_path)
+    with pytest.raises(InvalidInput, match="give --input-value NAME="):
+        specs_of(path, list(infer_shapes(read_foreign(path, {})).graph.outputs), "output")
+    model = infer_shapes(read_foreign(path, {}, constants_of(path, {"sizes": np.array([3, 4])})))
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    assert specs_of(path, list(model.graph.outputs), "output")[0].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("size", [3, 4], "--input-value size: no such input; there is x, sizes"),
+        ("sizes", [3, 4, 1], "--input-value sizes: expected 2 value(s), got 3"),
+        ("sizes", [1.5, 8], "--input-value sizes: the input is int64, which cannot hold [1.5, 8.0]"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(tmp_path: Path, name: str, value: list[float], said: str) -> None:
+    with pytest.raises(InvalidInput, match="reshape.onnx") as caught:
+        constants_of(_reshape(tmp_path), {name: np.array(value)})
+    assert said in str(caught.value)

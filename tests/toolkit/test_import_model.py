@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from toolkit import import_check
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
@@ -141,9 +142,55 @@ def test_a_graph_that_draws_random_numbers_cannot_be_held_to_anything(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
 
 
+def test_a_source_that_no_runtime_knows_is_held_to_the_reference_and_that_is_said(tmp_path: Path) -> None:
+    q, kv, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in (("q", [1, 2, 3, 4]), ("k", [1, 2, 5, 4]), ("y", [1, 2, 3, 4]))
+    )
+    node = helper.make_node("FlexAttention", ["q", "k", "k"], ["y"], domain="ai.onnx.preview")
+    graph = helper.make_graph([node], "g", [q, kv], [y])
+    opsets = [helper.make_opsetid("", 26), helper.make_opsetid("ai.onnx.preview", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "attention")
+    assert shown.exit_code == 0
+    (warning,) = shown.stderr.splitlines()
+    assert "source.onnx: ONNX Runtime" in warning
+    assert "cannot run it" in warning
+    assert "held to onnx's reference implementation instead" in warning
+
+
+def test_what_the_source_computes_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _square_root(tmp_path)
+    true = import_check.run
+
+    def wrong(path: Path, feeds: import_check.Feeds) -> import_check.Outputs:
+        outputs = true(path, feeds)
+        return [{name: value + (path.name == "model.onnx") for name, value in one.items()} for one in outputs]
+
+    monkeypatch.setattr("toolkit.import_model.run", wrong)
+    with pytest.raises(InvalidArtifact, match="simplified and prepared it gives other outputs: 'y' moved by"):
+        import_model(source, tmp_path / "root", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
+
+
+def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Foo", ["x"], ["y"], domain="com.acme")], "g", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out")
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    (line,) = shown.stderr.splitlines()
+    assert "com.acme:Foo" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--input-value", "x"], "expected NAME=2,3, got 'x'"),
+        (["--input-value", "ids=1,a"], "expected NAME=2,3, got 'ids=1,a'"),
+        (["--input-value", "z=1"], "--input-value z: no such input; there is x, ids"),
         (["--input-shape", "x"], "expected NAME=1,3,224,224, got 'x'"),
         (["--input-shape", "x=1,a"], "expected NAME=1,3,224,224, got 'x=1,a'"),
         ([], "input 'x': expected static sizes, the file states n,3,h,w"),

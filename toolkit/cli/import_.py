@@ -14,6 +14,19 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(size) for size in sizes.split(","))
 
 
+def _value(text: str) -> tuple[str, tuple[float, ...]]:
+    name, _, values = text.rpartition("=")
+    try:
+        numbers = tuple(float(value) for value in values.split(","))
+    except ValueError:
+        numbers = ()
+    if not name or not numbers:
+        raise click.UsageError(
+            f"--input-value: expected NAME=2,3, got {text!r}", click.get_current_context(silent=True)
+        )
+    return name, numbers
+
+
 @click.command("import")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="The bundle.")
@@ -24,7 +37,14 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     metavar="NAME=1,3,224,224",
     help="Sizes of an input, where the file leaves some open; may be repeated.",
 )
-def import_(model: Path, output: Path, shapes: tuple[str, ...]) -> None:
+@click.option(
+    "--input-value",
+    "values",
+    multiple=True,
+    metavar="NAME=2,3",
+    help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
+)
+def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...]) -> None:
     """Make a bundle of any ONNX file, which convert, compare and bench then work on.
 
     Opsets 11 to the newest that the installed onnx knows, external data, several inputs and outputs. The graph is
@@ -39,14 +59,19 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...]) -> None:
     from toolkit.extras import need
 
     given = dict(_shape(text) for text in shapes)
+    fixed = dict(_value(text) for text in values)
+    notes: list[str] = []
     need("export")
     with working(f"import {model}") as progress:
         progress.step("loading onnx")
+        import numpy as np
+
         from toolkit.convert.support import lowering_problems
         from toolkit.import_model import import_model
 
-        bundle = import_model(model, output, given, progress.step)
-        problems = lowering_problems(bundle, progress.step)
-    for problem in problems:
-        click.secho(f"warning: {problem}", fg="yellow", err=True)
+        constants = {name: np.array(numbers) for name, numbers in fixed.items()}
+        bundle = import_model(model, output, given, progress.step, constants, notes.append)
+        notes += lowering_problems(bundle, progress.step)
+    for note in notes:
+        click.secho(f"warning: {note}", fg="yellow", err=True)
     print_artifacts(bundle)

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
-from graphs.onnx_file import load
 from toolkit.convert.converter import ConversionFailed, Progress, run_worker
+from toolkit.convert.slices import open_graph
 from toolkit.environments import converter_python
 
 _TIMEOUT_S = 300.0
@@ -55,11 +55,12 @@ def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) ->
     except (NotAvailable, ConversionFailed) as error:
         return [f"whether TFLite has every operator is not known: {error}"]
     log.unlink(missing_ok=True)  # it stays only where it explains something
-    return [
-        f"{artifact.file}: {_explained(nodes)}"
+    found = {
+        artifact.file: unsupported_nodes(open_graph(bundle.folder / artifact.file), supported)
         for artifact in bundle.artifacts
-        if artifact.format == "onnx" and (nodes := unsupported_nodes(load(bundle.folder / artifact.file), supported))
-    ]
+        if artifact.format == "onnx"
+    }
+    return [f"{file}: {_explained(nodes)}" for file, nodes in found.items() if nodes]
 
 
 def _explained(nodes: list[str]) -> str:
