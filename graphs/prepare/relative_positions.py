@@ -66,6 +66,8 @@ def _rewrite(
     batch, heads, height, width, features = sizes
     key_rows, key_columns = by_row.shape[1], by_column.shape[1]
     tokens = height * width
+    if key_rows + key_columns > features:  # twice the work and more in the product, to save a pass over the scores
+        return False
     if scores != (batch, heads, tokens, key_rows * key_columns) or key_shape[-2] != features:
         return False
     name = node.name or str(node.outputs[0].name)

@@ -20,6 +20,7 @@ from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
+from graphs.prepare.relative_positions import join_relative_positions
 from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
 
 GOLDENS = [*NAMES, EMBEDDER_NAME]
@@ -145,12 +146,49 @@ def test_an_attention_is_three_linear_layers_and_two_products() -> None:
     model, changed = prepare(exported.copy(), exported.feeds)
     found = operators(model)
     blocks = before["Softmax"]
+    sizes = [shape[-1] for node in model.graph if node.op_type == "Softmax" if (shape := node.outputs[0].shape)]
+    windowed = sizes.count(min(sizes))
+    assert 0 < windowed < blocks == len(sizes)
     assert {"split_qkv", "join_relative_positions"} <= set(changed)
-    assert not {"Einsum", "Gather", "Unsqueeze"} & set(found)
     assert before["Einsum"] == 2 * blocks
-    assert found["MatMul"] == 4 * blocks, "scores, values, and the positions by row and by column"
+    assert found["Einsum"] == 2 * (blocks - windowed), "the whole grid of this tiny one is wider than its features"
+    assert found["MatMul"] == 2 * blocks + 2 * windowed, "scores, values, and the positions by row and by column"
+    assert "Gather" not in found
     places = [name for name in model.graph.initializers if name.startswith("places.")]
-    assert len(places) == 2, "one for all windows and one for all global blocks"
+    assert len(places) == 1, "one for all windows"
+
+
+@pytest.mark.parametrize(("features", "joined"), [(8, True), (7, False)])
+def test_positions_are_joined_while_they_are_no_more_than_the_features(features: int, joined: bool) -> None:
+    side, tokens = 4, 16
+    text = f"""<ir_version: 10, opset_import: ["": 20]>
+    g (float[1,2,{tokens},{features}] q, float[1,2,{features},{tokens}] k) => (float[1,2,{tokens},{tokens}] y)
+    <int64[5] grid = {{1, 2, {side}, {side}, {features}}}, int64[4] flat = {{1, 2, {tokens}, {tokens}}},
+     int64[1] last = {{5}}, int64[1] before = {{4}}>
+    {{
+      maps = Reshape(q, grid)
+      rows = Einsum<equation = "bnhwc,hkc->bnhwk">(maps, by_row)
+      columns = Einsum<equation = "bnhwc,wkc->bnhwk">(maps, by_column)
+      tall = Unsqueeze(rows, last)
+      wide = Unsqueeze(columns, before)
+      both = Add(tall, wide)
+      bias = Reshape(both, flat)
+      scores = MatMul(q, k)
+      y = Add(scores, bias)
+    }}"""
+    proto = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(random.standard_normal((side, side, features), dtype=np.float32), name)
+        for name in ("by_row", "by_column")
+    )
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    shapes = {"q": (1, 2, tokens, features), "k": (1, 2, features, tokens)}
+    feeds = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = join_relative_positions(model)
+    assert changed == joined
+    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
 
 
 def test_between_two_linear_layers_nothing_is_reshaped_but_a_row() -> None:
