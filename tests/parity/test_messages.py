@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toolkit.message import Message
-from toolkit.parity.messages import MessageJudge
+from toolkit.parity.messages import READINGS_KEPT, MessageJudge
 from toolkit.parity.sample import Sample
 
 BITS = 32
@@ -75,3 +75,30 @@ def test_what_could_not_be_counted_says_why_and_is_no_number() -> None:
     few.add(_sample(Message((1,) * 8)), _logits((1,) * 8), _logits((1,) * 8))
     assert "verdicts_changed" not in few.numbers()
     assert few.uncounted() == {"verdicts_changed": "8 bits are too few for a verdict"}
+
+
+def test_a_photograph_s_messages_are_told_with_the_bits_that_flipped_and_their_logits() -> None:
+    judge = MessageJudge(BITS, threshold=None)
+    got = _logits(HIDDEN.bits)
+    got["logits"][0, 1 + 4] = -0.5
+    judge.add(_sample(HIDDEN), got, _logits(HIDDEN.bits))
+    (reading,) = judge.details()["readings"]
+    assert reading == {
+        "sample": "x",
+        "hidden": "aaaaaaaa",
+        "reference": "aaaaaaaa",
+        "read": "a2aaaaaa",
+        "flipped": [{"bit": 4, "reference": 4.0, "file": -0.5}],
+    }
+
+
+def test_however_many_photographs_are_read_a_bounded_number_is_told_bit_by_bit() -> None:
+    judge = MessageJudge(BITS, threshold=None)
+    for _ in range(READINGS_KEPT + 10):
+        judge.add(_sample(HIDDEN), _logits(HIDDEN.bits), _logits(HIDDEN.bits))
+    judge.add(Sample("noise", "synthetic", {}, None), _logits(HIDDEN.bits), _logits(HIDDEN.bits))
+    assert len(judge.details()["readings"]) == READINGS_KEPT
+    assert judge.details()["marked"]["readings"] == READINGS_KEPT + 10
+    noise = MessageJudge(BITS, threshold=None)
+    noise.add(Sample("noise", "synthetic", {}, None), _logits(HIDDEN.bits), _logits(HIDDEN.bits))
+    assert noise.details()["readings"] == []

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.tensor import Array
+from toolkit.message import Message
 from toolkit.parity.sample import FAMILIES, Sample
 from toolkit.verdict import matching_bits_needed
 
 QUANTILES = (0.5, 0.9, 1.0)
+# Readings of photographs whose bits are told one by one; further ones are counted alone, so that any number streams.
+READINGS_KEPT = 128
 # Upper edges of |logit|, 2.4% apart.
 _EDGES = np.geomspace(1e-8, 1e6, 1361)
 
@@ -45,6 +48,7 @@ class MessageJudge:
         self._threshold = threshold
         self._needed = matching_bits_needed(bits)
         self._families = {family: _Counts() for family in FAMILIES}
+        self._readings: list[dict[str, Any]] = []
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         counts = self._families[sample.family]
@@ -59,6 +63,8 @@ class MessageJudge:
         if flipped.any():
             nearness = np.abs(theirs[1:][flipped]).astype(np.float64)
             counts.flipped_at += np.bincount(np.searchsorted(_EDGES, nearness), minlength=len(_EDGES) + 1)
+        if sample.family != "synthetic" and len(self._readings) < READINGS_KEPT:
+            self._readings.append(_reading(sample, ours[1:], theirs[1:]))
         if self._threshold is not None:
             counts.channel_changed += bool((ours[0] > self._threshold) != (theirs[0] > self._threshold))
         if sample.message is not None:
@@ -92,7 +98,8 @@ class MessageJudge:
         return reasons
 
     def details(self) -> dict[str, Any]:
-        return {family: self._details(counts) for family, counts in self._families.items() if counts.readings}
+        families = {family: self._details(counts) for family, counts in self._families.items() if counts.readings}
+        return {**families, "readings": self._readings}
 
     def _details(self, counts: _Counts) -> dict[str, Any]:
         spread = (counts.squares / counts.bits) ** 0.5
@@ -111,6 +118,18 @@ class MessageJudge:
             details["reference_bits_right"] = counts.reference_right / counts.bits
             details["verdicts_changed"] = None if self._needed is None else counts.verdicts_changed
         return details
+
+
+def _reading(sample: Sample, ours: Array, theirs: Array) -> dict[str, Any]:
+    """One photograph: the messages as hex, and every bit that flipped with both logits."""
+    flipped = np.flatnonzero((ours > 0) != (theirs > 0))
+    return {
+        "sample": sample.name,
+        "hidden": sample.message and sample.message.hex,
+        "reference": Message(tuple((theirs > 0).astype(int).tolist())).hex,
+        "read": Message(tuple((ours > 0).astype(int).tolist())).hex,
+        "flipped": [{"bit": int(i), "reference": float(theirs[i]), "file": float(ours[i])} for i in flipped],
+    }
 
 
 def _quantiles(counts: npt.NDArray[np.int64], spread: float) -> dict[str, float]:

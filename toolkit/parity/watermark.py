@@ -73,8 +73,13 @@ def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Pa
 
 
 def _sample(path: Path, family: str, reading: Reading) -> Sample:
-    name = f"{path.name}, {family}, {reading.distortion}"
+    name = sample_name(path, family, reading.distortion)
     return Sample(name, family, {"image": reading.image}, reading.message)
+
+
+def sample_name(photograph: Path, family: str, distortion: str) -> str:
+    """What a detector's sample is called, in every list of samples."""
+    return f"{photograph.name}, {family}, {distortion}"
 
 
 def _embedder_feeds(specs: tuple[TensorSpec, ...], path: Path) -> dict[str, Array]:

@@ -1,0 +1,104 @@
+"""`toolkit compare --html`: the whole report from one command, from results brought along, and what stops it early."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from backends.bundle import Bundle
+from toolkit.cli import main
+from toolkit.report import gather
+
+
+def toolkit(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def pair(tiny: Bundle) -> Bundle:
+    """Two files of the tiny detector, without torch: the reference and one that is held to it."""
+    chosen = tuple(a for a in tiny.artifacts if a.file in ("detector.onnx", "detector.int8.tflite"))
+    bundle = replace(tiny, artifacts=chosen)
+    bundle.write()
+    return bundle
+
+
+def _bench(bundle: Bundle) -> dict[str, Any]:
+    timing = {"runs": 64, "median_ms": 1.25, "noise": 0.01, "settled": True}
+    files = [
+        {"file": a.file, "role": a.role, "sha256": a.sha256, "of_reference": 1.0, "timing": timing}
+        for a in bundle.artifacts
+    ]
+    profile = [{"file": "detector.onnx", "by_kind": [{"kind": "Gemm", "count": 1, "total_ms": 1.0, "share": 1.0}]}]
+    machine = {"date": "2001-02-03", "versions": {}}
+    return {"machine": machine, "threads": 1, "reference": {}, "files": files, "profile": profile}
+
+
+def test_one_command_measures_everything_and_writes_one_file(
+    pair: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "TIME_LIMIT_S", 0.2)
+    out = tmp_path / "report.html"
+    shown = toolkit("compare", pair.folder, "--html", out)
+    assert shown.exit_code == 0, shown.stderr
+    page = out.read_text(encoding="utf-8")
+    assert "The one file passes" in page
+    assert "Random weights" in page
+    assert "Speed-up" in page
+    assert "detector.int8.tflite: time by kind of operator" in page
+    for artifact in pair.artifacts:
+        assert artifact.sha256 in page
+
+
+def test_results_brought_along_are_used_and_not_measured_again(
+    pair: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for measures in ("bench_bundle", "profile"):
+        monkeypatch.setattr(gather, measures, None)
+    timed, bisected, out = (tmp_path / name for name in ("bench.json", "bisect.json", "report.html"))
+    timed.write_text(json.dumps(_bench(pair)))
+    layer = {"tensor": "layer_7", "onnx_op": "Conv", "inherited": 0.25, "introduced": None}
+    told = {"model": "tiny", "candidate": "detector.int8.tflite", "reference": "detector.onnx", "layers": [layer]}
+    bisected.write_text(json.dumps(told))
+    shown = toolkit("compare", pair.folder, "--html", out, "--bench", timed, "--bisect", bisected)
+    assert shown.exit_code == 0, shown.stderr
+    page = out.read_text(encoding="utf-8")
+    for figure in ("1.25", "2001-02-03", "layer_7", "Gemm"):
+        assert figure in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--html", "gone/report.html"], "there is no folder gone"),
+        (["--html", "FOLDER"], "expected a file name, got a folder"),
+        (["--html", "report.html", "--bench", "gone.json"], "--bench gone.json: cannot read"),
+        (["--html", "report.html", "--bisect", "gone.json"], "--bisect gone.json: cannot read"),
+        (["--bench", "gone.json"], "give --html too"),
+    ],
+)
+def test_what_cannot_be_written_or_read_is_one_line_before_anything_runs(
+    pair: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toolkit.parity.compare.compare_bundle", None)
+    given = [str(pair.folder) if argument == "FOLDER" else argument for argument in arguments]
+    shown = toolkit("compare", pair.folder, *given)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert said in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+    assert not Path("report.html").exists()
+
+
+def test_a_file_that_differs_still_gives_a_report_and_ends_in_1(pair: Bundle, tmp_path: Path) -> None:
+    onnx, int8 = pair.artifacts if pair.artifacts[0].format == "onnx" else pair.artifacts[::-1]
+    wrong = replace(pair, artifacts=(onnx, replace(int8, precision="fp32")))
+    wrong.write()
+    timed = tmp_path / "bench.json"
+    timed.write_text(json.dumps(_bench(wrong)))
+    shown = toolkit("compare", pair.folder, "--html", tmp_path / "report.html", "--bench", timed)
+    assert shown.exit_code == 1
+    assert "fails: logits: relative_l2" in (tmp_path / "report.html").read_text()

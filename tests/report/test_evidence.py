@@ -1,0 +1,48 @@
+"""Results that are brought along must be of this bundle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.errors import InvalidInput
+from tests.report.made import benched, bisected, bundle
+from toolkit.report.evidence import read_bench, read_bisection
+
+
+def _written(folder: Path, result: Any) -> Path:
+    path = folder / "result.json"
+    path.write_text(result if isinstance(result, str) else json.dumps(result))
+    return path
+
+
+def test_results_of_the_same_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    timed = benched(bundle())
+    assert read_bench(_written(tmp_path, timed), bundle()) == json.loads(json.dumps(timed))
+    told = bisected()
+    assert read_bisection(_written(tmp_path, told), bundle())["layers"][7] == told["layers"][7]
+
+
+def test_times_of_another_file_are_refused_by_name(tmp_path: Path) -> None:
+    result = benched(bundle())
+    result["files"][2]["sha256"] = "f" * 64
+    with pytest.raises(InvalidInput, match="measured another detector.fp16.tflite .* run `toolkit bench` again"):
+        read_bench(_written(tmp_path, result), bundle())
+
+
+@pytest.mark.parametrize("changed", [{"model": "other"}, {"candidate": "gone.tflite"}])
+def test_a_bisection_of_another_bundle_is_refused(tmp_path: Path, changed: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="expected a candidate of made"):
+        read_bisection(_written(tmp_path, bisected() | changed), bundle())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": [{}]}', '{"layers": [3], "model": 1, "candidate": 2}'])
+@pytest.mark.parametrize(("read", "option"), [(read_bench, "--bench"), (read_bisection, "--bisect")])
+def test_what_is_no_result_is_one_error_that_names_the_option(
+    tmp_path: Path, text: str, read: Any, option: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"{option} .*not a result that `toolkit .* wrote"):
+        read(_written(tmp_path, text), bundle())
+    with pytest.raises(InvalidInput, match=f"{option} .*cannot read"):
+        read(tmp_path / "gone.json", bundle())

@@ -1,0 +1,178 @@
+"""What the page says, read as text and as elements."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from backends.errors import InvalidInput
+from tests.report.made import bisected, bundle, made
+from toolkit.report.page import check_target, render, write_page
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.said: list[str] = []
+        self._quiet = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._quiet += tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._quiet -= tag in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._quiet:
+            self.said.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.said).split())
+
+
+@pytest.fixture(scope="module")
+def page() -> Elements:
+    return Elements(render(made()))
+
+
+def test_the_verdict_comes_first_and_the_number_that_failed_with_it(page: Elements) -> None:
+    assert page.text.index("1 of 4 files fail") < page.text.index("Skip") + 200
+    assert re.search(r"detector\.int8\.tflite fails: accuracy_loss 0\.0\d+, expected at most 0\.001", page.text)
+    assert "reference" in page.text
+    assert "Random weights" not in page.text
+
+
+def test_every_section_is_a_landmark_with_its_own_title(page: Elements) -> None:
+    sections = [attributes for tag, attributes in page.tags if tag == "section"]
+    keys = "summary tradeoff errors layers histograms photographs operators machine manifest"
+    assert [section["id"] for section in sections] == keys.split()
+    identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    assert all(section["aria-labelledby"] in identities for section in sections)
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert {f"#{key}" for key in keys.split()} <= set(links)
+
+
+def test_every_file_is_there_with_its_whole_hash(page: Elements) -> None:
+    for artifact in bundle().artifacts:
+        assert artifact.file in page.text
+        assert artifact.sha256 in page.text
+
+
+def test_nothing_on_the_page_can_ask_for_anything(page: Elements) -> None:
+    (policy,) = (a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "data", "action"):
+            if name in attributes:
+                assert (attributes[name] or "").startswith(("#", "data:")), (tag, attributes)
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_a_photograph_s_messages_are_told_and_the_bits_that_flipped_drawn(page: Elements) -> None:
+    drawn = [attributes for tag, attributes in page.tags if (attributes.get("class") or "").startswith("bit")]
+    # 4 photographs, hidden + reference + 4 files, 64 bits, in a wide and a narrow form.
+    assert len(drawn) == 4 * 6 * 64 * 2
+    flipped = [attributes for attributes in drawn if "flipped" in (attributes["class"] or "")]
+    evidence = made()
+    told = [
+        reading
+        for file in evidence.parity["roles"][0]["files"]
+        for reading in file["total"]["details"]["readings"]
+        if reading["sample"].endswith("none")
+    ]
+    assert len(flipped) == 2 * sum(len(reading["flipped"]) for reading in told) > 0
+    assert told[0]["hidden"] in page.text
+
+
+def test_random_weights_are_said_at_the_top() -> None:
+    page = Elements(render(made(bundle(origin="random"))))
+    assert page.text.index("Random weights") < page.text.index("Summary Size")
+    assert "not judged: the weights are random" in page.text.lower()
+
+
+def test_a_hostile_name_is_shown_and_never_run() -> None:
+    artifacts = tuple(replace(a, tools={HOSTILE: HOSTILE}) for a in bundle().artifacts)
+    hostile = replace(
+        bundle(HOSTILE),
+        artifacts=artifacts,
+        weights={"origin": "checkpoint", "sha256": HOSTILE, "source": HOSTILE},
+    )
+    evidence = made(hostile)
+    (bisection,) = evidence.bisections
+    layers = [{**layer, "tensor": HOSTILE, "module": HOSTILE} for layer in bisection["layers"]]
+    (profile,) = evidence.profiles
+    kinds = [{**kind, "kind": HOSTILE} for kind in profile["by_kind"]]
+    evidence = replace(
+        evidence,
+        bisections=[{**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [HOSTILE]}],
+        profiles=[{**profile, "file": HOSTILE, "by_kind": kinds}],
+        machine={HOSTILE: HOSTILE},
+    )
+    page, plain = Elements(render(evidence)), Elements(render(made()))
+    assert HOSTILE in "".join(page.said)
+    for tag in ("script", "img"):
+        count = [sum(t == tag for t, _ in p.tags) for p in (page, plain)]
+        assert count[0] == count[1], tag
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+
+
+def test_what_has_no_value_reads_none_and_nothing_reads_nan(page: Elements) -> None:
+    assert "none" in page.text
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+    coordinates = [v or "" for _, a in page.tags for k, v in a.items() if k in ("d", "x", "y", "cx", "cy", "width")]
+    assert not any(re.search("nan|inf", value, re.IGNORECASE) for value in coordinates)
+
+
+def test_values_that_are_not_finite_fail_and_are_drawn_as_none() -> None:
+    evidence = made(drift={"detector.int8.tflite": float("nan")})
+    page = Elements(render(evidence))
+    assert "detector.int8.tflite fails: logits: not_finite" in page.text
+    assert not re.search(r"\bnan\b", page.text)
+
+
+def test_what_was_not_measured_says_why() -> None:
+    missing = {"bench": "Nothing was timed: too large.", "bisect": "Not bisected.", "profile": "Not profiled."}
+    page = Elements(render(made(bench=None, bisections=[], profiles=[], missing=missing)))
+    for reason in missing.values():
+        assert reason in page.text
+    assert "Speed-up" not in page.text
+
+
+def test_a_kind_without_a_section_of_its_own_has_none() -> None:
+    other = replace(bundle(), model={"name": "made", "kind": "tensor"})
+    page = Elements(render(replace(made(), bundle=other)))
+    assert "photographs" not in [attributes.get("id") for _, attributes in page.tags]
+
+
+def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() -> None:
+    page = Elements(render(made(bisections=[bisected(layers=40)])))
+    told = page.text[page.text.index("Layers of detector.int8.tflite that introduce most") :]
+    ranked = sorted(bisected(layers=40)["layers"], key=lambda layer: -(layer["introduced"] or 0))[:4]
+    places = [told.index(f"{layer['tensor']} ") for layer in ranked]
+    assert ranked[0]["tensor"] == "layer_7"
+    assert places == sorted(places)
+    assert "Not matched between the two files, so not measured: dropped." in page.text
+    assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
+
+
+def test_a_page_that_cannot_be_written_is_said_before_any_work_is_done(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no folder"):
+        check_target(tmp_path / "gone" / "report.html")
+    with pytest.raises(InvalidInput, match="expected a file name, got a folder"):
+        check_target(tmp_path)
+    write_page(made(), tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -1,0 +1,85 @@
+"""Everything that the page is made from, as the JSON that the commands write, checked against the bundle."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """parity: ParityReport.to_json(). bench: BenchResult.to_json(), or None where nothing was timed. profiles: a list
+    of {"file", "by_kind": [...], "by_module": [...]}, bisections a list of what `toolkit bisect --json` writes.
+
+    machine: toolkit.bench.machine.describe(). missing: what is not on the page, by section, and why.
+    images: the user's own, which were compared after the shipped photographs.
+    """
+
+    bundle: Bundle
+    parity: dict[str, Any]
+    bench: dict[str, Any] | None
+    profiles: Sequence[dict[str, Any]]
+    bisections: Sequence[dict[str, Any]]
+    machine: dict[str, Any]
+    missing: dict[str, str]
+    images: Sequence[Path] = ()
+
+    def artifact(self, role: str, file: str) -> Artifact:
+        """The entry of the manifest."""
+        return next(a for a in self.bundle.artifacts if (a.role, a.file) == (role, file))
+
+
+def read_bench(path: Path, bundle: Bundle) -> dict[str, Any]:
+    """A file that `toolkit bench --json` wrote of this bundle, whose hashes must be those of the manifest.
+
+    Raises InvalidInput for anything else: figures of another file would be drawn beside this one's name.
+    """
+    result = _read(path, "--bench", "toolkit bench --json")
+    try:
+        for file in result["files"]:
+            key = (file["role"], file["file"])
+            float(file["timing"]["median_ms"]), float(file["of_reference"]), file["sha256"]
+            known = {(a.role, a.file): a.sha256 for a in bundle.artifacts}
+            if known.get(key) != file["sha256"]:
+                raise InvalidInput(
+                    f"--bench {path}: measured another {file['file']} than the one in {bundle.folder}: expected sha256 "
+                    f"{known.get(key, 'of no such file')}, got {file['sha256']}; run `toolkit bench` again"
+                )
+        result["machine"]["versions"], result["threads"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"--bench {path}: not a result that `toolkit bench --json` wrote: {error!r}") from error
+    return result
+
+
+def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
+    """A file that `toolkit bisect --json` wrote of this bundle. Raises InvalidInput for anything else."""
+    result = _read(path, "--bisect", "toolkit bisect --json")
+    try:
+        model, candidate = result["model"], result["candidate"]
+        for layer in result["layers"]:
+            layer["tensor"], layer["onnx_op"], layer["inherited"], layer["introduced"]
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error!r}") from error
+    if model != bundle.model["name"] or candidate not in [artifact.file for artifact in bundle.artifacts]:
+        raise InvalidInput(
+            f"--bisect {path}: expected a candidate of {bundle.model['name']} that is in {bundle.folder}, got "
+            f"{candidate} of {model}"
+        )
+    return result
+
+
+def _read(path: Path, option: str, writer: str) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"{option} {path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{option} {path}: not a result that `{writer}` wrote: {error}") from error
+    if not isinstance(result, dict):
+        raise InvalidInput(f"{option} {path}: not a result that `{writer}` wrote: expected an object")
+    return result

@@ -1,0 +1,138 @@
+"""Where along the layers an error comes in, and where it is only handed on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Paragraph, Section, Table
+from toolkit.report.evidence import Evidence
+from toolkit.report.numbers import error, has_value, tick
+from toolkit.report.svg import Drawing, log_axis
+
+_WIDE, _NARROW = (1080.0, 300.0), (335.0, 300.0)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
+# The layers that the table lists and the plot numbers.
+LISTED = 12
+_NUMBERED = 3
+
+
+def section(evidence: Evidence) -> Section:
+    """One plot and one table for every file that was bisected."""
+    blocks: list[Block] = []
+    if evidence.bisections:
+        blocks.append(
+            Paragraph(
+                "Inherited is the error of a layer's output in a run of the whole file: it holds everything that came "
+                "before. Introduced is what the layer adds when it is given the reference's own inputs: a layer that "
+                "stands out there is the one to look at; the table ranks them, and its first three are numbered in the "
+                "plot. Both are relative (L2)."
+            )
+        )
+    if "bisect" in evidence.missing:
+        blocks.append(Paragraph(evidence.missing["bisect"], "note"))
+    for number, bisection in enumerate(evidence.bisections):
+        blocks.append(Heading(f"{bisection['candidate']} against {bisection['reference']}"))
+        blocks += _bisection(number, bisection)
+    return Section("layers", "Error along the layers", blocks)
+
+
+def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
+    layers = bisection["layers"]
+    if not layers:
+        return [Paragraph("No layer could be matched between the two files.", "note")]
+    ranked = sorted(range(len(layers)), key=lambda i: -_introduced(layers[i]))
+    worst = layers[ranked[0]]
+    said = (
+        f"{len(layers)} layers in running order. {worst['tensor']} ({worst['onnx_op']}) introduces most, "
+        f"{error(worst['introduced'])}; the last layer inherits {error(layers[-1]['inherited'])}."
+    )
+    title = f"Error along the layers of {bisection['candidate']}"
+    wide, narrow = (
+        _draw(f"layers-{number}-{form}", size, title, said, layers, ranked[:_NUMBERED]).markup()
+        for form, size in (("wide", _WIDE), ("narrow", _NARROW))
+    )
+    blocks: list[Block] = [Figure(said, wide, narrow), _table(bisection, ranked[:LISTED])]
+    if unmatched := bisection.get("unmatched"):
+        names = [str(u.get("tensor", u)) if isinstance(u, dict) else str(u) for u in unmatched]
+        few = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        blocks.append(Paragraph(f"Not matched between the two files, so not measured: {few}.", "note"))
+    if bisection.get("repro"):
+        blocks.append(
+            Paragraph(f"The smallest part that shows the worst layer's difference: {bisection['repro']}", "note")
+        )
+    return blocks
+
+
+def _introduced(layer: dict[str, Any]) -> float:
+    value = layer["introduced"]
+    return float(value) if has_value(value) else -1.0
+
+
+def _draw(
+    key: str, size: tuple[float, float], title: str, said: str, layers: Sequence[dict[str, Any]], worst: Sequence[int]
+) -> Drawing:
+    drawing = Drawing(key, *size, title, said)
+    bottom, right = drawing.height - _BOTTOM, drawing.width - _RIGHT
+    values = [layer[n] for layer in layers for n in ("inherited", "introduced") if has_value(layer[n])]
+    exact = any(value <= 0 for value in values)
+    y = log_axis(values, bottom - (16 if exact else 0), _TOP, tick, bottom - 4 if exact else None)
+    step = (right - _LEFT) / len(layers)
+
+    def x(index: int) -> float:
+        return _LEFT + (index + 0.5) * step
+
+    for value, label in y.ticks:
+        drawing.line("grid", _LEFT, y.place(value), right, y.place(value))
+        drawing.text("tick", _LEFT - 6, y.place(value) + 4, label, "end")
+    drawing.line("axis", _LEFT, bottom, right, bottom)
+    for index in sorted({0, len(layers) // 4, len(layers) // 2, 3 * len(layers) // 4, len(layers) - 1}):
+        drawing.text("tick", x(index), bottom + 16, str(index + 1), "middle")
+    for run in _runs(layers):
+        drawing.path("inherited", [(x(i), y.place(layers[i]["inherited"])) for i in run])
+    for index, layer in enumerate(layers):
+        if has_value(layer["introduced"]):
+            hint = f"{index + 1}. {layer['tensor']}: introduced {error(layer['introduced'])}"
+            drawing.circle("introduced", x(index), y.place(layer["introduced"]), 3.5 if index in worst else 2, hint)
+    for rank, index in enumerate(worst, 1):
+        if has_value(layers[index]["introduced"]):
+            drawing.text("label", x(index), y.place(layers[index]["introduced"]) - 7, f"#{rank}", "middle")
+    drawing.line("inherited", _LEFT, 12, _LEFT + 22, 12)
+    drawing.text("label", _LEFT + 28, 16, "inherited")
+    drawing.circle("introduced", _LEFT + 112, 12, 3.5)
+    drawing.text("label", _LEFT + 124, 16, "introduced")
+    drawing.text("name", (_LEFT + right) / 2, drawing.height - 8, "layer, in running order", "middle")
+    return drawing
+
+
+def _runs(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Stretches of layers whose inherited error has a value: where one has none the line is broken."""
+    runs: list[list[int]] = [[]]
+    for index, layer in enumerate(layers):
+        if has_value(layer["inherited"]):
+            runs[-1].append(index)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _table(bisection: dict[str, Any], ranked: Sequence[int]) -> Table:
+    columns = (
+        Column("Tensor"), Column("Layer", True), Column("Introduced", True), Column("Inherited", True),
+        Column("ONNX node"), Column("TFLite operators"), Column("Source module"), Column("Shape"),
+    )  # fmt: skip
+    rows = []
+    for index in ranked:
+        layer = bisection["layers"][index]
+        operators = layer.get("tflite_ops") or ()
+        rows.append(
+            (
+                Cell(str(layer["tensor"]), tone="code"),
+                Cell(str(index + 1), index + 1),
+                Cell(error(layer["introduced"]), layer["introduced"]),
+                Cell(error(layer["inherited"]), layer["inherited"]),
+                Cell(f"{layer.get('onnx_node') or ''} ({layer['onnx_op']})", tone="code"),
+                Cell(", ".join(map(str, operators))),
+                Cell(str(layer.get("module") or ""), tone="code"),
+                Cell(" x ".join(map(str, layer.get("shape") or ()))),
+            )
+        )
+    return Table(f"Layers of {bisection['candidate']} that introduce most", columns, tuple(rows))

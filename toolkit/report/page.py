@@ -1,0 +1,79 @@
+"""Evidence as one self-contained HTML file: no request leaves it, whatever a manifest holds."""
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from backends.atomic import replacing
+from backends.errors import InvalidInput
+from toolkit.report import histograms, layers, limits, operators, provenance, summary, tradeoff
+from toolkit.report.evidence import Evidence
+from toolkit.report.kinds import section_of
+
+_TEMPLATES = "templates"
+
+
+def check_target(path: Path) -> None:
+    """Raise InvalidInput, before any work is done, if the page could not be written to `path`."""
+    if not path.parent.is_dir():
+        raise InvalidInput(f"--html {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InvalidInput(f"--html {path}: expected a file name, got a folder")
+
+
+def write_page(evidence: Evidence, path: Path) -> None:
+    """Write the page, whole or not at all. Raises OSError where that is not possible."""
+    with replacing(path) as temporary:
+        temporary.write_text(render(evidence), encoding="utf-8")
+
+
+def render(evidence: Evidence) -> str:
+    """The page as text. Every string of a bundle is escaped; a content security policy allows our own script alone."""
+    sections = [
+        summary.section(evidence),
+        tradeoff.section(evidence),
+        limits.section(evidence),
+        layers.section(evidence),
+        histograms.section(evidence),
+        section_of(evidence),
+        operators.section(evidence),
+        provenance.machine(evidence),
+        provenance.manifest(evidence),
+    ]
+    verdict, good = summary.headline(evidence)
+    style, script = (_template(name) for name in ("page.css", "page.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(
+        model=evidence.bundle.model["name"],
+        weights=evidence.bundle.weights,
+        verdict=verdict,
+        good=good,
+        sections=[section for section in sections if section is not None],
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=version("seal-toolkit"),
+        # Ours, and closed over by their hashes in the policy: nothing else on the page can style or run.
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def _template(name: str) -> str:
+    return files("toolkit.report").joinpath(_TEMPLATES, name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

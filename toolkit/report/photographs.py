@@ -1,0 +1,158 @@
+"""The photographs of a watermark's comparison: what each file read of them, and the bits that flipped."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from toolkit.message import Message
+from toolkit.parity.readings import ALL_DISTORTIONS, read_rgb, shipped_photographs
+from toolkit.parity.watermark import sample_name
+from toolkit.report.bits import different_bits, flip_map, message_bits
+from toolkit.report.blocks import Beside, Block, Cell, Column, Figure, Heading, Paragraph, Picture, Section, Table
+from toolkit.report.evidence import Evidence
+from toolkit.report.numbers import significant
+
+# Photographs that get a part of their own, the shipped ones first.
+SHOWN = 8
+_THUMBNAIL_PX = 220
+_BITS_A_LINE = 64
+# One table row a flipped bit, the clearest flips first.
+_FLIPS_LISTED = 40
+
+# What one file read: by the sample's name, and of one photograph by the distortion.
+Readings = Mapping[str, dict[str, Any]]
+_OneRead = Mapping[str, dict[str, Any]]
+
+
+def section(evidence: Evidence) -> Section | None:
+    """A part for each photograph: itself, its messages drawn bit by bit, and every flip under every distortion."""
+    role = next((role for role in evidence.parity["roles"] if _files(role)), None)
+    if role is None:
+        return None
+    bits = int(evidence.bundle.model["bits"])
+    files = _files(role)
+    blocks: list[Block] = [
+        Paragraph(
+            "A dark cell is a bit read as 1, a light one a 0. A cell with a red frame and a cross is a bit that a file "
+            f"reads otherwise than {role['reference']['file']}; a dot under the reference's row is a bit that the "
+            "reference itself reads wrong."
+        )
+    ]
+    photographs = (*shipped_photographs(), *evidence.images)
+    shown = 0
+    for number, path in enumerate(photographs):
+        readings = {file: _of(path, told) for file, told in files.items()}
+        if shown == SHOWN or not any(readings.values()):
+            continue
+        shown += 1
+        blocks += [Heading(path.name), Beside(_picture(path), _messages(number, path.name, role, readings, bits))]
+        blocks += _flipped(number, path.name, readings, bits)
+    left = len(photographs) - shown
+    if left > 0:
+        blocks.append(Paragraph(f"{left} more photographs were compared, and are in the numbers above.", "note"))
+    return Section("photographs", "Photographs and their messages", blocks) if shown else None
+
+
+def _files(role: dict[str, Any]) -> dict[str, Readings]:
+    """What each file of a role read, by the sample's name; empty for a role that reads no messages."""
+    found = {file["file"]: (file["total"] or {}).get("details", {}).get("readings") for file in role["files"]}
+    return {file: {reading["sample"]: reading for reading in told} for file, told in found.items() if told}
+
+
+def _of(path: Path, readings: Readings) -> dict[str, dict[str, Any]]:
+    """The readings of one photograph, marked where there are any, by distortion."""
+    for family in ("marked", "real"):
+        named = {d: readings.get(sample_name(path, family, d)) for d in ALL_DISTORTIONS}
+        if found := {distortion: reading for distortion, reading in named.items() if reading is not None}:
+            return found
+    return {}
+
+
+def _picture(path: Path) -> Picture:
+    image = read_rgb(path)
+    alt = f"The photograph {path.name}, {image.width} by {image.height} pixels"
+    image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80, optimize=True)
+    source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Picture(source, alt, image.width, image.height)
+
+
+def _messages(
+    number: int, photograph: str, role: dict[str, Any], files: Mapping[str, _OneRead], bits: int
+) -> tuple[Figure | Paragraph, ...]:
+    """The messages as they were read without a distortion."""
+    plain = {file: readings["none"] for file, readings in files.items() if "none" in readings}
+    if not plain:
+        return (Paragraph("Only distorted, it was read.", "note"),)
+    first = next(iter(plain.values()))
+    lines = [("hidden", first["hidden"])] if first["hidden"] else []
+    lines += [(role["reference"]["file"], first["reference"]), *((file, read["read"]) for file, read in plain.items())]
+    flips = {file: {flip["bit"] for flip in reading["flipped"]} for file, reading in plain.items()}
+    said = _flipped_words(flips, bits)
+    wide, narrow = (
+        message_bits(f"bits-{number}-{form}", photograph, said, lines, flips, bits, a_line)
+        for form, a_line in (("wide", _BITS_A_LINE), ("narrow", _BITS_A_LINE // 2))
+    )
+    return Paragraph(_told(first, plain, bits)), Figure(said, wide, narrow)
+
+
+def _flipped(number: int, photograph: str, files: Mapping[str, _OneRead], bits: int) -> Iterator[Block]:
+    """Every flip under all distortions: where it lies, and how sure the reference and the file were."""
+    total = sum(len(reading["flipped"]) for readings in files.values() for reading in readings.values())
+    distortions = list(dict.fromkeys(name for readings in files.values() for name in readings))
+    if not total:
+        yield Paragraph(f"No file flips a bit of it, as it is or under any of {len(distortions) - 1} distortions.")
+        return
+    yield flip_map(f"flips-{number}", photograph, files, distortions, bits)
+    yield _flips(photograph, files, total, bits)
+
+
+def _told(first: dict[str, Any], plain: Mapping[str, dict[str, Any]], bits: int) -> str:
+    if first["hidden"] is None:
+        return f"No message is hidden in it: what the reference reads is {first['reference']}, of {bits} bits."
+    wrong = different_bits(first["hidden"], first["reference"], bits)
+    same = sum(reading["read"] == first["reference"] for reading in plain.values())
+    return (
+        f"Hidden: {first['hidden']}. The reference reads {bits - len(wrong)} of {bits} bits right; {same} of "
+        f"{len(plain)} files read just what it reads."
+    )
+
+
+def _flipped_words(flips: Mapping[str, set[int]], bits: int) -> str:
+    told = [f"{file} {len(flipped)} of {bits}" for file, flipped in flips.items() if flipped]
+    return f"As saved, without a distortion: {', '.join(told) + ' flipped' if told else 'no file flips a bit'}."
+
+
+def _flips(photograph: str, files: Mapping[str, _OneRead], total: int, bits: int) -> Table:
+    columns = (
+        Column("Distortion"), Column("File"), Column("Bit", True), Column("Hidden", True),
+        Column("Logit of the reference", True), Column("Logit of the file", True),
+    )  # fmt: skip
+    flips = [
+        (abs(flip["reference"]) + abs(flip["file"]), distortion, file, reading["hidden"], flip)
+        for file, readings in files.items()
+        for distortion, reading in readings.items()
+        for flip in reading["flipped"]
+    ]
+    flips.sort(key=lambda entry: -entry[0])
+    rows = []
+    for _, distortion, file, hidden, flip in flips[:_FLIPS_LISTED]:
+        bit = flip["bit"]
+        shown = "" if hidden is None else str(Message.from_hex(hidden, bits).bits[bit])
+        rows.append(
+            (
+                Cell(distortion),
+                Cell(file),
+                Cell(str(bit), bit),
+                Cell(shown, float(shown) if shown else None),
+                Cell(significant(flip["reference"]), flip["reference"]),
+                Cell(significant(flip["file"]), flip["file"]),
+            )
+        )
+    few = f", the {_FLIPS_LISTED} that moved furthest of {total}" if total > _FLIPS_LISTED else ""
+    return Table(f"Bits of {photograph} that flipped{few}", columns, tuple(rows))

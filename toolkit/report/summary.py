@@ -1,0 +1,163 @@
+"""The verdicts, and what a reader would decide from them."""
+
+from typing import Any
+
+from toolkit.parity.report import Check
+from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
+from toolkit.report.evidence import Evidence
+from toolkit.report.numbers import NONE, error, has_value, megabytes, share, significant
+from toolkit.report.rows import Row, answer_name, rows_of
+
+# What a kind's judge counts, in words. Any other name is shown with its underscores as spaces.
+_WORDS = {
+    "bits_flipped": "bits flipped",
+    "accuracy_loss": "right bits lost",
+    "verdicts_changed": "verdicts changed",
+    "channel_changed": "detection channel changed",
+    "relative_l2": "relative error (L2)",
+    "of_variation": "error over what inputs change",
+    "max_abs": "largest error",
+    "not_finite": "NaN or infinite",
+    "reference_not_finite": "NaN or infinite in the reference",
+}
+
+
+def wording(number: str) -> str:
+    """A number's name as the page says it."""
+    return _WORDS.get(number, number.replace("_", " "))
+
+
+def capital(text: str) -> str:
+    """With a capital first letter; the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def section(evidence: Evidence) -> Section:
+    """Whether every file passes, what failed, and one row a file."""
+    blocks: list[Block] = [Paragraph(note, "warn") for note in evidence.parity["notes"]]
+    roles = evidence.parity["roles"]
+    for role in roles:
+        rows = rows_of(evidence, role)
+        if len(roles) > 1:
+            blocks.append(Heading(role["role"]))
+        if not role["files"]:
+            blocks.append(Paragraph(f"{role['reference']['file']} stands alone: there is nothing to compare it with."))
+            continue
+        blocks.append(Paragraph(_verdict(role)))
+        blocks += [Paragraph(line, "fail") for row in rows for line in _failures(row)]
+        if facts := _choices(rows, answer_name(role)):
+            blocks.append(Facts(tuple(facts)))
+        blocks.append(_table(role, rows))
+        if unjudged := _unjudged(role):
+            blocks.append(Paragraph(unjudged, "note"))
+    return Section("summary", "Summary", blocks)
+
+
+def headline(evidence: Evidence) -> tuple[str, bool]:
+    """The verdict on the whole bundle in a few words, and whether it is good."""
+    files = [file for role in evidence.parity["roles"] for file in role["files"]]
+    passed = sum(file["passed"] for file in files)
+    if not files:
+        return "Nothing was compared", False
+    if passed == len(files):
+        return (f"All {passed} files pass" if passed > 1 else "The one file passes"), True
+    return f"{len(files) - passed} of {len(files)} files fail", False
+
+
+def _verdict(role: dict[str, Any]) -> str:
+    passed = sum(file["passed"] for file in role["files"])
+    samples = ", ".join(f"{count} {family}" for family, count in role["samples"].items()) or "no"
+    total = len(role["files"])
+    who = f"{passed} of {total} files stay" if total > 1 else "Its one file stays" if passed else "Its one file is not"
+    return (
+        f"{who} within the limits written down for each precision, held to {role['reference']['file']} on {samples} "
+        "samples."
+    )
+
+
+def _failures(row: Row) -> list[str]:
+    return [f"{row.file} fails: {Check(**check)}" for check in row.failures]
+
+
+def _choices(rows: tuple[Row, ...], answer: str | None) -> list[tuple[str, str]]:
+    """The files that a reader with one wish would take, among those that pass."""
+    passing = [row for row in rows if row.passed]
+    facts = []
+    if passing:
+        smallest = min(passing, key=lambda row: row.bytes)
+        facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
+    timed = [row for row in passing if row.median_ms is not None]
+    if timed:
+        fastest = min(timed, key=lambda row: row.median_ms or 0.0)
+        facts.append(("Fastest that passes", f"{fastest.file}, {significant(fastest.median_ms)} ms a run"))
+    if answer is not None and (counted := [row for row in passing if has_value(row.answer)]):
+        worst = max(counted, key=lambda row: row.answer or 0.0)
+        what = wording(answer)
+        if worst.answer:
+            facts.append((f"Most {what}", f"{worst.file}, {share(worst.answer)}"))
+        else:
+            facts.append((capital(what), "none, by any file that passes"))
+    return facts
+
+
+def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
+    answer = answer_name(role)
+    timed = any(row.median_ms is not None for row in rows)
+    margins = {file["file"]: margin(file) for file in role["files"]}
+    columns = [Column("File"), Column("Verdict"), Column("Precision"), Column("Size, MB", True)]
+    columns += [Column("Median, ms", True), Column("Speed-up", True)] if timed else []
+    columns.append(Column("Error (L2)", True))
+    columns += [Column(capital(wording(answer)), True)] if answer is not None else []
+    columns.append(Column("Of its limit", True))
+    columns += [Column("Pareto front")] if timed else []
+    shown = []
+    for row in rows:
+        tone, verdict = {True: ("pass", "pass"), False: ("fail", "fail"), None: ("muted", "reference")}[row.passed]
+        size_mb, closest = megabytes(row.bytes), margins.get(row.file)
+        cells = [Cell(row.file), Cell(verdict, tone=tone), Cell(row.precision), Cell(significant(size_mb), size_mb)]
+        if timed:
+            speed = 1 / row.of_reference if row.of_reference else None
+            cells.append(Cell(significant(row.median_ms), row.median_ms))
+            cells.append(Cell(f"{speed:.2f}x" if speed else NONE, speed))
+        cells.append(Cell(error(row.error), row.error))
+        if answer is not None:
+            cells.append(Cell(share(row.answer), row.answer))
+        cells.append(Cell("" if row.passed is None else share_of_limit(closest), closest))
+        if timed:
+            cells.append(Cell(_place(row)))
+        shown.append(tuple(cells))
+    return Table(f"Every file of the {role['role']}", tuple(columns), tuple(shown))
+
+
+def _place(row: Row) -> str:
+    if row.front:
+        return "on it"
+    return f"beaten by {row.beaten_by.removeprefix(row.role + '.')}" if row.beaten_by else ""
+
+
+def share_of_limit(closest: float | None) -> str:
+    """How much of the tightest limit is used up, in whole percent."""
+    if not has_value(closest) or closest is None:
+        return NONE
+    return f"{closest:.0%}" if closest == 0 or closest >= 0.01 else "<1%"
+
+
+def margin(file: dict[str, Any]) -> float | None:
+    """The largest value over its limit, of the limits above 0 that were judged: 1 is the limit itself."""
+    ratios = [
+        check["value"] / check["at_most"]
+        for check in file["checks"]
+        if check["passed"] is not None and check["at_most"] and has_value(check["value"])
+    ]
+    return max(ratios) if ratios else None
+
+
+def _unjudged(role: dict[str, Any]) -> str:
+    notes: dict[str, list[str]] = {}
+    for file in role["files"]:
+        for check in file["checks"]:
+            if check["passed"] is None and (what := wording(check["number"])) not in notes.setdefault(
+                check["note"], []
+            ):
+                notes[check["note"]].append(what)
+    return " ".join(f"{note.capitalize()}: {', '.join(names)}." for note, names in notes.items())

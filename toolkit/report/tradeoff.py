@@ -1,0 +1,99 @@
+"""Size against time against answers: which files are worth having."""
+
+from collections.abc import Callable
+from typing import Any
+
+from toolkit.report.blocks import Block, Figure, Heading, Pair, Paragraph, Section
+from toolkit.report.evidence import Evidence
+from toolkit.report.numbers import Shown, error, has_value, megabytes, share, share_tick, significant, tick
+from toolkit.report.rows import Row, answer_name, rows_of
+from toolkit.report.scatter import Point, scatter
+from toolkit.report.summary import capital, wording
+
+# Below this a plot says no more than the summary's two lines.
+_FEWEST = 3
+_WIDE, _NARROW = (520.0, 340.0), (335.0, 300.0)
+_TIME = "Median of a run, ms"
+
+
+def section(evidence: Evidence) -> Section:
+    """For every role with files enough, two plots that share their times: size, and what the file does to answers."""
+    title = "Size, speed and answers"
+    if evidence.bench is None:
+        return Section("tradeoff", title, [Paragraph(evidence.missing["bench"], "note")])
+    blocks: list[Block] = []
+    drawn = [(role, found) for role in evidence.parity["roles"] if len(found := _rated(evidence, role)) >= _FEWEST]
+    if not drawn:
+        blocks.append(Paragraph("No role has enough timed files for a plot; the summary has their figures.", "note"))
+    for role, rows in drawn:
+        if len(drawn) > 1:
+            blocks.append(Heading(role["role"]))
+        blocks += _role(role, rows)
+    if note := _restless(evidence.bench["files"]):
+        blocks.append(Paragraph(note, "note"))
+    return Section("tradeoff", title, blocks)
+
+
+def _rated(evidence: Evidence, role: dict[str, Any]) -> list[Row]:
+    return [row for row in rows_of(evidence, role) if has_value(row.median_ms) and has_value(row.cost)]
+
+
+def _restless(files: list[dict[str, Any]]) -> str | None:
+    noise = [file["timing"]["noise"] for file in files if file["timing"].get("settled") is False]
+    if not noise:
+        return None
+    return (
+        f"{len(noise)} of {len(files)} files did not stand still while they were timed: the medians of their last "
+        f"windows lie up to {max(noise):.0%} apart. Take these times as rough; toolkit bench --json waits longer, and "
+        "--bench brings its file here."
+    )
+
+
+def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
+    answer = answer_name(role)
+    cost = wording(answer or "relative_l2")
+    front = [row.label for row in rows if row.front]
+    said = f"On the Pareto front of size, time and {cost}: {', '.join(front)}." if front else "No file passes."
+    shown = error if answer is None else share
+
+    def draw(name: str, axis: str, of: Callable[[Row], float], label: Callable[[float], str], meaning: str) -> Figure:
+        points = [Point(row.label, of(row), row.median_ms or 0.0, _kind(row), _tells(row, cost, shown)) for row in rows]
+        titles = f"{capital(role['role'])}: median time of a run against {axis}", meaning
+        wide, narrow = (
+            scatter(f"tradeoff-{role['role']}-{name}-{form}", size, titles, (axis, _TIME), points, label, tick).markup()
+            for form, size in (("wide", _WIDE), ("narrow", _NARROW))
+        )
+        return Figure(meaning, wide, narrow)
+
+    return [
+        Paragraph(
+            f"{said} Their marks are filled: no other file that passes is as small, as fast and as near, and better in "
+            "one of the three. Hollow marks are beaten, crossed ones fail."
+        ),
+        Pair(
+            (
+                draw(
+                    "size",
+                    "Size, MB",
+                    lambda row: megabytes(row.bytes),
+                    tick,
+                    "Time against size: lower and further left is better. The line joins the best of these two.",
+                ),
+                draw(
+                    "cost",
+                    capital(cost),
+                    lambda row: row.cost or 0.0,
+                    tick if answer is None else share_tick,
+                    f"Time against {cost}: at 0 a file changes nothing. The line joins the best of these two.",
+                ),
+            )
+        ),
+    ]
+
+
+def _kind(row: Row) -> str:
+    return "failed" if row.passed is False else "best" if row.front else "beaten"
+
+
+def _tells(row: Row, cost: str, shown: Shown) -> str:
+    return f"{significant(megabytes(row.bytes))} MB, {significant(row.median_ms)} ms, {cost} {shown(row.cost)}"
