@@ -21,7 +21,8 @@ Values = Mapping[str, Array]
 
 
 def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) -> ir.Model:
-    """Read an ONNX file of anybody's, external data and local functions included, and bring it to our opset.
+    """Read an ONNX file of anybody's, external data and local functions included, bring it to our opset, and state
+    its sizes.
 
     shapes fixes the sizes of inputs by name; every input without one must state static sizes. Inputs among
     `constants`, see constants_of, become weights: for those that sizes inside the graph depend on. Large weights stay
@@ -48,7 +49,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     del proto.graph.value_info[:]  # sizes that were inferred for other inputs
     ours = ir.from_proto(proto)
     put_back(ours, taken)
-    return ours
+    return infer_shapes(ours)  # the passes go by shapes: without them a dense layer stays a MatMul
 
 
 def constants_of(path: Path, values: Values) -> dict[str, Array]:

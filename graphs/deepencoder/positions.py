@@ -18,9 +18,3 @@ def resized_offsets(table: Tensor, side: int) -> Tensor:
     if table.shape[0] == 2 * side - 1:
         return table
     return F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
-
-
-def offset_table(table: Tensor, side: int) -> Tensor:
-    """(2 side - 1, dim) to (side, dim, side): entry [q, :, k] is the position of key k as query q sees it."""
-    offsets = torch.arange(side)[:, None] - torch.arange(side)[None, :] + side - 1
-    return table[offsets].transpose(1, 2)

@@ -4,56 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphs.attention import join_heads, split_heads
 from graphs.deepencoder.config import SamConfig
-from graphs.deepencoder.positions import offset_table, resized_grid, resized_offsets
+from graphs.deepencoder.positions import resized_grid, resized_offsets
 from graphs.seal import vit
 from graphs.seal.layers import LayerNorm2d
 
 
-class Attention(nn.Module):
-    """Multi-head attention over a square of tokens, with decomposed relative positions per axis.
+class Attention(vit.Attention):
+    """The ViT's, with positions that may have been learned on another grid than the one they are used on."""
 
-    The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart].
-    Args of forward: x (B, side, side, dim) float32. Returns the same shape.
-    """
-
-    def __init__(self, dim: int, num_heads: int, learned_side: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-        self.rel_pos_h = nn.Parameter(torch.zeros(2 * learned_side - 1, dim // num_heads))
-        self.rel_pos_w = nn.Parameter(torch.zeros(2 * learned_side - 1, dim // num_heads))
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, side, _, dim = x.shape
-        q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x.flatten(1, 2)).chunk(3, dim=-1))
-        # The position terms become features of the queries, and where a key stands those of the keys: one product
-        # gives the whole score. Added as maps they would be two more of the largest tensors of the network.
-        scale: float = q.shape[-1] ** -0.5
-        queries = torch.cat([q * scale, *self._position_terms(q, side)], dim=-1)
-        keys = torch.cat([k, _places(side).expand(batch, self.num_heads, -1, -1)], dim=-1)
-        weights = (queries @ keys.transpose(-2, -1)).softmax(dim=-1)
-        out: Tensor = self.proj(join_heads(weights @ v))
-        return out.reshape(batch, side, side, dim)
-
-    def _position_terms(self, q: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """q (B, heads, side * side, d) times the positions of each key row and of each key column: 2 x (..., side)."""
-        batch, heads, tokens, dim = q.shape
-        grid = q.reshape(batch * heads, side, side, dim)
-        rows = grid @ offset_table(resized_offsets(self.rel_pos_h, side), side)
-        columns = grid.transpose(1, 2) @ offset_table(resized_offsets(self.rel_pos_w, side), side)
-        return (
-            rows.reshape(batch, heads, tokens, side),
-            columns.transpose(1, 2).reshape(batch, heads, tokens, side),
-        )
-
-
-def _places(side: int) -> Tensor:
-    """(side * side, 2 side): row and column of each token, as two one-hot vectors."""
-    eye = torch.eye(side)
-    return torch.cat([eye.repeat_interleave(side, dim=0), eye.repeat(side, 1)], dim=-1)
+    def positions(self, learned: Tensor, side: int) -> Tensor:
+        return super().positions(resized_offsets(learned, side), side)
 
 
 class Block(vit.Block):

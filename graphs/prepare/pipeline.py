@@ -25,6 +25,7 @@ from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.reflect_pad import reflect_by_slices
 from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
+from graphs.prepare.split_queries import split_queries
 from graphs.simplify import simplify
 
 
@@ -56,6 +57,7 @@ PASSES = (
     Pass("keep_rows", keep_rows, tolerance=_ROUNDING),
     Pass("split_qkv", split_qkv, tolerance=_ROUNDING),
     Pass("join_relative_positions", join_relative_positions, tolerance=_ROUNDING),
+    Pass("split_queries", split_queries, tolerance=_ROUNDING),
 )
 
 # For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.

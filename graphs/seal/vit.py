@@ -31,7 +31,6 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, side: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.side = side
         head_dim = dim // num_heads
         self.scale = head_dim**-0.5
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -48,15 +47,19 @@ class Attention(nn.Module):
         scores = (q * self.scale) @ k.transpose(-2, -1)
         # The position terms use the unscaled query, one per row distance and one per column distance.
         grid = q.reshape(batch, heads, side, side, dim // heads)
-        offsets = torch.arange(side)[:, None] - torch.arange(side)[None, :] + side - 1
-        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, self.rel_pos_h[offsets])
-        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, self.rel_pos_w[offsets])
+        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, self.positions(self.rel_pos_h, side))
+        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, self.positions(self.rel_pos_w, side))
         bias = rows[..., :, None] + columns[..., None, :]
         weights = (scores + bias.reshape(batch, heads, tokens, tokens)).softmax(dim=-1)
 
         out = (weights @ v).permute(0, 2, 1, 3).reshape(batch, side, side, dim)
         projected: Tensor = self.proj(out)
         return projected
+
+    def positions(self, learned: Tensor, side: int) -> Tensor:
+        """(2 side - 1, d) to (side, side, d): entry [q, k] is how query q sees the position of key k."""
+        offsets = torch.arange(side)[:, None] - torch.arange(side)[None, :] + side - 1
+        return learned[offsets]
 
 
 class MLP(nn.Module):

@@ -228,3 +228,25 @@ def test_a_graph_whose_outputs_are_constants_is_refused(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Shape", ["x"], ["y"])], "g", [x], [y])
     with pytest.raises(InvalidInput, match="no operator is left of it"):
         import_model(_save(tmp_path, graph), tmp_path / "shape", {})
+
+
+def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:
+    # The file states no size but its input's: the map that the layer reads has one by inference alone.
+    random = np.random.default_rng(0)
+    layers = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["turned", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        layers,
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 64, 5))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5, 128))],
+        [numpy_helper.from_array(random.standard_normal((64, 128), dtype=np.float32), "w")],
+    )
+    bundle = import_model(_save(tmp_path, graph), tmp_path / "bundle", {})
+    operators = [node.op_type for node in onnx.load(tmp_path / "bundle" / "model.onnx").graph.node]
+    assert "Gemm" in operators
+    bundle = convert_bundle(tmp_path / "bundle", ("fp32", "int8"))
+    full, quantized = (bundle.find("model", "tflite", precision).bytes for precision in ("fp32", "int8"))
+    assert quantized < 0.5 * full

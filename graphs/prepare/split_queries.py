@@ -1,0 +1,138 @@
+"""An attention over a large map -> the same for a few queries at a time.
+
+Each query's scores are its own, so the map of scores (heads x queries x keys; 2 GB for a page of 1280 pixels) need
+never be there as a whole, nor the copies that the sums and the Softmax make of it. The results are the same bits.
+"""
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from graphs.prepare.nodes import add_constant, add_sizes, describe, made_by, put
+from graphs.prepare.rewriting import static_shape
+
+# The largest map of scores that is left whole. On 12 heads of 4096 queries, ONNX Runtime took as long with parts of
+# 50 to 200 MB as with the whole 805 MB, and longer with smaller ones.
+LIMIT_BYTES = 128 << 20
+_FLOAT_BYTES = 4
+
+
+def split_queries(model: ir.Model, limit_bytes: int = LIMIT_BYTES) -> tuple[ir.Model, bool]:
+    """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries."""
+    changed = sum(_rewrite(model.graph, node, limit_bytes) for node in list(model.graph))
+    if changed:
+        RemoveUnusedNodesPass()(model)
+    return model, bool(changed)
+
+
+def _rewrite(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
+    softmax = made_by(node.inputs[0], "Softmax") if node.op_type == "MatMul" else None
+    shape = None if softmax is None else static_shape(softmax.outputs[0])
+    output = static_shape(node.outputs[0])
+    if shape is None or output is None or len(shape) < 3 or len(output) != len(shape):
+        return False
+    queries, size = shape[-2], _FLOAT_BYTES * prod(shape)
+    parts = next((n for n in range(2, queries + 1) if queries % n == 0 and size <= n * limit_bytes), 0)
+    if size <= limit_bytes or not parts:
+        return False
+    made = _Parts(graph, str(node.name or node.outputs[0].name), parts)
+    pieces = made.computed(node, len(shape) - 2)
+    if pieces is None:
+        return False
+    joined = ir.node("Concat", pieces, {"axis": -2}, name=f"{made.name}.queries")
+    put(graph, node, [*made.nodes, joined])
+    return True
+
+
+class _Parts:
+    """Values cut into equal parts along an axis: computed in parts where that can be, split where it cannot."""
+
+    def __init__(self, graph: ir.Graph, name: str, parts: int) -> None:
+        self.graph, self.name, self.parts = graph, name, parts
+        self.nodes: list[ir.Node] = []
+
+    def of(self, value: ir.Value, axis: int) -> list[ir.Value]:
+        """The parts of a value along an axis whose size is a multiple of their number."""
+        node = value.producer()
+        alone = node is not None and len(value.uses()) == 1 and not value.is_graph_output()
+        pieces = self.computed(node, axis) if node is not None and alone else None
+        return self._split(value, axis) if pieces is None else pieces
+
+    def computed(self, node: ir.Node, axis: int) -> list[ir.Value] | None:
+        """The parts of a node's result, each computed from parts of its inputs; None if each needs the whole."""
+        value = node.outputs[0]
+        shape = static_shape(value)
+        inputs = None if shape is None else self._inputs(node, axis, shape)
+        if shape is None or inputs is None:
+            return None
+        sizes = tuple(size // self.parts if i == axis else size for i, size in enumerate(shape))
+        return [self._again(node, [one[part] for one in inputs], value, sizes, part) for part in range(self.parts)]
+
+    def _inputs(self, node: ir.Node, axis: int, shape: tuple[int, ...]) -> list[list[ir.Value]] | None:
+        """What each part of a node's result is computed from, input by input."""
+        first = node.inputs[0]
+        own = static_shape(first)
+        if first is None or own is None:
+            return None
+        if node.op_type in ("Reshape", "Unsqueeze"):
+            place = _same_place(shape, axis, own, self.parts)
+            return None if place is None else [self.of(first, place)]
+        if node.op_type == "Softmax" and node.attributes.get_int("axis", -1) % len(shape) != axis:
+            return [self.of(first, axis)]
+        if (
+            node.op_type == "MatMul"
+            and len(own) == len(shape)
+            and axis == len(shape) - 2
+            and node.inputs[1] is not None
+        ):
+            return [self.of(first, axis), [node.inputs[1]] * self.parts]
+        if node.op_type in ("Add", "Mul"):
+            return self._operands(node, axis, shape)
+        return None
+
+    def _operands(self, node: ir.Node, axis: int, shape: tuple[int, ...]) -> list[list[ir.Value]] | None:
+        """Those of a sum or product: one that is the same for every query is there for each part."""
+        operands = []
+        for value in node.inputs:
+            own = static_shape(value)
+            if value is None or own is None:
+                return None
+            place = axis - len(shape) + len(own)
+            whole = place < 0 or own[place] == 1
+            operands.append([value] * self.parts if whole else self.of(value, place))
+        return operands
+
+    def _again(
+        self, node: ir.Node, inputs: list[ir.Value], like: ir.Value, shape: tuple[int, ...], part: int
+    ) -> ir.Value:
+        name = f"{node.name or like.name}.part{part}"
+        if node.op_type in ("Reshape", "Unsqueeze"):
+            new = ir.node("Reshape", [inputs[0], add_sizes(self.graph, f"{name}.sizes", shape)], name=name)
+        else:
+            new = ir.node(node.op_type, inputs, dict(node.attributes), name=name)
+        describe(new.outputs[0], f"{name}.out", like, shape)
+        self.nodes.append(new)
+        return new.outputs[0]
+
+    def _split(self, value: ir.Value, axis: int) -> list[ir.Value]:
+        shape = static_shape(value)
+        assert shape is not None  # of each value that is asked for
+        name = f"{self.name}.{value.name}.parts"
+        size = shape[axis] // self.parts
+        sizes = add_constant(self.graph, f"{name}.sizes", np.full(self.parts, size, np.int64))
+        new = ir.node("Split", [value, sizes], {"axis": axis}, num_outputs=self.parts, name=name)
+        for part, output in enumerate(new.outputs):
+            describe(output, f"{name}.{part}", value, tuple(size if i == axis else n for i, n in enumerate(shape)))
+        self.nodes.append(new)
+        return list(new.outputs)
+
+
+def _same_place(shape: tuple[int, ...], axis: int, before: tuple[int, ...], parts: int) -> int | None:
+    """The axis of a map before a reshape whose equal parts are those of `axis` after it."""
+    outer = prod(shape[:axis])
+    for place, size in enumerate(before):
+        if prod(before[:place]) == outer and size % parts == 0:
+            return place
+    return None

@@ -1,0 +1,94 @@
+"""Attentions over maps that are too large to be there at once."""
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from graphs.prepare.pipeline import prepare, run_once
+from graphs.prepare.split_queries import split_queries
+from tests.graphs.test_prepare import exported_once, operators
+
+HEADS, SIDE, FEATURES = 2, 4, 3
+TOKENS = SIDE * SIDE
+SCORES_BYTES = 4 * HEADS * TOKENS**2
+
+
+def _attention(text: str, outputs: str = "y") -> ir.Model:
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 20]>
+    g (float[1,{HEADS},{TOKENS},{FEATURES}] q, float[1,{HEADS},{FEATURES},{TOKENS}] k,
+       float[1,{HEADS},{TOKENS},{FEATURES}] v, float[{TOKENS}] mask,
+       float[1,{HEADS},{SIDE},{SIDE},{SIDE}] rows, float[1,{HEADS},{SIDE},{SIDE},{SIDE}] columns)
+    => ({", ".join(f"float[a,b,c,d] {name}" for name in outputs.split())})
+    <int64[4] flat = {{1, {HEADS}, {TOKENS}, {TOKENS}}}, int64[1] last = {{5}}, int64[1] before = {{4}},
+     float scale = {{0.5}}>
+    {{ {text} }}"""
+    )
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+_POSITIONS = """scores = MatMul(q, k)
+tall = Unsqueeze(rows, last)
+wide = Unsqueeze(columns, before)
+both = Add(tall, wide)
+bias = Reshape(both, flat)
+biased = Add(scores, bias)
+weights = Softmax<axis = -1>(biased)
+y = MatMul(weights, v)"""
+_MASKED = """scaled = Mul(q, scale)
+scores = MatMul(scaled, k)
+masked = Add(scores, mask)
+weights = Softmax<axis = 3>(masked)
+y = MatMul(weights, v)"""
+
+
+def _feeds() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    grid = (1, HEADS, SIDE, SIDE, SIDE)
+    shapes = {
+        "q": (1, HEADS, TOKENS, FEATURES),
+        "k": (1, HEADS, FEATURES, TOKENS),
+        "v": (1, HEADS, TOKENS, FEATURES),
+        "mask": (TOKENS,),
+        "rows": grid,
+        "columns": grid,
+    }
+    return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("text", [_POSITIONS, _MASKED], ids=["positions", "mask"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_no_value_has_the_scores_of_all_queries_and_the_results_are_the_same(text: str, parts: int) -> None:
+    model = _attention(text)
+    expected = run_once(model, _feeds(), "before")["y"]
+    model, changed = split_queries(model, SCORES_BYTES // parts)
+    assert changed
+    np.testing.assert_allclose(run_once(model, _feeds(), "after")["y"], expected, rtol=1e-6, atol=1e-6)
+    made = [value for node in model.graph for value in node.outputs if value.shape is not None]
+    assert max(4 * np.prod(value.shape.numpy()) for value in made if value.shape) <= SCORES_BYTES // parts
+    assert sum(node.op_type == "Softmax" for node in model.graph) == parts
+
+
+def test_scores_within_the_limit_stay_one_map() -> None:
+    assert not split_queries(_attention(_POSITIONS), SCORES_BYTES)[1]
+
+
+def test_scores_that_something_else_reads_are_made_whole_and_split() -> None:
+    model = _attention(_MASKED, outputs="y masked")
+    expected = run_once(model, _feeds(), "before")
+    model, changed = split_queries(model, SCORES_BYTES // 2)
+    assert changed
+    got = run_once(model, _feeds(), "after")
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_a_network_computes_the_same_a_few_queries_at_a_time() -> None:
+    exported = exported_once("videoseal-0.0-tiny")
+    model, _ = prepare(exported.copy(), exported.feeds)
+    before = operators(model)["Softmax"]
+    model, changed = split_queries(model, limit_bytes=4096)
+    assert changed
+    assert operators(model)["Softmax"] > before
+    exported.check(model, "split")
