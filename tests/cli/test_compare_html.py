@@ -101,4 +101,4 @@ def test_a_file_that_differs_still_gives_a_report_and_ends_in_1(pair: Bundle, tm
     timed.write_text(json.dumps(_bench(wrong)))
     shown = toolkit("compare", pair.folder, "--html", tmp_path / "report.html", "--bench", timed)
     assert shown.exit_code == 1
-    assert "fails: logits: relative_l2" in (tmp_path / "report.html").read_text()
+    assert "fails: logits: relative error (L2)" in (tmp_path / "report.html").read_text()

@@ -82,8 +82,9 @@ def flip_map(
     rows = [name for name in distortions if any(name == distortion for distortion, _ in flips)]
     most = max(len(who) for who in flips.values())
     said = (
-        f"{len(flips)} of {bits * len(distortions):,} bits are flipped by a file or more, at most by {most} of "
-        f"{len(files)}; they lie in the {len(rows)} of {len(distortions)} readings drawn here."
+        f"{len(flips)} of the {bits * len(distortions):,} bits of all {len(distortions)} readings "
+        f"{'flip' if len(flips) > 1 else 'flips'} in some file, in at most {most} of {len(files)}. Drawn are the "
+        "readings in which they lie; a taller mark is a bit that more files flip."
     )
     drawings = []
     for form, width in (("wide", 760.0), ("narrow", 335.0)):
@@ -100,9 +101,9 @@ def flip_map(
             drawing.line("grid", left, bottom, width - 4, bottom)
             for bit in range(bits):
                 if who := flips.get((distortion, bit)):
-                    high = 13.0 * len(who) / len(files)
+                    high = 5 + 8 * len(who) / len(files)
                     hint = f"bit {bit}, {distortion}: {', '.join(who)}"
-                    drawing.rect("flip", left + bit * step, bottom - high, max(step - 1, 1), high, hint)
+                    drawing.rect("flip", left + bit * step, bottom - high, max(step - 1, 3), high, hint)
         for bit in sorted({0, bits // 4, bits // 2, 3 * bits // 4, bits - 1}):
             anchor = "start" if bit == 0 else "end" if bit == bits - 1 else "middle"
             drawing.text("tick", left + (bit + 0.5) * step, len(rows) * row_px + FONT_PX + 3, str(bit), anchor)

@@ -46,7 +46,7 @@ def _figure(role: str, number: int, file: str, output: str, measured: dict[str, 
     whole = (histogram["exact"] + sum(counts)) or 1
     said = (
         f"{share(histogram['exact'] / whole)} of {whole:,} values are exact; the largest error is "
-        f"{error(measured['max_abs'])}, on {measured['worst_sample'] or 'no sample'}."
+        f"{error(measured['max_abs'])}, on the sample {measured['worst_sample']!r}."
     )
     drawing = Drawing(f"histogram-{role}-{number}", *_SIZE, f"Errors of {file}, output {output}", said)
     width, height = _SIZE

@@ -4,13 +4,8 @@ from typing import Any
 
 from toolkit.report.blocks import Block, Cell, Column, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
-from toolkit.report.numbers import Shown, count, decibels, error, share
-from toolkit.report.summary import capital, wording
-
-_SHOWN: dict[str, Shown] = {
-    **dict.fromkeys(("bits_flipped", "accuracy_loss", "verdicts_changed", "channel_changed", "changed"), share),
-    **dict.fromkeys(("not_finite", "reference_not_finite"), count),
-}
+from toolkit.report.numbers import decibels, error
+from toolkit.report.wording import capital, form, wording
 
 
 def section(evidence: Evidence) -> Section:
@@ -77,7 +72,7 @@ def _limit(check: dict[str, Any] | None) -> Cell:
         return Cell("")
     if check["at_most"] is None:
         return Cell(check["note"], tone="fail")
-    shown = _SHOWN.get(check["number"], error)
+    shown = form(check["number"])
     text = f"{shown(check['value'])} of {shown(check['at_most'])}"
     return Cell(text, check["value"], {True: "", False: "fail", None: "muted"}[check["passed"]])
 

@@ -37,9 +37,9 @@ def section(evidence: Evidence) -> Section | None:
     files = _files(role)
     blocks: list[Block] = [
         Paragraph(
-            "A dark cell is a bit read as 1, a light one a 0. A cell with a red frame and a cross is a bit that a file "
-            f"reads otherwise than {role['reference']['file']}; a dot under the reference's row is a bit that the "
-            "reference itself reads wrong."
+            "A dark cell is a bit read as 1, a light one a 0; files that read the same share a row. A cell with a red "
+            f"frame and a cross is a bit that a file reads otherwise than {role['reference']['file']}; a dot under the "
+            "reference's row is a bit that the reference itself reads wrong."
         )
     ]
     photographs = (*shipped_photographs(), *evidence.images)
@@ -91,11 +91,18 @@ def _messages(
         return (Paragraph("Only distorted, it was read.", "note"),)
     first = next(iter(plain.values()))
     lines = [("hidden", first["hidden"])] if first["hidden"] else []
-    lines += [(role["reference"]["file"], first["reference"]), *((file, read["read"]) for file, read in plain.items())]
+    lines.append((role["reference"]["file"], first["reference"]))
+    alike: dict[str, list[str]] = {}
+    for file, reading in plain.items():
+        alike.setdefault(reading["read"], []).append(file)
+    lines += [(_together(names, len(plain)), read) for read, names in alike.items()]
+    drawn = {
+        _together(names, len(plain)): {flip["bit"] for flip in plain[names[0]]["flipped"]} for names in alike.values()
+    }
     flips = {file: {flip["bit"] for flip in reading["flipped"]} for file, reading in plain.items()}
     said = _flipped_words(flips, bits)
     wide, narrow = (
-        message_bits(f"bits-{number}-{form}", photograph, said, lines, flips, bits, a_line)
+        message_bits(f"bits-{number}-{form}", photograph, said, lines, drawn, bits, a_line)
         for form, a_line in (("wide", _BITS_A_LINE), ("narrow", _BITS_A_LINE // 2))
     )
     return Paragraph(_told(first, plain, bits)), Figure(said, wide, narrow)
@@ -110,6 +117,13 @@ def _flipped(number: int, photograph: str, files: Mapping[str, _OneRead], bits: 
         return
     yield flip_map(f"flips-{number}", photograph, files, distortions, bits)
     yield _flips(photograph, files, total, bits)
+
+
+def _together(names: list[str], files: int) -> str:
+    """The name of a row that several of so many files share. The first of them tells it from other rows."""
+    if len(names) == 1:
+        return names[0]
+    return f"all {files} files" if len(names) == files else f"{names[0]} and {len(names) - 1} more"
 
 
 def _told(first: dict[str, Any], plain: Mapping[str, dict[str, Any]], bits: int) -> str:

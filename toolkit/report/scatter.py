@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from toolkit.report.svg import FONT_PX, Axis, Drawing, log_axis, text_width
 
@@ -69,6 +70,7 @@ def scatter(
         _Box(a - _RADIUS, b - _RADIUS, a + _RADIUS, b + _RADIUS)
         for a, b in ((x.place(p.x), y.place(p.y)) for p in points)
     ]
+    taken += [_along(one, two) for one, two in pairwise(steps)]
     for point in points:
         at = x.place(point.x), y.place(point.y)
         drawing.circle(f"mark {point.kind}", *at, _RADIUS, f"{point.name}: {point.tells}")
@@ -78,6 +80,12 @@ def scatter(
     for point in sorted(points, key=lambda p: (y.place(p.y), x.place(p.x))):
         _draw_name(drawing, point, x.place(point.x), y.place(point.y), taken)
     return drawing
+
+
+def _along(one: tuple[float, float], two: tuple[float, float]) -> _Box:
+    """A step of the front, which names keep off."""
+    (left, right), (top, bottom) = sorted((one[0], two[0])), sorted((one[1], two[1]))
+    return _Box(left - 2, top - 2, right + 2, bottom + 2)
 
 
 def lower_left(points: Sequence[Point]) -> list[Point]:

@@ -2,34 +2,11 @@
 
 from typing import Any
 
-from toolkit.parity.report import Check
 from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import NONE, error, has_value, megabytes, share, significant
 from toolkit.report.rows import Row, answer_name, rows_of
-
-# What a kind's judge counts, in words. Any other name is shown with its underscores as spaces.
-_WORDS = {
-    "bits_flipped": "bits flipped",
-    "accuracy_loss": "right bits lost",
-    "verdicts_changed": "verdicts changed",
-    "channel_changed": "detection channel changed",
-    "relative_l2": "relative error (L2)",
-    "of_variation": "error over what inputs change",
-    "max_abs": "largest error",
-    "not_finite": "NaN or infinite",
-    "reference_not_finite": "NaN or infinite in the reference",
-}
-
-
-def wording(number: str) -> str:
-    """A number's name as the page says it."""
-    return _WORDS.get(number, number.replace("_", " "))
-
-
-def capital(text: str) -> str:
-    """With a capital first letter; the others as they are."""
-    return text[:1].upper() + text[1:]
+from toolkit.report.wording import capital, form, wording
 
 
 def section(evidence: Evidence) -> Section:
@@ -76,16 +53,25 @@ def _verdict(role: dict[str, Any]) -> str:
 
 
 def _failures(row: Row) -> list[str]:
-    return [f"{row.file} fails: {Check(**check)}" for check in row.failures]
+    return [f"{row.file} fails: {_failure(check)}" for check in row.failures]
+
+
+def _failure(check: dict[str, Any]) -> str:
+    if check["at_most"] is None:
+        return str(check["note"])
+    shown, where = form(check["number"]), f"{check['where']}: " if check["where"] else ""
+    what = f"{where}{wording(check['number'])}"
+    return f"{what} {shown(check['value'])}, where at most {shown(check['at_most'])} is allowed."
 
 
 def _choices(rows: tuple[Row, ...], answer: str | None) -> list[tuple[str, str]]:
     """The files that a reader with one wish would take, among those that pass."""
     passing = [row for row in rows if row.passed]
     facts = []
-    if passing:
-        smallest = min(passing, key=lambda row: row.bytes)
-        facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
+    if len(passing) < 2:
+        return []  # nothing to choose from
+    smallest = min(passing, key=lambda row: row.bytes)
+    facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
     timed = [row for row in passing if row.median_ms is not None]
     if timed:
         fastest = min(timed, key=lambda row: row.median_ms or 0.0)
@@ -108,7 +94,7 @@ def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
     columns += [Column("Median, ms", True), Column("Speed-up", True)] if timed else []
     columns.append(Column("Error (L2)", True))
     columns += [Column(capital(wording(answer)), True)] if answer is not None else []
-    columns.append(Column("Of its limit", True))
+    columns.append(Column("Limit used", True))
     columns += [Column("Pareto front")] if timed else []
     shown = []
     for row in rows:
@@ -118,7 +104,7 @@ def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
         if timed:
             speed = 1 / row.of_reference if row.of_reference else None
             cells.append(Cell(significant(row.median_ms), row.median_ms))
-            cells.append(Cell(f"{speed:.2f}x" if speed else NONE, speed))
+            cells.append(Cell(f"{significant(speed)}x" if speed else NONE, speed))
         cells.append(Cell(error(row.error), row.error))
         if answer is not None:
             cells.append(Cell(share(row.answer), row.answer))
@@ -126,7 +112,10 @@ def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
         if timed:
             cells.append(Cell(_place(row)))
         shown.append(tuple(cells))
-    return Table(f"Every file of the {role['role']}", tuple(columns), tuple(shown))
+    caption = f"Every file of the {role['role']}. Limit used: the largest of its numbers over that number's own limit."
+    if timed:
+        caption += " Speed-up: over the reference."
+    return Table(caption, tuple(columns), tuple(shown))
 
 
 def _place(row: Row) -> str:

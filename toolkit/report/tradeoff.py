@@ -8,7 +8,7 @@ from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import Shown, error, has_value, megabytes, share, share_tick, significant, tick
 from toolkit.report.rows import Row, answer_name, rows_of
 from toolkit.report.scatter import Point, scatter
-from toolkit.report.summary import capital, wording
+from toolkit.report.wording import capital, wording
 
 # Below this a plot says no more than the summary's two lines.
 _FEWEST = 3
