@@ -1,6 +1,5 @@
 """Learned positions, resized from the grid they were learned on to the grid of an image."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
