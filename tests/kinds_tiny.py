@@ -1,5 +1,6 @@
 """A tiny model of every kind that is not a watermark's, with the bundle that an export makes of it."""
 
+import shutil
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from graphs.deepencoder.spec import deepencoder_spec
 from graphs.foveated.spec import foveated_spec
 from graphs.model_spec import ModelSpec
 from tests import deepencoder_tiny, foveated_tiny
+from toolkit.convert.calibration import Calibration
+from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 
 CAPTIONER = CaptionerConfig(
@@ -34,6 +37,23 @@ def exported(kind: str) -> Bundle:
     """The bundle of a kind's tiny model, random weights inside, made once a test run. Not to be changed."""
     spec = SPECS[kind]
     return export_bundle(spec, random_weights(0, spec), Path(mkdtemp(prefix="kinds-")) / spec.name)
+
+
+# One of each shape of graph: windows, stacked caches, causal attention, transposed convolutions, a whole text decoder.
+LOWERED = {
+    "deepencoder": ("base",),
+    "foveated": ("encode_frames", "query_deep", "language"),
+    "captioner": ("encode_image", "decode_image", "decode_text_prefill", "decode_text_step"),
+}
+PRECISIONS = ("fp32", "int8", "int8-static")
+
+
+@cache
+def converted(kind: str) -> Bundle:
+    """That bundle with the files that some of its graphs are lowered to, made once a test run. Not to be changed."""
+    folder = Path(mkdtemp(prefix="kinds-")) / kind
+    shutil.copytree(exported(kind).folder, folder)
+    return convert_bundle(folder, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
 
 
 def spec_of(kind: str) -> ModelSpec:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.tensor import Array
 from toolkit.convert import calibration
@@ -107,15 +108,18 @@ def test_generated_images_fall_off_with_frequency_as_photographs_do() -> None:
     assert slope(np.random.default_rng(0).random((4, 3, 64, 64))) == pytest.approx(0, abs=0.1)
 
 
-def test_a_folder_is_read_in_a_seeded_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_read_in_a_seeded_choice(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, images = tiny.find("detector", "onnx", "fp32"), tmp_path / "images"
+    images.mkdir()
     for i in range(10):
-        Image.new("RGB", (16, 16), (25 * i, 0, 0)).save(tmp_path / f"{i}.png")
-    (tmp_path / "notes.txt").touch()
+        Image.new("RGB", (16, 16), (25 * i, 0, 0)).save(images / f"{i}.png")
+    (images / "notes.txt").touch()
 
     def read() -> list[int]:
-        with (tmp_path / "images").open("w+b") as file:
-            calibrated = read_calibration(Calibration(tmp_path), 16, file)
-        return np.rint(calibrated.images[:, 0, 0, 0] * 255 / 25).astype(int).tolist()
+        with (tmp_path / "inputs").open("w+b") as file:
+            calibrated = read_calibration(Calibration(images), tiny, graph, lambda: file)
+        assert calibrated.inputs["image"].shape == (calibrated.runs, 1, 3, 32, 32)
+        return np.rint(calibrated.inputs["image"][:, 0, 0, 0, 0] * 255 / 25).astype(int).tolist()
 
     assert read() == list(range(10))
     monkeypatch.setattr(calibration, "MOST_IMAGES", 4)
@@ -123,6 +127,8 @@ def test_a_folder_is_read_in_a_seeded_choice(tmp_path: Path, monkeypatch: pytest
     assert len(set(chosen)) == 4
     assert chosen == sorted(chosen) != list(range(4))
     assert read() == chosen
+    monkeypatch.setattr(calibration, "MOST_BYTES", 3 * 32 * 32 * 3 * 4)
+    assert read() == chosen[:3]
 
 
 def test_what_cannot_calibrate_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A ParityReport as a person reads it, on 80 columns and up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.parity.measure import OutputError
-from toolkit.parity.report import FileReport, ParityReport, RoleReport
+from toolkit.parity.report import FileReport, Judged, ParityReport, RoleReport, WholeReport
 from toolkit.parity.stream import Comparison
 
 # From here on there is room for every column.
@@ -24,8 +24,29 @@ _TITLES = {
     "accuracy_loss": "bits\nlost",
     "verdicts_changed": "verdicts\nchanged",
     "channel_changed": "channel\nchanged",
+    "mean_cosine": "mean\ncosine",
+    "lost": "vectors\nlost",
+    "real_error": "error,\nreal",
+    "tokens_changed": "tokens\nchanged",
+    "captions_changed": "captions\nchanged",
+    "attention_changed": "attention\nchanged",
+    "psnr_db": "PSNR dB",
+    "latent_max_abs": "latents\nmax abs",
+    "latent_error": "latents\nerror",
 }
-_SHARES = ("bits_flipped", "accuracy_loss", "verdicts_changed", "channel_changed", "changed")
+_SHARES = (
+    "bits_flipped",
+    "accuracy_loss",
+    "verdicts_changed",
+    "channel_changed",
+    "changed",
+    "lost",
+    "tokens_changed",
+    "captions_changed",
+    "attention_changed",
+)
+_DECIBELS = ("signal_to_noise_db", "psnr_db")
+_COSINES = ("cosine", "mean_cosine")
 _NARROW_TASK_COLUMNS = 3
 
 
@@ -43,18 +64,52 @@ def print_report(report: ParityReport, console: Console) -> None:
         for file in role.files:
             for line in _lines(file):
                 console.print(line)
-        for note in _notes(role):
+        for note in _notes(role.files, role.outside_domain):
             console.print(Text(note, style="dim"))
+    for whole in report.wholes:
+        print_whole(whole, console)
     for note in report.notes:
         console.print(Text(f"note: {note}", style="yellow"))
-    passed = sum(file.passed for role in report.roles for file in role.files)
-    total = sum(len(role.files) for role in report.roles)
+    judged = [*(file for role in report.roles for file in role.files), *(r for w in report.wholes for r in w.runs)]
+    passed, total = sum(one.passed for one in judged), len(judged)
     console.print(
         Text(
-            f"{report.model}: {passed} of {total} files pass" if total else f"{report.model}: nothing was compared",
+            f"{report.model}: {passed} of {total} {'comparisons' if report.wholes else 'files'} pass"
+            if total
+            else f"{report.model}: nothing was compared",
             style="bold green" if report.passed else "bold red",
         )
     )
+
+
+def print_whole(whole: WholeReport, console: Console) -> None:
+    """A table of what several graphs made together, in every format and precision."""
+    samples = ", ".join(f"{count} {family}" for family, count in whole.samples.items())
+    title = f"{whole.name}: {', '.join(whole.graphs)} together, against {whole.reference} fp32, on {samples} samples"
+    console.print(Text(title, style="bold"))
+    numbers = list(dict.fromkeys(name for run in whole.runs for name in run.total.numbers))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("files", "output"):
+        table.add_column(heading, overflow="fold")
+    for name in (*_ERROR_COLUMNS, *numbers):
+        table.add_column(_TITLES.get(name, name.replace("_", " ")), justify="right", no_wrap=True)
+    table.add_column("")
+    for run in whole.runs:
+        failed = {(check.where, check.number) for check in run.failures}
+        for i, (output, error) in enumerate(run.total.outputs.items()):
+            table.add_row(
+                f"{run.format} {run.precision}" if i == 0 else "",
+                output,
+                *(_cell(n, _error(error, n), (output, n) in failed) for n in _ERROR_COLUMNS),
+                *(_cell(n, run.total.numbers.get(n) if i == 0 else None, ("", n) in failed) for n in numbers),
+                (Text("pass", "green") if run.passed else Text("FAIL", "bold red")) if i == 0 else "",
+            )
+    console.print(table)
+    for run in whole.runs:
+        for check in run.failures:
+            console.print(Text(f"FAIL {whole.name}, {run.format} {run.precision}: {check}", "red"))
+    for note in _notes(whole.runs, 0):
+        console.print(Text(note, style="dim"))
 
 
 def _table(role: RoleReport, width: int) -> Table:
@@ -123,9 +178,9 @@ def _cell(name: str, value: float | None, failed: bool) -> Text:
         shown = "same" if name == "signal_to_noise_db" and not failed else ""
     elif name in _SHARES:
         shown = f"{value:.2%}" if value else "0"
-    elif name == "signal_to_noise_db":
+    elif name in _DECIBELS:
         shown = f"{value:.1f}"
-    elif name == "cosine":
+    elif name in _COSINES:
         shown = f"{value:.6f}"
     else:
         shown = f"{value:.1e}" if value else "0"
@@ -156,15 +211,15 @@ def _near_zero(comparison: Comparison) -> str | None:
     )
 
 
-def _notes(role: RoleReport) -> Iterator[str]:
+def _notes(judged: Sequence[Judged], outside_domain: int) -> Iterator[str]:
     unjudged: dict[str, list[str]] = {}
-    for file in role.files:
-        for check in file.checks:
+    for one in judged:
+        for check in one.checks:
             if check.passed is None:
                 names = unjudged.setdefault(check.note, [])
                 if check.number not in names:
                     names.append(check.number)
     for note, names in unjudged.items():
         yield f"{note}: {', '.join(name.replace('_', ' ') for name in names)}"
-    if role.outside_domain:
-        yield f"{role.outside_domain} synthetic samples left out: the reference itself is not finite on them"
+    if outside_domain:
+        yield f"{outside_domain} synthetic samples left out: the reference itself is not finite on them"

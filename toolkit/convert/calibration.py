@@ -1,21 +1,30 @@
-"""The images on which a static quantizer sees the ranges of activations: a folder's, or generated ones."""
+"""What a static quantizer sees the ranges of activations on: images of a folder or generated ones, as a graph's own
+kind of model brings them to it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from backends.artifact import Artifact
+from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.tensor import Array
 from toolkit.convert.worker.ranges import METHODS
+from toolkit.image_io import ImageSource
+from toolkit.kinds.feeds import FEEDS
 from toolkit.preprocess import preprocess
 
 GENERATED = "generated"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-MOST_IMAGES = 128  # more changes ranges no more, and each costs a float32 run
+# More changes ranges no more, and each costs a float32 run; the inputs of all of them lie on the disk meanwhile.
+MOST_IMAGES = MOST_RUNS = 128
+MOST_BYTES = 1 << 30
 GENERATED_IMAGES = 64
+_GENERATED_PX = 256  # for a graph that takes no image: what comes before it resizes them
 _SEED = 0
 
 
@@ -38,10 +47,18 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The images themselves, (N, 3, size, size) float32 in [0, 1], mapped from a file; and the method."""
+    """Inputs by name, each (runs, *shape), mapped from files, and as many runs of one as of all; and the method."""
 
-    images: Array
+    inputs: Mapping[str, Array]
     method: str
+
+    @property
+    def runs(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def feeds(self, run: int) -> dict[str, Array]:
+        """What a graph is given in one run."""
+        return {name: values[run] for name, values in self.inputs.items()}
 
 
 def images_in(folder: Path, what: str) -> list[Path]:
@@ -57,21 +74,48 @@ def images_in(folder: Path, what: str) -> list[Path]:
     return paths
 
 
-def read_calibration(calibration: Calibration, size_px: int, file: BinaryIO) -> Calibrated:
-    """Write the images to `file`, one after the other, so that memory does not grow with their number.
+def read_calibration(
+    calibration: Calibration, bundle: Bundle, graph: Artifact, make_file: Callable[[], BinaryIO]
+) -> Calibrated:
+    """Write what the images bring to a graph to files, a run after the other, so that memory does not grow with them.
 
-    Of a folder with more than 128 images a seeded choice of 128 is taken.
-    Raises InvalidInput for a folder that is missing or without images, and for a file that cannot be read.
+    Which inputs that gives is up to the kind of model, see toolkit.kinds.feeds. Of a folder with more than MOST_IMAGES
+    a seeded choice is taken; there are MOST_RUNS at most, and fewer where they pass MOST_BYTES.
+    Raises InvalidInput for a folder that is missing or without images, for a file that cannot be read, and for images
+    too few for one run; NotAvailable for a kind of model that nobody gives inputs for, or without the graphs before.
     """
+    feeds = FEEDS.load(bundle.model["kind"])
+    shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
+    dtypes = {binding.spec.name: np.dtype(binding.spec.dtype) for binding in graph.inputs}
+    run_bytes = sum(int(np.prod(shape)) * dtypes[name].itemsize for name, shape in shapes.items())
+    most = max(1, min(MOST_RUNS, MOST_BYTES // run_bytes))
+    files = {name: make_file() for name in shapes}
+    runs = 0
+    for _, given in islice(feeds(bundle, graph.role, _images(calibration, graph)), most):
+        for name, file in files.items():
+            file.write(np.ascontiguousarray(given[name], dtypes[name]).tobytes())
+        runs += 1
+    if not runs:
+        raise InvalidInput(f"{graph.file}: the calibration images are too few for one run of {shapes}")
+    for file in files.values():
+        file.flush()
+    return Calibrated(
+        {name: np.memmap(files[name], dtypes[name], "r", shape=(runs, *shape)) for name, shape in shapes.items()},
+        calibration.method,
+    )
+
+
+def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
+    """A folder's images, or generated ones as large as the graph's own image."""
     if calibration.folder is None:
-        images, count = generated(size_px, GENERATED_IMAGES), GENERATED_IMAGES
-    else:
-        paths = images_in(calibration.folder, "calibration")
-        if len(paths) > MOST_IMAGES:
-            chosen = np.random.default_rng(_SEED).choice(len(paths), MOST_IMAGES, replace=False)
-            paths = [paths[i] for i in sorted(chosen)]
-        images, count = (preprocess(path, size_px)[0] for path in paths), len(paths)
-    return Calibrated(_written(images, count, size_px, file), calibration.method)
+        sizes = [binding.spec.shape[-1] for binding in graph.inputs if binding.spec.layout == "NCHW"]
+        yield from (image.transpose(1, 2, 0) for image in generated((sizes or [_GENERATED_PX])[0], GENERATED_IMAGES))
+        return
+    paths = images_in(calibration.folder, "calibration")
+    if len(paths) > MOST_IMAGES:
+        chosen = np.random.default_rng(_SEED).choice(len(paths), MOST_IMAGES, replace=False)
+        paths = [paths[i] for i in sorted(chosen)]
+    yield from paths
 
 
 def read_images(folder: Path, size_px: int, file: BinaryIO) -> Array:

@@ -123,8 +123,7 @@ class _Slices:
             self._job.progress(f"comparing {self._name(i)} with the float32 graph")
             bound = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
-            if i == 0:
-                self._samples.write_images(bound.inputs[0])
+            self._samples.write_inputs(bound.inputs)
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}

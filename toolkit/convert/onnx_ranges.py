@@ -14,7 +14,7 @@ from toolkit.convert.worker.ranges import Observed
 
 
 def observe(source: Path, artifact: Artifact, calibrated: Calibrated, folder: Path) -> dict[str, tuple[float, float]]:
-    """Run a float32 graph on the images, one batch at a time. Returns name -> (lowest, highest).
+    """Run a float32 graph on its samples, one after the other. Returns name -> (lowest, highest).
 
     `folder` holds a copy of the graph with more outputs meanwhile.
     """
@@ -33,12 +33,9 @@ def observe(source: Path, artifact: Artifact, calibrated: Calibrated, folder: Pa
     outputs = (*artifact.outputs, *(Binding.same(spec) for spec in specs if spec.name not in known))
     draft = replace(artifact, external_files=tuple(path.name for path in files[1:]), outputs=outputs)
     seen = {name: Observed() for name in names}
-    (given,) = artifact.inputs
-    batch = given.spec.shape[0]
-    images = calibrated.images
     with SESSIONS.load("ort")(files[0], draft, 1) as session:
-        for start in range(0, len(images) - batch + 1, batch):
-            feeds = {given.spec.name: images[start : start + batch]}
+        for run in range(calibrated.runs):
+            feeds = calibrated.feeds(run)
             values = feeds | session.run(feeds)
             for name in names:
                 seen[name].add(values[name])

@@ -15,7 +15,7 @@ from toolkit.convert.stitch import seam_permutation
 class Samples:
     """Samples for inputs of slices that have not run yet; none at all where nothing is calibrated.
 
-    Ranges are seen slice by slice, on what the float32 slices before it made of the images: the uncut float32 file
+    Ranges are seen slice by slice, on what the float32 slices before it made of them: the uncut float32 file
     of a large graph passes what the converter's runtime loads, and one slice after the other gives the same ranges.
     """
 
@@ -23,19 +23,24 @@ class Samples:
         self._folder = folder
         self._slices = slices
         self._calibrated = calibrated
+        self._written: set[str] = set()
         self._files: dict[str, tuple[str, str | None]] = {}  # tensor -> file and the layout of each sample in it
 
-    def write_images(self, binding: Binding) -> None:
-        """The images in the layout of the first slice's input, one run of the file each."""
+    def write_inputs(self, bindings: Sequence[Binding]) -> None:
+        """The samples of those of the graph's own inputs that a slice is the first to have, in its layout."""
         if self._calibrated is None:
             return
-        images, batch = self._calibrated.images, binding.spec.shape[0]
-        name = "samples-input.npy"
-        shape = (len(images) // batch, *binding.stored.shape)
-        stored = np.lib.format.open_memmap(self._folder / name, "w+", np.dtype(np.float32), shape)
-        for i in range(len(stored)):
-            stored[i] = binding.to_stored(images[i * batch : (i + 1) * batch])
-        self._files[binding.spec.name] = (name, binding.stored.layout)
+        for binding in bindings:
+            name, values = binding.spec.name, self._calibrated.inputs.get(binding.spec.name)
+            if values is None or name in self._written:
+                continue
+            file = f"samples-input-{len(self._written)}.npy"
+            shape = (len(values), *binding.stored.shape)
+            stored = np.lib.format.open_memmap(self._folder / file, "w+", np.dtype(binding.stored.dtype), shape)
+            for i, sample in enumerate(values):
+                stored[i] = binding.to_stored(sample)
+            self._files[name] = (file, binding.stored.layout)
+            self._written.add(name)
 
     def request(self, i: int, layouts: dict[str, str | None]) -> dict[str, Any] | None:
         """What the quantizer needs to know: where slice i's samples are, and where its outputs go as samples."""
@@ -68,6 +73,7 @@ class Samples:
         if not all((self._folder / file).is_file() for file, _ in state.values()):
             return False
         self._files = {name: (file, layout) for name, (file, layout) in state.items()}
+        self._written |= self._files.keys()
         return True
 
     def _needed_after(self, i: int) -> set[str]:

@@ -103,7 +103,7 @@ class Captioner(Closing):
 
     def similarity(self, latent: Floats, tokens: tuple[int, ...]) -> float:
         """Cosine of an image's latent and a text's, over the temperature of the contrastive loss."""
-        text = self.graphs.run("encode_text", tokens=self._padded((BEGIN, *tokens, END)))["latent"]
+        text = self.graphs.run("encode_text", tokens=self.padded((BEGIN, *tokens, END)))["latent"]
         cosine = float((latent * text).sum() / max(float(np.linalg.norm(latent) * np.linalg.norm(text)), 1e-12))
         return cosine / TEMPERATURE
 
@@ -124,6 +124,16 @@ class Captioner(Closing):
             "contrastive": float(np.mean(own)),
         }
         return {**parts, "loss": parts["reconstruction"] + 2 * parts["caption"] + 0.5 * parts["contrastive"]}
+
+    def padded(self, tokens: tuple[int, ...]) -> Array:
+        """Tokens as the graphs read a text: (1, max_tokens) int32. Raises InvalidInput for too many or unknown."""
+        if len(tokens) > self.max_tokens:
+            raise InvalidInput(f"text: expected at most {self.max_tokens} tokens with begin and end, got {len(tokens)}")
+        if wrong := [token for token in tokens if not 0 <= token < self.vocabulary]:
+            raise InvalidInput(f"text: token {wrong[0]} is not in the vocabulary, which has {self.vocabulary}")
+        row = np.full((1, self.max_tokens), PADDING, np.int32)
+        row[0, : len(tokens)] = tokens
+        return row
 
     def close(self) -> None:
         self.graphs.close()
@@ -154,16 +164,7 @@ class Captioner(Closing):
         return copy
 
     def _prefill(self, latent: Floats, tokens: tuple[int, ...]) -> dict[str, Array]:
-        return self.graphs.run("decode_text_prefill", latent=latent, tokens=self._padded(tokens))
-
-    def _padded(self, tokens: tuple[int, ...]) -> Array:
-        if len(tokens) > self.max_tokens:
-            raise InvalidInput(f"text: expected at most {self.max_tokens} tokens with begin and end, got {len(tokens)}")
-        if wrong := [token for token in tokens if not 0 <= token < self.vocabulary]:
-            raise InvalidInput(f"text: token {wrong[0]} is not in the vocabulary, which has {self.vocabulary}")
-        row = np.full((1, self.max_tokens), PADDING, np.int32)
-        row[0, : len(tokens)] = tokens
-        return row
+        return self.graphs.run("decode_text_prefill", latent=latent, tokens=self.padded(tokens))
 
 
 def log_softmax(logits: Array) -> Array:

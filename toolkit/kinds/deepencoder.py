@@ -63,9 +63,14 @@ class PageEncoder(Closing):
             raise InvalidInput(f"mode: expected one of {', '.join(self.modes)}, got {mode!r}")
         photo = open_photo(page)
         if mode != GUNDAM:
-            sequence = self._run(mode, self._whole(photo, mode))
+            sequence = self._run(mode, self.read(photo, mode))
             return Page(mode, sequence, _grid(sequence), (1, 1))
         return self._gundam(photo)
+
+    def read(self, photo: Photo, mode: str) -> Floats:
+        """A whole page as the graph of a mode reads it: (1, 3, S, S) float32 in [-1, 1]."""
+        size = self.sizes_px[mode]
+        return _normalised(_padded(photo, size) if mode in _PADDED else _resized(photo, size, size))
 
     def close(self) -> None:
         self.graphs.close()
@@ -74,15 +79,11 @@ class PageEncoder(Closing):
         tokens: Floats = self.graphs.run(mode, image=image)["tokens"][0]
         return tokens
 
-    def _whole(self, photo: Photo, mode: str) -> Floats:
-        size = self.sizes_px[mode]
-        return _normalised(_padded(photo, size) if mode in _PADDED else _resized(photo, size, size))
-
     def _gundam(self, photo: Photo) -> Page:
         """Tiles of the small mode, laid out as one grid, then the whole page in the base mode."""
         size = self.sizes_px[TILE_MODE]
         columns, rows = choose_tiles(photo.width, photo.height, size)
-        whole = self._run(GLOBAL_MODE, self._whole(photo, GLOBAL_MODE))
+        whole = self._run(GLOBAL_MODE, self.read(photo, GLOBAL_MODE))
         if (columns, rows) == (1, 1):
             return Page(GUNDAM, whole, _grid(whole), (1, 1))
         pixels = _resized(photo, columns * size, rows * size)

@@ -19,7 +19,7 @@ from toolkit.photo import Floats
 from toolkit.preprocess import preprocess
 
 Look = Literal["shallow", "deep"]
-_MEAN, _DEVIATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's, RGB in [0, 1]
+MEAN, DEVIATION = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # ImageNet's, RGB in [0, 1]
 _KEYS = (
     "name",
     "kind",
@@ -50,7 +50,7 @@ class Passes:
 
 
 class TwoPass(Closing):
-    """Opened graphs of a foveated bundle."""
+    """Opened graphs of a foveated bundle. group: how many frames one run of a query graph takes."""
 
     def __init__(
         self, bundle: Bundle | Path, backend: str = "ort", precision: str = "fp32", threads: int | None = None
@@ -62,7 +62,7 @@ class TwoPass(Closing):
         self.grid_side = model.integer("grid_side")
         self.text_dim = model.integer("text_dim")
         self.latent_shape = model.integers("latent_shape")
-        self._frames = model.integer("frames")
+        self.group = model.integer("frames")
         self._length = model.integer("sequence_length")
         self._lambda = model.number("lambda_coarse")
         vision_dim = bundle.find("query_shallow", "onnx", "fp32").inputs[0].spec.shape[-1]
@@ -107,7 +107,7 @@ class TwoPass(Closing):
                     f"clip: expected at most {self.most_frames(len(text))} frames beside {len(text)} tokens of text; "
                     "take fewer frames"
                 )
-            made = self.graphs.run("encode_frames", frame=self._read(frame))
+            made = self.graphs.run("encode_frames", frame=self.read(frame))
             for name in ("patches",) if how == "shallow" else ("keys", "values"):
                 encoded.setdefault(name, []).append(made[name])
         if not count:
@@ -129,13 +129,14 @@ class TwoPass(Closing):
         fine = self._predict(states[len(text) : len(text) + count], previous)
         return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
 
+    def read(self, frame: ImageSource) -> Floats:
+        """A frame as the encoder reads it: (1, 3, S, S) float32, normalised."""
+        pixels = preprocess(frame, self.image_size_px)
+        mean, deviation = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in (MEAN, DEVIATION))
+        return (pixels - mean) / deviation
+
     def close(self) -> None:
         self.graphs.close()
-
-    def _read(self, frame: ImageSource) -> Floats:
-        pixels = preprocess(frame, self.image_size_px)
-        mean, deviation = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in (_MEAN, _DEVIATION))
-        return (pixels - mean) / deviation
 
     def _look(self, queries: Array, encoded: dict[str, Array], how: Look) -> tuple[Array, Floats]:
         tokens, attention = self._in_groups(f"query_{how}", ("token", "attention"), {"query": queries, **encoded})
@@ -155,7 +156,7 @@ class TwoPass(Closing):
 
     def _in_groups(self, role: str, outputs: tuple[str, ...], feeds: dict[str, Array]) -> list[Array]:
         """Run a graph that takes a fixed number of frames on any number; the last group is filled up with its end."""
-        size, count = self._frames, len(next(iter(feeds.values())))
+        size, count = self.group, len(next(iter(feeds.values())))
         made = []
         for start in range(0, count, size):
             rows = np.minimum(np.arange(start, start + size), count - 1)

@@ -1,6 +1,7 @@
 """The graphs of one bundle on one backend, opened when they are first needed."""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from toolkit.threads import default_threads
 class Graphs(Closing):
     """Runs graphs by their roles. Close it, or use it as a context manager.
 
-    timing_ms: for each role, how long its runs took, opening aside.
+    timing_ms: for each role, how long its runs took, opening aside. watch: is told the role and the inputs of each run.
     """
+
+    watch: Callable[[str, Mapping[str, Array]], None]
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Graphs(Closing):
         self.backend = backend
         self.precision = precision
         self.timing_ms: dict[str, list[float]] = {}
+        self.watch = lambda role, feeds: None
         self._format: str = SESSIONS.load(backend).FORMAT
         self._threads = default_threads() if threads is None else threads
         self._sessions: dict[str, Session] = {}
@@ -51,6 +55,7 @@ class Graphs(Closing):
         """Run one graph: inputs by name, outputs by name. Raises InvalidArtifact for outputs that are not finite."""
         if role not in self._sessions:
             self._sessions[role] = open_session(self.bundle, self.artifact(role), self.backend, self._threads)
+        self.watch(role, feeds)
         start = time.perf_counter()
         outputs = self._sessions[role].run(feeds)
         self.timing_ms.setdefault(role, []).append(1e3 * (time.perf_counter() - start))

@@ -17,17 +17,13 @@ from toolkit.parity.report import Check, FileReport, ParityReport, RoleReport, j
 from toolkit.parity.sample import Sample
 from toolkit.parity.stream import Opened, RunningComparison, Seen, compare_stream
 from toolkit.parity.tolerance import tolerance_for
+from toolkit.parity.wholes import compare_wholes, variants
 
 Progress = Callable[[str], None]
 
 # Files that are open at once. A large model's go one after the other, each time beside its reference and its parent.
 OPEN_LIMIT_BYTES = 4 << 30
 
-RANDOM = (
-    "The weights are random: logits lie about zero, and a Gaussian logit changes its sign with probability "
-    "arctan(relative error)/pi. Bits, verdicts and the detection channel are shown and not judged; the verdict is that "
-    "of the error."
-)
 NO_TORCH = "torch is not installed: the reference is the float32 ONNX file, and files of torch weights are left out."
 
 
@@ -38,7 +34,8 @@ def compare_bundle(
     progress: Progress = lambda step: None,
     open_limit_bytes: int = OPEN_LIMIT_BYTES,
 ) -> ParityReport:
-    """Compare every file of a bundle, role by role. The reference is torch where it is installed, else float32 ONNX.
+    """Compare every file of a bundle, role by role, and then what several graphs make together. The reference is torch
+    where it is installed, else float32 ONNX.
 
     `images` are read beside the kind's own samples; memory does not grow with their number. Every file is judged by
     the tolerance of its kind, role and precision.
@@ -47,7 +44,7 @@ def compare_bundle(
     """
     name = bundle.model["kind"]
     kind: Kind = KINDS.load(name)
-    notes = [RANDOM] if bundle.weights["origin"] == "random" else []
+    notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
         notes.append(NO_TORCH)
@@ -55,11 +52,15 @@ def compare_bundle(
     for artifact in chosen:
         tolerance_for(name, artifact.role, artifact.precision)
         bundle.verify(artifact)
+    for whole in kind.wholes:
+        for _, precision in variants(whole, chosen):
+            tolerance_for(name, whole.name, precision)
     roles = tuple(
         _compare_role(bundle, kind, [a for a in chosen if a.role == role], images, threads, progress, open_limit_bytes)
         for role in dict.fromkeys(artifact.role for artifact in chosen)
     )
-    return ParityReport(bundle.model["name"], name, bundle.weights, roles, tuple(notes))
+    wholes = compare_wholes(bundle, kind, chosen, images, threads, progress)
+    return ParityReport(bundle.model["name"], name, bundle.weights, roles, tuple(notes), wholes)
 
 
 def reference_of(artifacts: Sequence[Artifact]) -> Artifact:

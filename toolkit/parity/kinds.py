@@ -6,9 +6,31 @@ from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.closing import Closing
 from backends.registry import Registry
 from toolkit.parity.judging import Judge
 from toolkit.parity.sample import Sample
+from toolkit.parity.stream import Runner
+
+
+class Pipeline(Closing, Runner):
+    """Several graphs of one bundle on one backend and in one precision, run as one."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What several graphs make together, one after the other or many times: a text, a clip.
+
+    Errors add up between graphs, and one token that is another makes another text: each graph being near is not enough.
+    graphs: their roles. Whatever formats and precisions a bundle has all of them in are compared.
+    samples: as Kind's, for the whole. open: with a bundle, a backend, a precision and threads. judge: a new one.
+    """
+
+    name: str
+    graphs: tuple[str, ...]
+    samples: Callable[[Bundle, Sequence[Path]], Iterable[Sample]]
+    open: Callable[[Bundle, str, str, int], Pipeline]
+    judge: Callable[[Bundle], Judge]
 
 
 @dataclass(frozen=True)
@@ -20,14 +42,26 @@ class Kind:
     judge: a new judge for one file of a role.
     may_leave_domain: synthetic samples on which the reference itself is not finite are left out, and counted. For
     kinds that do not know what their inputs may be.
+    random_note: what a reader must know of the numbers where the weights are random.
+    wholes: what its graphs make together, where a model has several that do.
     """
 
     samples: Callable[[Bundle, Artifact, Sequence[Path]], Iterable[Sample]]
     judge: Callable[[Bundle, str], Judge]
     may_leave_domain: bool
+    random_note: str
+    wholes: tuple[Whole, ...] = ()
 
+
+RANDOM_WEIGHTS = (
+    "The weights are random: choices between numbers that training would set apart mean nothing, so outside of float32 "
+    "they are shown and not judged. The verdict is that of the error."
+)
 
 # By the `kind` of a bundle's manifest. Each value is a Kind.
 KINDS = Registry("kind of model to compare")
 KINDS.register("watermark", "toolkit.parity.watermark:KIND", needs="pillow")
 KINDS.register("tensor", "toolkit.parity.tensors:KIND", needs="pillow")
+KINDS.register("deepencoder", "toolkit.parity.deepencoder:KIND", needs="pillow")
+KINDS.register("foveated", "toolkit.parity.foveated:KIND", needs="onnxruntime")
+KINDS.register("captioner", "toolkit.parity.captioner:KIND", needs="onnxruntime")

@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backends.artifact import Artifact
+from toolkit.parity.limit import Limit, Tolerance
 from toolkit.parity.stream import Comparison
-from toolkit.parity.tolerance import Limit, Tolerance
 
 
 @dataclass(frozen=True)
 class Check:
-    """One number and its limit. where: an output's name, or "" for the whole file.
+    """One number and its limit, a most or a least. where: an output's name, or "" for the whole file.
 
     passed: None where it was not judged, and `note` says why. value: None where there is none, which fails.
     """
@@ -21,17 +21,34 @@ class Check:
     at_most: float | None
     passed: bool | None
     note: str
+    at_least: float | None = None
 
     def __str__(self) -> str:
         what = f"{self.where}: {self.number}" if self.where else self.number
-        if self.at_most is None:
-            return f"{what}: {self.note}"
-        value = "has no value" if self.value is None else f"{self.value:.3g}"
-        return f"{what} {value}, expected at most {self.at_most:g}"
+        value = "has no value" if self.value is None else f"{self.value:.6g}"
+        if self.at_least is not None:
+            return f"{what} {value}, expected at least {self.at_least:g}"
+        if self.at_most is not None:
+            return f"{what} {value}, expected at most {self.at_most:g}"
+        return f"{what}: {self.note}"
+
+
+class Judged:
+    """What has checks. Passed: at least one number was judged, and none failed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.passed is False)
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures and any(check.passed for check in self.checks)
 
 
 @dataclass(frozen=True)
-class FileReport:
+class FileReport(Judged):
     """One file: against the reference, against its own parent (None where that is the reference), and the verdict."""
 
     artifact: Artifact
@@ -41,14 +58,27 @@ class FileReport:
     step_passed: bool | None
     reason: str
 
-    @property
-    def failures(self) -> tuple[Check, ...]:
-        return tuple(check for check in self.checks if check.passed is False)
 
-    @property
-    def passed(self) -> bool:
-        """At least one number was judged, and none failed."""
-        return not self.failures and any(check.passed for check in self.checks)
+@dataclass(frozen=True)
+class RunReport(Judged):
+    """Several graphs run as one model, all of them in files of one format and precision, against the reference."""
+
+    format: str
+    precision: str
+    total: Comparison
+    checks: tuple[Check, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class WholeReport:
+    """Everything that was run of one Whole. reference: the format of the float32 files that the others are held to."""
+
+    name: str
+    graphs: tuple[str, ...]
+    reference: str
+    samples: dict[str, int]
+    runs: tuple[RunReport, ...]
 
 
 @dataclass(frozen=True)
@@ -64,19 +94,21 @@ class RoleReport:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every file of a bundle. notes: what a reader of the numbers must know."""
+    """Every file of a bundle, and what its graphs make together. notes: what a reader of the numbers must know."""
 
     model: str
     kind: str
     weights: dict[str, Any]
     roles: tuple[RoleReport, ...]
     notes: tuple[str, ...]
+    wholes: tuple[WholeReport, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Something was compared, and all of it passed."""
         files = [file for role in self.roles for file in role.files]
-        return bool(files) and all(file.passed for file in files)
+        runs = [run for whole in self.wholes for run in whole.runs]
+        return bool(files) and all(judged.passed for judged in (*files, *runs))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without NaN or infinity."""
@@ -87,6 +119,7 @@ class ParityReport:
             "passed": self.passed,
             "notes": list(self.notes),
             "roles": [_role_json(role) for role in self.roles],
+            "wholes": [asdict(whole) for whole in self.wholes],
         }
 
 
@@ -111,8 +144,9 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
 def _check(limit: Limit, where: str, value: float | None, random: bool, uncounted: str | None) -> Check:
     unjudged = uncounted or ("the weights are random" if random and limit.needs_training else None)
     if unjudged is not None:
-        return Check(limit.number, where, value, limit.at_most, None, f"not judged: {unjudged}")
-    return Check(limit.number, where, value, limit.at_most, value is not None and value <= limit.at_most, "")
+        return Check(limit.number, where, value, limit.at_most, None, f"not judged: {unjudged}", limit.at_least)
+    kept = value is not None and limit.allows(value)
+    return Check(limit.number, where, value, limit.at_most, kept, "", limit.at_least)
 
 
 def _role_json(role: RoleReport) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Inputs that no camera made: seeded noise, constants and extremes, for inputs of any shape and dtype."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,29 +14,36 @@ NOISE_SAMPLES = 16
 _Fill = Callable[[TensorSpec, np.random.Generator], Array]
 
 
-def unit_samples(specs: tuple[TensorSpec, ...]) -> Iterator[Sample]:
-    """For inputs in [0, 1], images and bits: uniform noise, then black, white, half, stripes of one pixel, one bright
-    pixel, values just above 0. Integer and boolean inputs get 0 and 1."""
-    yield from _noise(specs, "uniform noise", _uniform)
+def unit_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> Iterator[Sample]:
+    """For inputs in [0, 1], images and bits: uniform noise, so many of it; black, white, half, stripes of one pixel,
+    one bright pixel, values just above 0. Integer and boolean inputs get 0 and 1."""
+    yield from _noise(specs, "uniform noise", _uniform, noise)
     yield from _constants(specs, (0.0, 1.0, 0.5))
     yield _sample("stripes of one pixel", specs, _stripes)
     yield _sample("one bright value", specs, _one_bright)
     yield _sample("noise up to 1e-6", specs, lambda spec, rng: _uniform(spec, rng) * np.float32(1e-6))
 
 
-def signed_samples(specs: tuple[TensorSpec, ...]) -> Iterator[Sample]:
-    """For inputs whose range nobody states: uniform noise in [0, 1), normal noise, ten times that, constants, and the
-    extremes of unit_samples. Integer and boolean inputs get 0 and 1, which are valid indices nearly everywhere."""
-    yield from _noise(specs, "uniform noise", _uniform)
-    yield from _noise(specs, "normal noise", _normal)
+def signed_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> Iterator[Sample]:
+    """For inputs whose range nobody states: uniform noise in [0, 1) and normal noise, so many of each; normal noise
+    ten times as large, constants, and the extremes of unit_samples. Integer and boolean inputs get 0 and 1, which are
+    valid indices nearly everywhere."""
+    yield from _noise(specs, "uniform noise", _uniform, noise)
+    yield from _noise(specs, "normal noise", _normal, noise)
     yield _sample("normal noise x10", specs, lambda spec, rng: _normal(spec, rng) * np.float32(10))
     yield from _constants(specs, (0.0, 1.0, -1.0))
     yield _sample("one bright value", specs, _one_bright)
     yield _sample("noise up to 1e-6", specs, lambda spec, rng: _uniform(spec, rng) * np.float32(1e-6))
 
 
-def _noise(specs: tuple[TensorSpec, ...], name: str, fill: _Fill) -> Iterator[Sample]:
-    for seed in range(NOISE_SAMPLES):
+def moved(samples: Iterable[Sample], to: Callable[[str, Array], Array]) -> Iterator[Sample]:
+    """The same samples with each input as `to` makes it of its name and values."""
+    for sample in samples:
+        yield replace(sample, feeds={name: to(name, values) for name, values in sample.feeds.items()})
+
+
+def _noise(specs: tuple[TensorSpec, ...], name: str, fill: _Fill, count: int) -> Iterator[Sample]:
+    for seed in range(count):
         yield _sample(f"{name} {seed}", specs, fill, seed)
 
 

@@ -7,7 +7,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from toolkit.parity.judging import Judge, NoJudge
-from toolkit.parity.kinds import Kind
+from toolkit.parity.kinds import RANDOM_WEIGHTS, Kind
 from toolkit.parity.sample import Sample
 from toolkit.parity.synthetic import signed_samples
 from toolkit.preprocess import preprocess
@@ -37,4 +37,4 @@ def judge(bundle: Bundle, role: str) -> Judge:
     return NoJudge()
 
 
-KIND = Kind(samples, judge, may_leave_domain=True)
+KIND = Kind(samples, judge, may_leave_domain=True, random_note=RANDOM_WEIGHTS)

@@ -1,34 +1,8 @@
 """How far each kind of file may be from the reference, and why that far. Written down before anything is measured."""
 
-from dataclasses import dataclass
-
 from backends.errors import NotAvailable
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The most that a number may be. Numbers of outputs hold for every output of floats; see Tolerance.
-
-    needs_training: means nothing on random weights; there the number is shown, and not judged.
-    """
-
-    number: str
-    at_most: float
-    needs_training: bool
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Every limit of one kind, role and precision, with the reason for them.
-
-    outputs limit numbers of toolkit.parity.measure.OutputError, task those that the kind's own judge gives. Outputs of
-    integers and booleans count or name something: their share of changed values may be at most `changed`.
-    """
-
-    outputs: tuple[Limit, ...]
-    changed: float
-    task: tuple[Limit, ...]
-    reason: str
+from toolkit.parity.limit import FP16, FP32, INT8_W, STATIC, Limit, Tolerance
+from toolkit.parity.network_tolerances import CAPTIONER, DEEPENCODER, FOVEATED
 
 
 def tolerance_for(kind: str, role: str, precision: str) -> Tolerance:
@@ -61,23 +35,9 @@ def _message(flipped: float, loss: float, verdicts: float, channel: float) -> tu
     )
 
 
-_FP32 = (
-    "Float32 sums in another order: 6e-8 an addition, grown by some tens of layers. 1e-4 is a thousand roundings and "
-    "far below what a wrong layout, padding or constant does."
-)
-_FP16 = (
-    "Weights rounded to 11 bits, at most 5e-4 of each, at random; products average that out, layers add it up. "
-    "1e-2 leaves a factor of twenty, and an overflow or a lost subnormal is over it."
-)
 _INT8 = (
     "Weights and activations in steps of 1/127 of the largest, about 4e-3 of it a rounding, several times that of a "
     "typical value. Twenty layers that add it up independently come to some percent; at 10% the answer is another one."
-)
-_INT8_W = (
-    "Weights in steps of 1/127 of the largest of their channel, activations as in float32: half of what int8 may do."
-)
-_STATIC = (
-    "As int8, with ranges that were chosen beforehand: what lies outside them is cut off, so twice as much is allowed."
 )
 _LOGITS = (
     " Of marked photographs: a Gaussian logit changes sign with probability arctan(relative error)/pi, so {} of "
@@ -97,13 +57,13 @@ TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
         outputs=_informed(1e-4),
         changed=0.0,
         task=_message(flipped=1e-4, loss=1e-4, verdicts=0.0, channel=1e-4),
-        reason=_FP32 + _LOGITS.format("1e-4") + "No verdict may change.",
+        reason=FP32 + _LOGITS.format("1e-4") + "No verdict may change.",
     ),
     ("watermark", "detector", "fp16"): Tolerance(
         outputs=_informed(1e-2),
         changed=0.0,
         task=_message(flipped=1e-3, loss=2e-4, verdicts=0.0, channel=1e-3),
-        reason=_FP16 + _LOGITS.format("3e-3") + "Trained logits lie further from zero: a third of it. "
+        reason=FP16 + _LOGITS.format("3e-3") + "Trained logits lie further from zero: a third of it. "
         "No verdict may change.",
     ),
     ("watermark", "detector", "int8"): Tolerance(
@@ -118,20 +78,20 @@ TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
         outputs=_informed(0.2),
         changed=0.0,
         task=_message(flipped=2e-2, loss=2e-3, verdicts=5e-3, channel=1e-2),
-        reason=_STATIC + _LOGITS.format("6%") + "Trained logits: a third of it, and a loss of 0.2 percentage points of "
+        reason=STATIC + _LOGITS.format("6%") + "Trained logits: a third of it, and a loss of 0.2 percentage points of "
         "bits right. " + _VERDICT.format("5 in 1000"),
     ),
     ("watermark", "detector", "int8-w"): Tolerance(
         outputs=_informed(0.05),
         changed=0.0,
         task=_message(flipped=5e-3, loss=1e-3, verdicts=2e-3, channel=5e-3),
-        reason=_INT8_W + _LOGITS.format("1.6%") + "Trained logits: a third of it. " + _VERDICT.format("2 in 1000"),
+        reason=INT8_W + _LOGITS.format("1.6%") + "Trained logits: a third of it. " + _VERDICT.format("2 in 1000"),
     ),
     ("watermark", "detector", "int16x8"): Tolerance(
         outputs=_informed(0.05),
         changed=0.0,
         task=_message(flipped=5e-3, loss=1e-3, verdicts=2e-3, channel=5e-3),
-        reason=_INT8_W
+        reason=INT8_W
         + " Activations in 16 bits add nothing that shows."
         + _LOGITS.format("1.6%")
         + "Trained logits: a "
@@ -152,20 +112,25 @@ TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
             reason=f"{reason} {_TENSOR}",
         )
         for precision, at_most, changed, reason in (
-            ("fp32", 1e-4, 0.0, _FP32),
-            ("fp16", 1e-2, 1e-2, _FP16),
+            ("fp32", 1e-4, 0.0, FP32),
+            ("fp16", 1e-2, 1e-2, FP16),
             ("int8", 0.1, 5e-2, _INT8),
-            ("int8-w", 0.05, 2.5e-2, _INT8_W),
-            ("int16x8", 0.05, 2.5e-2, _INT8_W),
-            ("int8-static", 0.2, 0.1, _STATIC),
-            ("mixed", 0.05, 2.5e-2, _INT8_W),
+            ("int8-w", 0.05, 2.5e-2, INT8_W),
+            ("int16x8", 0.05, 2.5e-2, INT8_W),
+            ("int8-static", 0.2, 0.1, STATIC),
+            ("mixed", 0.05, 2.5e-2, INT8_W),
         )
     },
     ("watermark", "embedder", "fp32"): Tolerance(
         outputs=_relative(1e-4),
         changed=0.0,
         task=(),
-        reason=_FP32 + " The watermark is added to an image at a fifth of its size or less: 1e-4 of it cannot be seen, "
+        reason=FP32 + " The watermark is added to an image at a fifth of its size or less: 1e-4 of it cannot be seen, "
         "nor stored in 8 bits.",
     ),
+    **{
+        (kind, *key): tolerance
+        for kind, table in (("deepencoder", DEEPENCODER), ("foveated", FOVEATED), ("captioner", CAPTIONER))
+        for key, tolerance in table.items()
+    },
 }

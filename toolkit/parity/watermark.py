@@ -88,4 +88,9 @@ def _embedder_feeds(specs: tuple[TensorSpec, ...], path: Path) -> dict[str, Arra
     return {"image": preprocess(path, image.shape[-1]), "message": bits}
 
 
-KIND = Kind(samples, judge, may_leave_domain=False)
+RANDOM = (
+    "The weights are random: logits lie about zero, and a Gaussian logit changes its sign with probability "
+    "arctan(relative error)/pi. Bits, verdicts and the detection channel are shown and not judged; the verdict is that "
+    "of the error."
+)
+KIND = Kind(samples, judge, may_leave_domain=False, random_note=RANDOM)

@@ -1,0 +1,211 @@
+"""How far the files of DeepEncoder, the foveated model and the captioner may be from the reference, and why that far.
+
+Keys are (role, precision); the role of a whole is its name.
+"""
+
+from toolkit.parity.limit import FP16, FP32, INT8_W, STATIC, Limit, Tolerance
+
+Table = dict[tuple[str, str], Tolerance]
+
+_ROUNDINGS = (
+    "Eight bits are steps of 1/127 of the largest: with the largest 4 to 10 times a typical value, weights and "
+    "activations of a layer round to about 2% of it. {} layers or blocks, one after the other, add that up "
+    "independently: 2% times the root of their number. "
+)
+_COSINE = (
+    "A relative error e turns a vector by a cosine of 1/sqrt(1 + e^2): 0.995 is 10%, which INT8 is promised to keep. "
+    "A token counts as lost where another of the same image is nearer to it than its own: {}. "
+)
+_PRECISIONS = ("fp32", "fp16", "int8", "int8-w", "int16x8", "int8-static")
+# Of the error that int8 may have: weights alone half, fixed ranges twice.
+_OF_INT8 = {"int8": 1.0, "int8-w": 0.5, "int16x8": 0.5, "int8-static": 2.0}
+_FIXED_RANGES = ("int8-static", "int16x8")
+_SHARED = {
+    "fp32": FP32,
+    "fp16": FP16,
+    "int8": "",
+    "int8-w": INT8_W,
+    "int16x8": f"{INT8_W} Activations in 16 bits add nothing that shows.",
+    "int8-static": STATIC,
+}
+# Least mean cosine of a vector with its reference, and the share of vectors that may be lost.
+_LEAST_COSINE = {
+    "fp32": 0.999999,
+    "fp16": 0.9999,
+    "int8": 0.995,
+    "int8-w": 0.998,
+    "int16x8": 0.998,
+    "int8-static": 0.98,
+}
+_LOST = {"fp32": 0.0, "fp16": 1e-3, "int8": 1e-2, "int8-w": 5e-3, "int16x8": 5e-3, "int8-static": 4e-2}
+# Choices of the largest of several numbers: what a choice between near ones may become.
+_CHOICES = {"fp32": 0.0, "fp16": 1e-2, "int8": 0.05, "int8-w": 0.025, "int16x8": 0.025, "int8-static": 0.1}
+# A picture's error, of a peak of 2 (from -1 to 1) and a typical value of a quarter of that: 12 dB above the error.
+_LEAST_PSNR_DB = {"fp32": 80.0, "fp16": 50.0, "int8": 30.0, "int8-w": 36.0, "int16x8": 36.0, "int8-static": 24.0}
+
+
+def _outputs(precision: str, depth: int) -> tuple[Limit, ...]:
+    """float32 by the largest error, of the range of each output; else by its size. Where ranges were fixed on real
+    images, noise that passes them says nothing."""
+    if precision == "fp32":
+        return (Limit("of_range", 1e-4, needs_training=False),)
+    if precision in _FIXED_RANGES:
+        return ()
+    return (Limit("relative_l2", _error(precision, depth), needs_training=False),)
+
+
+def _task(precision: str, depth: int, *more: Limit) -> tuple[Limit, ...]:
+    """On real images: the error in every precision, and what the numbers mean."""
+    return (Limit("real_error", _error(precision, depth), needs_training=False), *more)
+
+
+def _error(precision: str, depth: int) -> float:
+    """The most that the norm of the difference may be, of the reference's."""
+    few = {"fp32": 1e-4, "fp16": 1e-2}
+    return few[precision] if precision in few else 0.02 * depth**0.5 * _OF_INT8[precision]
+
+
+def _reason(precision: str, depth: int, more: str) -> str:
+    rounding = _ROUNDINGS.format(depth) if precision in _OF_INT8 else ""
+    return f"{rounding}{_SHARED[precision]} {more}".strip()
+
+
+def _vectors(role: str, depth: int) -> Table:
+    """For outputs that are vectors: tokens, features, latents, states."""
+    return {
+        (role, precision): Tolerance(
+            outputs=_outputs(precision, depth),
+            changed=0.0,
+            task=_task(
+                precision,
+                depth,
+                Limit("mean_cosine", None, needs_training=False, at_least=_LEAST_COSINE[precision]),
+                Limit("lost", _LOST[precision], needs_training=False),
+            ),
+            reason=_reason(precision, depth, _COSINE.format(f"{_LOST[precision]:.1%} of them may be")),
+        )
+        for precision in _PRECISIONS
+    }
+
+
+def _choices(role: str, depth: int, number: str, what: str) -> Table:
+    """For outputs of which the largest is chosen. Equal but for rounding in float32; elsewhere near ones may swap, and
+    with random weights all of them are near."""
+    return {
+        (role, precision): Tolerance(
+            outputs=_outputs(precision, depth),
+            changed=0.0,
+            task=_task(precision, depth, Limit(number, _CHOICES[precision], needs_training=precision != "fp32")),
+            reason=_reason(
+                precision,
+                depth,
+                f"{what}: {_CHOICES[precision]:.1%} may be another one, where two were as near as the error.",
+            ),
+        )
+        for precision in _PRECISIONS
+    }
+
+
+def _latents(role: str, depth: int) -> Table:
+    """Predicted VAE latents: numbers of about 1 that a decoder draws from."""
+    table = {}
+    for precision in _PRECISIONS:
+        limits = _outputs(precision, depth)
+        if precision == "fp32":
+            limits = (*limits, Limit("max_abs", 1e-3, needs_training=False))
+        reason = _reason(precision, depth, "Latents are numbers of about 1: 1e-3 of one cannot be seen once decoded.")
+        table[role, precision] = Tolerance(limits, 0.0, _task(precision, depth), reason)
+    return table
+
+
+def _pictures(role: str, depth: int) -> Table:
+    return {
+        (role, precision): Tolerance(
+            outputs=_outputs(precision, depth),
+            changed=0.0,
+            task=_task(
+                precision, depth, Limit("psnr_db", None, needs_training=False, at_least=_LEAST_PSNR_DB[precision])
+            ),
+            reason=_reason(
+                precision,
+                depth,
+                f"A picture against the reference's own: {_LEAST_PSNR_DB[precision]:g} dB; half a step of 8 bits is "
+                "54 dB.",
+            ),
+        )
+        for precision in _PRECISIONS
+    }
+
+
+def _two_passes(role: str) -> Table:
+    """Both passes of a clip: the second asks what the first said, so errors of five graphs add up."""
+    return {
+        (role, precision): Tolerance(
+            outputs=(),
+            changed=0.0,
+            task=(
+                Limit("latent_max_abs" if precision == "fp32" else "latent_error", error, needs_training=False),
+                Limit("attention_changed", _CHOICES[precision], needs_training=precision != "fp32"),
+            ),
+            reason=_reason(
+                precision,
+                92,
+                "Latents are numbers of about 1: in float32 none may be off by 1e-3; elsewhere their error counts, of "
+                f"their own size. A frame's attention may have its peak elsewhere for {_CHOICES[precision]:.1%} of "
+                "frames.",
+            ),
+        )
+        for precision, error in zip(_PRECISIONS, (1e-3, 1e-2, 0.2, 0.1, 0.1, 0.4), strict=True)
+    }
+
+
+def _captions(role: str) -> Table:
+    """A whole text is the same only if each of its choices is: with p a choice, 1 - (1 - p)^20 of short captions."""
+    return {
+        (role, precision): Tolerance(
+            outputs=(),
+            changed=1.0,
+            task=(Limit("captions_changed", share, needs_training=precision != "fp32"),),
+            reason=_reason(
+                precision,
+                8,
+                f"A caption of twenty tokens is twenty choices: {share:.0%} of captions may be others. In float32 a "
+                "hundred greedy tokens must be the same.",
+            ),
+        )
+        for precision, share in zip(_PRECISIONS, (0.0, 0.2, 0.65, 0.4, 0.4, 0.9), strict=True)
+    }
+
+
+def _losses(role: str) -> Table:
+    return {
+        (role, precision): Tolerance(
+            outputs=(Limit("relative_l2", error, needs_training=False),),
+            changed=0.0,
+            task=(),
+            reason=_reason(precision, 8, "A loss is a mean: it moves by no more than what it is a mean of."),
+        )
+        for precision, error in zip(_PRECISIONS, (1e-4, 1e-2, 0.1, 0.05, 0.05, 0.2), strict=True)
+    }
+
+
+# Layers or blocks in a row: 12 + 24 blocks of two halves each; 12; 30; a layer and its projections.
+DEEPENCODER: Table = _vectors("*", 72)
+FOVEATED: Table = {
+    **_vectors("encode_frames", 24),
+    **_choices("query_shallow", 3, "attention_changed", "The patch that a query looks at most"),
+    **_choices("query_deep", 24, "attention_changed", "The patch that a query looks at most"),
+    **_vectors("language", 60),
+    **_latents("predict", 8),
+    **_two_passes("two passes, shallow"),
+    **_two_passes("two passes, deep"),
+}
+CAPTIONER: Table = {
+    **_vectors("encode_image", 5),
+    **_pictures("decode_image", 5),
+    **_vectors("encode_text", 2),
+    **_choices("decode_text_prefill", 8, "tokens_changed", "The next token"),
+    **_choices("decode_text_step", 8, "tokens_changed", "The next token"),
+    **_captions("caption"),
+    **_losses("losses"),
+}
