@@ -45,7 +45,16 @@ def test_the_running_environment_is_the_locked_one() -> None:
 
 
 def test_each_role_has_its_extra() -> None:
-    assert set(PROJECT["optional-dependencies"]) == {"ort", "tflite", "export", "convert", "train", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {
+        "ort",
+        "tflite",
+        "video",
+        "text",
+        "export",
+        "convert",
+        "train",
+        "dev",
+    }
     for pin in PROJECT["optional-dependencies"]["convert"]:
         assert re.fullmatch(r".+==[0-9.]+; python_version >= '3.12'", pin)
 

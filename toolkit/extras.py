@@ -7,6 +7,8 @@ from backends.errors import NotAvailable
 PACKAGES = {
     "export": ("torch", "onnx", "onnxruntime", "onnxsim", "onnxscript", "safetensors"),
     "tflite": ("ai_edge_litert",),
+    "video": ("av",),
+    "text": ("tokenizers",),
 }
 
 

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
+from tests.clips import write_video
 from tests.kinds_tiny import exported
 from tests.tiny import FOLDER
 from toolkit.cli import main
@@ -65,10 +69,11 @@ def test_a_page(page: Path, mode: str, tokens: int, grid: list[int]) -> None:
 
 @pytest.mark.parametrize("query", ["shallow", "deep"])
 def test_a_clip(clip: Path, query: str) -> None:
+    """All of its four frames, which are more than a query graph takes at once."""
     latents = clip.with_name("latents.npz")
     np.savez(latents, np.random.default_rng(1).standard_normal((4, 4, 8, 8), dtype=np.float32))
     out = clip.parent / "out"
-    row = row_of(run("foveated", clip, "--query", query, "--latents", latents, "-o", out, "--json"))
+    row = row_of(run("foveated", clip, "--frames", 9, "--query", query, "--latents", latents, "-o", out, "--json"))
     assert (row["query"], row["frames"]) == (query, 4)
     assert row["loss"] == pytest.approx(row["loss_fine"] + row["loss_coarse"])
     arrays, picture = (Path(file) for file in row["files"])
@@ -77,6 +82,14 @@ def test_a_clip(clip: Path, query: str) -> None:
         assert held["coarse_attention"].shape == (4, 4, 4)
     assert size_of(picture) == (4 * 192, 3 * 192)
     assert len(row["timing_ms"]["encode_frames"]) == 4
+
+
+def test_a_video_is_a_clip_too_and_so_many_of_its_frames_are_seen_as_asked(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", frames=12)
+    for asked, seen in (((), 3), (("--frames", 5), 5)):  # by default as many as a query takes at once
+        row = row_of(run("foveated", tmp_path / "clip.mp4", *asked, "-o", tmp_path, "--json"))
+        assert row["frames"] == seen
+        assert size_of(Path(row["files"][1])) == (seen * 192, 3 * 192)
 
 
 def test_a_folder_of_frames_is_a_clip_too(clip: Path) -> None:
@@ -103,6 +116,60 @@ def test_an_image(page: Path) -> None:
     with np.load(arrays) as held:
         assert held["latent"].shape == (1, 12)
     assert size_of(picture) == (32, 32)
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """One word a token, in the tiny model's vocabulary of 40."""
+    words = ["<pad>", "<begin>", "<end>", *(f"w{i}" for i in range(3, 40))]
+    words[7], words[9] = "red", "cat"
+    made = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="w3"))
+    made.pre_tokenizer = Whitespace()
+    made.enable_padding(length=30)
+    made.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_with_a_tokenizer_texts_are_words(page: Path, tokenizer: Path) -> None:
+    spoken = ["--tokenizer", tokenizer, "--similar", "red cat", "--caption", "cat", "-o", page.parent, "--json"]
+    ids = ["--similar", "7 9", "--caption", "9", "-o", page.parent, "--json"]
+    with_words, with_ids = (row_of(run("captioner", page, *arguments)) for arguments in (spoken, ids))
+    assert with_words["text"] == " ".join(
+        {7: "red", 9: "cat", 0: "<pad>", 1: "<begin>"}.get(token, f"w{token}") for token in with_words["tokens"]
+    )
+    assert with_ids["text"] is None
+    for key in ("tokens", "similarity", "losses"):
+        assert with_words[key] == with_ids[key]
+
+
+def test_a_tokenizer_that_does_not_fit_is_one_line(page: Path, tokenizer: Path, tmp_path: Path) -> None:
+    large = Tokenizer(WordLevel({f"w{i}": i for i in range(41)}, unk_token="w3"))
+    large.save(str(tmp_path / "large.json"))
+    (tmp_path / "broken.json").write_text("{")
+    for arguments, said in (
+        (["--tokenizer", "gone.json"], "gone.json: no such tokenizer file"),
+        (["--tokenizer", tmp_path / "broken.json"], "broken.json: not a tokenizer.json that can be read"),
+        (["--tokenizer", tmp_path / "large.json"], "expected at most the 40 tokens that the model has, got 41"),
+        (["--tokenizer", tokenizer, "--similar", "cat " * 30], "expected at most 20 tokens"),
+    ):
+        shown = run("captioner", page, *arguments)
+        assert (shown.exit_code, shown.stdout) == (2, "")
+        assert said in shown.stderr.splitlines()[-1]
+
+
+def test_a_variant_is_a_bundle_of_that_name(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[object] = []
+
+    def find(model: object) -> Path:
+        named.append(model)
+        return exported("captioner").folder
+
+    monkeypatch.setattr("toolkit.cli.bundles.find_bundle", find)
+    invoked = CliRunner().invoke(main, ["run", "-m", "captioner", "--variant", "tiny", str(page), "--json"])
+    assert invoked.exit_code == 0
+    assert named == ["captioner-tiny"]
+    alone = CliRunner().invoke(main, ["run", "--variant", "tiny", str(page)])
+    assert (alone.exit_code, "--variant goes with --model" in alone.stderr) == (2, True)
 
 
 def test_without_json_the_answer_is_for_a_person(page: Path) -> None:
@@ -136,12 +203,14 @@ def test_what_cannot_be_is_one_line(page: Path, kind: str, arguments: list[str],
 
 def test_a_clip_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"\0" * 100)
+    (tmp_path / "nothing.mp4").touch()
     (tmp_path / "empty").mkdir()
     for name, said in (
-        ("clip.mp4", "give an animated image or a folder of frames"),
+        ("clip.mp4", "give a video, an animated image or a folder of frames"),
+        ("nothing.mp4", "nothing.mp4: an empty file"),
         ("empty", "no images in this folder"),
         ("gone", "no such clip"),
     ):
         shown = run("foveated", tmp_path / name)
         assert shown.exit_code == 2
-        assert said in shown.stderr
+        assert said in shown.stderr.splitlines()[-1]

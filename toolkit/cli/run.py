@@ -28,6 +28,7 @@ def _own_options() -> list[click.Parameter]:
 @click.command(params=_own_options())
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-m", "--model", metavar="MODEL", help="A bundle by name: build/MODEL, else ours.  [default: pocketseal]")
+@click.option("--variant", metavar="NAME", help="Of a model that has several: -m captioner --variant small.")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="A bundle by its folder.")
 @click.option("-b", "--backend", default="ort", show_default=True, help="ort, tflite or torch.")
 @click.option("-p", "--precision", default="fp32", show_default=True, help="fp32, fp16, int8 or int8-static.")
@@ -39,6 +40,7 @@ def run(
     /,
     images: tuple[str, ...],
     model: str | None,
+    variant: str | None,
     bundle: Path | None,
     backend: str,
     precision: str,
@@ -53,15 +55,20 @@ def run(
     be read is reported on stderr, the others are read all the same, and the exit code is 2.
 
     A deepencoder gives a page's tokens, a captioner an image's reconstruction and caption. For a foveated model IMAGE
-    is a clip: an animated image or a folder of frames. What they write goes to the folder of --output.
+    is a clip: a video, an animated image or a folder of frames. What they write goes to the folder of --output.
 
     \b
     Example:
       toolkit run marked.jpg --expect 0123456789abcdef
       toolkit run page.png -m deepencoder --mode gundam
+      toolkit run clip.mp4 -m foveated --query deep
     """
     from toolkit.cli.bundles import chosen_bundle
 
+    if variant is not None:
+        if model is None:
+            raise click.UsageError("--variant goes with --model", ctx)
+        model = f"{model}-{variant}"
     opened = chosen_bundle(model, bundle)
     kind = opened.model["kind"]
     if kind not in KINDS:

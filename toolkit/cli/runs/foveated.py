@@ -11,6 +11,11 @@ OPTIONS = (
     click.Option(
         ["--query"], type=click.Choice(["shallow", "deep"]), default="shallow", help="How a query looks at a frame."
     ),
+    click.Option(
+        ["--frames"],
+        type=click.IntRange(min=1),
+        help="How many, spread over the clip; by default as many as one run of a query takes.",
+    ),
     click.Option(["--latents"], metavar="FILE", help="The true VAE latents, .npz: then the losses are printed."),
     click.Option(["--text-embeds"], metavar="FILE", help="Embeddings of a text, .npz; by default one zero token."),
     OUTPUT,
@@ -18,11 +23,17 @@ OPTIONS = (
 
 
 def run(
-    ctx: click.Context, request: Request, query: str, latents: str | None, text_embeds: str | None, output: Path
+    ctx: click.Context,
+    request: Request,
+    query: str,
+    frames: int | None,
+    latents: str | None,
+    text_embeds: str | None,
+    output: Path,
 ) -> None:
     """Writes STEM.QUERY.npz with predictions and attention, and STEM.QUERY.png: frames, first pass, second pass."""
     from toolkit.cli.bundles import warn_if_random
-    from toolkit.kinds.clip import attention_picture, read_array, read_frames
+    from toolkit.kinds.clip import Clip, attention_picture, read_array
     from toolkit.kinds.foveated import TwoPass
 
     true = None if latents is None else read_array(Path(latents))
@@ -31,7 +42,8 @@ def run(
         warn_if_random(request.bundle)
         for name in request.inputs:
             model.graphs.timing_ms.clear()
-            passes = model.run(read_frames(Path(name)), text, true, "deep" if query == "deep" else "shallow")
+            clip, most = Clip.open(Path(name)), frames or model.group
+            passes = model.run(clip.frames(most), text, true, "deep" if query == "deep" else "shallow")
             stem = output / f"{Path(name).stem}.{query}"
             arrays = {
                 "coarse": passes.coarse,
@@ -40,7 +52,7 @@ def run(
                 "fine_attention": passes.fine_attention,
             }
             file = write_arrays(Path(f"{stem}.npz"), arrays)
-            seen = attention_picture(read_frames(Path(name)), [passes.coarse_attention, passes.fine_attention])
+            seen = attention_picture(clip.frames(most), [passes.coarse_attention, passes.fine_attention])
             picture = write_picture(Path(f"{stem}.png"), seen)
             losses = passes.losses or {}
             row = request.row(

@@ -1,0 +1,72 @@
+"""Texts as token ids and back: by a tokenizer.json, or as numbers where there is none."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from backends.errors import InvalidInput, one_line
+from graphs.captioner.config import END
+from toolkit.extras import need
+
+Tokens = tuple[int, ...]
+
+
+class Vocabulary(Protocol):
+    """What reads a text that a person typed, and writes one for a person."""
+
+    def tokens(self, text: str) -> Tokens:
+        """Token ids of a text, without begin and end. Raises InvalidInput."""
+
+    def text(self, tokens: Sequence[int]) -> str | None:
+        """The text of token ids; None where nobody knows it."""
+
+
+class Numbers:
+    """Without a tokenizer: token ids apart by spaces, like "17 4 250"."""
+
+    def tokens(self, text: str) -> Tokens:
+        try:
+            return tuple(int(word) for word in text.split())
+        except ValueError as error:
+            raise InvalidInput(
+                f"expected token ids apart by spaces, like '17 4 250', got {text!r}; a text needs --tokenizer"
+            ) from error
+
+    def text(self, tokens: Sequence[int]) -> str | None:
+        return None
+
+
+class Tokenizer:
+    """A tokenizer.json as the tokenizers package writes it. Ids 0 to 2 of a vocabulary are padding, begin and end."""
+
+    def __init__(self, path: Path, vocabulary: int) -> None:
+        """Raises InvalidInput for a file that is none or has ids beyond the model's vocabulary, NotAvailable without
+        the tokenizers package."""
+        need("text")
+        import tokenizers
+
+        if not path.is_file():
+            raise InvalidInput(f"{path}: no such tokenizer file")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises nothing more special
+            raise InvalidInput(f"{path}: not a tokenizer.json that can be read: {one_line(error)}") from error
+        # It would truncate and fill up as it was told when it was written.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        if (size := self._tokenizer.get_vocab_size()) > vocabulary:
+            raise InvalidInput(f"{path}: expected at most the {vocabulary} tokens that the model has, got {size}")
+        self._path = path
+
+    def tokens(self, text: str) -> Tokens:
+        tokens: Tokens = tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        if special := [token for token in tokens if token <= END]:
+            word = self._tokenizer.id_to_token(special[0])
+            raise InvalidInput(
+                f"{self._path}: {word!r} in {text!r} is token {special[0]}; 0 to {END} are padding, begin and end"
+            )
+        return tokens
+
+    def text(self, tokens: Sequence[int]) -> str | None:
+        found: str = self._tokenizer.decode(list(tokens))
+        return found
