@@ -122,7 +122,7 @@ def test_tokens_that_are_the_same_are_not_lost_to_each_other_and_nothing_is_like
     judge.add(REAL, {"tokens": tokens.copy()}, {"tokens": tokens})
     assert judge.numbers() == pytest.approx({"mean_cosine": 1, "lost": 0})
     judge.add(REAL, {"tokens": np.ones_like(tokens)}, {"tokens": tokens})
-    assert judge.numbers() == pytest.approx({"mean_cosine": 5 / 6, "lost": 0})
+    assert judge.numbers() == pytest.approx({"mean_cosine": 5 / 6, "lost": 1 / 6})
 
 
 def test_single_vectors_are_told_apart_from_those_of_other_images() -> None:

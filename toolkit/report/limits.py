@@ -53,7 +53,7 @@ def _decibels(measured: dict[str, Any]) -> Cell:
 
 
 def _limits(role: dict[str, Any]) -> Table:
-    """A row a file and a column a number: its value, and the most that it may be."""
+    """A row a file and a column a number: its value, and the most or the least that it may be."""
     names = list(dict.fromkeys((c["where"], c["number"]) for file in role["files"] for c in file["checks"]))
     several = len({where for where, _ in names if where}) > 1
     titles = [capital(f"{where}: {wording(name)}" if where and several else wording(name)) for where, name in names]
@@ -70,10 +70,11 @@ def _limits(role: dict[str, Any]) -> Table:
 def _limit(check: dict[str, Any] | None) -> Cell:
     if check is None:
         return Cell("")
-    if check["at_most"] is None:
+    if check["at_most"] is None and check["at_least"] is None:
         return Cell(check["note"], tone="fail")
     shown = form(check["number"])
-    text = f"{shown(check['value'])} of {shown(check['at_most'])}"
+    limit = check["at_most"] if check["at_least"] is None else check["at_least"]
+    text = f"{shown(check['value'])} of {'' if check['at_least'] is None else 'at least '}{shown(limit)}"
     return Cell(text, check["value"], {True: "", False: "fail", None: "muted"}[check["passed"]])
 
 
