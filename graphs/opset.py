@@ -95,8 +95,9 @@ def _is_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema) -> b
 
 def _is_defined(node: onnx.NodeProto, version: int) -> bool:
     schema = _schema(node, version)
-    # onnx's own type information leaves the second out.
-    return schema is not None and bool(schema.has_function or getattr(schema, "has_context_dependent_function"))  # noqa: B009
+    # By name: onnx's own type information leaves them out.
+    how = ("has_function", "has_context_dependent_function")
+    return schema is not None and any(getattr(schema, name) for name in how)
 
 
 def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
