@@ -26,7 +26,10 @@ def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, 
     shape, matrix = static_shape(x), ir.convenience.get_const_tensor(weight)
     assert shape is not None and matrix is not None  # _fits
     features_in, features_out = matrix.shape.numpy()
-    by_output = op.initializer(transposed(matrix), name=f"{weight.name}.transposed")
+    # One transpose for all layers that share a weight: a second of its name would take the first one's place.
+    name = f"{weight.name}.transposed"
+    made = None if weight.graph is None else weight.graph.initializers.get(name)
+    by_output = op.initializer(transposed(matrix), name=name) if made is None else made
     extra = () if bias is None else (bias,)
     if len(shape) == 2:
         return op.Gemm(x, by_output, *extra, transB=1)  # type: ignore[no-any-return]  # op is dynamic

@@ -313,6 +313,24 @@ def test_gemm_computes_what_matmul_did_on_any_shape(
     np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
 
 
+def test_layers_that_share_a_weight_share_its_transpose() -> None:
+    model = _linear((1, 3, 5), 5, False, np.random.default_rng(0))
+    (first,) = model.graph
+    second = ir.node("MatMul", [first.outputs[0], first.inputs[1]], name="second")
+    second.outputs[0].name, second.outputs[0].type, second.outputs[0].shape = (
+        "z", first.outputs[0].type, first.outputs[0].shape
+    )  # fmt: skip
+    model.graph.append(second)
+    model.graph.outputs[0] = second.outputs[0]
+    feeds = {"x": np.random.default_rng(1).standard_normal((1, 3, 5), dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["z"]
+    model, _ = matmul_to_gemm(model)
+    gemms = [node for node in model.graph if node.op_type == "Gemm"]
+    assert len(gemms) == 2
+    assert gemms[0].inputs[1] is gemms[1].inputs[1]
+    np.testing.assert_allclose(run_once(model, feeds, "after")["z"], expected, atol=1e-5)
+
+
 def test_matmul_of_two_computed_maps_stays() -> None:
     text = """<ir_version: 10, opset_import: ["": 20]> g (float[2,3,4] a, float[2,4,3] b) => (float[2,3,3] y)
     { y = MatMul(a, b) }"""

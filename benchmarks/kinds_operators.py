@@ -1,0 +1,72 @@
+"""Operators of every graph of DeepEncoder, the foveated model and the captioner: as exported, prepared, and lowered.
+
+    python -m benchmarks.kinds_operators [MODEL...] [--json FILE]
+
+The published sizes. Weights are zeros, which take no memory until they are written: operators do not depend on them.
+"lowered" is the graph that the TFLite converter is given. Chains are what walks over shapes and indices: Shape, Gather
+of what is not a table, Slice, Expand, Where and the like.
+"""
+
+import argparse
+import gc
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from graphs.export import build_loaded, export
+from graphs.model_spec import GraphSpec
+from graphs.prepare.pipeline import LOWERING_PASSES, prepare
+from graphs.spec import find_spec
+from toolkit.bench.machine import describe
+
+MODELS = ("deepencoder", "foveated", "captioner-large")
+CHAINS = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Resize", "ScatterND", "GatherND", "If")
+
+
+def stages(graph: GraphSpec) -> dict[str, dict[str, int]]:
+    """How often each operator stands in a graph after each stage, the most frequent first."""
+    with torch.no_grad():
+        zeros = {name: torch.zeros(like.shape, dtype=like.dtype) for name, like in graph.expected_state().items()}
+    model = export(build_loaded(graph, zeros), graph)
+    counts = {"exported": _counted(model)}
+    model, _ = prepare(model, {}, stepwise=False)
+    counts["prepared"] = _counted(model)
+    model, _ = prepare(model, {}, LOWERING_PASSES, stepwise=False)
+    counts["lowered"] = _counted(model)
+    return counts
+
+
+def chained(counts: dict[str, int]) -> int:
+    """Operators of shapes and indices among them."""
+    return sum(counts.get(name, 0) for name in CHAINS)
+
+
+def _counted(model: ir.Model) -> dict[str, int]:
+    return dict(Counter(node.op_type for node in model.graph).most_common())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for name in arguments.models:
+        for graph in find_spec(name).graphs:
+            counts = stages(graph)
+            gc.collect()
+            rows.append({"model": name, "role": graph.role, **counts})
+            totals = ", ".join(f"{stage} {sum(found.values())}" for stage, found in counts.items())
+            left = ", ".join(f"{chained(found)}" for found in counts.values())
+            print(f"{name:16} {graph.role:20} {totals}; chains {left}", flush=True)
+    if arguments.json:
+        result = {"machine": describe(), "graphs": rows}
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
