@@ -48,6 +48,11 @@ def test_slices_run_one_after_the_other_are_the_graph(graph: Path, tmp_path: Pat
     np.testing.assert_allclose(values["logits"], expected["logits"], rtol=0, atol=1e-6)
 
 
+def test_every_tensor_of_the_graph_keeps_its_name(graph: Path) -> None:
+    names = [{str(v.name) for node in m.graph for v in node.outputs} for m in (ir.load(graph), open_graph(graph))]
+    assert names[0] <= names[1], "a name that is free could be taken by another tensor"
+
+
 def test_one_tensor_passes_where_one_can(graph: Path) -> None:
     for piece in plan(open_graph(graph), 2 * LIMIT):
         assert (len(piece.inputs), len(piece.outputs)) == (1, 1)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from backends.bundle import Bundle
@@ -11,6 +12,7 @@ from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from backends.tensor import Array
 from backends.tflite import TfliteSession
+from graphs.onnx_part import run_part
 from tests.seal_tiny import spec, weights
 from toolkit.convert import stitch
 from toolkit.convert.calibration import Calibration
@@ -18,6 +20,7 @@ from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.stitch import Lowered, seam_permutation
 from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph
+from toolkit.convert.tflite_part import OpenPart, cut, name_of
 from toolkit.convert.tflite_writer import write_graph
 from toolkit.export import export_bundle
 
@@ -68,6 +71,37 @@ def test_a_stitched_file_is_like_any_other(pair: Pair, precision: str) -> None:
     assert len(set(names)) == len(names)
     assert graph.metadata.keys() == read_graph(pair[0].folder / whole.file).metadata.keys()
     assert sliced.bytes < 1.05 * whole.bytes
+
+
+def test_every_file_says_which_tensor_of_the_graph_each_of_its_own_is(pair: Pair) -> None:
+    model = ir.load(pair[0].folder / "detector.onnx")
+    names = {str(value.name) for node in model.graph for value in node.outputs}
+    for bundle in pair:
+        graphs = {p: read_graph(bundle.folder / bundle.find("detector", "tflite", p).file) for p in PRECISIONS}
+        for precision, graph in graphs.items():
+            held = {one.name: one.order for one in graph.held}
+            assert held == {one.name: one.order for one in graphs["fp32"].held}, precision
+            assert {"image", "logits"} <= held.keys()
+            # What is left are tensors that the file does not compute: transposes that met, constants.
+            assert len(names & held.keys()) > 0.9 * len(names)
+
+
+def test_a_tensor_holds_what_the_graph_computes(pair: Pair, tmp_path: Path) -> None:
+    folder = pair[0].folder
+    model = ir.load(folder / "detector.onnx")
+    values = {str(value.name): value for node in model.graph for value in node.outputs}
+    feeds = {"image": np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)}
+    for bundle in pair:
+        graph = read_graph(bundle.folder / "detector.fp32.tflite")
+        held = [one for one in graph.held if one.name in values]
+        expected = run_part(model, [values[one.name] for one in held], feeds, folder)
+        part = OpenPart(cut(graph, [one.tensor for one in held], list(graph.inputs.values())), tmp_path / "part.tflite")
+        got = part.run({"image": feeds["image"].transpose(0, 2, 3, 1)})
+        for one in held:
+            wanted = expected[one.name] if one.order is None else expected[one.name].transpose(one.order)
+            np.testing.assert_allclose(
+                got[name_of(one.tensor)], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=one.name
+            )
 
 
 def test_a_mixture_is_the_same_whatever_it_was_cut_into(pair: Pair, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 So no step holds more than a slice of the weights, however large the graph. One that fits the limit is one slice.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from backends.errors import InvalidArtifact
 from backends.registry import SESSIONS
 from backends.tensor import Binding, TensorSpec
 from toolkit.convert.calibration import Calibrated
+from toolkit.convert.correspondence import Place, find_places, order_of
 from toolkit.convert.job import Job, Made
 from toolkit.convert.recipes import RECIPES
 from toolkit.convert.samples import Samples
@@ -81,6 +83,7 @@ class _Slices:
         self._specs = _specs(model)
         self._values = dict(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
+        self._held: list[dict[str, Place]] = []
         self._samples = Samples(job.folder, slices, calibrated)
         self._tools: dict[str, str] = {}
 
@@ -96,6 +99,7 @@ class _Slices:
             return 0
         for _, content in done:
             self._layouts += content["layouts"]
+            self._held += [{n: (file, o and tuple(o)) for n, (file, o) in held.items()} for held in content["held"]]
             self._tools |= content["tools"]
         with np.load(self._values_file(done[-1][0])) as values:
             self._values = dict(values)
@@ -124,6 +128,9 @@ class _Slices:
             bound = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             self._samples.write_inputs(bound.inputs)
+            names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
+            orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
+            self._held.append(self._job.trial.call(find_places, files[0], path, names, orders, feeds))
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
@@ -148,7 +155,12 @@ class _Slices:
         arrays: dict[str, Any] = self._values
         np.savez(self._values_file(batch), **arrays)
         needed_samples = self._samples.needed_state(batch[-1])
-        content = {"layouts": [self._layouts[i] for i in batch], "tools": self._tools, "samples": needed_samples}
+        content = {
+            "layouts": [self._layouts[i] for i in batch],
+            "held": [self._held[i] for i in batch],
+            "tools": self._tools,
+            "samples": needed_samples,
+        }
         self._steps.finish(_step(batch), (self._values_file(batch),), content)
         self._samples.forget(batch[-1])
         if "fp32" not in self._precisions:
@@ -174,7 +186,8 @@ class _Slices:
 
     def _stitched(self, precision: str) -> Graph:
         reference = self._job.reference.artifact
-        lowered = [Lowered(self._file(i, precision), layouts) for i, layouts in enumerate(self._layouts)]
+        made = zip(self._layouts, self._held, strict=True)
+        lowered = [Lowered(self._file(i, precision), layouts, held) for i, (layouts, held) in enumerate(made)]
         graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
         if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
             use_weights_in_place(graph)

@@ -1,17 +1,16 @@
 """Joins lowered slices into one graph, and removes the transposes that meet their inverses where they were cut."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import InvalidArtifact
-from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph
+from toolkit.convert.correspondence import TO_NCHW, TO_NHWC, Place
+from toolkit.convert.tflite_graph import Graph, Held, Node, Payload, Tensor, read_graph, read_payload
 
-TO_NHWC = (0, 2, 3, 1)
-TO_NCHW = (0, 3, 1, 2)
 _TRANSPOSE = schema.BuiltinOperator.TRANSPOSE
 _INT32 = schema.TensorType.INT32
 _SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices have in common
@@ -19,10 +18,12 @@ _SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices hav
 
 @dataclass(frozen=True)
 class Lowered:
-    """A slice's TFLite file, and the layout that it gives each input and output: "NCHW", "NHWC" or None."""
+    """A slice's TFLite file, the layout that it gives each input and output ("NCHW", "NHWC" or None), and `held`:
+    by name, each tensor of the ONNX graph that toolkit.convert.correspondence found in the float32 file."""
 
     path: Path
     layouts: dict[str, str | None]
+    held: dict[str, Place] = field(default_factory=dict)
 
 
 def seam_permutation(made: str | None, wanted: str | None) -> tuple[int, ...] | None:
@@ -57,6 +58,11 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
             else:
                 whole.nodes.append(node)
         whole.nodes += graph.nodes
+        by_name = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
+        # A tensor that the quantizer took out of the graph holds nothing any more.
+        whole.held += [
+            Held(n, by_name[stored], order) for n, (stored, order) in piece.held.items() if stored in by_name
+        ]
         _replace(whole, replaced)
         here |= {
             name: (replaced.get(id(tensor), tensor), piece.layouts[name]) for name, tensor in graph.outputs.items()
@@ -76,7 +82,7 @@ def share_constants(graph: Graph) -> None:
     known: dict[bytes, Payload] = {}
     for tensor in graph.tensors():
         if tensor.payload is not None and tensor.payload.size <= _SHARED_BYTES:
-            tensor.payload = known.setdefault(_bytes(tensor.payload), tensor.payload)
+            tensor.payload = known.setdefault(read_payload(tensor.payload), tensor.payload)
 
 
 def cancel_transposes(graph: Graph) -> int:
@@ -112,12 +118,14 @@ def _check_seam(name: str, made: Tensor, wanted: Tensor, order: tuple[int, ...] 
 def _replace(graph: Graph, replaced: dict[int, Tensor]) -> None:
     for node in graph.nodes:
         node.inputs = [replaced.get(id(tensor), tensor) for tensor in node.inputs]
+    for held in graph.held:
+        held.tensor = replaced.get(id(held.tensor), held.tensor)
 
 
 def _merge_metadata(whole: Graph, graph: Graph, path: Path) -> None:
     for name, payload in graph.metadata.items():
         known = whole.metadata.setdefault(name, payload)
-        if _bytes(known) != _bytes(payload):
+        if read_payload(known) != read_payload(payload):
             raise InvalidArtifact(f"{path}: metadata {name.decode()!r} differs from that of the slices before it")
 
 
@@ -136,12 +144,4 @@ def _order(node: Node) -> tuple[int, ...] | None:
     """The axes of a transpose by a constant, else None."""
     if node.code[0] != _TRANSPOSE or (constant := node.inputs[1]) is None or constant.payload is None:
         return None
-    return tuple(int(axis) for axis in np.frombuffer(_bytes(constant.payload), "<i4"))
-
-
-def _bytes(payload: Payload) -> bytes:
-    if payload.file is None:
-        return payload.data
-    with payload.file.open("rb") as file:
-        file.seek(payload.offset)
-        return file.read(payload.size)
+    return tuple(int(axis) for axis in np.frombuffer(read_payload(constant.payload), "<i4"))

@@ -1,8 +1,9 @@
 """A TFLite file as a graph of Python objects, its weights left where they are: in their file."""
 
 import copy
+import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from backends.errors import InvalidArtifact
 from backends.flatbuffer import check_tflite
 
 SIGNATURE = b"serving_default"
+# Metadata of ours: which tensor of the ONNX graph is held by which of the file, {ONNX name: [name, order of axes]}.
+HELD = b"onnx_tensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,18 @@ class Node:
     intermediates: list[Tensor | None]
 
 
+@dataclass(eq=False)
+class Held:
+    """A tensor of the ONNX graph, by name, and the one that holds it: its axes in `order`, None where as they are.
+
+    A name may come twice, where a graph was cut: whichever tensor is still there in the end holds it.
+    """
+
+    name: str
+    tensor: Tensor
+    order: tuple[int, ...] | None
+
+
 @dataclass
 class Graph:
     """The one subgraph of a file. Inputs and outputs by their names in its signature; nodes in running order."""
@@ -58,6 +73,7 @@ class Graph:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     metadata: dict[bytes, Payload] = field(default_factory=dict)
+    held: list[Held] = field(default_factory=list)
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor in use, once, in the order in which the nodes meet them."""
@@ -70,10 +86,9 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read everything but the weights. Raises InvalidArtifact for a damaged file, and for what we do not merge.
+    """Read everything but the weights. Raises InvalidArtifact for a damaged file, and for what we do not write.
 
-    Files with several subgraphs or signatures, or with weights outside their flatbuffer, do not come from the
-    converter's slices.
+    Files with several subgraphs or signatures come neither from the converter's slices nor from ours.
     """
     check_tflite(path)
     model, payloads = _tables(path)
@@ -97,8 +112,47 @@ def read_graph(path: Path) -> Graph:
             Node(o, codes[o.opcodeIndex], pick(o.inputs), pick(o.outputs), pick(o.intermediates))
             for o in table.operators
         ],
-        metadata={entry.name: payload for entry in model.metadata or () if (payload := payloads[entry.buffer])},
+        metadata={
+            entry.name: payload
+            for entry in model.metadata or ()
+            if entry.name != HELD and (payload := payloads[entry.buffer])
+        },
+        held=_held(path, model, payloads, tensors),
     )
+
+
+def held_payload(held: Iterable[Held], kept: Iterable[Tensor]) -> Payload | None:
+    """What HELD says in a file: of each name the first entry whose tensor is `kept`. None where there is none."""
+    present = {id(tensor) for tensor in kept}
+    found: dict[str, tuple[str, tuple[int, ...] | None]] = {}
+    for one in held:
+        if id(one.tensor) in present:
+            found.setdefault(one.name, (one.tensor.table.name.decode(), one.order))
+    data = json.dumps(found, separators=(",", ":")).encode()
+    return Payload(None, 0, len(data), data) if found else None
+
+
+def read_payload(payload: Payload) -> bytes:
+    """The bytes themselves."""
+    if payload.file is None:
+        return payload.data
+    with payload.file.open("rb") as file:
+        file.seek(payload.offset)
+        return file.read(payload.size)
+
+
+def _held(path: Path, model: Any, payloads: list[Payload | None], tensors: list[Tensor]) -> list[Held]:
+    found = [payloads[entry.buffer] for entry in model.metadata or () if entry.name == HELD]
+    if not found or found[0] is None:
+        return []
+    by_name = {tensor.table.name.decode(): tensor for tensor in tensors}
+    try:
+        return [
+            Held(name, by_name[stored], None if order is None else tuple(order))
+            for name, (stored, order) in json.loads(read_payload(found[0])).items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidArtifact(f"{path}: metadata {HELD.decode()!r} is not what we write; convert it again") from error
 
 
 def _tables(path: Path) -> tuple[Any, list[Payload | None]]:
@@ -109,8 +163,9 @@ def _tables(path: Path) -> tuple[Any, list[Payload | None]]:
     model = schema.ModelT.InitFromPackedBuf(data)
     payloads: list[Payload | None] = []
     for buffer in model.buffers:
-        if buffer.offset or buffer.size:
-            raise InvalidArtifact(f"{path}: weights outside the flatbuffer, expected a slice under 2 GB")
+        if buffer.size:  # behind the flatbuffer, of a file over 2 GB
+            payloads.append(Payload(path, buffer.offset, buffer.size))
+            continue
         values, buffer.data = buffer.data, None
         filled = isinstance(values, np.ndarray) and values.size
         payloads.append(Payload(path, values.ctypes.data - start, values.size) if filled else None)

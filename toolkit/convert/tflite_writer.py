@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import flatbuffers  # type: ignore[import-untyped]  # it publishes no types
 from ai_edge_litert import schema_py_generated as schema
 
-from toolkit.convert.tflite_graph import SIGNATURE, Graph, Payload, Tensor
+from toolkit.convert.tflite_graph import HELD, SIGNATURE, Graph, Payload, Tensor, held_payload
 
 # Offsets inside a flatbuffer are signed 32-bit numbers. The tables of a large model take a few of these bytes.
 LARGEST_FLATBUFFER_BYTES = (1 << 31) - (64 << 20)
@@ -52,9 +52,13 @@ def begin_file(
     Returns what is to be copied there.
     """
     tensors = list(graph.tensors())
-    payloads = list(dict.fromkeys(payload for payload in _payloads(graph, tensors)))
+    _make_distinct(tensors)
+    metadata = dict(graph.metadata)
+    if (held := held_payload(graph.held, tensors)) is not None:
+        metadata[HELD] = held
+    payloads = list(dict.fromkeys(payload for payload in _payloads(metadata, tensors)))
     inside = sum(_aligned(payload.size) + _ALIGNMENT for payload in payloads) <= flatbuffer_limit_bytes
-    head = _head(_model(graph, tensors, payloads, inside))
+    head = _head(_model(graph, tensors, payloads, metadata, inside))
     fields = _fields(head)
     left = []
     end = len(head)
@@ -100,23 +104,29 @@ def copy_weights(weights: Iterable[Weights], path: Path, copied: Callable[[Path]
             copied(file)
 
 
-def _payloads(graph: Graph, tensors: Iterable[Tensor]) -> Iterable[Payload]:
+def _payloads(metadata: Mapping[bytes, Payload], tensors: Iterable[Tensor]) -> Iterable[Payload]:
     yield from (tensor.payload for tensor in tensors if tensor.payload is not None)
-    yield from graph.metadata.values()
+    yield from metadata.values()
 
 
-def _model(graph: Graph, tensors: list[Tensor], payloads: list[Payload], inside: bool) -> Any:
+def _make_distinct(tensors: Iterable[Tensor]) -> None:
+    """Slices name some tensors alike, and tools look them up by name: the second is /2 in files of any precision."""
+    uses: Counter[bytes] = Counter()
+    for tensor in tensors:
+        uses[tensor.table.name] += 1
+        if uses[tensor.table.name] > 1:
+            tensor.table.name += b"/%d" % uses[tensor.table.name]
+
+
+def _model(
+    graph: Graph, tensors: list[Tensor], payloads: list[Payload], metadata: Mapping[bytes, Payload], inside: bool
+) -> Any:
     """The schema's objects, with places for the weights that are filled once their positions are known."""
     index = {id(tensor): i for i, tensor in enumerate(tensors)}
     buffer = {payload: i + 1 for i, payload in enumerate(payloads)}  # buffer 0 is the schema's empty one
     codes = {code: i for i, code in enumerate(dict.fromkeys(node.code for node in graph.nodes))}
-    uses: Counter[bytes] = Counter()
     for tensor in tensors:
         tensor.table.buffer = 0 if tensor.payload is None else buffer[tensor.payload]
-        uses[tensor.table.name] += 1
-        # Slices name some tensors alike, and tools look them up by name: the second is /2 in files of any precision.
-        if uses[tensor.table.name] > 1:
-            tensor.table.name += b"/%d" % uses[tensor.table.name]
     for node in graph.nodes:
         node.table.opcodeIndex = codes[node.code]
         for field in ("inputs", "outputs", "intermediates"):
@@ -140,7 +150,7 @@ def _model(graph: Graph, tensors: list[Tensor], payloads: list[Payload], inside:
     model.subgraphs = [subgraph]
     model.signatureDefs = [signature]
     model.buffers = [schema.BufferT(), *(_place(inside) for _ in payloads)]
-    model.metadata = [_metadata(name, buffer[payload]) for name, payload in graph.metadata.items()]
+    model.metadata = [_metadata(name, buffer[payload]) for name, payload in metadata.items()]
     return model
 
 

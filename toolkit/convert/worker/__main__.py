@@ -16,8 +16,8 @@ Say = Callable[[str], None]
 def main(request_path: str, result_path: str) -> None:
     """Do what the request says and write {"files": {key: path}, "tools": {name: version}}.
 
-    Keys are "operators" for "operators", a model's name for "lower", NAME.PRECISION for "quantize" and a precision for
-    "lower-tf".
+    Keys are "operators" for "operators", a model's name and NAME.names for "lower", NAME.PRECISION for "quantize" and a
+    precision for "lower-tf".
 
     Any failure is a traceback in the log and a non-zero exit code: there is nobody here to handle it.
     """
@@ -43,7 +43,8 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
 
         for name, model in request["models"].items():
             say(f"lowering {name} to TFLite (onnx2tf)")
-            files[name] = str(lower(Path(model), folder))
+            lowered, names = lower(Path(model), folder)
+            files[name], files[f"{name}.names"] = str(lowered), str(names)
         return files, ("onnx2tf",)
     if task == "lower-tf":
         from .tensorflow_route import convert, write_saved_model

@@ -1,5 +1,6 @@
 """The direct route: ONNX to a float32 TFLite file, without TensorFlow."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ def run_onnx2tf(model: Path, folder: Path, backend: str, **options: Any) -> None
     )
 
 
-def lower(model: Path, folder: Path) -> Path:
-    """Lower an ONNX file with onnx2tf's flatbuffer_direct backend. Returns the float32 TFLite file in `folder`.
+def lower(model: Path, folder: Path) -> tuple[Path, Path]:
+    """Lower an ONNX file with onnx2tf's flatbuffer_direct backend. Returns two files in `folder`.
 
-    Four-dimensional inputs are channels last in the file, and others as they are in the graph.
+    The float32 TFLite file: four-dimensional inputs are channels last in it, and others as they are in the graph. And
+    a JSON file of names: {name in the ONNX graph: [name in the file, whether onnx2tf only inferred that]}.
     """
     inputs = onnx.load(model, load_external_data=False).graph.input
     # By itself it takes the last axis of these for channels too.
@@ -31,4 +33,18 @@ def lower(model: Path, folder: Path) -> Path:
     run_onnx2tf(model, folder, "flatbuffer_direct", keep_shape_absolutely_input_names=others, non_verbose=True)
     # It writes a float16 file too, that no CPU runtime loads.
     (folder / f"{model.stem}_float16.tflite").unlink(missing_ok=True)
-    return folder / f"{model.stem}_float32.tflite"
+    return folder / f"{model.stem}_float32.tflite", _names(folder / f"{model.stem}_tensor_correspondence_report.json")
+
+
+def _names(report: Path) -> Path:
+    """Of onnx2tf's own report what we need; its account of every renaming is thirty times as long."""
+    records = json.loads(report.read_text(encoding="utf-8"))["records"]
+    names = {
+        record["onnx_output_name"]: [record["resolved_tflite_tensor_name"], record["status"] == "inferred"]
+        for record in records
+        if record["exists_in_final_model"]
+    }
+    report.unlink()
+    path = report.with_suffix(".names.json")
+    path.write_text(json.dumps(names), encoding="utf-8")
+    return path
