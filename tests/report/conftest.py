@@ -1,33 +1,27 @@
 """A browser for the pages: the machine's own Chromium, headless."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.report_pictures import chromium, launched
 from tests.report.made import made
 from toolkit.report.page import render
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = chromium()
     if path is None:
         reason = "no Chromium on this machine; `apt-get install chromium` brings it"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    # Chromium refuses to sandbox what root started.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield launched
-        launched.close()
+    with sync_playwright() as playwright, launched(playwright, path) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

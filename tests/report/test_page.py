@@ -1,14 +1,18 @@
 """What the page says, read as text and as elements."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backends.errors import InvalidInput
 from tests.report.made import bisected, bundle, made
+from toolkit.parity.measure import RunningError
+from toolkit.parity.report import Check, RunReport, WholeReport
+from toolkit.parity.stream import Comparison
 from toolkit.report.page import check_target, render, write_page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -161,6 +165,23 @@ def test_values_that_are_not_finite_fail_and_are_drawn_as_none() -> None:
     page = Elements(render(evidence))
     assert "detector.int8.tflite fails: logits: NaN or infinite " in page.text
     assert not re.search(r"\bnan\b", page.text)
+
+
+def test_what_graphs_make_together_is_judged_beside_their_files_and_a_least_reads_as_one() -> None:
+    evidence = made()
+    error = RunningError()
+    error.add("clip", np.ones(4, np.float32), np.full(4, 1.01, np.float32))
+    low = Check("psnr_db", "", 31.25, None, False, "", at_least=35.0)
+    total = Comparison("onnx fp32", {"frames": error.result()}, {"psnr_db": 31.25}, {}, {})
+    whole = WholeReport(
+        "clip", ("detector",), "onnx", {"real": 1}, (RunReport("tflite", "int8", total, (low,), "Why."),)
+    )
+    page = Elements(render(replace(evidence, parity=evidence.parity | {"wholes": [asdict(whole)]})))
+    assert "2 of 5 comparisons fail" in page.text
+    assert "tflite int8 fails: PSNR, dB 31.2, where at least 35.0 is allowed." in page.text
+    assert "31.2 of at least 35.0" in page.text
+    assert "Every file of the clip." in page.text
+    assert "1.60" in page.text  # megabytes of all its graphs in that format and precision
 
 
 def test_what_was_not_measured_says_why() -> None:

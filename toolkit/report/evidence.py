@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 
@@ -29,9 +28,28 @@ class Evidence:
     missing: dict[str, str]
     images: Sequence[Path] = ()
 
-    def artifact(self, role: str, file: str) -> Artifact:
-        """The entry of the manifest."""
-        return next(a for a in self.bundle.artifacts if (a.role, a.file) == (role, file))
+    @property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """The roles of the parity report, then its wholes in the same form: what several graphs make together, with
+        "graphs" for their roles and one entry of "files" for each format and precision.
+        """
+        wholes = [
+            {
+                "role": whole["name"],
+                "graphs": whole["graphs"],
+                "reference": {"file": f"{whole['reference']} fp32"},
+                "samples": whole["samples"],
+                "files": [_as_file(run) for run in whole["runs"]],
+            }
+            for whole in self.parity.get("wholes", ())
+        ]
+        return [*self.parity["roles"], *wholes]
+
+
+def _as_file(run: dict[str, Any]) -> dict[str, Any]:
+    judged = [check["passed"] for check in run["checks"]]
+    passed = True in judged and False not in judged
+    return {**run, "file": f"{run['format']} {run['precision']}", "step": None, "passed": passed}
 
 
 def read_bench(path: Path, bundle: Bundle) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def section(evidence: Evidence) -> Section:
             "one heap is rounding, a second one further right is a part of the model that went wrong."
         )
     ]
-    roles = [role for role in evidence.parity["roles"] if role["files"]]
+    roles = [role for role in evidence.comparisons if role["files"]]
     for role in roles:
         if len(roles) > 1:
             blocks.append(Heading(role["role"]))

@@ -5,12 +5,12 @@ from typing import Any
 from toolkit.report.blocks import Block, Cell, Column, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import decibels, error
-from toolkit.report.wording import capital, form, wording
+from toolkit.report.wording import bound, capital, form, wording
 
 
 def section(evidence: Evidence) -> Section:
     """Errors, limits and their reasons, as three tables a role."""
-    roles = [role for role in evidence.parity["roles"] if role["files"]]
+    roles = [role for role in evidence.comparisons if role["files"]]
     blocks: list[Block] = [
         Paragraph(
             "Each file twice: against the reference, which is the whole cost, and against the file that it was made "
@@ -63,18 +63,20 @@ def _limits(role: dict[str, Any]) -> Table:
         checks = {(check["where"], check["number"]): check for check in file["checks"]}
         rows.append((Cell(file["file"]), *(_limit(checks.get(name)) for name in names)))
     return Table(
-        f"Every limit of the {role['role']}'s files: the value, and the most that it may be", columns, tuple(rows)
+        f"Every limit of the {role['role']}'s files: the value, and the most or the least that it may be",
+        columns,
+        tuple(rows),
     )
 
 
 def _limit(check: dict[str, Any] | None) -> Cell:
     if check is None:
         return Cell("")
-    if check["at_most"] is None and check["at_least"] is None:
+    limit = bound(check)
+    if not limit:
         return Cell(check["note"], tone="fail")
     shown = form(check["number"])
-    limit = check["at_most"] if check["at_least"] is None else check["at_least"]
-    text = f"{shown(check['value'])} of {'' if check['at_least'] is None else 'at least '}{shown(limit)}"
+    text = f"{shown(check['value'])} of {limit}"
     return Cell(text, check["value"], {True: "", False: "fail", None: "muted"}[check["passed"]])
 
 

@@ -62,6 +62,11 @@ def count(value: float | None) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
+def cosine(value: float | None) -> str:
+    """Six decimals: what matters of a cosine is how far it is from 1."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.6f}"
+
+
 def decibels(value: float | None) -> str:
     """One decimal."""
     return f"{value:.1f}" if value is not None and math.isfinite(value) else NONE

@@ -37,8 +37,8 @@ def section(evidence: Evidence) -> Section | None:
     files = _files(role)
     blocks: list[Block] = [
         Paragraph(
-            "A dark cell is a bit read as 1, a light one a 0; files that read the same share a row. A cell with a red "
-            f"frame and a cross is a bit that a file reads otherwise than {role['reference']['file']}; a dot under the "
+            "A strong cell is a bit read as 1, a faint one a 0; files that read the same share a row. A red frame and "
+            f"a cross are a bit that a file reads otherwise than {role['reference']['file']}; a dot under the "
             "reference's row is a bit that the reference itself reads wrong."
         )
     ]

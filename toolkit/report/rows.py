@@ -42,10 +42,12 @@ class Row:
 
 
 def answer_name(role: dict[str, Any]) -> str | None:
-    """The name of the kind's first number on a role's files; None where the error is all there is."""
+    """The first number of a file as a whole that may be at most something; None where the error is all there is."""
     for file in role["files"]:
-        for name in (file["total"] or {}).get("numbers", {}):
-            return str(name)
+        numbers = (file["total"] or {}).get("numbers", {})
+        for check in file["checks"]:
+            if not check["where"] and check["at_most"] is not None and check["number"] in numbers:
+                return str(check["number"])
     return None
 
 
@@ -55,22 +57,19 @@ def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
     timed = {(file["role"], file["file"]): file for file in (evidence.bench or {}).get("files", ())}
     judged = {file["file"]: file for file in role["files"]}
     rows = []
-    for artifact in evidence.bundle.artifacts:
-        if artifact.role != role["role"]:
-            continue
-        file = judged.get(artifact.file)
-        is_reference = artifact.file == role["reference"]["file"]
+    for name, precision, size in _listed(evidence, role):
+        file, is_reference = judged.get(name), name == role["reference"]["file"]
         if file is None and not is_reference:
             continue  # left out of the comparison, and the notes say why
         total = {} if file is None else file["total"] or {}
         errors = [output["relative_l2"] for output in total.get("outputs", {}).values()]
-        bench = timed.get((artifact.role, artifact.file))
+        bench = timed.get((role["role"], name))
         rows.append(
             Row(
-                file=artifact.file,
-                role=artifact.role,
-                precision=artifact.precision,
-                bytes=artifact.bytes,
+                file=name,
+                role=role["role"],
+                precision=precision,
+                bytes=size,
                 passed=None if file is None else file["passed"],
                 error=0.0 if is_reference else max(errors) if errors and None not in errors else None,
                 answer=None if answer is None else 0.0 if is_reference else total.get("numbers", {}).get(answer),
@@ -80,6 +79,19 @@ def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
             )
         )
     return with_front(rows)
+
+
+def _listed(evidence: Evidence, role: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Name, precision and bytes of the files of a role; of a whole, for each format and precision its graphs'."""
+    artifacts = evidence.bundle.artifacts
+    if "graphs" not in role:
+        return [(a.file, a.precision, a.bytes) for a in artifacts if a.role == role["role"]]
+    sizes: dict[tuple[str, str], int] = {}
+    for artifact in artifacts:
+        if artifact.role in role["graphs"]:
+            key = f"{artifact.format} {artifact.precision}", artifact.precision
+            sizes[key] = sizes.get(key, 0) + artifact.bytes
+    return [(name, precision, size) for (name, precision), size in sizes.items()]
 
 
 def with_front(rows: Sequence[Row]) -> tuple[Row, ...]:

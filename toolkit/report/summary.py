@@ -4,15 +4,15 @@ from typing import Any
 
 from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
-from toolkit.report.numbers import NONE, error, has_value, megabytes, share, significant
+from toolkit.report.numbers import NONE, error, has_value, megabytes, significant
 from toolkit.report.rows import Row, answer_name, rows_of
-from toolkit.report.wording import capital, form, wording
+from toolkit.report.wording import bound, capital, form, wording
 
 
 def section(evidence: Evidence) -> Section:
     """Whether every file passes, what failed, and one row a file."""
     blocks: list[Block] = [Paragraph(note, "warn") for note in evidence.parity["notes"]]
-    roles = evidence.parity["roles"]
+    roles = evidence.comparisons
     for role in roles:
         rows = rows_of(evidence, role)
         if len(roles) > 1:
@@ -32,13 +32,14 @@ def section(evidence: Evidence) -> Section:
 
 def headline(evidence: Evidence) -> tuple[str, bool]:
     """The verdict on the whole bundle in a few words, and whether it is good."""
-    files = [file for role in evidence.parity["roles"] for file in role["files"]]
-    passed = sum(file["passed"] for file in files)
-    if not files:
+    judged = [file for role in evidence.comparisons for file in role["files"]]
+    passed = sum(file["passed"] for file in judged)
+    what = "comparisons" if evidence.parity.get("wholes") else "files"
+    if not judged:
         return "Nothing was compared", False
-    if passed == len(files):
-        return (f"All {passed} files pass" if passed > 1 else "The one file passes"), True
-    return f"{len(files) - passed} of {len(files)} files fail", False
+    if passed < len(judged):
+        return f"{len(judged) - passed} of {len(judged)} {what} fail", False
+    return (f"All {passed} {what} pass" if passed > 1 else "The one file passes"), True
 
 
 def _verdict(role: dict[str, Any]) -> str:
@@ -57,11 +58,11 @@ def _failures(row: Row) -> list[str]:
 
 
 def _failure(check: dict[str, Any]) -> str:
-    if check["at_most"] is None:
+    limit, where = bound(check), f"{check['where']}: " if check["where"] else ""
+    if not limit:
         return str(check["note"])
-    shown, where = form(check["number"]), f"{check['where']}: " if check["where"] else ""
-    what = f"{where}{wording(check['number'])}"
-    return f"{what} {shown(check['value'])}, where at most {shown(check['at_most'])} is allowed."
+    limit = limit if limit.startswith("at least") else f"at most {limit}"
+    return f"{where}{wording(check['number'])} {form(check['number'])(check['value'])}, where {limit} is allowed."
 
 
 def _choices(rows: tuple[Row, ...], answer: str | None) -> list[tuple[str, str]]:
@@ -80,7 +81,7 @@ def _choices(rows: tuple[Row, ...], answer: str | None) -> list[tuple[str, str]]
         worst = max(counted, key=lambda row: row.answer or 0.0)
         what = wording(answer)
         if worst.answer:
-            facts.append((f"Most {what}", f"{worst.file}, {share(worst.answer)}"))
+            facts.append((f"Most {what}", f"{worst.file}, {form(answer)(worst.answer)}"))
         else:
             facts.append((capital(what), "none, by any file that passes"))
     return facts
@@ -107,7 +108,7 @@ def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
             cells.append(Cell(f"{significant(speed)}x" if speed else NONE, speed))
         cells.append(Cell(error(row.error), row.error))
         if answer is not None:
-            cells.append(Cell(share(row.answer), row.answer))
+            cells.append(Cell(form(answer)(row.answer), row.answer))
         cells.append(Cell("" if row.passed is None else share_of_limit(closest), closest))
         if timed:
             cells.append(Cell(_place(row)))

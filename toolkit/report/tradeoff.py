@@ -5,10 +5,10 @@ from typing import Any
 
 from toolkit.report.blocks import Block, Figure, Heading, Pair, Paragraph, Section
 from toolkit.report.evidence import Evidence
-from toolkit.report.numbers import Shown, error, has_value, megabytes, share, share_tick, significant, tick
+from toolkit.report.numbers import Shown, has_value, megabytes, share, share_tick, significant, tick
 from toolkit.report.rows import Row, answer_name, rows_of
 from toolkit.report.scatter import Point, scatter
-from toolkit.report.wording import capital, wording
+from toolkit.report.wording import capital, form, wording
 
 # Below this a plot says no more than the summary's two lines.
 _FEWEST = 3
@@ -22,7 +22,7 @@ def section(evidence: Evidence) -> Section:
     if evidence.bench is None:
         return Section("tradeoff", title, [Paragraph(evidence.missing["bench"], "note")])
     blocks: list[Block] = []
-    drawn = [(role, found) for role in evidence.parity["roles"] if len(found := _rated(evidence, role)) >= _FEWEST]
+    drawn = [(role, found) for role in evidence.comparisons if len(found := _rated(evidence, role)) >= _FEWEST]
     if not drawn:
         blocks.append(Paragraph("No role has enough timed files for a plot; the summary has their figures.", "note"))
     for role, rows in drawn:
@@ -54,7 +54,7 @@ def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
     cost = wording(answer or "relative_l2")
     front = [row.label for row in rows if row.front]
     said = f"On the Pareto front of size, time and {cost}: {', '.join(front)}." if front else "No file passes."
-    shown = error if answer is None else share
+    shown = form(answer or "relative_l2")
 
     def draw(name: str, axis: str, of: Callable[[Row], float], label: Callable[[float], str], meaning: str) -> Figure:
         points = [Point(row.label, of(row), row.median_ms or 0.0, _kind(row), _tells(row, cost, shown)) for row in rows]
@@ -83,7 +83,7 @@ def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
                     "cost",
                     capital(cost),
                     lambda row: row.cost or 0.0,
-                    tick if answer is None else share_tick,
+                    share_tick if shown is share else tick,
                     f"Time against {cost}: at 0 a file changes nothing. The line joins the best of these two.",
                 ),
             )

@@ -1,0 +1,64 @@
+"""The README's pictures of a report, with the machine's Chromium: `python -m benchmarks.report_pictures report.html`.
+
+`toolkit compare build/pocketseal --html report.html` makes the report.
+"""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import click
+from PIL import Image
+from playwright.sync_api import Browser, Playwright, sync_playwright
+
+DOCS = Path(__file__).parent.parent / "docs"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Colours of a picture: a page has few, and a palette is a third of the bytes.
+_COLOURS = 128
+_MARGIN_PX = 16
+
+
+def chromium() -> str | None:
+    """The path of the machine's Chromium, if it has one."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def launched(playwright: Playwright, path: str) -> Browser:
+    # Chromium refuses to sandbox what root started.
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+
+
+def picture(
+    browser: Browser, report: Path, out: Path, size: tuple[int, int], scheme: str, first: str, scale: int
+) -> None:
+    """What a window of `size` shows, from the element `first` down."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=scale
+    )
+    page = context.new_page()
+    page.goto(report.resolve().as_uri())
+    top = page.locator(first).bounding_box()
+    assert top is not None, first
+    clip = {"x": 0, "y": max(0, top["y"] - _MARGIN_PX), "width": size[0], "height": size[1]}
+    shot = page.screenshot(full_page=True, clip=clip)
+    context.close()
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    image.quantize(_COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)
+    click.echo(f"{out}: {image.width} x {image.height}, {out.stat().st_size / 1e3:.0f} kB")
+
+
+@click.command(help=__doc__)
+@click.argument("report", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def main(report: Path) -> None:
+    path = chromium()
+    if path is None:
+        raise click.ClickException("no Chromium on this machine; `apt-get install chromium` brings it")
+    with sync_playwright() as playwright, launched(playwright, path) as browser:
+        picture(browser, report, DOCS / "report-light.png", (1200, 1500), "light", "header", 1)
+        picture(browser, report, DOCS / "report-dark.png", (1200, 900), "dark", "#photographs", 1)
+        picture(browser, report, DOCS / "report-phone.png", (375, 760), "light", "#tradeoff", 2)
+
+
+if __name__ == "__main__":
+    main()
