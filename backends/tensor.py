@@ -58,7 +58,7 @@ class Binding:
     """One input or output: `spec` is what the caller sees, `stored` is what the file holds.
 
     The file may keep another name, channels last, or int8 with real = (stored - zero_point) * scale. It may hold int64
-    as int32, and a scalar as one value, as TFLite files do.
+    as int32, float16 as float32, and a scalar as one value, as TFLite files do.
     """
 
     spec: TensorSpec
@@ -77,7 +77,7 @@ class Binding:
             raise InvalidArtifact(
                 f"tensor {name!r}: a scale joins float32 and integers, got {self.spec.dtype} and {self.stored.dtype}"
             )
-        if not quantized and self.spec.dtype != self.stored.dtype and not self._narrowed:
+        if not quantized and self.spec.dtype != self.stored.dtype and not self._recast:
             raise InvalidArtifact(
                 f"tensor {name!r}: {self.spec.dtype} and {self.stored.dtype} need a scale and a zero point"
             )
@@ -102,7 +102,9 @@ class Binding:
             array = array.transpose(_TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW)
         if self._one_value:
             array = array.reshape(self.stored.shape)
-        if self._narrowed:
+        if self._recast and array.dtype.kind == "f":
+            return array.astype(self.stored.dtype)
+        if self._recast:
             limits = np.iinfo(self.stored.dtype)
             if array.min() < limits.min or array.max() > limits.max:
                 raise InvalidInput(
@@ -125,15 +127,16 @@ class Binding:
             array = array.transpose(_TO_NHWC if self.spec.layout == "NHWC" else _TO_NCHW)
         if self._one_value:
             array = array.reshape(self.spec.shape)
-        if self._narrowed:
-            return array.astype(self.spec.dtype)
+        if self._recast:
+            with np.errstate(over="ignore"):  # beyond float16's largest value lies infinity there as well
+                return array.astype(self.spec.dtype)
         if self.scale is not None and self.zero_point is not None:
             array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return array if array.flags.c_contiguous else array.copy()
 
     @property
-    def _narrowed(self) -> bool:
-        return (self.spec.dtype, self.stored.dtype) == ("int64", "int32")
+    def _recast(self) -> bool:
+        return (self.spec.dtype, self.stored.dtype) in (("int64", "int32"), ("float16", "float32"))
 
     @property
     def _one_value(self) -> bool:

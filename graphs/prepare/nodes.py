@@ -37,7 +37,7 @@ def describe(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int
 
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new initializer."""
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.array(array, order="C"), name=name)  # ascontiguousarray would give a scalar an axis
     value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
     graph.initializers.add(value)
     return value

@@ -14,18 +14,23 @@ from backends.tensor import Array
 from graphs.onnx_file import check, save
 from graphs.prepare.batch_norm import fold_batch_norm
 from graphs.prepare.depthwise import split_depthwise
+from graphs.prepare.elu import scale_elu
 from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
+from graphs.prepare.lp_norm import write_out_lp_norm
+from graphs.prepare.output_axes import keep_output_axes
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.reflect_pad import reflect_by_slices
 from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
+from graphs.prepare.small_integers import widen_small_integers
 from graphs.prepare.split_queries import split_queries
+from graphs.prepare.uneven_split import slice_uneven_splits
 from graphs.simplify import simplify
 
 
@@ -62,9 +67,14 @@ PASSES = (
 
 # For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.
 LOWERING_PASSES = (
+    Pass("widen_small_integers", widen_small_integers, tolerance=0.0),
     Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
     Pass("reflect_by_slices", reflect_by_slices, tolerance=0.0),
     Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
+    Pass("scale_elu", scale_elu, tolerance=_ROUNDING),
+    Pass("write_out_lp_norm", write_out_lp_norm, tolerance=_ROUNDING),
+    Pass("slice_uneven_splits", slice_uneven_splits, tolerance=0.0),
+    Pass("keep_output_axes", keep_output_axes, tolerance=0.0),
 )
 
 

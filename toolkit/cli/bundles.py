@@ -28,17 +28,18 @@ def warn_if_random(bundle: Bundle) -> None:
         )
 
 
-def print_artifacts(bundle: Bundle, times: Mapping[str, str] | None = None) -> None:
-    """The files of a bundle, with their sizes in decimal megabytes, and what `times` says of each."""
+def print_artifacts(bundle: Bundle, columns: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """The files of a bundle, with their sizes in decimal megabytes, and what further columns say of some of them."""
     click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("format")
     table.add_column("precision")
     table.add_column("MB", justify="right")
-    if times is not None:
-        table.add_column("time", justify="right")
+    further = {title: cells for title, cells in (columns or {}).items() if cells}
+    for title in further:
+        table.add_column(title, justify="right")
     for artifact in bundle.artifacts:
         row = (artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
-        table.add_row(*row, *(() if times is None else (times.get(artifact.file, ""),)))
+        table.add_row(*row, *(cells.get(artifact.file, "") for cells in further.values()))
     Console().print(table)

@@ -7,6 +7,7 @@ import click
 
 if TYPE_CHECKING:
     from toolkit.convert.speed import Speed
+    from toolkit.parity.report import Check
 
 
 @click.command()
@@ -62,7 +63,8 @@ def convert(
 
     The work is done in the converter's own environment, see `toolkit setup-converter`. A graph's files are added once
     all of them are made and compared with the float32 graph. Interrupted, and run again with the same options, it goes
-    on after the last slice that was finished.
+    on after the last slice that was finished. Of an imported graph every file is held to the tolerance that compare
+    knows, and the table says whether it agrees.
 
     \b
     Example:
@@ -85,8 +87,17 @@ def convert(
         seen = None if calibration is None else Calibration.of(calibration, method or "min-max")
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
         limit = slice_mb << 20
+        judged: dict[str, tuple[Check, ...]] = {}
         converted = convert_bundle(
-            bundle, precisions, route, seen, progress.step, slice_limit_bytes=limit, roles=roles, mixed=mixed
+            bundle,
+            precisions,
+            route,
+            seen,
+            progress.step,
+            slice_limit_bytes=limit,
+            roles=roles,
+            mixed=mixed,
+            judged=judged.__setitem__,
         )
         from toolkit.convert.speed import compare_speed
 
@@ -95,7 +106,16 @@ def convert(
     warn_if_random(converted)
     for speed in (speed for speed in speeds if speed.slower):
         click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
-    print_artifacts(converted, {speed.file: f"{speed.ratio:.2f}x" for speed in speeds})
+    for file, over in judged.items():
+        for check in over:
+            click.secho(f"warning: {file}: {check}, on noise, constants and extremes", fg="yellow", err=True)
+    print_artifacts(
+        converted,
+        {
+            "time": {speed.file: f"{speed.ratio:.2f}x" for speed in speeds},
+            "agrees": {file: "NO" if over else "yes" for file, over in judged.items()},
+        },
+    )
     if speeds:
         click.echo("time: over the float32 file of the same runtime, side by side on this machine")
 

@@ -1,14 +1,16 @@
 """What every step of one conversion needs, and the two ways in which a file becomes an artifact."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
+from toolkit.convert.agreement import KIND, disagreements
 from toolkit.convert.binding import bind_tflite, check_onnx
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import Progress, WorkerResult, run_worker
@@ -17,6 +19,12 @@ from toolkit.convert.onnx_quantize import quantize_onnx
 from toolkit.convert.onnx_ranges import observe
 from toolkit.convert.recipes import Recipe
 from toolkit.convert.trial import Trial, TrialEnded
+from toolkit.parity.report import Check
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+# Told of every file of an imported graph, and of what in it is over its tolerance.
+Judged = Callable[[str, tuple[Check, ...]], None]
 
 # An artifact and its files, still outside the bundle.
 Made = tuple[Artifact, tuple[Path, ...]]
@@ -43,6 +51,7 @@ class Job:
     progress: Progress
     reference: Reference
     trial: Trial
+    judged: Judged
 
     def run(self, task: str, **request: object) -> WorkerResult:
         """One request to the converter."""
@@ -64,15 +73,40 @@ class Job:
             tools=tools,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
-        return self.bind(path, draft, self.reference.feeds, self.reference.outputs), (path,)
+        artifact = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
+        self._check_agreement(path, artifact)
+        return artifact, (path,)
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
         """toolkit.convert.binding.bind_tflite, in a process of its own.
 
         Raises what that raises, and InvalidArtifact for a file that LiteRT does not survive.
         """
+        return self._survived(path, draft, bind_tflite, path, draft, feeds, expected)
+
+    def _check_agreement(self, path: Path, artifact: Artifact) -> None:
+        """Of an imported graph, on what `toolkit compare` will put in, and in a process of its own as well.
+
+        Raises InvalidArtifact for a float32 file that is over its tolerance: that is no rounding, but another function.
+        What the others are over theirs is for `judged`.
+        """
+        if self.bundle.model["kind"] != KIND:
+            return
+        source, parent = self.reference.path, self.reference.artifact
+        found = self._survived(path, artifact, disagreements, source, parent, path, artifact)
+        if found and artifact.precision == "fp32":
+            raise InvalidArtifact(
+                f"{source}: no TFLite file can be made: what the converter makes of it computes something else: "
+                f"{found[0]}, on noise, constants and extremes; run it on ONNX Runtime"
+            )
+        self.judged(artifact.file, found)
+
+    def _survived(
+        self, path: Path, draft: Artifact, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs
+    ) -> Result:
+        """What a function that runs the file at `path` gives, called in a process of its own."""
         try:
-            return self.trial.call(bind_tflite, path, draft, feeds, expected)
+            return self.trial.call(function, *arguments, **named)
         except TrialEnded as ended:
             blamed = deadly_operator(path, self.trial)
             raise InvalidArtifact(
@@ -92,6 +126,7 @@ class Job:
         files = quantize_onnx(self.reference.path, self.folder / name, recipe, ranges, kept)
         artifact = self.onnx_artifact(recipe, files)
         check_onnx(files[0], artifact, self.reference.feeds, self.reference.outputs)
+        self._check_agreement(files[0], artifact)
         return artifact, files
 
     def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:

@@ -14,12 +14,14 @@ from backends.atomic import replacing
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.registry import open_session
+from backends.session import Session
 from backends.tensor import Array
 from graphs.export import probe
+from toolkit.convert.agreement import KIND
 from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.converter import Progress
 from toolkit.convert.direct import convert_direct
-from toolkit.convert.job import Job, Made, Reference
+from toolkit.convert.job import Job, Judged, Made, Reference
 from toolkit.convert.mixed import RECIPE_FILE, Kept, MixedRequest, find_kept, make_mixed
 from toolkit.convert.preflight import check_large_files, check_room
 from toolkit.convert.recipes import RECIPES, Recipe, chosen
@@ -29,6 +31,8 @@ from toolkit.convert.steps import Steps, kept_steps
 from toolkit.convert.support import check_support, supported_operators
 from toolkit.convert.trial import Trial
 from toolkit.environments import converter_python
+from toolkit.parity.stream import all_finite
+from toolkit.parity.synthetic import signed_samples
 
 DEFAULT_TIMEOUT_S = 3600.0
 
@@ -43,6 +47,7 @@ def convert_bundle(
     slice_limit_bytes: int = DEFAULT_LIMIT_BYTES,
     roles: Sequence[str] = (),
     mixed: MixedRequest | None = None,
+    judged: Judged = lambda file, over: None,
 ) -> Bundle:
     """Lower graphs of a bundle, and add the files of each to the bundle once all of its own are made and checked.
 
@@ -52,6 +57,8 @@ def convert_bundle(
     `calibration` and `mixed` are for the precisions that need them. timeout_s bounds each run of the converter; its
     log is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of
     weights each, which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
+    Of an imported graph every file is also held to its tolerance, as `toolkit compare` does: `judged` is told what is
+    over it.
     Raises InvalidInput for wrong options; NotAvailable without a bundle, a converter, room on the disk, or a runtime
     that loads files as large as these will be, or for a budget that cannot be kept; ConversionFailed; and
     InvalidArtifact for a result that is not close to the float32 graph. Then the bundle is as the graphs before left
@@ -65,7 +72,7 @@ def convert_bundle(
         raise InvalidInput(
             f"{bundle.folder}: mixed counts the bits of messages, which this kind of model does not read"
         )
-    options = _Options(recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes)
+    options = _Options(recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, judged)
     for parent in parents:
         bundle = _convert_graph(bundle, parent, options)
     return bundle
@@ -82,6 +89,7 @@ class _Options:
     progress: Progress
     timeout_s: float
     slice_limit_bytes: int
+    judged: Judged
 
     @property
     def lowered(self) -> list[str]:
@@ -143,11 +151,8 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     check_large_files(bundle.folder, sum(sizes), options.lowered)
 
     options.progress("running the float32 graph (ONNX Runtime)")
-    # Fixed ranges hold for inputs like those that they were seen on, not for noise. A text's last step has a cache.
-    seen = images.calibrated
-    feeds = probe(tuple(b.spec for b in parent.inputs)) if seen is None else seen.feeds(seen.runs - 1)
     with open_session(bundle, parent, "ort", threads=1) as session:
-        outputs = session.run(feeds)
+        feeds, outputs = _probed(bundle, parent, session, images.calibrated)
     inputs = {
         "source": parent.sha256,
         "route": options.route,
@@ -158,7 +163,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     }
     with kept_steps(bundle.folder, inputs) as steps, Trial(log, options.timeout_s) as trial:
         reference = Reference(path, parent, feeds, outputs)
-        job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference, trial)
+        job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference, trial, options.judged)
         if options.route == "tf":
             return _publish(bundle, _tensorflow(job, options.lowered))
         tflite = convert_direct(job, steps, model, slices, options.lowered, images.calibrated)
@@ -170,6 +175,23 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         kept = _kept(job, steps, tflite, options.mixed, images.mixed)
         made += make_mixed(job, *_both(tflite), kept)
         return _publish(bundle, made, {RECIPE_FILE: kept.to_json()})
+
+
+def _probed(
+    bundle: Bundle, parent: Artifact, session: Session, seen: Calibrated | None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Inputs to tell layouts and faults by, and what they give: of an imported graph the first noise inside its domain.
+
+    Where nothing is finite, the first of all stands, and no file comes near it. Fixed ranges hold for inputs like those
+    that they were seen on, not for noise: then these stand, of which a text's last has a cache.
+    """
+    specs = tuple(binding.spec for binding in parent.inputs)
+    if seen is not None or bundle.model["kind"] != KIND:
+        feeds = probe(specs) if seen is None else seen.feeds(seen.runs - 1)
+        return feeds, session.run(feeds)
+    runs = ((dict(sample.feeds), session.run(sample.feeds)) for sample in signed_samples(specs))
+    first = next(runs)
+    return next((run for run in (first, *runs) if all_finite(run[1])), first)
 
 
 def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, images: Array | None) -> Kept:

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress, islice
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
+from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from toolkit.parity.judging import Judge
 from toolkit.parity.measure import OutputError, RunningError
@@ -68,7 +69,7 @@ class Opened:
 
 @dataclass
 class Seen:
-    """Samples by family, and those that were left out because the reference is not finite on them."""
+    """Samples by family, and those that were left out because the reference fails or is not finite on them."""
 
     families: Counter[str] = field(default_factory=Counter)
     outside_domain: int = 0
@@ -89,11 +90,10 @@ def compare_stream(
     seen = Seen()
     remaining = iter(samples)
     while chunk := list(islice(remaining, _CHUNK)):
-        expected = [reference.run(sample.feeds) for sample in chunk]
-        if may_leave_domain:
-            inside = [s.family != "synthetic" or all_finite(value) for s, value in zip(chunk, expected, strict=True)]
-            seen.outside_domain += inside.count(False)
-            chunk, expected = list(compress(chunk, inside)), list(compress(expected, inside))
+        outputs = [_inside(reference, sample, may_leave_domain) for sample in chunk]
+        seen.outside_domain += outputs.count(None)
+        chunk = [sample for sample, value in zip(chunk, outputs, strict=True) if value is not None]
+        expected = [value for value in outputs if value is not None]
         seen.families.update(sample.family for sample in chunk)
         results = {
             file: [runner.run(sample.feeds) for sample in chunk]
@@ -104,6 +104,17 @@ def compare_stream(
             if item.step is not None and item.parent is not None:
                 _add(item.step, chunk, results[file], results[item.parent])
     return seen
+
+
+def _inside(reference: Runner, sample: Sample, may_leave_domain: bool) -> dict[str, Array] | None:
+    """What the reference gives, or None outside its domain: where it fails, as integers over 0 do, or is not finite."""
+    if not may_leave_domain or sample.family != "synthetic":
+        return reference.run(sample.feeds)
+    try:
+        outputs = reference.run(sample.feeds)
+    except InvalidArtifact:
+        return None
+    return outputs if all_finite(outputs) else None
 
 
 def _add(

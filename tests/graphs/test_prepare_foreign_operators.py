@@ -1,0 +1,119 @@
+"""Operators that TFLite or its converter would get wrong, rewritten: the same results on ONNX Runtime."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from backends.tensor import Array
+from graphs.prepare.elu import scale_elu
+from graphs.prepare.lp_norm import write_out_lp_norm
+from graphs.prepare.output_axes import keep_output_axes
+from graphs.prepare.pipeline import run_once
+from graphs.prepare.small_integers import widen_small_integers
+from graphs.prepare.uneven_split import slice_uneven_splits
+
+Rewrite = Callable[[ir.Model], tuple[ir.Model, bool]]
+
+
+def _model(text: str) -> ir.Model:
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {text}')
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+
+def _both(rewrite: Rewrite, model: ir.Model, feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    expected = run_once(model, feeds, "before")
+    names = [output.name for output in model.graph.outputs]
+    model, changed = rewrite(model)
+    assert changed
+    assert [output.name for output in model.graph.outputs] == names
+    return run_once(model, feeds, "after"), expected
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+@pytest.mark.parametrize("operator", ["Add", "Sub", "Mul", "Max", "Div"])
+def test_small_integers_wrap_around_as_before(dtype: str, operator: str) -> None:
+    if (operator, dtype) == ("Max", "int16"):
+        pytest.skip("ONNX Runtime has no such kernel to compare with")
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.integers(limits.min, limits.max, (64,), dtype, endpoint=True) for name in "ab"}
+    feeds["b"][feeds["b"] == 0] = 1
+    feeds["b"][feeds["b"] == -1] = 2  # -128 / -1 is what C leaves open
+    model = _model(f"({dtype}[64] a, {dtype}[64] b) => ({dtype}[64] y) {{ y = {operator}(a, b) }}")
+    got, expected = _both(widen_small_integers, model, feeds)
+    np.testing.assert_array_equal(got["y"], expected["y"])
+    assert got["y"].dtype == dtype
+
+
+def test_a_comparison_of_small_integers_stays_one_of_booleans() -> None:
+    feeds = {"a": np.array([-128, -1, 0, 127], np.int8), "b": np.array([127, -1, 1, -128], np.int8)}
+    got, expected = _both(
+        widen_small_integers, _model("(int8[4] a, int8[4] b) => (bool[4] y) { y = Greater(a, b) }"), feeds
+    )
+    np.testing.assert_array_equal(got["y"], expected["y"])
+
+
+def test_a_value_between_small_operators_keeps_its_type_for_others() -> None:
+    text = """(int8[4] a) => (int8[4] y, float[4] z)
+    { s = Add(a, a)  y = Neg(s)  z = Cast<to = 1>(s) }"""
+    feeds = {"a": np.array([-100, -1, 7, 127], np.int8)}
+    got, expected = _both(widen_small_integers, _model(text), feeds)
+    for name in ("y", "z"):
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_a_scaled_elu_is_the_same(alpha: float) -> None:
+    x = np.concatenate([np.linspace(-8, 8, 63), [0]]).astype(np.float32)
+    got, expected = _both(
+        scale_elu, _model(f"(float[64] x) => (float[64] y) {{ y = Elu<alpha = {alpha}>(x) }}"), {"x": x}
+    )
+    np.testing.assert_allclose(got["y"], expected["y"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_norm_that_is_written_out_is_the_same_and_leaves_zeros(axis: int, p: int) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+    x[:, 1] = x[0] = x[:, :, 2] = 0
+    text = f"(float[3,4,5] x) => (float[3,4,5] y) {{ y = LpNormalization<axis = {axis}, p = {p}>(x) }}"
+    got, expected = _both(write_out_lp_norm, _model(text), {"x": x})
+    np.testing.assert_allclose(got["y"], expected["y"], rtol=1e-5, atol=1e-7)
+    assert (got["y"][0] == 0).all()
+
+
+@pytest.mark.parametrize("more", ["<axis = 1>(x, sizes)", "<axis = -1, num_outputs = 3>(x)"])
+def test_an_uneven_split_is_slices(more: str) -> None:
+    text = f"""(float[2,7] x) => (float[2,a] p, float[2,b] q, float[2,c] r)
+    <int64[3] sizes = {{3, 3, 1}}> {{ p, q, r = Split{more} }}"""
+    model = _model(text)
+    x = np.arange(14, dtype=np.float32).reshape(2, 7)
+    got, expected = _both(slice_uneven_splits, model, {"x": x})
+    assert [got[name].shape for name in "pqr"] == [(2, 3), (2, 3), (2, 1)]
+    for name in "pqr":
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_an_output_of_five_axes_leaves_as_it_is() -> None:
+    x = np.random.default_rng(0).random((1, 2, 3, 4, 5), np.float32)
+    text = "(float[1,2,3,4,5] x) => (float[1,2,3,4,5] y) { y = Sqrt(x) }"
+    got, expected = _both(keep_output_axes, _model(text), {"x": x})
+    np.testing.assert_array_equal(got["y"], expected["y"])
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "text"),
+    [
+        (widen_small_integers, "(int32[4] a) => (int32[4] y) { y = Add(a, a) }"),
+        (widen_small_integers, "(int8[4] a) => (int8[4] y) { y = Identity(a) }"),
+        (scale_elu, "(float[4] a) => (float[4] y) { y = Elu(a) }"),
+        (slice_uneven_splits, "(float[4] a) => (float[2] y, float[2] z) { y, z = Split<num_outputs = 2>(a) }"),
+        (keep_output_axes, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
+        (keep_output_axes, "(float[2,3] a) => (float[2,3] y) { y = Sqrt(a) }"),
+    ],
+)
+def test_what_is_lowered_right_stays(rewrite: Rewrite, text: str) -> None:
+    assert not rewrite(_model(text))[1]
