@@ -104,6 +104,13 @@ def test_an_output_of_five_axes_leaves_as_it_is() -> None:
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
+def test_an_output_with_a_row_of_channels_leaves_as_it_is() -> None:
+    x = np.random.default_rng(0).random((2, 3, 5), np.float32)
+    text = "(float[2,3,5] x) => (float[2,3,5] y) { s = LogSoftmax<axis = 1>(x) y = Neg(s) }"
+    got, expected = _both(keep_output_axes, _model(text), {"x": x})
+    np.testing.assert_array_equal(got["y"], expected["y"])
+
+
 @pytest.mark.parametrize(
     ("rewrite", "text"),
     [
@@ -112,6 +119,7 @@ def test_an_output_of_five_axes_leaves_as_it_is() -> None:
         (scale_elu, "(float[4] a) => (float[4] y) { y = Elu(a) }"),
         (slice_uneven_splits, "(float[4] a) => (float[2] y, float[2] z) { y, z = Split<num_outputs = 2>(a) }"),
         (keep_output_axes, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
+        (keep_output_axes, "(float[1,5,3] a) => (float[1,5,3] y) { y = Sqrt(a) }"),
         (keep_output_axes, "(float[2,3] a) => (float[2,3] y) { y = Sqrt(a) }"),
     ],
 )
