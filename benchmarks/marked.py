@@ -31,7 +31,7 @@ def main(folder: Path, data: Path, out: Path, count: int) -> None:
     with Embedder.open(folder) as embedder:
         for index in range(count):
             image = at_pixels(photographs[index % len(photographs)], PIXELS)
-            message = Message(tuple(int(bit) for bit in rng.integers(0, 2, embedder.model.bits)))
+            message = Message.drawn(embedder.model.bits, rng)
             marked = embedder.embed(image, message).image
             distortions[index % len(distortions)](marked, rng).save(out / f"{index:03d}.png")
 

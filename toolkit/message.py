@@ -3,8 +3,12 @@
 import builtins
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backends.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class Message:
     def random(cls, bits: builtins.int) -> "Message":
         """A message nobody can guess."""
         return cls.from_int(secrets.randbits(bits), bits)
+
+    @classmethod
+    def drawn(cls, bits: builtins.int, rng: "np.random.Generator") -> "Message":
+        """Bits that a seeded generator draws."""
+        return cls(tuple(rng.integers(0, 2, bits).tolist()))
 
 
 def _digits(bits: int) -> int:

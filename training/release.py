@@ -47,7 +47,7 @@ def calibration_images(bundle: Path, photographs: list[Path], folder: Path) -> N
     with Embedder.open(bundle) as embedder:
         for index in range(CALIBRATION_IMAGES):
             image = Image.open(photographs[index % len(photographs)]).convert("RGB")
-            message = Message(tuple(int(bit) for bit in rng.integers(0, 2, embedder.model.bits)))
+            message = Message.drawn(embedder.model.bits, rng)
             marked = embedder.embed(image, message).image if index % 3 else image
             suffix = "jpg" if index % 2 else "png"
             marked.save(folder / f"{index:03d}.{suffix}")

@@ -10,9 +10,10 @@ from PIL import Image
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from toolkit.image_files import image_files
 from toolkit.parity import compare as compare_module
 from toolkit.parity.compare import compare_bundle
-from toolkit.parity.readings import ALL_DISTORTIONS, image_files, shipped_photographs
+from toolkit.parity.readings import ALL_DISTORTIONS, shipped_photographs
 from toolkit.parity.report import FileReport, ParityReport
 from toolkit.parity.sample import Sample
 from toolkit.parity.watermark import samples
@@ -148,7 +149,7 @@ def test_a_folder_of_images_is_checked_before_anything_is_computed(tmp_path: Pat
     with pytest.raises(InvalidInput, match="gone: no such folder"):
         image_files(tmp_path / "gone")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InvalidInput, match="got none that Pillow knows"):
+    with pytest.raises(InvalidInput, match="no images in it that Pillow knows"):
         image_files(tmp_path)
     Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
     shutil.copy(COFFEE, tmp_path / "a.jpg")

@@ -1,5 +1,6 @@
 """A message reads the same in every form, at any length."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,3 +53,9 @@ def test_random_messages_differ_and_have_the_length() -> None:
     drawn = {Message.random(64) for _ in range(20)}
     assert len(drawn) == 20
     assert {len(message) for message in drawn} == {64}
+
+
+def test_a_seed_decides_the_bits_that_are_drawn() -> None:
+    first, again, other = (Message.drawn(64, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(first) == 64

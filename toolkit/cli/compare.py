@@ -73,8 +73,8 @@ def compare(
     warn_if_random(opened)
     with working(f"compare {bundle}") as progress:
         progress.step("loading the runtimes")
+        from toolkit.image_files import image_files
         from toolkit.parity.compare import compare_bundle
-        from toolkit.parity.readings import image_files
         from toolkit.report.gather import gather
 
         paths = image_files(images) if images else []

@@ -14,12 +14,12 @@ from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.tensor import Array
 from toolkit.convert.worker.ranges import METHODS
+from toolkit.image_files import image_files
 from toolkit.image_io import ImageSource
 from toolkit.kinds.feeds import FEEDS
 from toolkit.preprocess import preprocess
 
 GENERATED = "generated"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 # More changes ranges no more, and each costs a float32 run; the inputs of all of them lie on the disk meanwhile.
 MOST_IMAGES = MOST_RUNS = 128
 MOST_BYTES = 1 << 30
@@ -61,19 +61,6 @@ class Calibrated:
         return {name: values[run] for name, values in self.inputs.items()}
 
 
-def images_in(folder: Path, what: str) -> list[Path]:
-    """Every image in a folder, by name. Raises InvalidInput, which says `what` they are for, if there is none."""
-    if not folder.is_dir():
-        raise InvalidInput(f"{what} {folder}: no such folder; give one with a few dozen photographs")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise InvalidInput(
-            f"{what} {folder}: no images in it (looked for {', '.join(sorted(_SUFFIXES))}); "
-            "give a folder with a few dozen photographs"
-        )
-    return paths
-
-
 def read_calibration(
     calibration: Calibration, bundle: Bundle, graph: Artifact, make_file: Callable[[], BinaryIO]
 ) -> Calibrated:
@@ -111,7 +98,7 @@ def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
         sizes = [binding.spec.shape[-1] for binding in graph.inputs if binding.spec.layout == "NCHW"]
         yield from (image.transpose(1, 2, 0) for image in generated((sizes or [_GENERATED_PX])[0], GENERATED_IMAGES))
         return
-    paths = images_in(calibration.folder, "calibration")
+    paths = image_files(calibration.folder, "calibration")
     if len(paths) > MOST_IMAGES:
         chosen = np.random.default_rng(_SEED).choice(len(paths), MOST_IMAGES, replace=False)
         paths = [paths[i] for i in sorted(chosen)]
@@ -120,7 +107,7 @@ def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
 
 def read_images(folder: Path, size_px: int, file: BinaryIO) -> Array:
     """Every image of a folder, written to `file` and mapped from there: (N, 3, size_px, size_px), as above."""
-    paths = images_in(folder, "images")
+    paths = image_files(folder)
     return _written((preprocess(path, size_px)[0] for path in paths), len(paths), size_px, file)
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from backends.errors import InvalidInput
 from toolkit.distortions import FURTHER, MAIN, Distortion
 from toolkit.embed import Embedder
-from toolkit.image_io import MAX_PIXELS, open_photo
+from toolkit.image_io import open_photo
 from toolkit.message import Message
 from toolkit.photo import Floats
 from toolkit.preprocess import preprocess
@@ -32,28 +31,6 @@ class Reading:
 def shipped_photographs() -> list[Path]:
     """The photographs that come with this package, by name."""
     return sorted(PHOTOGRAPHS.glob("*.jpg"))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Every image in a folder, by name. Raises InvalidInput for one that is missing, has none, or holds a broken one.
-
-    Only headers are read here, so that what cannot be read is said before anything is computed.
-    """
-    if not folder.is_dir():
-        raise InvalidInput(f"images {folder}: no such folder")
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    if not paths:
-        raise InvalidInput(f"images {folder}: expected images in it, got none that Pillow knows by their suffix")
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except Exception as error:  # decoders of damaged files raise nearly anything
-            raise InvalidInput(f"{path}: not an image that can be read; remove it or give another folder") from error
-        if width * height > MAX_PIXELS:
-            raise InvalidInput(f"{path}: expected at most {MAX_PIXELS} pixels, got {width} x {height}")
-    return paths
 
 
 def generator_of(name: str) -> np.random.Generator:
@@ -77,7 +54,7 @@ def marked_readings(
     embedder: Embedder, image: Image.Image, distortions: Mapping[str, Distortion], rng: np.random.Generator
 ) -> Iterator[Reading]:
     """Hide a random message in an RGB image, save it to 8 bits as a file would, and distort that."""
-    message = Message(tuple(rng.integers(0, 2, embedder.model.bits).tolist()))
+    message = Message.drawn(embedder.model.bits, rng)
     marked = embedder.embed(image, message).image
     yield from distorted_readings(marked, message, distortions, embedder.model.image_size_px, rng)
 

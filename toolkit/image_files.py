@@ -1,0 +1,31 @@
+"""The images of a folder, whatever they are for."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from backends.errors import InvalidInput
+from toolkit.image_io import MAX_PIXELS
+
+
+def image_files(folder: Path, what: str = "images") -> list[Path]:
+    """Every image in a folder, by name. Raises InvalidInput, which says `what` they are for, for a folder that is
+    missing, has none, or holds a broken one.
+
+    Only headers are read here, so that what cannot be read is said before anything is computed.
+    """
+    if not folder.is_dir():
+        raise InvalidInput(f"{what} {folder}: no such folder; give one with photographs")
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not paths:
+        raise InvalidInput(f"{what} {folder}: no images in it that Pillow knows by their suffix")
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except Exception as error:  # decoders of damaged files raise nearly anything
+            raise InvalidInput(f"{path}: not an image that can be read; remove it or give another folder") from error
+        if width * height > MAX_PIXELS:
+            raise InvalidInput(f"{path}: expected at most {MAX_PIXELS} pixels, got {width} x {height}")
+    return paths
