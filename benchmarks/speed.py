@@ -38,6 +38,8 @@ from toolkit.threads import default_threads
 
 WARM_UPS = 3
 ROUNDS = 24
+# A model that takes seconds stops after fewer rounds.
+LEAST_ROUNDS, TIME_LIMIT_S = 8, 180.0
 PEERS = ("PyTorch eager", "PyTorch compiled", "ONNX Runtime, as exported", "OpenVINO")
 UNPREPARED = "TFLite, as exported"
 
@@ -127,8 +129,11 @@ def _onnx2tf(plain: Path, folder: Path) -> Path:
 
 def measure(opened: list[Opened], image: NDArray[np.float32]) -> None:
     order = np.random.default_rng(0)
+    end = time.perf_counter() + TIME_LIMIT_S
     with Progress() as progress:
         for turn in progress.track(range(WARM_UPS + ROUNDS), description="timing"):
+            if turn >= WARM_UPS + LEAST_ROUNDS and time.perf_counter() > end:
+                break
             for index in order.permutation(len(opened)):
                 entry = opened[index]
                 # The run before was another's: its weights fill the caches, and its threads may still spin.
@@ -207,7 +212,7 @@ def main(folder: Path, only: tuple[str, ...], threads: int, out: Path | None) ->
             "model": bundle.model["name"],
             "weights": bundle.weights,
             "threads": threads,
-            "rounds": ROUNDS,
+            "rounds": len(opened[0].times_ms),
             "timed": [
                 {
                     "name": entry.name,
