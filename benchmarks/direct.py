@@ -71,6 +71,10 @@ def torch_call(module: Any, artifact: Artifact) -> Run:
     return run
 
 
+def openvino_call(compiled: Any) -> Run:
+    return lambda image: compiled([image])[0]
+
+
 DIRECT: dict[str, Callable[[Path, Artifact, int], Run]] = {"onnx": onnx, "tflite": tflite, "torch": torch}
 
 
@@ -81,6 +85,8 @@ def same_runtime(session: Session) -> Run:
     """
     opened: Any = session
     if session.FORMAT == "onnx":
+        if hasattr(opened, "_compiled"):  # OpenVINO's, which only toolkit/bench opens
+            return openvino_call(opened._compiled)
         return onnx_call(opened._session, session.artifact)
     if session.FORMAT == "tflite":
         return tflite_call(opened._interpreter, session.artifact)

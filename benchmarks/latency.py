@@ -23,7 +23,8 @@ from backends.bundle import Bundle
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from benchmarks.direct import DIRECT, Run, same_runtime
-from toolkit.bench.bundle import alone
+from toolkit.bench.candidate import Candidate as Startable
+from toolkit.bench.cold import alone
 from toolkit.bench.machine import describe
 from toolkit.threads import default_threads
 
@@ -96,7 +97,8 @@ def _overhead_ms(candidate: Candidate, image: NDArray[np.float32]) -> float:
 
 def _cold_start(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float]:
     """Medians over fresh processes."""
-    runs = [alone(bundle, artifact, threads, seconds=0) for _ in range(COLD_STARTS)]
+    opened = Startable(artifact.file, bundle, artifact, BACKENDS[artifact.format])
+    runs = [alone(opened, threads, seconds=0) for _ in range(COLD_STARTS)]
 
     def median(key: str) -> float:
         return float(np.median([run[key] or 0.0 for run in runs]))

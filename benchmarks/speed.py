@@ -5,7 +5,8 @@
 Beside the files of the bundle run: PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was
 exported; and TFLite on what onnx2tf makes of that graph. All are opened in one process, and one round runs each of
 them twice, in random order; the second run counts. OpenVINO is no part of requirements/run.lock, but of
-requirements/evaluation.txt; without it its row is missing.
+requirements/evaluation.txt; without it its row is missing. `toolkit bench --peers` runs the same peers through this
+project's own sessions.
 A ratio is the median over the rounds of one time over another's in the same round.
 """
 
@@ -13,7 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec as find_spec_of
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,18 @@ from rich.progress import Progress
 from rich.table import Table
 
 import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
-from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import ARCHITECTURES
-from benchmarks.direct import DIRECT, Run
-from graphs.export import export
-from graphs.onnx_file import save
-from graphs.spec import find_spec
+from benchmarks.direct import DIRECT, Run, same_runtime
 from toolkit.bench.machine import describe
-from toolkit.convert.converter import run_worker
+from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, make_peers
 from toolkit.threads import default_threads
 
 WARM_UPS = 3
 ROUNDS = 24
 # A model that takes seconds stops after fewer rounds.
 LEAST_ROUNDS, TIME_LIMIT_S = 8, 180.0
-PEERS = ("PyTorch eager", "PyTorch compiled", "ONNX Runtime, as exported", "OpenVINO")
-UNPREPARED = "TFLite, as exported"
+PEERS = (EAGER, COMPILED, EXPORTED, OPENVINO)
+UNPREPARED = ONNX2TF
 
 
 class Opened:
@@ -65,66 +61,16 @@ def bundle_files(bundle: Bundle, threads: int, wanted: Callable[[str], bool]) ->
     ]
 
 
-def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bool]) -> list[Opened]:
-    """What a user would run without this project, on the same weights."""
-    if not any(wanted(name) for name in (*PEERS, UNPREPARED)):
-        return []
-    artifact = bundle.find("detector", "torch", "fp32")
-    path = bundle.verify(artifact)
-    eager, compiled, exported, openvino = PEERS
+def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bool], stack: ExitStack) -> list[Opened]:
+    """What a user would run without this project, on the same weights, called without this project."""
     made = []
-    if wanted(eager):
-        made.append(Opened(eager, DIRECT["torch"](path, artifact, threads)))
-    if wanted(compiled):
-        made.append(Opened(compiled, _compiled(path, artifact)))
-    if any(wanted(name) for name in (exported, openvino, UNPREPARED)):
-        plain = folder / "exported.onnx"
-        save(export(_module(path, artifact), find_spec(bundle.model["name"]).graph("detector")), plain)
-        graph = bundle.find("detector", "onnx", "fp32")
-        if wanted(exported):
-            made.append(Opened(exported, DIRECT["onnx"](plain, graph, threads)))
-        if wanted(openvino) and find_spec_of("openvino") is not None:
-            made.append(Opened(openvino, _openvino(plain, threads)))
-        if wanted(UNPREPARED):
-            tflite = bundle.find("detector", "tflite", "fp32")
-            made.append(Opened(UNPREPARED, DIRECT["tflite"](_onnx2tf(plain, folder), tflite, threads)))
+    for peer in make_peers(bundle, "detector", folder, names=[name for name in (*PEERS, UNPREPARED) if wanted(name)]):
+        if peer.candidate is None:
+            Console(stderr=True).print(f"{peer.name}: {peer.note}", markup=False, highlight=False)
+            continue
+        session = stack.enter_context(peer.candidate.open(threads))
+        made.append(Opened(peer.name, same_runtime(session)))
     return made
-
-
-def _module(path: Path, artifact: Artifact) -> Any:
-    from safetensors.torch import load_file
-
-    assert artifact.architecture is not None
-    module = ARCHITECTURES.load(artifact.architecture["name"])(artifact.architecture["config"])
-    module.load_state_dict(load_file(path))
-    return module.eval()
-
-
-def _compiled(path: Path, artifact: Artifact) -> Run:
-    import torch
-
-    module = torch.compile(_module(path, artifact))
-
-    def run(image: NDArray[np.float32]) -> object:
-        with torch.inference_mode():
-            return module(torch.from_numpy(image)).numpy()
-
-    return run
-
-
-def _openvino(path: Path, threads: int) -> Run:
-    import openvino
-
-    core = openvino.Core()
-    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    model = core.compile_model(path, "CPU", options)
-    return lambda image: model([image])[0]
-
-
-def _onnx2tf(plain: Path, folder: Path) -> Path:
-    """What onnx2tf makes of the graph as it was exported, by its own default route."""
-    result = run_worker({"task": "lower", "models": {"plain": str(plain)}}, folder, folder / "log", 3600, print)
-    return next(iter(result.files.values()))
 
 
 def measure(opened: list[Opened], image: NDArray[np.float32]) -> None:
@@ -196,8 +142,8 @@ def main(folder: Path, only: tuple[str, ...], threads: int, out: Path | None) ->
     def wanted(name: str) -> bool:
         return not only or name in only
 
-    with tempfile.TemporaryDirectory() as temporary:
-        opened = [*bundle_files(bundle, threads, wanted), *peers(bundle, Path(temporary), threads, wanted)]
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        opened = [*bundle_files(bundle, threads, wanted), *peers(bundle, Path(temporary), threads, wanted, stack)]
         if missing := set(only) - {entry.name for entry in opened}:
             raise click.UsageError(f"nothing named {', '.join(sorted(missing))}")
         image = np.random.default_rng(0).random(

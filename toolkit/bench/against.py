@@ -13,13 +13,14 @@ LEAST = 0.05
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one file, then and now. outside_noise: by more than `noise`, a share."""
+    """One figure of one file, then and now. outside_noise: by more than `noise`, a share. more_is_better: of a rate."""
 
     file: str
     figure: str
     before: float
     after: float
     noise: float
+    more_is_better: bool = False
 
     @property
     def ratio(self) -> float:
@@ -28,6 +29,10 @@ class Change:
     @property
     def outside_noise(self) -> bool:
         return abs(self.ratio - 1) > self.noise
+
+    @property
+    def worse(self) -> bool:
+        return (self.ratio > 1) != self.more_is_better
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
-    """Speed and memory of every file that both have.
+    """Speed and memory of every file that both have, speed of every peer, and throughput at every batch.
 
     Speed is the ratio to the reference of the same run, which a machine's mood moves least; of the reference itself,
     and where the references differ, its milliseconds.
@@ -89,6 +94,40 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
             found.append(Change(file["file"], "ms", *pair, noise))
         rss = earlier["alone"]["peak_rss_bytes"] / 1e6, file["alone"]["peak_rss_bytes"] / 1e6
         found.append(Change(file["file"], "peak RSS, MB", *rss, LEAST))
+        found += _batches(earlier, file)
+    return found + _peers(before, after)
+
+
+def _batches(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    """Images a second; at batch 1 they are the median's."""
+    then = {one["batch"]: one for one in before.get("batches", ()) if one["images_a_second"]}
+    return [
+        Change(
+            after["file"],
+            f"images a second at batch {one['batch']}",
+            then[one["batch"]]["images_a_second"],
+            one["images_a_second"],
+            max(LEAST, then[one["batch"]]["noise"] + one["noise"]),
+            more_is_better=True,
+        )
+        for one in after.get("batches", ())
+        if one["images_a_second"] and one["batch"] > 1 and one["batch"] in then
+    ]
+
+
+def _peers(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    """Ratios of what was timed beside the same reference in both."""
+    old = {(peer["role"], peer["name"]): peer for peer in before.get("peers", ()) if peer["timing"]}
+    timed = [file["timing"] for file in after["files"]]  # a peer that is one of the files is no figure of its own
+    found = []
+    for peer in after.get("peers", ()):
+        earlier, reference = old.get((peer["role"], peer["name"])), after["reference"][peer["role"]]
+        same = before["reference"].get(peer["role"]) == reference
+        if earlier is None or not same or not peer["timing"] or peer["timing"] in timed:
+            continue
+        noise = max(LEAST, peer["timing"]["noise"] + earlier["timing"]["noise"])
+        noise += _noise_of(before, reference) + _noise_of(after, reference)
+        found.append(Change(peer["name"], f"of {reference}", earlier["of_reference"], peer["of_reference"], noise))
     return found
 
 

@@ -1,147 +1,233 @@
 """Every file of a bundle, timed side by side, and what each takes when it runs alone."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.errors import InvalidArtifact, NotAvailable
-from backends.registry import BACKENDS, open_session
-from toolkit.bench.feeds import timing_feeds
+from backends.errors import ToolkitError, one_line
+from backends.registry import BACKENDS
+from toolkit.bench.batches import at_batch
+from toolkit.bench.candidate import Candidate
+from toolkit.bench.cold import alone
 from toolkit.bench.machine import describe
-from toolkit.bench.rounds import Timing, measure
-from toolkit.bench.runtime import in_use
-from toolkit.bench.streams import runs_a_second
+from toolkit.bench.peers import Peer, make_peers
+from toolkit.bench.profile import profile_files
+from toolkit.bench.result import Batch, BenchResult, FileResult, PeerResult
+from toolkit.bench.streams import throughput
+from toolkit.bench.together import Together, measure_together
+from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
-from toolkit.processes import how_it_ended
 
 Progress = Callable[[str], None]
 
 ALONE_S = 1.0
-# Open files may take this share of the memory that is free; a runtime keeps a packed copy of weights beside the file.
-_MEMORY_SHARE = 0.4
+NO_TORCH = "torch is not installed: files of torch weights are left out"
+NO_ENERGY = "this machine does not tell what energy it uses"
 
 
 @dataclass(frozen=True)
-class FileResult:
-    """One file. of_reference: its median over that of the reference, from the same rounds, which is what compares
-    across runs and machines. alone: of a fresh process, see toolkit.bench.cold. streams: sessions of one thread each.
+class Request:
+    """What to measure. time_limit_s: for the rounds of one role. peers: beside what somebody would run instead.
+
+    batches: also throughput at these batches. profile: also operator by operator. source: of an imported graph, the
+    file that was imported, which its peers and its batches need.
     """
 
-    file: str
-    role: str
-    precision: str
-    route: str | None
-    sha256: str
-    bytes: int
-    timing: Timing
-    of_reference: float
-    in_use: dict[str, Any]
-    alone: dict[str, float | None]
-    streams: int
-    runs_a_second: float
-
-
-@dataclass(frozen=True)
-class BenchResult:
-    """What was measured, where, and with what. reference: the file of each role that ratios are of."""
-
-    machine: dict[str, Any]
-    model: str
-    weights: dict[str, Any]
     threads: int
-    reference: dict[str, str]
-    files: tuple[FileResult, ...]
+    time_limit_s: float
+    peers: bool = False
+    batches: tuple[int, ...] = ()
+    profile: bool = False
+    source: Path | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def bench_bundle(
-    bundle: Bundle, threads: int, time_limit_s: float, progress: Progress = lambda step: None
-) -> BenchResult:
+def bench_bundle(bundle: Bundle, request: Request, progress: Progress = lambda step: None) -> BenchResult:
     """Time every file of a bundle, role by role, interleaved; then each alone in a fresh process.
 
-    The reference is torch where the bundle has it, else float32 ONNX. time_limit_s is for the rounds of one role.
-    Raises NotAvailable for a runtime that is not installed, or too little memory to hold a role's files at once.
+    The reference is torch where the bundle has it and it is installed, else float32 ONNX. Files of a role that do not
+    fit memory together are timed in groups, each beside the reference.
+    Raises NotAvailable for another runtime that is not installed, or too little memory for one file beside the
+    reference; InvalidInput for a `source` that is not what the bundle was imported from. A peer or a batch that fails
+    is in the result, with the reason.
     """
-    results: list[FileResult] = []
-    references = {}
-    for role in dict.fromkeys(artifact.role for artifact in bundle.artifacts):
-        artifacts = [artifact for artifact in bundle.artifacts if artifact.role == role]
-        _check_memory(role, artifacts)
-        reference = references[role] = reference_of(artifacts).file
-        with ExitStack() as stack:
-            sessions = {}
-            for artifact in artifacts:
-                progress(f"opening {artifact.file}")
-                opened = open_session(bundle, artifact, BACKENDS[artifact.format], threads)
-                sessions[artifact.file] = stack.enter_context(opened)
-            feeds = timing_feeds(artifacts[0])
-            runs = {file: partial(session.run, feeds) for file, session in sessions.items()}
-            timings = measure(runs, time_limit_s, progress)
-            described = {file: in_use(session) for file, session in sessions.items()}
-        for artifact in artifacts:
-            progress(f"{artifact.file} alone")
-            figures = alone(bundle, artifact, threads, ALONE_S)
-            results.append(
-                FileResult(
-                    file=artifact.file,
-                    role=role,
-                    precision=artifact.precision,
-                    route=artifact.route,
-                    sha256=artifact.sha256,
-                    bytes=artifact.bytes,
-                    timing=timings[artifact.file],
-                    of_reference=timings[artifact.file].median_ms / timings[reference].median_ms,
-                    in_use=described[artifact.file],
-                    alone=figures,
-                    streams=threads,
-                    runs_a_second=_throughput(bundle, artifact, threads),
-                )
-            )
-    return BenchResult(describe(), bundle.model["name"], bundle.weights, threads, references, tuple(results))
+    if request.source is not None:
+        check_source(bundle, request.source)
+    notes = []
+    artifacts = bundle.artifacts
+    if find_spec("torch") is None and any(artifact.format == "torch" for artifact in artifacts):
+        artifacts = tuple(artifact for artifact in artifacts if artifact.format != "torch")
+        notes.append(NO_TORCH)
+    roles = {
+        role: [artifact for artifact in artifacts if artifact.role == role]
+        for role in dict.fromkeys(artifact.role for artifact in artifacts)
+    }
+    references = {role: reference_of(files) for role, files in roles.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        batches = _batches(bundle, artifacts, references, request, Path(folder), progress)
+        files: list[FileResult] = []
+        peers: list[PeerResult] = []
+        for role, chosen in roles.items():
+            made: list[Peer] = []
+            if request.peers:
+                own = Path(folder) / f"peers-{role}"
+                own.mkdir()
+                made = make_peers(bundle, role, own, request.source, progress)
+            done = _together(bundle, chosen, references[role], made, request, progress)
+            files += [_file(bundle, artifact, done, batches, request, progress) for artifact in chosen]
+            peers += [_peer(peer, chosen, done, files, request, progress) for peer in made]
+            if done.groups > 1:
+                notes.append(f"{role}: the files do not fit memory together and were timed in {done.groups} groups")
+    medians = {file.file: file.timing.median_ms for file in files}
+    profile = profile_files(bundle, artifacts, medians, request.threads, progress) if request.profile else ()
+    if all(file.alone["energy_mj_a_run"] is None for file in files):
+        notes.append(NO_ENERGY)
+    return BenchResult(
+        machine=describe(),
+        model=bundle.model["name"],
+        kind=bundle.model["kind"],
+        weights=bundle.weights,
+        threads=request.threads,
+        reference={role: artifact.file for role, artifact in references.items()},
+        files=tuple(files),
+        peers=tuple(peers),
+        profile=tuple(asdict(one) for one in profile),
+        notes=tuple(notes),
+    )
 
 
-def _throughput(bundle: Bundle, artifact: Artifact, streams: int) -> float:
-    with ExitStack() as stack:
-        sessions = [
-            stack.enter_context(open_session(bundle, artifact, BACKENDS[artifact.format], threads=1))
-            for _ in range(streams)
-        ]
-        return runs_a_second(sessions, timing_feeds(artifact), ALONE_S)
+def _together(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    reference: Artifact,
+    peers: Sequence[Peer],
+    request: Request,
+    progress: Progress,
+) -> Together:
+    """The files of a role and its peers in the same rounds; but a peer that is one of the files runs once."""
+    files = {artifact.file: _candidate(bundle, artifact) for artifact in artifacts}
+    others = [
+        peer.candidate for peer in peers if peer.candidate is not None and _same_file(peer.candidate, artifacts) is None
+    ]
+    return measure_together(
+        [*files.values(), *others],
+        files[reference.file],
+        request.threads,
+        request.time_limit_s,
+        progress,
+        may_fail=[candidate.name for candidate in others],
+    )
 
 
-def alone(bundle: Bundle, artifact: Artifact, threads: int, seconds: float) -> dict[str, float | None]:
-    """What toolkit.bench.cold measures in a fresh process, which runs the file for `seconds` after its first run.
-
-    Raises InvalidArtifact if that process fails.
-    """
-    command = [sys.executable, "-m", "toolkit.bench.cold", str(bundle.folder), artifact.role, artifact.file]
-    command += [BACKENDS[artifact.format], str(threads), str(seconds)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InvalidArtifact(f"{artifact.file}: its own process {how_it_ended(done.returncode)}: {last}")
-    result: dict[str, float | None] = json.loads(done.stdout)
-    return result
+def _candidate(bundle: Bundle, artifact: Artifact) -> Candidate:
+    return Candidate(artifact.file, bundle, artifact, BACKENDS[artifact.format])
 
 
-def _check_memory(role: str, artifacts: list[Artifact]) -> None:
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return
-    available = 1024 * int(meminfo.read_text().split("MemAvailable:")[1].split()[0])
-    need = sum(artifact.bytes for artifact in artifacts)
-    if need > available * _MEMORY_SHARE:
-        raise NotAvailable(
-            f"{role}: its files have {need / 1e9:.1f} GB, of which all are open at once; expected at most "
-            f"{_MEMORY_SHARE:.0%} of the {available / 1e9:.1f} GB of memory that is free"
-        )
+def _same_file(candidate: Candidate, artifacts: Sequence[Artifact]) -> Artifact | None:
+    """The file of the bundle that a peer is, opened as the bundle's own files are."""
+    for artifact in artifacts:
+        if candidate.artifact == artifact and candidate.backend == BACKENDS[artifact.format]:
+            return artifact
+    return None
+
+
+def _file(
+    bundle: Bundle,
+    artifact: Artifact,
+    done: Together,
+    batches: Mapping[tuple[str, str], Sequence[Batch]],
+    request: Request,
+    progress: Progress,
+) -> FileResult:
+    measured = done.measured[artifact.file]
+    candidate = _candidate(bundle, artifact)
+    progress(f"{artifact.file} alone")
+    figures = alone(candidate, request.threads, ALONE_S)
+    progress(f"{artifact.file} in streams")
+    streams = throughput(candidate, request.threads, ALONE_S)
+    timing = measured.timing
+    own = Batch(1, 1e3 / timing.median_ms, timing.median_ms, timing.noise, "")
+    return FileResult(
+        file=artifact.file,
+        role=artifact.role,
+        precision=artifact.precision,
+        route=artifact.route,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        group=measured.group,
+        timing=timing,
+        of_reference=measured.of_reference,
+        in_use=measured.in_use,
+        alone=figures,
+        streams=streams,
+        runs_a_second=streams[-1].runs_a_second,
+        batches=(own, *batches.get((artifact.role, artifact.file), ())),
+    )
+
+
+def _peer(
+    peer: Peer,
+    artifacts: Sequence[Artifact],
+    done: Together,
+    files: Sequence[FileResult],
+    request: Request,
+    progress: Progress,
+) -> PeerResult:
+    candidate = peer.candidate
+    if candidate is None:
+        return _without_figures(peer, peer.note)
+    made: dict[str, Any] = {
+        "name": peer.name,
+        "role": peer.role,
+        "note": peer.note,
+        "sha256": candidate.artifact.sha256,
+        "bytes": candidate.artifact.bytes,
+        "tools": candidate.artifact.tools,
+    }
+    if (artifact := _same_file(candidate, artifacts)) is not None:
+        (same,) = (file for file in files if (file.role, file.file) == (artifact.role, artifact.file))
+        fields = ("group", "timing", "of_reference", "in_use", "alone")
+        return PeerResult(**made, **{field: getattr(same, field) for field in fields})
+    if peer.name in done.failed:
+        return _without_figures(peer, done.failed[peer.name])
+    measured = done.measured[peer.name]
+    progress(f"{peer.name} alone")
+    try:
+        figures = alone(candidate, request.threads, ALONE_S)
+    except ToolkitError as error:
+        return _without_figures(peer, one_line(error))
+    return PeerResult(
+        **made,
+        group=measured.group,
+        timing=measured.timing,
+        of_reference=measured.of_reference,
+        in_use=measured.in_use,
+        alone=figures,
+    )
+
+
+def _without_figures(peer: Peer, note: str) -> PeerResult:
+    return PeerResult(peer.name, peer.role, note, *([None] * 8))
+
+
+def _batches(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    references: Mapping[str, Artifact],
+    request: Request,
+    folder: Path,
+    progress: Progress,
+) -> dict[tuple[str, str], list[Batch]]:
+    found: dict[tuple[str, str], list[Batch]] = {}
+    for batch in request.batches:
+        own = folder / f"batch-{batch}"
+        own.mkdir()
+        limits = request.threads, request.time_limit_s
+        for key, one in at_batch(bundle, artifacts, references, batch, own, request.source, *limits, progress).items():
+            found.setdefault(key, []).append(one)
+    return found

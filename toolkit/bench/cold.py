@@ -1,30 +1,56 @@
 """One file in a fresh process: load, first run, then CPU time and energy of more runs, and peak memory. Prints JSON.
 
-`python -m toolkit.bench.cold BUNDLE ROLE FILE BACKEND THREADS SECONDS`, started by toolkit.bench.bundle.
+`python -m toolkit.bench.cold BUNDLE ROLE FILE BACKEND THREADS SECONDS`, started by `alone`.
 """
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
 from backends.bundle import Bundle
-from backends.registry import SESSIONS, open_session
+from backends.errors import InvalidArtifact
+from toolkit.bench.candidate import Candidate, session_class
 from toolkit.bench.feeds import timing_feeds
+from toolkit.processes import how_it_ended
 
 _RAPL = Path("/sys/class/powercap")
 
 
+def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, float | None]:
+    """What `main` measures in a fresh process, which runs the file for `seconds` after its first run.
+
+    What torch.compile makes is kept by nobody, so that its first run is a first one. Raises InvalidArtifact if that
+    process fails.
+    """
+    artifact = candidate.artifact
+    command = [sys.executable, "-m", "toolkit.bench.cold", str(candidate.bundle.folder), artifact.role, artifact.file]
+    command += [candidate.backend, str(threads), str(seconds)]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise InvalidArtifact(f"{candidate.name}: its own process {how_it_ended(done.returncode)}: {last}")
+    result: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
 def main(folder: str, role: str, file: str, backend: str, threads: str, seconds: str) -> None:
     """Print the figures as one line of JSON."""
+    import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+
     bundle = Bundle.open(Path(folder))
     (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
+    candidate = Candidate(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
-    SESSIONS.load(backend)  # the runtime's own import is the same for every file: it is not part of the load
+    session_class(backend)  # the runtime's own import is the same for every file: it is not part of the load
     imported_bytes = _peak_rss_bytes()
     start = time.perf_counter()
-    session = open_session(bundle, artifact, backend, int(threads))
+    session = candidate.open(int(threads))
     loaded = time.perf_counter()
     session.run(feeds)
     done = time.perf_counter()

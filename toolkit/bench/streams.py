@@ -2,11 +2,36 @@
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 
 from backends.session import Session
 from backends.tensor import Array
+from toolkit.bench.candidate import Candidate
+from toolkit.bench.feeds import timing_feeds
+from toolkit.bench.memory import fits
+from toolkit.bench.result import Streams
+
+
+def throughput(candidate: Candidate, threads: int, seconds: float) -> tuple[Streams, ...]:
+    """At one stream, at each power of two, and at `threads`, as far as so many sessions fit memory."""
+    found = []
+    for count in stream_counts(threads):
+        if count > 1 and not fits(count * candidate.artifact.bytes):
+            break
+        with ExitStack() as stack:
+            sessions = [stack.enter_context(candidate.open(threads=1)) for _ in range(count)]
+            found.append(Streams(count, runs_a_second(sessions, timing_feeds(candidate.artifact), seconds)))
+    return tuple(found)
+
+
+def stream_counts(threads: int) -> Iterator[int]:
+    """1, 2, 4, ... and `threads` itself."""
+    count = 1
+    while count < threads:
+        yield count
+        count *= 2
+    yield threads
 
 
 def runs_a_second(sessions: Sequence[Session], feeds: dict[str, Array], seconds: float) -> float:

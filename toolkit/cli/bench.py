@@ -18,18 +18,48 @@ import click
     metavar="SECONDS",
     help="For the rounds of one role, where the figures do not stand still before.",
 )
+@click.option("--peers", is_flag=True, help="Beside what you would run instead: see below.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=2),
+    multiple=True,
+    metavar="N",
+    help="Also images a second with N at once: makes every file again for N. May be repeated.",
+)
+@click.option("--profile", is_flag=True, help="Also where the time goes: by kind of operator, and by module.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of an imported bundle, the file that was imported: for --peers and --batch.",
+)
 @click.option("--json", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write every figure to FILE.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="An earlier FILE, to compare with.")
-def bench(bundle: Path, threads: int | None, time_limit_s: float, out: Path | None, against: Path | None) -> None:
+def bench(
+    bundle: Path,
+    threads: int | None,
+    time_limit_s: float,
+    peers: bool,
+    batches: tuple[int, ...],
+    profile: bool,
+    source: Path | None,
+    out: Path | None,
+    against: Path | None,
+) -> None:
     """Time every file of BUNDLE, side by side, and what each takes alone.
 
     Files take turns in rounds until their figures stand still, so that what the machine does meets all of them alike:
     trust the ratios. Load, first run, CPU time, memory and energy are those of a fresh process. With --against, what
     changed by more than the noise of both runs.
 
+    --peers adds PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was exported; and what
+    onnx2tf and TensorFlow's converter make of it. What is not installed, or fails, is a row that says so.
+
     \b
     Example:
       toolkit bench build/pocketseal --json bench.json
+      toolkit bench build/pocketseal --peers --profile --batch 4
     """
     from rich.console import Console
 
@@ -46,9 +76,17 @@ def bench(bundle: Path, threads: int | None, time_limit_s: float, out: Path | No
     warn_if_random(opened)
     with working(f"bench {bundle}") as progress:
         progress.step("loading the runtimes")
-        from toolkit.bench.bundle import bench_bundle
+        from toolkit.bench.bundle import Request, bench_bundle
 
-        result = bench_bundle(opened, threads or default_threads(), time_limit_s, progress.step).to_json()
+        request = Request(
+            threads=threads or default_threads(),
+            time_limit_s=time_limit_s,
+            peers=peers,
+            batches=tuple(dict.fromkeys(batches)),
+            profile=profile,
+            source=source,
+        )
+        result = bench_bundle(opened, request, progress.step).to_json()
     if out is not None:
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """A bench result as a person reads it, on 80 columns and up."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,34 +10,39 @@ from rich.text import Text
 
 from toolkit.bench.against import changes, differences
 from toolkit.bench.rounds import AGREE, P90_SAMPLES
+from toolkit.cli.profile_table import print_profile
 
 _WIDE = 110
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
-    """One table a role, what it was measured with, and what did not stand still."""
+    """Tables of each role, what they were measured with, and what did not stand still."""
     machine = result["machine"]
     for role, reference in result["reference"].items():
         files = [file for file in result["files"] if file["role"] == role]
+        peers = [peer for peer in result["peers"] if peer["role"] == role]
         console.print(
             Text(f"{role}: median of interleaved rounds, {result['threads']} threads, ratios to {reference}", "bold")
         )
-        console.print(_table(role, files, console.width))
-        for file in files:
-            if not file["timing"]["settled"]:
-                timing = file["timing"]
-                line = f"did not stand still in {timing['runs']} runs, the last windows are {timing['noise']:.0%} apart"
-                console.print(Text(f"{file['file']}: {line}", "yellow"))
-            if file["in_use"].get("delegated_parts") == 0:
-                console.print(Text(f"{file['file']}: no delegate took any of it", "yellow"))
-    used = {file["in_use"]["runtime"]: file["in_use"]["version"] for file in result["files"]}
+        console.print(_table(role, files, peers, console.width))
+        for peer in peers:
+            style = "yellow" if peer["timing"] is None else "dim"
+            console.print(Text(f"{peer['name']}: {peer['note']}", style))
+        for entry in (*files, *peers):
+            _print_doubts(entry.get("file", entry.get("name")), entry, console)
+        console.print(_throughput(role, files))
+        _print_batch_notes(files, console)
+    print_profile(result["profile"], console)
+    used = {one["in_use"]["runtime"]: one["in_use"] for one in (*result["files"], *result["peers"]) if one["in_use"]}
     console.print(
         Text(
             f"{machine.get('processor', machine['system'])}, {machine['cores']} cores; "
-            + ", ".join(f"{runtime} {version}" for runtime, version in used.items()),
+            + ", ".join(f"{runtime} {_with(used[runtime])}" for runtime in used),
             "dim",
         )
     )
+    for note in result["notes"]:
+        console.print(Text(f"note: {note}", "dim"))
 
 
 def print_against(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
@@ -46,7 +52,7 @@ def print_against(before: dict[str, Any], after: dict[str, Any], console: Consol
     found = changes(before, after)
     outside = [change for change in found if change.outside_noise]
     for change in outside:
-        style = "red" if change.ratio > 1 else "green"
+        style = "red" if change.worse else "green"
         console.print(
             Text(
                 f"{change.file}, {change.figure}: {change.before:.3g} then, {change.after:.3g} now "
@@ -57,37 +63,95 @@ def print_against(before: dict[str, Any], after: dict[str, Any], console: Consol
     console.print(Text(f"{len(found) - len(outside)} of {len(found)} figures are within the noise", "bold"))
 
 
-def _table(role: str, files: list[dict[str, Any]], width: int) -> Table:
+def _table(role: str, files: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]], width: int) -> Table:
     wide = width >= _WIDE
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("file", no_wrap=wide, overflow="fold")
-    names = ["MB", "ms", "ratio", "p90", "load\nms", "RSS\nMB", "runs/s"]
+    names = ["MB", "ms", "ratio", "p90", "load\nms", "first\nms", "RSS\nMB"]
     if wide:
-        names = ["MB", "ms", "ratio", "noise", "p90", "p99", "load ms", "first ms", "CPU ms", "RSS MB", "runs/s"]
+        names = ["MB", "ms", "ratio", "noise", "p90", "p99", "load ms", "first ms", "CPU ms", "RSS MB"]
         if any(file["alone"]["energy_mj_a_run"] is not None for file in files):
             names.append("mJ")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for file in files:
-        timing, alone = file["timing"], file["alone"]
-        cells: dict[str, str | Text] = {
-            "MB": f"{file['bytes'] / 1e6:.2f}",
-            "ms": f"{timing['median_ms']:.2f}",
-            "ratio": f"{file['of_reference']:.2f}",
-            "noise": Text(f"{timing['noise']:.1%}", "" if timing["noise"] <= AGREE else "yellow"),
-            "p90": _optional(timing["p90_ms"]),
-            "p99": _optional(timing["p99_ms"]),
-            "load": f"{alone['load_ms']:.0f}",
-            "first": f"{alone['first_run_ms']:.1f}",
-            "CPU": f"{alone['cpu_ms_a_run']:.1f}",
-            "RSS": f"{alone['peak_rss_bytes'] / 1e6:.0f}",
-            "runs/s": f"{file['runs_a_second']:.0f}",
-            "mJ": _optional(alone["energy_mj_a_run"]),
-        }
-        table.add_row(file["file"].removeprefix(f"{role}."), *(cells[name.split()[0]] for name in names))
+        table.add_row(file["file"].removeprefix(f"{role}."), *_cells(file, names))
+    measured = [peer for peer in peers if peer["timing"] is not None]
+    if measured:
+        table.add_section()
+    for peer in measured:
+        table.add_row(Text(peer["name"], "italic"), *_cells(peer, names))
     few = [file for file in files if file["timing"]["p90_ms"] is None]
     table.caption = f"p90 needs {P90_SAMPLES} runs" if few else None
     return table
+
+
+def _cells(entry: dict[str, Any], names: Sequence[str]) -> list[str | Text]:
+    timing, alone = entry["timing"], entry["alone"]
+    cells: dict[str, str | Text] = {
+        "MB": f"{entry['bytes'] / 1e6:.2f}",
+        "ms": f"{timing['median_ms']:.2f}",
+        "ratio": f"{entry['of_reference']:.2f}",
+        "noise": Text(f"{timing['noise']:.1%}", "" if timing["noise"] <= AGREE else "yellow"),
+        "p90": _optional(timing["p90_ms"]),
+        "p99": _optional(timing["p99_ms"]),
+        "load": f"{alone['load_ms']:.0f}",
+        "first": f"{alone['first_run_ms']:.1f}",
+        "CPU": f"{alone['cpu_ms_a_run']:.1f}",
+        "RSS": f"{alone['peak_rss_bytes'] / 1e6:.0f}",
+        "mJ": _optional(alone["energy_mj_a_run"]),
+    }
+    return [cells[name.split()[0]] for name in names]
+
+
+def _throughput(role: str, files: Sequence[dict[str, Any]]) -> Table:
+    """Images a second: one after the other on all threads, several at once, and in streams of one thread each."""
+    table = Table(
+        title="throughput, images a second", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("file", overflow="fold")
+    batches = list(dict.fromkeys(one["batch"] for file in files for one in file["batches"]))
+    streams = list(dict.fromkeys(one["streams"] for file in files for one in file["streams"]))
+    for batch in batches:
+        table.add_column(f"batch {batch}", justify="right")
+    for count in streams:
+        table.add_column("1 stream" if count == 1 else f"{count} streams", justify="right")
+    for file in files:
+        by_batch = {one["batch"]: one["images_a_second"] for one in file["batches"]}
+        by_streams = {one["streams"]: one["runs_a_second"] for one in file["streams"]}
+        cells = [*(by_batch.get(batch) for batch in batches), *(by_streams.get(count) for count in streams)]
+        table.add_row(
+            file["file"].removeprefix(f"{role}."),
+            *("" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}" for value in cells),
+        )
+    return table
+
+
+def _print_batch_notes(files: Sequence[dict[str, Any]], console: Console) -> None:
+    notes: dict[tuple[int, str], list[str]] = {}
+    for file in files:
+        for one in file["batches"]:
+            if one["note"]:
+                notes.setdefault((one["batch"], one["note"]), []).append(file["file"])
+    for (batch, note), names in notes.items():
+        console.print(Text(f"batch {batch}, {', '.join(names)}: {note}", "yellow"))
+
+
+def _print_doubts(name: str, entry: dict[str, Any], console: Console) -> None:
+    timing = entry["timing"]
+    if timing is None:
+        return
+    if not timing["settled"]:
+        line = f"did not stand still in {timing['runs']} runs, the last windows are {timing['noise']:.0%} apart"
+        console.print(Text(f"{name}: {line}", "yellow"))
+    if entry["in_use"].get("delegated_parts") == 0:
+        console.print(Text(f"{name}: no delegate took any of it", "yellow"))
+
+
+def _with(in_use: dict[str, Any]) -> str:
+    """A runtime's version and what it runs on."""
+    on = in_use.get("providers") or [in_use.get("delegate") or in_use.get("cpu_capability")]
+    return f"{in_use['version']} ({', '.join(str(one) for one in on if one)})"
 
 
 def _optional(value: float | None) -> str:

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,10 +16,14 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator of a file: its kind in the runtime's own words, and its median milliseconds over the runs."""
+    """One operator of a file: its kind in the runtime's own words, and its median milliseconds over the runs.
+
+    name: what the runtime calls it, after a node or a value of the file; "" where it does not tell.
+    """
 
     kind: str
     median_ms: float
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,18 @@ class Kind:
 
 def by_kind(times: Sequence[OperatorTime]) -> tuple[Kind, ...]:
     """The kinds of a profile, the one that takes longest first."""
-    totals: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for time in times:
-        totals[time.kind] += time.median_ms  # type: ignore[assignment]  # Counter adds floats as well
-        counts[time.kind] += 1
+    return tuple(Kind(*summed) for summed in summed_by([time.kind for time in times], times))
+
+
+def summed_by(labels: Sequence[str], times: Sequence[OperatorTime]) -> Iterator[tuple[str, int, float, float]]:
+    """(label, how many operators have it, their milliseconds, their share), the one that takes longest first."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    counts = Counter(labels)
+    for label, time in zip(labels, times, strict=True):
+        totals[label] += time.median_ms
     whole = sum(totals.values()) or 1.0
-    return tuple(Kind(kind, counts[kind], total, total / whole) for kind, total in totals.most_common())
+    for label in sorted(totals, key=lambda label: -totals[label]):
+        yield label, counts[label], totals[label], totals[label] / whole
 
 
 def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:

@@ -11,6 +11,7 @@ import onnxruntime
 
 from toolkit.profiling.operators import OperatorTime
 
+_SUFFIX = "_kernel_time"
 _DTYPES = {"float": "float32", "double": "float64"}  # the others are numpy's own names
 
 
@@ -30,10 +31,12 @@ def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
     kinds: dict[str, str] = {}
     times: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+        if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
             kinds[event["name"]] = event["args"]["op_name"]
             times[event["name"]].append(event["dur"] / 1e3)  # microseconds
-    return tuple(OperatorTime(kind, median(times[name][1:])) for name, kind in kinds.items())
+    return tuple(
+        OperatorTime(kind, median(times[name][1:]), name.removesuffix(_SUFFIX)) for name, kind in kinds.items()
+    )
 
 
 def _zeros(given: onnxruntime.NodeArg) -> np.ndarray:

@@ -1,0 +1,215 @@
+"""What somebody would run without this project: PyTorch, OpenVINO, and files that the converters make by themselves."""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle, sha256_of
+from backends.errors import NotAvailable, ToolkitError, one_line
+from backends.registry import BACKENDS
+from toolkit.bench.candidate import Candidate
+from toolkit.bench.unprepared import write_unprepared
+
+if TYPE_CHECKING:
+    from toolkit.convert.converter import WorkerResult
+
+Progress = Callable[[str], None]
+
+EAGER = "PyTorch eager"
+COMPILED = "PyTorch compiled"
+EXPORTED = "ONNX Runtime, as exported"
+OPENVINO = "OpenVINO"
+ONNX2TF = "TFLite, as exported"
+# By precision.
+TENSORFLOW = {
+    "fp32": "TensorFlow converter",
+    "fp16": "TensorFlow converter, FP16",
+    "int8": "TensorFlow converter, INT8",
+}
+PEERS = (EAGER, COMPILED, EXPORTED, OPENVINO, ONNX2TF, *TENSORFLOW.values())
+
+_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """note: how it was made; or, where there is no candidate, why it could not be."""
+
+    name: str
+    role: str
+    note: str
+    candidate: Candidate | None
+
+
+def make_peers(
+    bundle: Bundle,
+    role: str,
+    folder: Path,
+    source: Path | None = None,
+    progress: Progress = lambda step: None,
+    names: Sequence[str] = PEERS,
+) -> list[Peer]:
+    """Make the files of the peers of one role in `folder`, an empty one. What cannot be made says why.
+
+    All of them run the graph as it was exported, or as the file `source` holds it that a bundle was imported from.
+    The TensorFlow converter's files are those of TensorFlow's route where the bundle has them, which are of the
+    prepared graph; and of that too where it cannot lower the other. What a converter made is run once and held to the
+    graph.
+    """
+    makers = _Makers(bundle, role, folder, source, progress)
+    found = []
+    for name in PEERS:
+        if name in names:
+            progress(f"{role}: {name}")
+            try:
+                found.append(makers.make(name))
+            except ToolkitError as error:
+                found.append(Peer(name, role, one_line(error), None))
+            except Exception as error:  # noqa: BLE001  others' exporters and converters raise nearly anything
+                found.append(Peer(name, role, f"{type(error).__name__}: {one_line(error)}", None))
+    return found
+
+
+class _Makers:
+    """The peers of one role. What several of them are made of is made once."""
+
+    def __init__(self, bundle: Bundle, role: str, folder: Path, source: Path | None, progress: Progress) -> None:
+        self._bundle = bundle
+        self._role = role
+        self._folder = folder
+        self._source = source
+        self._progress = progress
+        self._graph: Artifact | ToolkitError | None = None
+        self._by_tensorflow: tuple[str, dict[str, Artifact]] | ToolkitError | None = None
+
+    def make(self, name: str) -> Peer:
+        if name == EAGER:
+            return self._peer(name, self._bundle, self._weights(), "torch", "the module, called as it is")
+        if name == COMPILED:
+            return self._peer(name, self._bundle, self._weights(), "torch.compile", "torch.compile, its defaults")
+        if name == OPENVINO and find_spec("openvino") is None:
+            raise NotAvailable("not installed: `pip install openvino`")
+        if name in (EXPORTED, OPENVINO):
+            graph = self._unprepared()
+            backend = "ort" if name == EXPORTED else "openvino"
+            return self._peer(name, self._own(graph), graph, backend, self._made_of)
+        if name == ONNX2TF:
+            artifact = self._onnx2tf()
+            return self._peer(name, self._own(artifact), artifact, "tflite", f"onnx2tf's default, {self._made_of}")
+        return self._tensorflow(name)
+
+    @property
+    def _made_of(self) -> str:
+        return "the graph as exported" if self._source is None else f"{self._source.name} as it is"
+
+    def _peer(self, name: str, bundle: Bundle, artifact: Artifact, backend: str, note: str) -> Peer:
+        return Peer(name, self._role, note, Candidate(name, bundle, artifact, backend))
+
+    def _weights(self) -> Artifact:
+        if find_spec("torch") is None:
+            raise NotAvailable("not installed: `pip install torch safetensors`")
+        for artifact in self._bundle.artifacts:
+            if (artifact.role, artifact.format) == (self._role, "torch"):
+                return artifact
+        raise NotAvailable("needs torch weights, and this bundle has none")
+
+    def _unprepared(self) -> Artifact:
+        if self._graph is None:
+            try:
+                self._graph = write_unprepared(self._bundle, self._role, self._folder, self._source)
+            except ToolkitError as error:
+                self._graph = error
+            except ImportError as error:
+                self._graph = NotAvailable(f"not installed: {error}")
+        if isinstance(self._graph, ToolkitError):
+            raise self._graph
+        return self._graph
+
+    def _own(self, artifact: Artifact) -> Bundle:
+        """The bundle that the folder is, for the processes that open a file of it."""
+        manifest = self._folder / "bundle.json"
+        artifacts = Bundle.open(self._folder).artifacts if manifest.is_file() else ()
+        made = Bundle(self._folder, self._bundle.model, self._bundle.weights, artifacts).with_artifact(artifact)
+        made.write()
+        return made
+
+    def _onnx2tf(self) -> Artifact:
+        graph = self._unprepared()
+        result = self._lower("onnx2tf", self._folder, graph, "lower", models=("graph",))
+        return self._bound(result.files["graph"], "fp32", "direct", result.tools)
+
+    def _tensorflow(self, name: str) -> Peer:
+        (precision,) = (key for key, value in TENSORFLOW.items() if value == name)
+        for artifact in self._bundle.artifacts:
+            if (artifact.role, artifact.route, artifact.precision) == (self._role, "tf", precision):
+                note = f"{artifact.file}, which `toolkit convert --route tf` made of the prepared graph"
+                return self._peer(name, self._bundle, artifact, BACKENDS["tflite"], note)
+        if self._by_tensorflow is None:
+            try:
+                self._by_tensorflow = self._lowered_by_tensorflow()
+            except ToolkitError as error:
+                self._by_tensorflow = error
+        if isinstance(self._by_tensorflow, ToolkitError):
+            raise self._by_tensorflow
+        note, made = self._by_tensorflow
+        return self._peer(name, self._own(made[precision]), made[precision], BACKENDS["tflite"], note)
+
+    def _lowered_by_tensorflow(self) -> tuple[str, dict[str, Artifact]]:
+        """How the files were made, and the file of each precision."""
+        prepared = self._bundle.find(self._role, "onnx", "fp32")
+        try:
+            note = f"by a SavedModel, {self._made_of}"
+            result = self._lower("tensorflow", self._folder, self._unprepared(), "lower-tf")
+        except ToolkitError as error:
+            note = f"by a SavedModel of the prepared graph: as exported, {one_line(error)}"
+            result = self._lower("tensorflow-prepared", self._bundle.folder, prepared, "lower-tf")
+        return note, {name: self._bound(file, name, "tf", result.tools) for name, file in result.files.items()}
+
+    def _lower(
+        self, name: str, where: Path, graph: Artifact, task: str, models: tuple[str, ...] = ()
+    ) -> "WorkerResult":
+        from toolkit.convert.converter import ConversionFailed, run_worker
+
+        work = self._folder / name
+        work.mkdir()
+        for file in graph.files:  # onnx2tf writes over the file that it is given
+            shutil.copyfile(where / file, work / file)
+        path, log = str(work / graph.file), work / "log"
+        outputs = [binding.spec.name for binding in graph.outputs]
+        request: dict[str, object] = {"task": task, "model": path, "outputs": outputs}
+        request |= {"models": dict.fromkeys(models, path), "precisions": list(TENSORFLOW)}
+        try:
+            return run_worker(request, work, log, _TIMEOUT_S, self._progress)
+        except ConversionFailed as error:
+            # Its log goes with the folder. onnx2tf names the node that it gave up at.
+            stopped = re.findall(r"onnx_op_name: (\S+)", log.read_text(encoding="utf-8", errors="replace"))
+            why = f"onnx2tf gave up at {stopped[-1]}" if stopped else str(error).partition("; log: ")[0]
+            raise ConversionFailed(why) from error
+
+    def _bound(self, path: Path, precision: str, route: str, tools: dict[str, str]) -> Artifact:
+        """A converter's file moved beside the graph, after it was run and compared with it."""
+        from graphs.export import probe
+        from toolkit.convert.binding import bind_tflite
+
+        graph = self._unprepared()
+        file = path.replace(self._folder / f"{route}.{precision}.tflite")
+        draft = replace(
+            graph,
+            file=file.name,
+            format="tflite",
+            precision=precision,
+            route=route,
+            sha256=sha256_of(file),
+            bytes=file.stat().st_size,
+            external_files=(),
+            tools=tools,
+        )
+        feeds = probe(tuple(binding.spec for binding in graph.inputs))
+        with Candidate(EXPORTED, self._own(graph), graph, "ort").open(threads=1) as session:
+            expected = session.run(feeds)
+        return bind_tflite(file, draft, feeds, expected)

@@ -1,0 +1,87 @@
+"""The graph as somebody without this project has it: exported or given, and neither simplified nor prepared."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle, sha256_of
+from backends.errors import InvalidInput, NotAvailable
+from backends.registry import ARCHITECTURES
+from graphs.model_spec import GraphSpec
+
+NAME = "exported.onnx"
+
+
+def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | None) -> Artifact:
+    """Write the unprepared float32 graph of a role into `folder`.
+
+    Of torch weights it is what torch's exporter makes of them. Of an imported graph it is `source`, the file that was
+    imported, at the sizes and the opset that it was imported with. The artifact is that of a bundle in `folder`.
+    Raises NotAvailable where there are no torch weights and no source, InvalidInput for another source.
+    """
+    import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+    from graphs.onnx_file import save
+
+    graph = bundle.find(role, "onnx", "fp32")
+    weights = [a for a in bundle.artifacts if (a.role, a.format) == (role, "torch")]
+    if weights:
+        model, tools = _exported(bundle, weights[0]), ["torch", "onnxscript"]
+    elif source is not None:
+        model, tools = _imported(bundle, graph, source), ["onnx"]
+    elif bundle.model["kind"] == "tensor":
+        raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
+    else:
+        raise NotAvailable("needs the torch weights, which this bundle does not have")
+    path = folder / NAME
+    files = save(model, path)
+    return replace(
+        graph,
+        file=path.name,
+        sha256=sha256_of(*files),
+        bytes=sum(file.stat().st_size for file in files),
+        external_files=tuple(file.name for file in files[1:]),
+        parent=None,
+        tools={tool: version(tool) for tool in tools},
+    )
+
+
+def _exported(bundle: Bundle, weights: Artifact) -> Any:
+    from safetensors.torch import load_file
+
+    from graphs.export import export
+
+    assert weights.architecture is not None  # torch files have one
+    module = ARCHITECTURES.load(weights.architecture["name"])(weights.architecture["config"])
+    module.load_state_dict(load_file(bundle.verify(weights)))
+    graph = GraphSpec(
+        weights.role,
+        weights.architecture["name"],
+        None,
+        tuple(binding.spec for binding in weights.inputs),
+        tuple(binding.spec for binding in weights.outputs),
+    )
+    return export(module.eval(), graph)
+
+
+def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
+    from graphs.foreign import read_foreign
+
+    check_source(bundle, source)
+    return read_foreign(source, {binding.spec.name: binding.spec.shape for binding in graph.inputs})
+
+
+def check_source(bundle: Bundle, source: Path) -> None:
+    """Raise InvalidInput for a file that is not the one which a bundle was imported from."""
+    from graphs.external_data import external_files
+
+    if bundle.model["kind"] != "tensor":
+        raise InvalidInput(f"--source {source}: {bundle.folder} was not imported; leave it out")
+    if not source.is_file():
+        raise InvalidInput(f"--source {source}: no such file")
+    if sha256_of(source, *external_files(source)) != bundle.weights["sha256"]:
+        raise InvalidInput(
+            f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights['source']}; "
+            "give that, or import this one"
+        )
