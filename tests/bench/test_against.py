@@ -59,6 +59,25 @@ def test_a_file_that_got_slower_than_the_noise_is_named_and_one_within_it_is_not
     assert _outside(before, after) == []
 
 
+def test_a_peer_and_a_batch_are_compared_too_and_more_images_a_second_are_better(before: dict[str, Any]) -> None:
+    peer = _file("OpenVINO", 0.8) | {"name": "OpenVINO"}
+    before["peers"] = [peer, {"name": "PyTorch compiled", "role": "detector", "timing": None}]
+    before["files"][1]["batches"] = [
+        {"batch": 1, "images_a_second": 200.0, "noise": 0.01},
+        {"batch": 4, "images_a_second": 300.0, "noise": 0.01},
+        {"batch": 8, "images_a_second": None, "noise": None},
+    ]
+    after = copy.deepcopy(before)
+    assert _outside(before, after) == []
+    after["peers"][0]["of_reference"] = 1.0
+    after["files"][1]["batches"][1]["images_a_second"] = 400.0
+    outside = [change for change in changes(before, after) if change.outside_noise]
+    assert [(change.file, change.figure, change.worse) for change in outside] == [
+        ("b.tflite", "images a second at batch 4", False),
+        ("OpenVINO", "of a.onnx", True),
+    ]
+
+
 def test_more_memory_is_a_change(before: dict[str, Any]) -> None:
     after = copy.deepcopy(before)
     after["files"][1]["alone"]["peak_rss_bytes"] = 120e6

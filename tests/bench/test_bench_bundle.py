@@ -11,10 +11,11 @@ from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.registry import open_session
 from toolkit.bench import bundle as bench_module
-from toolkit.bench.bundle import bench_bundle
+from toolkit.bench import memory
+from toolkit.bench.bundle import Request, bench_bundle
 from toolkit.bench.cold import energy_joules
 from toolkit.bench.runtime import in_use
-from toolkit.bench.streams import runs_a_second
+from toolkit.bench.streams import runs_a_second, stream_counts
 from toolkit.cli import main
 
 
@@ -48,7 +49,11 @@ def test_the_table_fits_and_the_file_holds_every_figure(two: Bundle, columns: in
         assert file["timing"]["median_ms"] >= file["timing"]["lowest_ms"] > 0
         assert file["timing"]["p90_ms"] is None
         assert file["alone"]["peak_rss_bytes"] > file["alone"]["peak_rss_before_load_bytes"] > 0
-        assert file["runs_a_second"] > 0
+        assert [one["streams"] for one in file["streams"]] == [1]
+        assert file["runs_a_second"] == file["streams"][-1]["runs_a_second"] > 0
+        (once,) = file["batches"]
+        assert once["images_a_second"] == pytest.approx(1e3 / file["timing"]["median_ms"])
+        assert file["group"] == 1
     by_runtime = {file["in_use"]["runtime"]: file["in_use"] for file in document["files"]}
     assert by_runtime["onnxruntime"]["providers"] == ["CPUExecutionProvider"]
     assert by_runtime["ai-edge-litert"]["operators"] > 0
@@ -66,17 +71,48 @@ def test_an_earlier_result_that_is_none_is_said_before_anything_is_timed(two: Bu
     assert "cannot read" in shown.stderr
 
 
-def test_files_that_do_not_fit_memory_together_are_refused(two: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_module, "_MEMORY_SHARE", 0.0)
-    with pytest.raises(NotAvailable, match="detector: its files have 0.0 GB"):
-        bench_bundle(two, threads=1, time_limit_s=0)
+def test_files_that_do_not_fit_memory_together_are_timed_in_groups_each_beside_the_reference(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_module, "ALONE_S", 0.01)
+    files = ("detector.onnx", "detector.int8.tflite", "detector.fp32.tflite")
+    bundle = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.file in files))
+    bundle.write()
+    largest = max(artifact.bytes for artifact in bundle.artifacts)
+    # Two fit, however they are paired; three do not.
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * largest / 0.4)
+    result = bench_bundle(bundle, Request(threads=1, time_limit_s=0))
+    by_file = {file.file: file for file in result.files}
+    assert sorted(file.group for file in result.files) == [1, 1, 2]
+    assert by_file["detector.onnx"].of_reference == 1
+    assert all(file.timing.median_ms > 0 and file.of_reference > 0 for file in result.files)
+    assert any("timed in 2 groups" in note for note in result.notes)
+
+
+def test_one_file_that_does_not_fit_beside_the_reference_is_refused(
+    two: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1)
+    with pytest.raises(NotAvailable, match=r"detector.onnx: it and detector.onnx have 0.0 GB"):
+        bench_bundle(two, Request(threads=1, time_limit_s=0))
+
+
+def test_streams_double_until_every_thread_has_one() -> None:
+    assert [list(stream_counts(threads)) for threads in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2, 3], [1, 2, 4, 8]]
+
+
+def test_a_bundle_of_our_own_has_no_source(two: Bundle, tmp_path: Path) -> None:
+    shown = toolkit("bench", two.folder, "--peers", "--source", tmp_path / "model.onnx")
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "was not imported" in shown.stderr
 
 
 def test_the_delegate_that_took_the_graph_is_named(two: Bundle) -> None:
     artifact = two.find("detector", "tflite", "int8")
     with open_session(two, artifact, "tflite", threads=1) as session:
-        described = in_use(session)
+        described = in_use(session, "tflite")
     assert described["delegated_parts"] > 0
+    assert described["delegate"] == "XNNPACK"
     assert described["threads"] == 1
 
 
