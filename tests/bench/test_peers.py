@@ -107,14 +107,14 @@ def test_the_result_has_a_row_for_every_peer_and_eager_is_the_row_of_the_torch_f
             Peer(OPENVINO, role, "not installed", None),
         ]
 
-    PEER_SESSIONS.register("broken", "tests.bench.test_peers:NoSuchSession", needs="nothing")
+    PEER_SESSIONS.register("broken", "tests.bench.no_such_runtime:Session", needs="nothing")
     monkeypatch.setattr(bench_module, "make_peers", made)
     result = bench_bundle(bundle, Request(threads=1, time_limit_s=0, peers=True))
     rows = {peer.name: peer for peer in result.peers}
     (torch_file,) = (file for file in result.files if file.file == broken.file)
     assert rows[EAGER].timing == torch_file.timing
     assert rows[COMPILED].timing is None
-    assert "NoSuchSession" in rows[COMPILED].note
+    assert "no_such_runtime" in rows[COMPILED].note
     assert (rows[OPENVINO].timing, rows[OPENVINO].note) == (None, "not installed")
     assert rows[OPENVINO].sha256 is None
 

@@ -25,11 +25,8 @@ def print_result(result: dict[str, Any], console: Console) -> None:
             Text(f"{role}: median of interleaved rounds, {result['threads']} threads, ratios to {reference}", "bold")
         )
         console.print(_table(role, files, peers, console.width))
-        for peer in peers:
-            style = "yellow" if peer["timing"] is None else "dim"
-            console.print(Text(f"{peer['name']}: {peer['note']}", style))
-        for entry in (*files, *peers):
-            _print_doubts(entry.get("file", entry.get("name")), entry, console)
+        _print_notes(peers, console)
+        _print_doubts(files, peers, console)
         console.print(_throughput(role, files))
         _print_batch_notes(files, console)
     print_profile(result["profile"], console)
@@ -137,15 +134,29 @@ def _print_batch_notes(files: Sequence[dict[str, Any]], console: Console) -> Non
         console.print(Text(f"batch {batch}, {', '.join(names)}: {note}", "yellow"))
 
 
-def _print_doubts(name: str, entry: dict[str, Any], console: Console) -> None:
-    timing = entry["timing"]
-    if timing is None:
-        return
-    if not timing["settled"]:
-        line = f"did not stand still in {timing['runs']} runs, the last windows are {timing['noise']:.0%} apart"
-        console.print(Text(f"{name}: {line}", "yellow"))
-    if entry["in_use"].get("delegated_parts") == 0:
-        console.print(Text(f"{name}: no delegate took any of it", "yellow"))
+def _print_notes(peers: Sequence[dict[str, Any]], console: Console) -> None:
+    """How the peers were made; then those that could not be, and why."""
+    for failed in (False, True):
+        notes: dict[str, list[str]] = {}
+        for peer in peers:
+            if (peer["timing"] is None) == failed:
+                notes.setdefault(peer["note"], []).append(peer["name"])
+        for note, names in notes.items():
+            console.print(Text(f"{'; '.join(names)}: {note}", "yellow" if failed else "dim"))
+
+
+def _print_doubts(files: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]], console: Console) -> None:
+    timed = {one.get("file") or one["name"]: one for one in (*files, *peers) if one["timing"] is not None}
+    moving = {name: one["timing"] for name, one in timed.items() if not one["timing"]["settled"]}
+    if moving:
+        worst = max(moving, key=lambda name: moving[name]["noise"])
+        runs = moving[worst]["runs"]
+        line = f"did not stand still in {runs} runs, the last windows are {moving[worst]['noise']:.0%} apart"
+        others = f", and {len(moving) - 1} of the others less so" if len(moving) > 1 else ""
+        console.print(Text(f"{worst}: {line}{others}; a longer --time-limit or a quieter machine helps", "yellow"))
+    for name, one in timed.items():
+        if one["in_use"].get("delegated_parts") == 0:
+            console.print(Text(f"{name}: no delegate took any of it", "yellow"))
 
 
 def _with(in_use: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
-from toolkit.bench.bundle import bench_bundle
+from toolkit.bench.bundle import Request, bench_bundle
 from toolkit.bench.machine import describe
 from toolkit.profiling.operators import by_kind, profile
 from toolkit.report.evidence import Evidence
@@ -36,7 +36,7 @@ def gather(
     missing: dict[str, str] = {}
     if bench is None:
         try:
-            bench = bench_bundle(bundle, threads, TIME_LIMIT_S, progress).to_json()
+            bench = bench_bundle(bundle, Request(threads, TIME_LIMIT_S), progress).to_json()
         except NotAvailable as error:
             missing["bench"] = f"Nothing was timed: {error}."
     profiles = list((bench or {}).get("profile") or ())
