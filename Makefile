@@ -4,7 +4,7 @@
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-large lint export convert bench env converter
+.PHONY: help demo test test-large lint export convert bench upgrade-check env converter
 
 MODEL ?= pocketseal
 CHECKPOINT ?=
@@ -17,10 +17,12 @@ BIN := .venv/bin
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 PACKAGES := .venv/.packages-$(call checksum,requirements/run.lock)
 PROJECT := .venv/.project-$(call checksum,pyproject.toml)
+PIP_INSTALL := bin/python -m pip -qq --disable-pip-version-check --no-input install
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
+SHIPPED := toolkit/bundles/pocketseal
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  MODEL=pocketseal, CHECKPOINT=FILE and RANDOM_SEED=N choose what export, convert and bench work on'
 
 demo: env  ## hide a message in a photograph and read it back with every backend and precision
@@ -49,6 +51,16 @@ bench: env converter  ## build/MODEL beside what else could run it, by both rout
 	@test -f build/$(MODEL)/detector.fp32.tf.tflite || $(BIN)/toolkit convert build/$(MODEL) --route tf
 	@$(BIN)/python -m benchmarks.latency build/$(MODEL) --out benchmarks/results/latency-$(MODEL).json
 	@$(BIN)/python -m benchmarks.speed build/$(MODEL) --json benchmarks/results/speed-$(MODEL).json
+
+upgrade-check: env  ## what the newest ONNX Runtime and LiteRT of the registry move in the shipped files
+	@[ -d .venv-upgrade ] || $(BIN)/python -m venv .venv-upgrade
+	@echo 'Installing the newest runtimes into .venv-upgrade ...' >&2
+	@.venv-upgrade/$(PIP_INSTALL) $(shell grep -E '^(numpy|pillow|click|rich|setuptools)==' requirements/run.lock)
+	@.venv-upgrade/$(PIP_INSTALL) --upgrade onnxruntime ai-edge-litert
+	@.venv-upgrade/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@mkdir -p build
+	@$(BIN)/toolkit compare $(SHIPPED) --record build/upgrade-check.npz
+	@.venv-upgrade/bin/toolkit compare $(SHIPPED) --against-record build/upgrade-check.npz --json build/upgrade-check.json
 
 env: $(PROJECT)  ## the environment that runs and exports (.venv)
 

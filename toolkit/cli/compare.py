@@ -29,6 +29,14 @@ DIFFERS = 1
     help="For the report, instead of bisecting: what `toolkit bisect --json` wrote; may be repeated.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Keep every output there instead.")
+@click.option(
+    "--against-record",
+    "recorded",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="Compare with the outputs kept there instead: what a new version of a runtime moved.",
+)
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -39,6 +47,8 @@ def compare(
     timed: Path | None,
     bisected: tuple[Path, ...],
     threads: int | None,
+    record: Path | None,
+    recorded: Path | None,
 ) -> None:
     """Hold every file of BUNDLE to the reference, and to the file that it was made from.
 
@@ -48,9 +58,14 @@ def compare(
 
     --html times, profiles and bisects the files too, unless results are given, and writes one page with all of it.
 
+    --record keeps what every file gives for the samples that ship with this package, and with --against-record the
+    same files are held to that: exit code 1 if an answer changed, such as a bit, a verdict or the largest of a list.
+
     \b
     Example:
       toolkit compare build/pocketseal --html report.html
+      toolkit compare build/pocketseal --record before.npz
+      toolkit compare build/pocketseal --against-record before.npz
     """
     from rich.console import Console
 
@@ -63,6 +78,13 @@ def compare(
     from toolkit.report.page import check_target, write_page
     from toolkit.threads import default_threads
 
+    if record is not None or recorded is not None:
+        if (record is not None and recorded is not None) or images or html or (record is not None and out):
+            raise click.UsageError(
+                "--record and --against-record stand alone, but for --threads and a --json of drift", ctx
+            )
+        _records(ctx, bundle, record, recorded, out, threads)
+        return
     if html is None and (timed or bisected):
         raise click.UsageError("--bench and --bisect bring results to the report: give --html too", ctx)
     opened = Bundle.open(bundle)
@@ -89,4 +111,42 @@ def compare(
             write_page(evidence, html)
     print_report(report, Console(highlight=False))
     if not report.passed:
+        ctx.exit(DIFFERS)
+
+
+def _records(
+    ctx: click.Context, folder: Path, record: Path | None, recorded: Path | None, out: Path | None, threads: int | None
+) -> None:
+    from rich.console import Console
+
+    from backends.atomic import replacing
+    from backends.bundle import Bundle
+    from toolkit.cli.bundles import warn_if_random
+    from toolkit.cli.console import working
+    from toolkit.cli.record_table import print_drift
+    from toolkit.threads import default_threads
+
+    bundle = Bundle.open(folder)
+    warn_if_random(bundle)
+    with working(f"compare {folder}") as progress:
+        progress.step("loading the runtimes")
+        from toolkit.records.drift import drift_of, records_at
+        from toolkit.records.making import record_bundle
+        from toolkit.records.record import write_record
+
+        if record is not None:
+            written = write_record(record_bundle(bundle, threads or default_threads(), progress.step), record)
+            click.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
+            return
+        assert recorded is not None  # one of the two was given
+        found = records_at(recorded, bundle)
+        drifts = [drift_of(one, path.name, bundle, threads, progress.step) for path, one in found]
+    if out is not None:
+        with replacing(out) as temporary:
+            document = {"drifts": [drift.to_json() for drift in drifts]}
+            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    console = Console(highlight=False)
+    for drift in drifts:
+        print_drift(drift, console)
+    if not all(drift.passed for drift in drifts):
         ctx.exit(DIFFERS)

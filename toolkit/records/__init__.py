@@ -1,0 +1,1 @@
+"""Outputs kept from one version of the runtimes, to be held against the next."""

@@ -1,0 +1,173 @@
+"""A record: what each file of a bundle gave for some samples, on one machine, with one version of each runtime.
+
+One .npz file: "meta" is JSON, the other arrays are inputs and outputs. Photographs are kept, as 8-bit inputs, so that
+neither the decoder of images nor the embedder that marks them can move what goes in; synthetic inputs are made again
+and held to their hashes.
+"""
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.atomic import replacing
+from backends.errors import InvalidInput
+from backends.tensor import Array
+
+FORMAT_VERSION = 1
+_META = "meta"
+
+
+@dataclass(frozen=True)
+class KeptSample:
+    """One sample. sha256: over its inputs in the order of their names. message: bits of the one hidden in it.
+
+    kept: whether its inputs are in the record; else they are made again by its name.
+    """
+
+    name: str
+    family: str
+    sha256: str
+    message: tuple[int, ...] | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class KeptOutput:
+    """One output over all samples of its role. shape and dtype are of one sample's.
+
+    values: (samples, n), the whole output, or a seeded choice of its values where it is large; sha256: of each
+    sample's whole output.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    values: Array
+    sha256: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.values.shape[1] == np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """One file: what it is, what it ran on (see toolkit.bench.runtime), and its outputs by name."""
+
+    file: str
+    role: str
+    format: str
+    sha256: str
+    in_use: dict[str, Any]
+    outputs: dict[str, KeptOutput]
+
+
+@dataclass(frozen=True)
+class Record:
+    """inputs: by role, sample and name of the input; only of samples that are kept. machine: toolkit.bench.machine."""
+
+    model: str
+    kind: str
+    weights: dict[str, Any]
+    machine: dict[str, Any]
+    samples: dict[str, tuple[KeptSample, ...]]
+    inputs: dict[tuple[str, str, str], Array]
+    files: tuple[KeptFile, ...]
+
+    @property
+    def key(self) -> str:
+        """Names the environment in a file's name: the version of each runtime."""
+        versions = sorted({f"{file.in_use['runtime']}-{file.in_use['version']}" for file in self.files})
+        return "_".join(version.partition("+")[0] for version in versions)
+
+
+def write_record(record: Record, path: Path) -> Path:
+    """Write a record; into a folder, under the name of its model and its runtimes. Returns the file's path."""
+    if path.is_dir():
+        path = path / f"{record.model}-{record.key}.npz"
+    arrays: dict[str, Array] = {}
+    for number, value in enumerate(record.inputs.values()):
+        arrays[f"input-{number}"] = _packed(value)
+    for i, file in enumerate(record.files):
+        for j, output in enumerate(file.outputs.values()):
+            arrays[f"output-{i}-{j}"] = output.values
+    meta = {
+        "format_version": FORMAT_VERSION,
+        **{key: getattr(record, key) for key in ("model", "kind", "weights", "machine")},
+        "samples": {role: [asdict(sample) for sample in samples] for role, samples in record.samples.items()},
+        "inputs": [[*key, value.dtype.name] for key, value in record.inputs.items()],
+        "files": [
+            {
+                **{key: getattr(file, key) for key in ("file", "role", "format", "sha256", "in_use")},
+                "outputs": {
+                    name: {"shape": output.shape, "dtype": output.dtype, "sha256": output.sha256}
+                    for name, output in file.outputs.items()
+                },
+            }
+            for file in record.files
+        ],
+    }
+    arrays[_META] = np.frombuffer(json.dumps(meta, allow_nan=False).encode(), np.uint8)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read a record. Raises InvalidInput for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _read({name: arrays[name] for name in arrays.files})
+    except OSError as error:
+        raise InvalidInput(f"record {path}: cannot read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"record {path}: not one that `toolkit compare --record` wrote: {error!r}") from error
+
+
+def _read(arrays: dict[str, Array]) -> Record:
+    meta = json.loads(arrays[_META].tobytes())
+    if meta["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format_version {meta['format_version']}, expected {FORMAT_VERSION}; record it again")
+    files = []
+    for i, file in enumerate(meta["files"]):
+        outputs = {
+            name: KeptOutput(tuple(one["shape"]), one["dtype"], arrays[f"output-{i}-{j}"], tuple(one["sha256"]))
+            for j, (name, one) in enumerate(file.pop("outputs").items())
+        }
+        files.append(KeptFile(**file, outputs=outputs))
+    samples = {
+        role: tuple(
+            KeptSample(**one | {"message": None if one["message"] is None else tuple(one["message"])}) for one in found
+        )
+        for role, found in meta["samples"].items()
+    }
+    inputs = {
+        (role, sample, name): _unpacked(arrays[f"input-{number}"], dtype)
+        for number, (role, sample, name, dtype) in enumerate(meta["inputs"])
+    }
+    described = {key: meta[key] for key in ("model", "kind", "weights", "machine")}
+    return Record(**described, samples=samples, inputs=inputs, files=tuple(files))
+
+
+def in_eight_bits(value: Array) -> Array:
+    """The nearest input that a file of 8 bits holds, of a float32 image in [0, 1]; any other as it is."""
+    if not _is_image(value):
+        return value
+    return _unpacked(_packed(value), "float32")
+
+
+def _is_image(value: Array) -> bool:
+    return value.dtype == np.float32 and value.ndim == 4 and bool(((value >= 0) & (value <= 1)).all())
+
+
+def _packed(value: Array) -> Array:
+    return np.rint(value * 255).astype(np.uint8) if _is_image(value) else value
+
+
+def _unpacked(value: Array, dtype: str) -> Array:
+    if value.dtype == np.uint8 and dtype == "float32":
+        return np.asarray(value / np.float32(255), np.float32)
+    return value
