@@ -67,6 +67,13 @@ def compare(
       toolkit compare build/pocketseal --record before.npz
       toolkit compare build/pocketseal --against-record before.npz
     """
+    if record is not None or recorded is not None:
+        if (record is not None and recorded is not None) or images or html or (record is not None and out):
+            raise click.UsageError(
+                "--record and --against-record stand alone, but for --threads and a --json of drift", ctx
+            )
+        _records(ctx, bundle, record, recorded, out, threads)
+        return
     from rich.console import Console
 
     from backends.atomic import replacing
@@ -78,13 +85,6 @@ def compare(
     from toolkit.report.page import check_target, write_page
     from toolkit.threads import default_threads
 
-    if record is not None or recorded is not None:
-        if (record is not None and recorded is not None) or images or html or (record is not None and out):
-            raise click.UsageError(
-                "--record and --against-record stand alone, but for --threads and a --json of drift", ctx
-            )
-        _records(ctx, bundle, record, recorded, out, threads)
-        return
     if html is None and (timed or bisected):
         raise click.UsageError("--bench and --bisect bring results to the report: give --html too", ctx)
     opened = Bundle.open(bundle)
