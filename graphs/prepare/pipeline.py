@@ -28,6 +28,7 @@ from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.reflect_pad import reflect_by_slices
 from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
+from graphs.prepare.small_bounds import keep_small_bounds
 from graphs.prepare.small_integers import widen_small_integers
 from graphs.prepare.split_queries import split_queries
 from graphs.prepare.uneven_split import slice_uneven_splits
@@ -71,6 +72,7 @@ LOWERING_PASSES = (
     Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
     Pass("reflect_by_slices", reflect_by_slices, tolerance=0.0),
     Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
+    Pass("keep_small_bounds", keep_small_bounds, tolerance=0.0),
     Pass("scale_elu", scale_elu, tolerance=_ROUNDING),
     Pass("write_out_lp_norm", write_out_lp_norm, tolerance=_ROUNDING),
     Pass("slice_uneven_splits", slice_uneven_splits, tolerance=0.0),

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
+from graphs.prepare import pipeline
 from toolkit.cli import main
+from toolkit.convert import slices
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.compare import compare_bundle
@@ -49,8 +51,8 @@ def test_operators_that_are_known_to_go_wrong_go_right(tmp_path: Path) -> None:
     assert all(error.changed == 0 for error in file.total.outputs.values() if error.is_exact)
 
 
-# onnx2tf takes Max with a tiny number for a ReLU: fine on noise, and a division by 0 on zeros.
-_GUARDED = """(float[2,3] x) => (float[2,3] y) <float tiny = {1e-30}> {
+# onnx2tf takes Max with a tiny number for a ReLU: fine on noise, and a division by 0 on zeros. PyTorch's normalize.
+_GUARDED = """(float[2,3] x) => (float[2,3] y) <float tiny = {1e-12}> {
     large = Abs(x)
     total = ReduceSum<keepdims = 1>(large)
     bounded = Max(total, tiny)
@@ -58,7 +60,16 @@ _GUARDED = """(float[2,3] x) => (float[2,3] y) <float tiny = {1e-30}> {
 }"""
 
 
-def test_a_file_that_computes_something_else_is_refused_and_nothing_is_added(tmp_path: Path) -> None:
+def test_a_division_that_is_guarded_stays_so(tmp_path: Path) -> None:
+    bundle = _imported(tmp_path, _GUARDED)
+    assert compare_bundle(convert_bundle(bundle.folder, ("fp32",))).passed
+
+
+def test_a_file_that_computes_something_else_is_refused_and_nothing_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = tuple(one for one in pipeline.LOWERING_PASSES if one.name != "keep_small_bounds")
+    monkeypatch.setattr(slices, "LOWERING_PASSES", passes)
     bundle = _imported(tmp_path, _GUARDED)
     before = _files(bundle)
     with pytest.raises(InvalidArtifact, match="computes something else: y: not_finite 6") as caught:

@@ -12,6 +12,7 @@ from graphs.prepare.elu import scale_elu
 from graphs.prepare.lp_norm import write_out_lp_norm
 from graphs.prepare.output_axes import keep_output_axes
 from graphs.prepare.pipeline import run_once
+from graphs.prepare.small_bounds import keep_small_bounds
 from graphs.prepare.small_integers import widen_small_integers
 from graphs.prepare.uneven_split import slice_uneven_splits
 
@@ -111,11 +112,22 @@ def test_an_output_with_a_row_of_channels_leaves_as_it_is() -> None:
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
+@pytest.mark.parametrize("bounded", ["Max(x, tiny)", "Max(tiny, x)", "Clip(x, tiny)", "Clip(x, tiny, most)"])
+def test_a_tiny_bound_stays_one(bounded: str) -> None:
+    text = f"(float[8] x) => (float[8] y) <float tiny = {{1e-12}}, float most = {{0.5}}> {{ y = {bounded} }}"
+    x = np.array([-1, -1e-13, 0, 1e-13, 1e-12, 1e-6, 0.4, 3], np.float32)
+    got, expected = _both(keep_small_bounds, _model(text), {"x": x})
+    np.testing.assert_array_equal(got["y"], expected["y"])
+    assert got["y"][2] == np.float32(1e-12)
+
+
 @pytest.mark.parametrize(
     ("rewrite", "text"),
     [
         (widen_small_integers, "(int32[4] a) => (int32[4] y) { y = Add(a, a) }"),
         (widen_small_integers, "(int8[4] a) => (int8[4] y) { y = Identity(a) }"),
+        (keep_small_bounds, "(float[4] a, float[4] b) => (float[4] y) { y = Max(a, b) }"),
+        (keep_small_bounds, "(float[4] a) => (float[4] y) <float c = {0}, float d = {6}> { y = Clip(a, c, d) }"),
         (scale_elu, "(float[4] a) => (float[4] y) { y = Elu(a) }"),
         (slice_uneven_splits, "(float[4] a) => (float[2] y, float[2] z) { y, z = Split<num_outputs = 2>(a) }"),
         (keep_output_axes, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
