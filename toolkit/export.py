@@ -20,7 +20,7 @@ from graphs.export import build_loaded, export, probe, run_module, with_batch
 from graphs.model_spec import GraphSpec, ModelSpec
 from graphs.onnx_file import DataFile, check, external_name, save, weight_bytes
 from graphs.prepare.pipeline import prepare
-from toolkit.folders import replacing_bundle
+from toolkit.folders import replacing_folder
 from toolkit.learned import learned_json
 from toolkit.room import check_room
 
@@ -54,7 +54,7 @@ def export_bundle(
     weight_bytes_once = sum(like.nbytes for like in spec.expected_state().values())
     check_room(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
     source = {"origin": weights.origin, "sha256": weights.sha256, "source": weights.source}
-    with replacing_bundle(folder) as building:
+    with replacing_folder(folder) as building:
         description = spec.description | learned_json(weights.learned)
         bundle = Bundle(building, description, source, ())
         for network in spec.networks:

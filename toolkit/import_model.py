@@ -12,7 +12,7 @@ from graphs.external_data import external_files
 from graphs.foreign import Shapes, Values, constants_of, infer_shapes, read_foreign, specs_of
 from graphs.onnx_file import check, save
 from graphs.prepare.pipeline import prepare
-from toolkit.folders import replacing_bundle
+from toolkit.folders import replacing_folder
 from toolkit.import_check import Feeds, Outputs, difference, outputs_of_source, run
 from toolkit.parity.synthetic import signed_samples
 
@@ -47,7 +47,7 @@ def import_model(
     progress("running it")
     feeds = [dict(sample.feeds) for sample in signed_samples(inputs) if sample.name in _SAMPLES]
     expected = outputs_of_source(source, [feed | constants for feed in feeds], note)
-    with replacing_bundle(folder) as building:
+    with replacing_folder(folder) as building:
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)

@@ -10,6 +10,7 @@ COMMANDS = {
     "import": ("toolkit.cli.import_:import_", "Make a bundle of any ONNX file."),
     "convert": ("toolkit.cli.convert:convert", "Lower a bundle to TFLite and quantize it."),
     "compare": ("toolkit.cli.compare:compare", "Hold every file of a bundle to the reference."),
+    "bisect": ("toolkit.cli.bisect:bisect", "Find the layer in which a file differs."),
     "bench": ("toolkit.cli.bench:bench", "Time every file of a bundle, side by side."),
     "embed": ("toolkit.cli.embed:embed", "Hide a message in an image."),
     "run": ("toolkit.cli.run:run", "Read the message that images carry."),

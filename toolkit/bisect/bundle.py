@@ -1,0 +1,129 @@
+"""Bisects one file of a bundle against the float32 graph, or against a graph of before."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidInput
+from backends.tensor import Array
+from graphs.export import probe
+from graphs.onnx_file import check
+from toolkit.bisect.candidate import Candidate
+from toolkit.bisect.graph import read_with_shapes, shape_and_dtype
+from toolkit.bisect.layers import cut_layers
+from toolkit.bisect.measure import LIMIT_BYTES, Measured, measure_layers
+from toolkit.bisect.modules import modules_of
+from toolkit.bisect.onnx_candidate import OnnxCandidate
+from toolkit.bisect.passes import write_around_pass
+from toolkit.bisect.report import BisectReport, LayerReport
+from toolkit.bisect.repro import SCRIPT, write_repro
+from toolkit.bisect.tflite_candidate import TfliteCandidate
+from toolkit.folders import replacing_folder
+from toolkit.parity.kinds import KINDS
+
+Progress = Callable[[str], None]
+
+
+def bisect_bundle(
+    bundle: Bundle,
+    candidate: str,
+    before: Path | None = None,
+    around_pass: str | None = None,
+    repro: Path | None = None,
+    threads: int = 1,
+    progress: Progress = lambda step: None,
+    limit_bytes: int = LIMIT_BYTES,
+) -> BisectReport:
+    """Measure every layer of a candidate, a file of the bundle, and write the repro of the worst into a folder.
+
+    The reference is the bundle's float32 ONNX file of that role, or `before`, another ONNX file with the same inputs.
+    With `around_pass`, the name of a pass of graphs.prepare, the graphs just before and just after it are compared
+    instead. `repro` is by default beside the bundle. What goes in is one sample: the first that `toolkit compare` puts
+    in. limit_bytes: of layers' results that are in memory at once.
+    Raises InvalidInput for a file that is not there or is the reference itself, a graph with other inputs, or a folder
+    in use; InvalidArtifact for a damaged file, or one that cannot be run layer by layer; NotAvailable without torch
+    weights for a pass of the export.
+    """
+    artifact = _find(bundle, candidate)
+    folder = repro or bundle.folder.parent / f"{bundle.folder.name}-{artifact.file}-repro"
+    with ExitStack() as stack:
+        building = stack.enter_context(replacing_folder(folder, SCRIPT, "repro"))
+        made = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if around_pass is not None:
+            progress(f"making the graph before and after {around_pass}")
+            before, after = write_around_pass(bundle, artifact, around_pass, made)
+            names = (f"{artifact.file} before {around_pass}", f"{artifact.file} after {around_pass}")
+            opened: Candidate = OnnxCandidate(after)
+        else:
+            reference_file = bundle.find(artifact.role, "onnx", "fp32")
+            if before is None and reference_file == artifact:
+                raise InvalidInput(f"{artifact.file} is the reference itself: give a pass, or a graph of before")
+            before = before or bundle.verify(reference_file)
+            names = (before.name, artifact.file)
+            path = bundle.verify(artifact)
+            opened = OnnxCandidate(path) if artifact.format == "onnx" else TfliteCandidate(path, artifact)
+        check(before)
+        reference = read_with_shapes(before)
+        feeds = _sample(bundle, artifact)
+        _check_inputs(before, reference, feeds)
+        progress("cutting")
+        cuts = cut_layers(reference, opened)
+        done, worst = measure_layers(reference, before.parent, cuts, feeds, threads, progress, limit_bytes)
+        modules = modules_of(reference)
+        report = BisectReport(
+            bundle.model["name"], bundle.weights, names[1], names[0],
+            tuple(_layer(measured, modules) for measured in done), cuts.unmatched, None,
+        )  # fmt: skip
+        if worst is None:
+            raise InvalidInput(f"{artifact.file}: no tensor of {names[0]} is in it by the same name and shape")
+        progress("writing the repro")
+        described = {
+            "model": bundle.model["name"],
+            "weights": bundle.weights["origin"],
+            "candidate": names[1],
+            "reference": names[0],
+        }
+        layer = _layer(worst.measured, modules)
+        write_repro(building, reference, worst, layer, feeds, opened.suffix, described)
+    return replace(report, repro=str(folder))
+
+
+def _find(bundle: Bundle, candidate: str) -> Artifact:
+    path = Path(candidate)
+    inside = path.name == candidate or path.resolve().parent == bundle.folder.resolve()
+    for artifact in bundle.artifacts:
+        if inside and artifact.file == path.name and artifact.format in ("onnx", "tflite"):
+            return artifact
+    files = [artifact.file for artifact in bundle.artifacts if artifact.format in ("onnx", "tflite")]
+    raise InvalidInput(f"{bundle.folder}: no candidate {candidate!r}; there is {', '.join(files)}")
+
+
+def _layer(measured: Measured, modules: dict[ir.Node, str]) -> LayerReport:
+    layer = measured.layer
+    node = layer.value.producer()
+    assert node is not None  # a layer's own
+    return LayerReport(
+        layer.match.name, str(node.name or ""), node.op_type, layer.part.operators, modules[node], layer.match.shape,
+        measured.inherited, measured.introduced,
+    )  # fmt: skip
+
+
+def _sample(bundle: Bundle, artifact: Artifact) -> dict[str, Array]:
+    """The first sample of the kind, which is a photograph for a watermark; noise for a kind or a batch without any."""
+    specs = tuple(binding.spec for binding in artifact.inputs)
+    if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
+        return dict(next(iter(KINDS.load(bundle.model["kind"]).samples(bundle, artifact, ()))).feeds)
+    return probe(specs)
+
+
+def _check_inputs(path: Path, reference: ir.Model, feeds: dict[str, Array]) -> None:
+    got = {str(value.name): shape_and_dtype(value) for value in reference.graph.inputs}
+    expected = {name: (values.shape, values.dtype.name) for name, values in feeds.items()}
+    if got != expected:
+        raise InvalidInput(f"{path}: expected the candidate's inputs {expected}, it has {got}")

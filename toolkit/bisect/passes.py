@@ -1,0 +1,84 @@
+"""A graph just before and just after one pass of its preparation."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from safetensors.torch import load_file
+
+import graphs.spec  # noqa: F401  its import names the architectures that torch artifacts are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidInput, NotAvailable
+from backends.registry import ARCHITECTURES
+from graphs.export import export
+from graphs.model_spec import GraphSpec
+from graphs.onnx_file import save
+from graphs.prepare.pipeline import LOWERING_PASSES, PASSES
+
+_MARK = "@before"
+
+
+def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Path) -> tuple[Path, Path]:
+    """Write before.onnx and after.onnx into `folder`, for a float32 ONNX file of the bundle, and return their paths.
+
+    A pass of the export runs on the graph as torch exports it now, from the bundle's torch weights, after the passes
+    before it; a pass of the lowering on the file itself. A tensor has the same name in both graphs only if it is the
+    same one. Raises InvalidInput for an unknown pass, or one that changes nothing; NotAvailable without torch weights.
+    """
+    steps = {step.name: step for step in (*PASSES, *LOWERING_PASSES)}
+    if name not in steps:
+        raise InvalidInput(f"no pass {name!r}; there is {', '.join(steps)}")
+    exported = any(step.name == name for step in PASSES)
+    model = _exported(bundle, artifact) if exported else ir.load(bundle.verify(artifact))
+    for step in PASSES if exported else LOWERING_PASSES:
+        if step.name == name:
+            break
+        model, _ = step.run(model)
+    before, after = folder / "before.onnx", folder / "after.onnx"
+    save(model, before)
+    names = _mark(model)
+    model, changed = steps[name].run(model)
+    if not changed:
+        raise InvalidInput(f"pass {name} changes nothing in {artifact.file}")
+    _unmark(model, names)
+    save(model, after)
+    return before, after
+
+
+def _exported(bundle: Bundle, artifact: Artifact) -> ir.Model:
+    """The graph as it was before any pass."""
+    try:
+        source = bundle.find(artifact.role, "torch", "fp32")
+    except NotAvailable as error:
+        raise NotAvailable(
+            f"{bundle.folder}: no torch weights of {artifact.role} to export again; give the graph itself with --before"
+        ) from error
+    architecture = source.architecture
+    assert architecture is not None  # of a torch artifact
+    with torch.device("meta"):
+        module = ARCHITECTURES.load(architecture["name"])(architecture["config"])
+    module.load_state_dict(load_file(bundle.verify(source)), assign=True)
+    inputs, outputs = (tuple(binding.spec for binding in side) for side in (artifact.inputs, artifact.outputs))
+    return export(module.eval(), GraphSpec(artifact.role, architecture["name"], None, inputs, outputs))
+
+
+def _mark(model: ir.Model) -> set[str]:
+    """Give every tensor a name that no pass makes up: one that is free could be given to another tensor."""
+    names = set()
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name and not value.is_graph_output():
+                names.add(value.name)
+                value.name += _MARK
+    return names
+
+
+def _unmark(model: ir.Model, names: set[str]) -> None:
+    """The old names again, and others for new tensors that have one of them."""
+    values = [value for node in model.graph for value in node.outputs if value.name and not value.is_graph_output()]
+    for value in values:
+        if value.name in names:
+            value.name += "/new"
+    for value in values:
+        value.name = str(value.name).replace(_MARK, "")

@@ -1,0 +1,81 @@
+"""A TFLite file that is held to the float32 graph it was lowered from."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ai_edge_litert import schema_py_generated as schema
+
+from backends.artifact import Artifact
+from toolkit.bisect.candidate import Runner
+from toolkit.bisect.tensors import Stored
+from toolkit.convert.correspondence import Order, order_of
+from toolkit.convert.tflite_graph import Graph, Tensor, read_graph
+from toolkit.convert.tflite_part import OpenPart, cut, name_of
+from toolkit.convert.tflite_writer import write_graph
+
+_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+_DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_DEQUANTIZE = schema.BuiltinOperator.DEQUANTIZE
+
+
+class TflitePart:
+    """Operators of one file; their weights stay there until the part is opened or written."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.inputs = tuple(graph.inputs)
+        self.operators = tuple(_OPERATORS.get(node.code[0], str(node.code[0])) for node in graph.nodes)
+
+    def open(self, folder: Path, threads: int) -> Runner:
+        return OpenPart(self._graph, folder / "part.tflite", threads)
+
+    def write(self, path: Path) -> None:
+        write_graph(self._graph, path)
+
+
+class TfliteCandidate:
+    """Tensors are found by what the lowering wrote into the file; by the manifest alone where it wrote nothing."""
+
+    suffix = ".tflite"
+
+    def __init__(self, path: Path, artifact: Artifact) -> None:
+        """Raises InvalidArtifact for a damaged file."""
+        self._graph = read_graph(path)
+        self._tensors = {name_of(tensor): tensor for tensor in self._graph.tensors()}
+        self._artifact = artifact
+        self._makers = {id(t): node for node in self._graph.nodes for t in node.outputs if t is not None}
+
+    def places(self) -> Mapping[str, tuple[Stored, Order]]:
+        found = {b.spec.name: (b.stored.name, order_of(b)) for b in (*self._artifact.inputs, *self._artifact.outputs)}
+        places = {name: (self._tensors[stored], order) for name, (stored, order) in found.items()}
+        float_forms = self._float_forms()
+        for one in self._graph.held:
+            places.setdefault(one.name, (float_forms.get(id(one.tensor), one.tensor), one.order))
+        return {name: (_stored(tensor), order) for name, (tensor, order) in places.items()}
+
+    def cut(self, stored: str, given: Collection[str]) -> TflitePart | None:
+        tensor = self._tensors[stored]
+        if id(tensor) not in self._makers:
+            return None
+        stops = [self._tensors[name] for name in given if name != stored]
+        return TflitePart(cut(self._graph, [tensor], stops))
+
+    def _float_forms(self) -> dict[int, Tensor]:
+        """Quantized tensors that are only ever dequantized again: a reader of the result sees no rounding of ours."""
+        users: dict[int, list[Tensor | None]] = {}
+        for node in self._graph.nodes:
+            for tensor in node.inputs:
+                if tensor is not None:
+                    users.setdefault(id(tensor), []).append(node.outputs[0] if node.code[0] == _DEQUANTIZE else None)
+        return {key: made[0] for key, made in users.items() if len(made) == 1 and made[0] is not None}
+
+
+def _stored(tensor: Tensor) -> Stored:
+    quantization = tensor.table.quantization
+    scales = None if quantization is None else quantization.scale
+    dtype = _DTYPES[tensor.table.type]
+    if scales is None or len(scales) != 1 or not dtype.startswith(("int", "uint")):
+        return Stored(name_of(tensor), tensor.shape, dtype)
+    points = quantization.zeroPoint
+    zero_point = int(points[0]) if points is not None and len(points) else 0
+    return Stored(name_of(tensor), tensor.shape, dtype, float(scales[0]), zero_point)
