@@ -173,6 +173,10 @@ def test_on_paper_there_are_no_controls_and_dark_is_light(open_page: Any) -> Non
         assert not page.locator(selector).is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("thead button").first.evaluate("e => getComputedStyle(e, '::after').content") == "none"
+    page.set_viewport_size({"width": 700, "height": 990})  # A4 between its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText.slice(0, 60))"
+    assert page.locator(".scroll").evaluate_all(cut) == []
     assert page.locator("#tradeoff .wide").first.is_visible()
     assert not page.locator("#tradeoff .narrow").first.is_visible()
 

@@ -47,6 +47,12 @@ def test_every_point_has_a_mark_with_a_hint_and_zero_a_place_of_its_own() -> Non
     assert "0" in ticks
 
 
+def test_where_every_value_is_zero_the_axis_has_that_one_tick() -> None:
+    svg = _drawn([Point("a", 0.0, 1.0, "best", ""), Point("b", 0.0, 2.0, "best", "")])
+    below = [text for text in svg.iter("text") if text.get("class") == "tick" and text.get("text-anchor") == "middle"]
+    assert [text.text for text in below] == ["0"]
+
+
 def test_lower_is_down_and_larger_is_right_on_log_axes() -> None:
     svg = _drawn([Point(str(x), x, x, "best", "") for x in (1.0, 10.0, 100.0)])
     xs, ys = ([float(c.get(k, 0)) for c in svg.iter("circle")] for k in ("cx", "cy"))

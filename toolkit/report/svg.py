@@ -92,7 +92,7 @@ def log_axis(
             return start if zero is None else zero
         return start + (math.log10(value) - low) / (high - low) * (end - start)
 
-    ticks = [(value, label(value)) for value in _log_ticks(low, high)]
+    ticks = [(value, label(value)) for value in _log_ticks(low, high)] if positive else []
     if zero is not None:
         ticks.insert(0, (0.0, "0"))
     return Axis(place, tuple(ticks))
