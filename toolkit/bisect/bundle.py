@@ -12,7 +12,6 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.tensor import Array
-from graphs.export import probe
 from graphs.onnx_file import check
 from toolkit.bisect.candidate import Candidate
 from toolkit.bisect.graph import read_with_shapes, shape_and_dtype
@@ -20,12 +19,12 @@ from toolkit.bisect.layers import cut_layers
 from toolkit.bisect.measure import LIMIT_BYTES, Measured, measure_layers
 from toolkit.bisect.modules import modules_of
 from toolkit.bisect.onnx_candidate import OnnxCandidate
-from toolkit.bisect.passes import write_around_pass
 from toolkit.bisect.report import BisectReport, LayerReport
 from toolkit.bisect.repro import SCRIPT, write_repro
 from toolkit.bisect.tflite_candidate import TfliteCandidate
 from toolkit.folders import replacing_folder
 from toolkit.parity.kinds import KINDS
+from toolkit.parity.synthetic import signed_samples
 
 Progress = Callable[[str], None]
 
@@ -57,6 +56,8 @@ def bisect_bundle(
         made = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if around_pass is not None:
             progress(f"making the graph before and after {around_pass}")
+            from toolkit.bisect.passes import write_around_pass  # it needs torch, and nothing else here does
+
             before, after = write_around_pass(bundle, artifact, around_pass, made)
             names = (f"{artifact.file} before {around_pass}", f"{artifact.file} after {around_pass}")
             opened: Candidate = OnnxCandidate(after)
@@ -119,7 +120,7 @@ def _sample(bundle: Bundle, artifact: Artifact) -> dict[str, Array]:
     specs = tuple(binding.spec for binding in artifact.inputs)
     if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
         return dict(next(iter(KINDS.load(bundle.model["kind"]).samples(bundle, artifact, ()))).feeds)
-    return probe(specs)
+    return dict(next(signed_samples(specs)).feeds)
 
 
 def _check_inputs(path: Path, reference: ir.Model, feeds: dict[str, Array]) -> None:

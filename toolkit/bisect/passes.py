@@ -29,6 +29,8 @@ def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Pat
     steps = {step.name: step for step in (*PASSES, *LOWERING_PASSES)}
     if name not in steps:
         raise InvalidInput(f"no pass {name!r}; there is {', '.join(steps)}")
+    if (artifact.format, artifact.precision) != ("onnx", "fp32"):
+        raise InvalidInput(f"expected a float32 ONNX file for a pass, got {artifact.file}")
     exported = any(step.name == name for step in PASSES)
     model = _exported(bundle, artifact) if exported else ir.load(bundle.verify(artifact))
     for step in PASSES if exported else LOWERING_PASSES:

@@ -1,0 +1,239 @@
+"""Layer by layer is the whole file; memory has a bound; what is not matched is listed; bad input is one error."""
+
+import json
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.registry import open_session
+from graphs.prepare.pipeline import PASSES
+from tests.bisect.small import replaced, small
+from toolkit.bisect import bundle as bisecting
+from toolkit.bisect import passes
+from toolkit.bisect.bundle import bisect_bundle
+from toolkit.bisect.graph import read_with_shapes
+from toolkit.bisect.layers import cut_layers, groups
+from toolkit.bisect.measure import measure_layers
+from toolkit.bisect.noise import noise_to_signal
+from toolkit.bisect.onnx_candidate import OnnxCandidate
+from toolkit.bisect.tflite_candidate import TfliteCandidate
+from toolkit.convert.tflite_graph import read_graph
+from toolkit.convert.tflite_writer import write_graph
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return small(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["model.int8.tflite", "model.fp16.tflite", "model.int8.onnx"])
+def test_what_the_end_inherits_is_the_error_of_the_whole_file(bundle: Bundle, file: str) -> None:
+    (artifact,) = [artifact for artifact in bundle.artifacts if artifact.file == file]
+    feeds = bisecting._sample(bundle, artifact)
+    outputs = []
+    for one in (artifact, bundle.find("model", "onnx", "fp32")):
+        with open_session(bundle, one, {"onnx": "ort", "tflite": "tflite"}[one.format], 1) as session:
+            outputs.append(session.run(feeds)["logits"])
+    whole = noise_to_signal(outputs[0], outputs[1], 0.0)
+    assert bisect_bundle(bundle, file).layers[-1].inherited == pytest.approx(whole, rel=0.01)
+
+
+def test_a_limit_of_memory_changes_no_number(bundle: Bundle) -> None:
+    steps: list[str] = []
+    reports = {
+        limit: bisect_bundle(bundle, "model.int8.tflite", limit_bytes=limit, progress=steps.append)
+        for limit in (1 << 30, 20_000, 1)
+    }
+    runs = [step for step in steps if step.startswith("running the reference")]
+    assert len(runs) > 1 + len(reports[1].layers)
+    assert reports[1].layers == reports[20_000].layers == reports[1 << 30].layers
+
+
+def test_groups_keep_to_the_limit_and_leave_nothing_out(bundle: Bundle) -> None:
+    layers = cut_layers(
+        read_with_shapes(bundle.folder / "model.onnx"), OnnxCandidate(bundle.folder / "model.onnx")
+    ).layers
+    for limit in (1, 5_000, 20_000, 1 << 30):
+        parts = list(groups(layers, limit))
+        assert [layer for part in parts for layer in part] == list(layers)
+        assert all(len(part) == 1 or sum(layer.bytes for layer in part) <= limit for part in parts)
+        for one, following in zip(parts, parts[1:], strict=False):
+            assert sum(layer.bytes for layer in (*one, following[0])) > limit
+
+
+_LENGTH, _VALUES = 40, 1 << 20
+
+
+def _bisect_chain(path: Path, limit_bytes: int, peak: "Queue[int]") -> None:
+    """Bisect a chain of equally large results against itself, and say how much memory this process took at the most."""
+    reference = read_with_shapes(path)
+    cuts = cut_layers(reference, OnnxCandidate(path))
+    feeds = {"x": np.ones(_VALUES, np.float32)}
+    done, _ = measure_layers(reference, path.parent, cuts, feeds, 1, lambda step: None, limit_bytes)
+    assert len(done) == _LENGTH
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    peak.put(int(line.split()[1]) * 1024)
+
+
+def test_memory_does_not_grow_with_the_number_of_layers(tmp_path: Path) -> None:
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([_VALUES]))
+    nodes, value = [], x
+    for i in range(_LENGTH):
+        nodes.append(ir.node("Tanh", [value], name=f"node{i}"))
+        value = nodes[-1].outputs[0]
+        value.name, value.type, value.shape = f"t{i}", x.type, x.shape
+    model = ir.Model(ir.Graph([x], [value], nodes=nodes, opset_imports={"": 20}, name="chain"), ir_version=10)
+    ir.save(model, tmp_path / "chain.onnx")
+    peaks = []
+    processes = get_context("spawn")
+    for limit in (1, 1 << 30):
+        peak = processes.Queue()
+        process = processes.Process(target=_bisect_chain, args=(tmp_path / "chain.onnx", limit, peak))
+        process.start()
+        peaks.append(peak.get(timeout=120))
+        process.join()
+    assert peaks[1] - peaks[0] > 0.8 * _LENGTH * _VALUES * 4, "with a limit, only few of the results were there at once"
+
+
+def test_weights_are_named_by_the_file_and_never_loaded_with_the_graph(bundle: Bundle) -> None:
+    graph = read_graph(bundle.folder / "model.int8.tflite")
+    reference = read_with_shapes(bundle.folder / "model.onnx")
+    artifact = bundle.find("model", "tflite", "int8")
+    cuts = cut_layers(reference, TfliteCandidate(bundle.folder / artifact.file, artifact))
+    payloads = [t.payload for t in graph.tensors() if t.payload is not None]
+    assert payloads
+    assert all(payload.file is not None and not payload.data for payload in payloads)
+    assert len(cuts.layers) > 5
+
+
+def test_a_tensor_of_another_shape_is_not_matched_and_listed(bundle: Bundle) -> None:
+    artifact = bundle.find("model", "tflite", "fp32")
+    path = bundle.folder / artifact.file
+    graph = read_graph(path)
+    (held,) = [one for one in graph.held if one.name == "wide"]
+    (other,) = [one for one in graph.held if one.name == "mixed"]
+    held.tensor = other.tensor
+    write_graph(graph, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+    report = bisect_bundle(replaced(bundle, artifact), artifact.file)
+    (unmatched,) = [one for one in report.unmatched if one.tensor == "wide"]
+    assert "has shape [1, 8, 8, 8], expected [64, 64]" in unmatched.why
+    assert "wide" not in {layer.tensor for layer in report.layers}
+    # It is inside of the layer behind it then.
+    (active,) = [layer for layer in report.layers if layer.tensor == "active"]
+    assert active.tflite_ops[-2:] == ("FULLY_CONNECTED", "TANH")
+
+
+def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(bundle: Bundle) -> None:
+    artifact = bundle.find("model", "tflite", "fp32")
+    path = bundle.folder / artifact.file
+    graph = read_graph(path)
+    graph.held = []
+    write_graph(graph, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+    report = bisect_bundle(replaced(bundle, artifact), artifact.file)
+    assert [layer.tensor for layer in report.layers] == ["logits"]
+    assert {"stem", "mixed", "wide"} <= {one.tensor for one in report.unmatched}
+
+
+def test_the_repro_is_written_whole_or_not_at_all(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = bundle.folder / "repro"
+
+    def fail(*arguments: object) -> None:
+        raise InvalidArtifact("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bisecting, "write_repro", fail)
+        with pytest.raises(InvalidArtifact, match="stopped"):
+            bisect_bundle(bundle, "model.int8.tflite", repro=folder)
+    assert not folder.exists()
+    report = bisect_bundle(bundle, "model.int8.tflite", repro=folder)
+    assert report.repro == str(folder)
+    expected = {"candidate.tflite", "inputs.npz", "layer.json", "reference.onnx", "repro.py"}
+    assert {path.name for path in folder.iterdir()} == expected
+    bisect_bundle(bundle, "model.int8.onnx", repro=folder)  # an old one is replaced
+    assert {path.name for path in folder.glob("candidate.*")} == {"candidate.onnx"}
+    with pytest.raises(InvalidInput, match="holds something that is not a repro"):
+        bisect_bundle(bundle, "model.int8.onnx", repro=bundle.folder)
+
+
+def test_the_result_is_plain_json_in_running_order(bundle: Bundle) -> None:
+    report = bisect_bundle(bundle, "model.int8.tflite")
+    document = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert list(document) == ["model", "weights", "candidate", "reference", "layers", "unmatched", "repro"]
+    names = ["tensor", "onnx_node", "onnx_op", "tflite_ops", "module", "shape", "inherited", "introduced"]
+    assert all(list(layer) == names for layer in document["layers"])
+    by_tensor = {layer["tensor"]: layer for layer in document["layers"]}
+    assert list(by_tensor)[-1] == "logits"
+    assert by_tensor["wide"]["tflite_ops"] == ["FULLY_CONNECTED"]
+    assert by_tensor["wide"]["module"] == "head.wide"
+    assert by_tensor["mixed"]["shape"] == [1, 8, 8, 8]
+
+
+def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that halves a weight is found at the layer of that weight."""
+
+    def halve(model: ir.Model) -> tuple[ir.Model, bool]:
+        weight = model.graph.initializers["head.wide.weight"]
+        assert weight.const_value is not None
+        weight.const_value = ir.tensor(weight.const_value.numpy() / 2, name=weight.name)
+        return model, True
+
+    broken = replace(PASSES[0], name="halve", run=halve)
+    monkeypatch.setattr(passes, "LOWERING_PASSES", (broken,))
+    report = bisect_bundle(bundle, "model.onnx", around_pass="halve")
+    first, second = report.ranked()[:2]
+    assert (first.tensor, second.introduced) == ("wide", 0.0)
+    assert first.introduced > 0.1
+    assert (report.candidate, report.reference) == ("model.onnx after halve", "model.onnx before halve")
+
+
+def test_a_name_that_a_pass_gives_to_another_tensor_is_no_match(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(model: ir.Model) -> tuple[ir.Model, bool]:
+        (node,) = [node for node in model.graph if node.outputs[0].name.startswith("active")]
+        (bent,) = [node for node in model.graph if node.outputs[0].name.startswith("squeezed")]
+        bent.outputs[0].name, node.outputs[0].name = "active", "squeezed"
+        return model, True
+
+    monkeypatch.setattr(passes, "LOWERING_PASSES", (replace(PASSES[0], name="rename", run=rename),))
+    report = bisect_bundle(bundle, "model.onnx", around_pass="rename")
+    assert {"active", "squeezed"} <= {one.tensor for one in report.unmatched}
+    assert report.ranked()[0].introduced == 0.0
+
+
+def test_a_graph_of_before_takes_the_place_of_the_reference(bundle: Bundle, tmp_path: Path) -> None:
+    before = tmp_path / "before.onnx"
+    before.write_bytes((bundle.folder / "model.onnx").read_bytes())
+    report = bisect_bundle(bundle, "model.onnx", before=before)
+    assert report.reference == "before.onnx"
+    assert report.ranked()[0].introduced == 0.0
+
+
+def test_bad_input_is_one_error_that_says_what_there_is(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no candidate 'gone.tflite'; there is model.onnx, model.fp32.tflite"):
+        bisect_bundle(bundle, "gone.tflite")
+    with pytest.raises(InvalidInput, match=r"model.onnx is the reference itself: give a pass, or a graph of before"):
+        bisect_bundle(bundle, "model.onnx")
+    with pytest.raises(InvalidInput, match=r"no pass 'gone'; there is fold_batch_norm, "):
+        bisect_bundle(bundle, "model.onnx", around_pass="gone")
+    with pytest.raises(InvalidInput, match=r"pass reflect_by_slices changes nothing in model.onnx"):
+        bisect_bundle(bundle, "model.onnx", around_pass="reflect_by_slices")
+    with pytest.raises(NotAvailable, match=r"no torch weights of model to export again; give the graph itself"):
+        bisect_bundle(bundle, "model.onnx", around_pass="simplify")
+    with pytest.raises(InvalidInput, match=r"expected a float32 ONNX file for a pass, got model.int8.tflite"):
+        bisect_bundle(bundle, "model.int8.tflite", around_pass="simplify")
+    with pytest.raises(InvalidArtifact, match=r"gone.onnx: not a valid ONNX model"):
+        bisect_bundle(bundle, "model.int8.onnx", before=tmp_path / "gone.onnx")
+    path = bundle.folder / "model.int8.tflite"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InvalidArtifact, match=r"expected \d+ bytes, got 1000"):
+        bisect_bundle(bundle, path.name)

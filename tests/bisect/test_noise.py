@@ -1,0 +1,48 @@
+"""One number for how much of a tensor is error, whatever its size."""
+
+import numpy as np
+import pytest
+
+from toolkit.bisect.noise import LARGEST, noise_to_signal, rms
+
+EXPECTED = np.random.default_rng(0).standard_normal((3, 70, 70)).astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_it_is_the_error_s_share_of_the_signal_at_any_scale(scale: float) -> None:
+    expected = EXPECTED.astype(np.float64) * scale
+    assert noise_to_signal(expected * 1.25, expected, inputs_rms=0.0) == pytest.approx(0.25)
+    assert noise_to_signal(np.zeros_like(expected), expected, inputs_rms=0.0) == pytest.approx(1.0)
+
+
+def test_the_same_numbers_have_no_error_even_where_there_is_no_signal() -> None:
+    assert noise_to_signal(EXPECTED, EXPECTED, inputs_rms=1.0) == 0.0
+    assert noise_to_signal(np.zeros(4), np.zeros(4), inputs_rms=0.0) == 0.0
+    assert noise_to_signal(np.ones(4), np.zeros(4), inputs_rms=0.0) == LARGEST
+
+
+def test_the_rounding_of_a_difference_that_cancels_is_no_large_error() -> None:
+    large = 1 + EXPECTED
+    near = np.nextafter(large, np.float32(9))
+    difference, other = large - large, near - large  # what another order of sums leaves
+    assert noise_to_signal(other, difference, inputs_rms=rms(large)) < 0.01
+
+
+def test_what_is_not_finite_is_the_largest_error_unless_it_is_expected() -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        got = EXPECTED.copy()
+        got[1, 2, 3] = bad
+        assert noise_to_signal(got, EXPECTED, inputs_rms=1.0) == LARGEST
+        assert noise_to_signal(got, got, inputs_rms=1.0) == 0.0
+
+
+def test_values_beyond_what_is_taken_at_once_count_as_well() -> None:
+    expected = np.ones(3_000_000, np.float32)
+    got = expected.copy()
+    got[-1] = 1 + 3_000_000**0.5
+    assert noise_to_signal(got, expected, inputs_rms=0.0) == pytest.approx(1.0)
+
+
+def test_integers_and_booleans_are_numbers_too() -> None:
+    assert noise_to_signal(np.array([1, 3]), np.array([1, 1]), inputs_rms=0.0) == pytest.approx(2.0**0.5)
+    assert noise_to_signal(np.array([True, False]), np.array([True, True]), inputs_rms=0.0) > 0
