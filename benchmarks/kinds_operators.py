@@ -2,7 +2,7 @@
 
     python -m benchmarks.kinds_operators [MODEL...] [--json FILE]
 
-The published sizes. Weights are zeros, which take no memory until they are written: operators do not depend on them.
+The published sizes, with random weights: zeros would let a simplifier leave out what adds them.
 "lowered" is the graph that the TFLite converter is given. Chains are what walks over shapes and indices: Shape, Gather
 of what is not a table, Slice, Expand, Where and the like.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import torch
 
+from graphs.checkpoint import State, random_weights
 from graphs.export import build_loaded, export
 from graphs.model_spec import GraphSpec
 from graphs.prepare.pipeline import LOWERING_PASSES, prepare
@@ -27,11 +27,9 @@ MODELS = ("deepencoder", "foveated", "captioner-large")
 CHAINS = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Resize", "ScatterND", "GatherND", "If")
 
 
-def stages(graph: GraphSpec) -> dict[str, dict[str, int]]:
+def stages(graph: GraphSpec, state: State) -> dict[str, dict[str, int]]:
     """How often each operator stands in a graph after each stage, the most frequent first."""
-    with torch.no_grad():
-        zeros = {name: torch.zeros(like.shape, dtype=like.dtype) for name, like in graph.expected_state().items()}
-    model = export(build_loaded(graph, zeros), graph)
+    model = export(build_loaded(graph, state), graph)
     counts = {"exported": _counted(model)}
     model, _ = prepare(model, {}, stepwise=False)
     counts["prepared"] = _counted(model)
@@ -56,8 +54,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name in arguments.models:
-        for graph in find_spec(name).graphs:
-            counts = stages(graph)
+        spec = find_spec(name)
+        weights = random_weights(0, spec)
+        for graph in spec.graphs:
+            counts = stages(graph, weights.states[graph.role])
             gc.collect()
             rows.append({"model": name, "role": graph.role, **counts})
             totals = ", ".join(f"{stage} {sum(found.values())}" for stage, found in counts.items())

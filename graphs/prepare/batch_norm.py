@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 from graphs.large_weights import computed
-from graphs.prepare.rewriting import apply, constant
+from graphs.prepare.rewriting import apply, constant, new_constant
 
 
 def _normalized(op: Any, x: Any, weight: Any, scale: Any, shift: Any, mean: Any, variance: Any) -> Any:
@@ -44,11 +44,10 @@ def _folded(
     columns = by.reshape(-1, *(1 for _ in kernel.shape[1:]))
     return op.Conv(
         x,
-        op.initializer(
-            computed(tuple(kernel.shape.numpy()), kernel, lambda: kernel.numpy() * columns),
-            name=f"{weight.name}.folded",
+        new_constant(
+            op, computed(tuple(kernel.shape.numpy()), kernel, lambda: kernel.numpy() * columns), weight, "folded"
         ),
-        op.initializer(ir.tensor(beta - average * by), name=f"{weight.name}.bias"),
+        new_constant(op, ir.tensor(beta - average * by), weight, "bias"),
         **convolution.attributes,
     )
 

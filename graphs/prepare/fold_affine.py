@@ -13,7 +13,7 @@ from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
 from graphs.large_weights import computed
-from graphs.prepare.rewriting import apply, constant, matrix_shape
+from graphs.prepare.rewriting import apply, constant, matrix_shape, new_constant
 
 _ROWS_BYTES = 16 << 20
 
@@ -56,8 +56,8 @@ def _fold(op: Any, weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.
         assert factor is not None
         tensor = computed(matrix.shape, tensor, partial(_scaled, tensor, factor))
     return (
-        op.initializer(tensor, name=f"{weight.name}.folded"),
-        op.initializer(ir.tensor(folded_bias), name=f"{bias.name}.folded"),
+        new_constant(op, tensor, weight, "folded"),
+        new_constant(op, ir.tensor(folded_bias), bias, "folded"),
     )
 
 
@@ -96,7 +96,7 @@ def _without_affine(
     assert node is not None and ones is not None  # matched
     plain = op.LayerNormalization(
         x,
-        op.initializer(ir.tensor(np.ones_like(ones)), name=f"{scale.name}.ones"),
+        new_constant(op, ir.tensor(np.ones_like(ones)), scale, "ones"),
         axis=node.attributes.get_int("axis", -1),
         epsilon=node.attributes.get_float("epsilon", 1e-5),
     )

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from graphs.prepare.rewriting import apply, constant
+from graphs.prepare.rewriting import apply, constant, new_constant
 
 
 def _written_out(op: Any, x: Any, n: Any, gamma: Any, beta: Any) -> Any:
@@ -22,7 +22,7 @@ def _fits(context: Any, n: ir.Value, gamma: ir.Value, beta: ir.Value, **_: Any) 
 
 
 def _shorter(op: Any, x: ir.Value, n: ir.Value, gamma: ir.Value, beta: ir.Value) -> Any:
-    one = op.initializer(ir.tensor(np.float32(1)), name=f"{gamma.name}.one")
+    one = new_constant(op, ir.tensor(np.float32(1)), gamma, "one")
     scale = op.Add(op.Mul(n, gamma), one)
     return op.Add(op.Mul(x, scale), beta)
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from graphs.prepare.rewriting import apply, constant, static_shape
+from graphs.prepare.rewriting import apply, constant, new_constant, static_shape
 
 
 def _written_out(op: Any, x: Any, axes: Any, epsilon: Any, scale: Any, shift: Any) -> Any:
@@ -34,8 +34,8 @@ def _one_operator(op: Any, x: ir.Value, axes: ir.Value, epsilon: ir.Value, scale
     assert bias is not None
     last = op.LayerNormalization(
         op.Transpose(x, perm=[0, 2, 3, 1]),
-        op.initializer(ir.tensor(np.ascontiguousarray(weight.reshape(-1))), name=f"{scale.name}.vector"),
-        op.initializer(ir.tensor(np.ascontiguousarray(bias.reshape(-1))), name=f"{shift.name}.vector"),
+        new_constant(op, ir.tensor(np.ascontiguousarray(weight.reshape(-1))), scale, "vector"),
+        new_constant(op, ir.tensor(np.ascontiguousarray(bias.reshape(-1))), shift, "offset"),
         axis=-1,
         epsilon=float(small.item()),
     )

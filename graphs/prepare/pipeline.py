@@ -14,6 +14,7 @@ from backends.tensor import Array
 from graphs.onnx_file import check, save
 from graphs.prepare.batch_norm import fold_batch_norm
 from graphs.prepare.depthwise import split_depthwise
+from graphs.prepare.einsum import einsum_to_matmul
 from graphs.prepare.elu import scale_elu
 from graphs.prepare.fold_affine import fold_affine
 from graphs.prepare.gelu import erf_to_gelu
@@ -64,6 +65,8 @@ PASSES = (
     Pass("split_qkv", split_qkv, tolerance=_ROUNDING),
     Pass("join_relative_positions", join_relative_positions, tolerance=_ROUNDING),
     Pass("split_queries", split_queries, tolerance=_ROUNDING),
+    # What is left of relative positions.
+    Pass("einsum_to_matmul", einsum_to_matmul, tolerance=_ROUNDING),
 )
 
 # For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.

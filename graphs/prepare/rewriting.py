@@ -1,5 +1,8 @@
 """What the passes share: applying rules, and reading the constants and shapes that they match on."""
 
+from itertools import chain, count
+from typing import Any
+
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter import pattern
@@ -17,6 +20,17 @@ def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, boo
     if changed:
         RemoveUnusedNodesPass()(model)
     return model, changed
+
+
+def new_constant(op: Any, tensor: ir.TensorProtocol, like: ir.Value, suffix: str) -> ir.Value:
+    """A constant for a replacement, named after the one that it is made of.
+
+    Layers may share that one, and a second initializer of a name would take the first one's place.
+    """
+    taken = {} if like.graph is None else like.graph.initializers
+    name = f"{like.name}.{suffix}"
+    names = chain((name,), (f"{name}.{i}" for i in count(2)))
+    return op.initializer(tensor, name=next(free for free in names if free not in taken))  # type: ignore[no-any-return]
 
 
 def constant(value: ir.Value | None) -> Array | None:
