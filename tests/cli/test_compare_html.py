@@ -49,6 +49,7 @@ def test_one_command_measures_everything_and_writes_one_file(
     assert "Random weights" in page
     assert "Speed-up" in page
     assert "detector.int8.tflite: time by kind of operator" in page
+    assert "Layers of detector.int8.tflite that introduce most" in page
     for artifact in pair.artifacts:
         assert artifact.sha256 in page
 
@@ -56,7 +57,7 @@ def test_one_command_measures_everything_and_writes_one_file(
 def test_results_brought_along_are_used_and_not_measured_again(
     pair: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for measures in ("bench_bundle", "profile"):
+    for measures in ("bench_bundle", "profile_files", "_bisect"):
         monkeypatch.setattr(gather, measures, None)
     timed, bisected, out = (tmp_path / name for name in ("bench.json", "bisect.json", "report.html"))
     timed.write_text(json.dumps(_bench(pair)))

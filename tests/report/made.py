@@ -9,7 +9,7 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.tensor import Binding, TensorSpec
-from toolkit.bench.bundle import BenchResult, FileResult
+from toolkit.bench.result import BenchResult, FileResult, PeerResult
 from toolkit.bench.rounds import Timing
 from toolkit.message import Message
 from toolkit.parity.judging import Judge
@@ -107,12 +107,17 @@ def benched(made_of: Bundle) -> dict[str, Any]:
             file=entry.file, role=entry.role, precision=entry.precision, route=entry.route, sha256=entry.sha256,
             bytes=entry.bytes, timing=Timing(64, FILES[entry.file][3], 1.0, 2.0, None, 0.02, settled=True),
             of_reference=FILES[entry.file][3] / slowest, in_use={"runtime": "onnxruntime", "version": "1.31.1"},
-            alone={"load_ms": 10.0, "first_run_ms": 4.0, "peak_rss_bytes": 5e7}, streams=2, runs_a_second=100.0,
+            alone={"load_ms": 10.0, "first_run_ms": 4.0, "peak_rss_bytes": 5e7}, group=0, streams=(),
+            runs_a_second=100.0, batches=(),
         )
         for entry in made_of.artifacts
     )  # fmt: skip
     reference = {"detector": "detector.safetensors"}
-    return BenchResult(MACHINE, made_of.model["name"], made_of.weights, 2, reference, results).to_json()
+    failed = PeerResult("openvino", "detector", "not installed", *[None] * 8)
+    model = made_of.model
+    return BenchResult(
+        MACHINE, model["name"], model["kind"], made_of.weights, 2, reference, results, (failed,), (), ()
+    ).to_json()
 
 
 def bisected(candidate: str = "detector.int8.tflite", model: str = "made", layers: int = 20) -> dict[str, Any]:

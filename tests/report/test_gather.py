@@ -1,17 +1,16 @@
 """What is measured, what is used as it was brought, and what is left out with its reason."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from tests.report.made import benched, bisected, bundle, made
-from toolkit.profiling.operators import OperatorTime
+from toolkit.bench.profile import FileProfile
 from toolkit.report import gather as module
 from toolkit.report.evidence import Evidence
 from toolkit.report.gather import gather
+from toolkit.report.page import render
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +18,12 @@ def _nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> Any:
         raise NotAvailable("too large")
 
-    for name in ("bench_bundle", "profile"):
-        monkeypatch.setattr(module, name, refused)
-    monkeypatch.setattr(Bundle, "verify", lambda self, artifact: Path(artifact.file))
+    monkeypatch.setattr(module, "bench_bundle", refused)
+    monkeypatch.setattr(module, "_bisect", refused)
+    monkeypatch.setattr(module, "profile_files", lambda *_: (PROFILE,))
+
+
+PROFILE = FileProfile("detector.onnx", "detector", "onnxruntime", (), (), "the runtime does not tell")
 
 
 def gathered(bench: Any = None, bisections: Any = ()) -> Evidence:
@@ -29,19 +31,26 @@ def gathered(bench: Any = None, bisections: Any = ()) -> Evidence:
 
 
 def test_what_this_machine_cannot_measure_is_left_out_and_says_why() -> None:
-    evidence = gathered(bisections=[bisected()])
+    evidence = gathered()
     assert evidence.bench is None
     assert evidence.missing["bench"] == "Nothing was timed: too large."
-    assert evidence.missing["profile"].startswith("Not profiled: ")
-    assert list(evidence.profiles) == []
+    assert evidence.missing["bisect"].startswith("Not bisected: detector.fp16.tflite: too large; ")
+    assert list(evidence.bisections) == []
+    page = render(evidence)
+    for said in (*evidence.missing.values(), "detector.onnx: the runtime does not tell"):
+        assert said in page
 
 
-def test_every_file_but_torch_s_is_profiled_unless_the_bench_brought_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "profile", lambda *_: (OperatorTime("Conv", 1.0), OperatorTime("Add", 3.0)))
-    evidence = gathered(benched(bundle()), [bisected()])
-    assert [profile["file"] for profile in evidence.profiles] == [
-        artifact.file for artifact in bundle().artifacts if artifact.format != "torch"
-    ]
-    assert evidence.profiles[0]["by_kind"][0] == {"kind": "Add", "count": 1, "total_ms": 3.0, "share": 0.75}
+def test_every_file_is_bisected_but_torch_s_and_float32_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_bisect", lambda bundle, file, threads, progress: bisected(file))
+    evidence = gathered(benched(bundle()))
+    told = [bisection["candidate"] for bisection in evidence.bisections]
+    assert told == ["detector.fp16.tflite", "detector.int8.tflite", "detector.int8.onnx"]
+    assert evidence.missing == {}
+
+
+def test_profiles_that_the_bench_brought_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [profile["note"] for profile in gathered(benched(bundle())).profiles] == [PROFILE.note]
+    monkeypatch.setattr(module, "profile_files", None)
     brought = [{"file": "detector.onnx", "by_kind": []}]
-    assert gathered(benched(bundle()) | {"profile": brought}, [bisected()]).profiles == brought
+    assert gathered(benched(bundle()) | {"profile": brought}).profiles == brought

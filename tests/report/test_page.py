@@ -185,7 +185,7 @@ def test_what_graphs_make_together_is_judged_beside_their_files_and_a_least_read
 
 
 def test_what_was_not_measured_says_why() -> None:
-    missing = {"bench": "Nothing was timed: too large.", "bisect": "Not bisected.", "profile": "Not profiled."}
+    missing = {"bench": "Nothing was timed: too large.", "bisect": "Not bisected."}
     page = Elements(render(made(bench=None, bisections=[], profiles=[], missing=missing)))
     for reason in missing.values():
         assert reason in page.text

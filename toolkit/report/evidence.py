@@ -83,7 +83,9 @@ def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
             layer["tensor"], layer["onnx_op"], layer["inherited"], layer["introduced"]
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error!r}") from error
-    if model != bundle.model["name"] or candidate not in [artifact.file for artifact in bundle.artifacts]:
+    # Around a pass, a file is named with it: "detector.onnx after fold_affine".
+    file = str(candidate).partition(" after ")[0]
+    if model != bundle.model["name"] or file not in [artifact.file for artifact in bundle.artifacts]:
         raise InvalidInput(
             f"--bisect {path}: expected a candidate of {bundle.model['name']} that is in {bundle.folder}, got "
             f"{candidate} of {model}"

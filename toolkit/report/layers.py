@@ -24,7 +24,8 @@ def section(evidence: Evidence) -> Section:
                 "Inherited is the error of a layer's output in a run of the whole file: it holds everything that came "
                 "before. Introduced is what the layer adds when it is given the reference's own inputs: a layer that "
                 "stands out there is the one to look at; the table ranks them, and its first three are numbered in the "
-                "plot. Both are relative (L2)."
+                "plot. Both are the RMS of the error over the RMS of the reference. toolkit bisect leaves the smallest "
+                "part of a file that shows its worst layer."
             )
         )
     if "bisect" in evidence.missing:
@@ -56,9 +57,7 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
         few = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         blocks.append(Paragraph(f"Not matched between the two files, so not measured: {few}.", "note"))
     if bisection.get("repro"):
-        blocks.append(
-            Paragraph(f"The smallest part that shows the worst layer's difference: {bisection['repro']}", "note")
-        )
+        blocks.append(Paragraph(f"The smallest part that shows the worst layer: {bisection['repro']}", "note"))
     return blocks
 
 

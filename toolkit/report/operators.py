@@ -14,8 +14,9 @@ LISTED = 8
 def section(evidence: Evidence) -> Section:
     """Tables with bars for every file that was profiled."""
     blocks: list[Block] = []
-    if "profile" in evidence.missing:
-        blocks.append(Paragraph(evidence.missing["profile"], "note"))
+    for note in dict.fromkeys(str(profile["note"]) for profile in evidence.profiles if profile.get("note")):
+        files = [str(profile["file"]) for profile in evidence.profiles if profile.get("note") == note]
+        blocks.append(Paragraph(f"{', '.join(files)}: {note}", "note"))
     if evidence.profiles:
         blocks.append(
             Paragraph(
@@ -38,7 +39,9 @@ def section(evidence: Evidence) -> Section:
 
 def _table(file: str, key: str, what: str, rows: Sequence[dict[str, Any]]) -> Table:
     columns = (Column(what), Column("Count", True), Column("ms", True), Column("Share", True, bar=True))
-    shown = [_row(str(row[key]), row["count"], row["total_ms"], row["share"]) for row in rows[:LISTED]]
+    shown = [
+        _row(str(row[key]) or "of no one module", row["count"], row["total_ms"], row["share"]) for row in rows[:LISTED]
+    ]
     if rest := rows[LISTED:]:
         sums = (sum(row[name] for row in rest) for name in ("count", "total_ms", "share"))
         shown.append(_row(f"{len(rest)} more", *sums))

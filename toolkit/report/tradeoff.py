@@ -1,9 +1,9 @@
 """Size against time against answers: which files are worth having."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from toolkit.report.blocks import Block, Figure, Heading, Pair, Paragraph, Section
+from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Pair, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import Shown, has_value, megabytes, share, share_tick, significant, tick
 from toolkit.report.rows import Row, answer_name, rows_of
@@ -29,6 +29,8 @@ def section(evidence: Evidence) -> Section:
         if len(drawn) > 1:
             blocks.append(Heading(role["role"]))
         blocks += _role(role, rows)
+    if peers := evidence.bench.get("peers"):
+        blocks.append(_peers(peers))
     if note := _restless(evidence.bench["files"]):
         blocks.append(Paragraph(note, "note"))
     return Section("tradeoff", title, blocks)
@@ -47,6 +49,17 @@ def _restless(files: list[dict[str, Any]]) -> str | None:
         f"windows lie up to {max(noise):.0%} apart. Take these times as rough; toolkit bench --json waits longer, and "
         "--bench brings its file here."
     )
+
+
+def _peers(peers: Sequence[dict[str, Any]]) -> Table:
+    columns = (Column("Instead"), Column("Role"), Column("Size, MB", True), Column("Median, ms", True), Column("Note"))
+    rows = []
+    for peer in peers:
+        median_ms = peer["timing"] and peer["timing"]["median_ms"]
+        size_mb = peer["bytes"] and megabytes(peer["bytes"])
+        figures = Cell(significant(size_mb), size_mb), Cell(significant(median_ms), median_ms)
+        rows.append((Cell(peer["name"]), Cell(peer["role"]), *figures, Cell(peer["note"])))
+    return Table("What one would run instead, timed in the same rounds", columns, tuple(rows))
 
 
 def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
