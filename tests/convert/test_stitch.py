@@ -112,6 +112,8 @@ def test_a_mixture_is_the_same_whatever_it_was_cut_into(pair: Pair, tmp_path: Pa
         fp16, int8 = (bundle.find("detector", "tflite", precision) for precision in ("fp16", "int8"))
         path = tmp_path / f"{i}.tflite"
         write_graph(mix(bundle.folder / fp16.file, bundle.folder / int8.file, names[0][::2]), path)
+        held, whole = ([one.name for one in read_graph(p).held] for p in (path, bundle.folder / fp16.file))
+        assert held == whole
         random = np.random.default_rng(0)
         with TfliteSession(path, fp16, threads=1) as session:
             images = [random.random((1, 3, 64, 64), dtype=np.float32) for _ in range(4)]

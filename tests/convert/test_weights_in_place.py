@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from backends.tensor import Array
-from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor
+from toolkit.convert.tflite_graph import Graph, Held, Node, Payload, Tensor, read_graph
 from toolkit.convert.tflite_writer import write_graph
 from toolkit.convert.weights_in_place import use_weights_in_place
 
@@ -61,6 +61,20 @@ def run(path: Path) -> Array:
     interpreter.invoke()
     result: Array = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     return result
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_layer_s_result_still_holds_the_tensor_of_the_graph(half: bool, tmp_path: Path) -> None:
+    graph = layers(5, (48, 64, 40), half)
+    graph.held = [Held(f"onnx{i}", node.outputs[0], None) for i, node in enumerate(dense(graph))]
+    assert use_weights_in_place(graph) == 2
+    write_graph(graph, tmp_path / "in-place.tflite")
+    read = read_graph(tmp_path / "in-place.tflite")
+    assert [(one.name, one.tensor.table.name) for one in read.held] == [("onnx0", b"y0"), ("onnx1", b"y1")]
+
+
+def dense(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.code[0] == DENSE]
 
 
 @pytest.mark.parametrize("half", [False, True])
