@@ -99,10 +99,10 @@ def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
         yield from (image.transpose(1, 2, 0) for image in generated((sizes or [_GENERATED_PX])[0], GENERATED_IMAGES))
         return
     paths = image_files(calibration.folder, "calibration")
+    chosen = np.arange(len(paths))
     if len(paths) > MOST_IMAGES:
-        chosen = np.random.default_rng(_SEED).choice(len(paths), MOST_IMAGES, replace=False)
-        paths = [paths[i] for i in sorted(chosen)]
-    yield from paths
+        chosen = np.sort(np.random.default_rng(_SEED).choice(len(paths), MOST_IMAGES, replace=False))
+    yield from (paths[int(i)] for i in chosen)
 
 
 def read_images(folder: Path, size_px: int, file: BinaryIO) -> Array:

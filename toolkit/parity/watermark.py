@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
     if reference.role == "detector":
         yield from _detector_samples(bundle, model, images)
     else:
-        for path in (*shipped_photographs(), *images):
+        for path in chain(shipped_photographs(), images):
             yield Sample(path.name, "real", _embedder_feeds(specs, path), None)
     yield from unit_samples(specs)
 
@@ -60,7 +60,7 @@ def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Pa
     turns = cycle(name for name in ALL_DISTORTIONS if name != "none")
     with ExitStack() as stack:
         embedder = stack.enter_context(Embedder.open(bundle)) if marks else None
-        for path in (*shipped, *images):
+        for path in chain(shipped, images):
             rng = generator_of(path.name)
             image = read_rgb(path)
             two = {name: ALL_DISTORTIONS[name] for name in ("none", next(turns))}
