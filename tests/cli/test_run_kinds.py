@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from tests import deepencoder_tiny
 from tests.clips import write_video
 from tests.kinds_tiny import exported
 from tests.tiny import FOLDER
@@ -65,6 +66,22 @@ def test_a_page(page: Path, mode: str, tokens: int, grid: list[int]) -> None:
         assert held["sequence"].shape == (tokens, 40)
         assert held["grid"].shape == (*grid, 40)
     assert size_of(picture) == (400, 270)
+
+
+def test_what_the_compression_saves_is_counted_and_timed(page: Path) -> None:
+    row = row_of(run("deepencoder", page, "--mode", "small", "--compression", "-o", page.parent, "--json"))
+    saved = row["compression"]
+    assert (saved["tokens_with"], saved["tokens_without"]) == (4, 64)
+    clip = deepencoder_tiny.config(128).clip
+    dense = clip.depth * 2 * clip.dim * (4 * clip.dim + 2 * clip.mlp_dim)
+    products = clip.depth * 4 * clip.dim
+    # Of CLIP: each token's dense layers, each pair's two products; the class token is one more.
+    expected = dense * (65 - 5) + products * (65**2 - 5**2)
+    assert saved["flops_without"] - saved["flops_with"] == expected
+    assert saved["clip_seconds_with"] > 0
+    assert saved["clip_seconds_without"] > 0
+    shown = run("deepencoder", page, "--mode", "small", "--compression", "-o", page.parent)
+    assert "4 tokens instead of 64" in shown.stdout
 
 
 @pytest.mark.parametrize("query", ["shallow", "deep"])

@@ -13,8 +13,9 @@ _ROUNDINGS = (
     "independently: 2% times the root of their number. "
 )
 _COSINE = (
-    "A relative error e turns a vector by a cosine of 1/sqrt(1 + e^2): 0.995 is 10%, which INT8 keeps, as "
-    "promised, for tokens and features of images. A token counts as lost where another of the same image is nearer to it than its own: {}. "
+    "A relative error e turns a vector by a cosine of 1/sqrt(1 + e^2): 0.995 is 10%, which INT8 is to keep for "
+    "tokens and features of images. A token counts as lost where another of the same image is nearer to it than its "
+    "own: {}. "
 )
 _PRECISIONS = ("fp32", "fp16", "int8", "int8-w", "int16x8", "int8-static")
 # Of the error that int8 may have: weights alone half, fixed ranges twice.
