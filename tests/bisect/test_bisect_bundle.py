@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
@@ -23,9 +24,10 @@ from toolkit.bisect.layers import cut_layers, groups
 from toolkit.bisect.measure import measure_layers
 from toolkit.bisect.noise import noise_to_signal
 from toolkit.bisect.onnx_candidate import OnnxCandidate
-from toolkit.bisect.tflite_candidate import TfliteCandidate
-from toolkit.convert.tflite_graph import read_graph
+from toolkit.bisect.tflite_candidate import TfliteCandidate, TflitePart
+from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
 from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.trial import Trial
 
 
 @pytest.fixture
@@ -106,7 +108,8 @@ def test_weights_are_named_by_the_file_and_never_loaded_with_the_graph(bundle: B
     graph = read_graph(bundle.folder / "model.int8.tflite")
     reference = read_with_shapes(bundle.folder / "model.onnx")
     artifact = bundle.find("model", "tflite", "int8")
-    cuts = cut_layers(reference, TfliteCandidate(bundle.folder / artifact.file, artifact))
+    with Trial(bundle.folder / "log", 60) as trial:  # nothing runs
+        cuts = cut_layers(reference, TfliteCandidate(bundle.folder / artifact.file, artifact, trial))
     payloads = [t.payload for t in graph.tensors() if t.payload is not None]
     assert payloads
     assert all(payload.file is not None and not payload.data for payload in payloads)
@@ -129,6 +132,25 @@ def test_a_tensor_of_another_shape_is_not_matched_and_listed(bundle: Bundle) -> 
     # It is inside of the layer behind it then.
     (active,) = [layer for layer in report.layers if layer.tensor == "active"]
     assert active.tflite_ops[-2:] == ("FULLY_CONNECTED", "TANH")
+
+
+def test_a_layer_that_kills_its_runtime_is_one_error_that_names_it(tmp_path: Path) -> None:
+    """LiteRT 2.3 aborts on a comparison of int8 tensors without a scale."""
+    types, tensors = schema.TensorType, []
+    for name, kind in (("x", types.INT8), ("y", types.INT8), ("above", types.BOOL)):
+        table = schema.TensorT()
+        table.name, table.shape, table.type = name.encode(), [2, 3], kind
+        tensors.append(Tensor(table, None))
+    x, y, above = tensors
+    operator = schema.OperatorT()
+    operator.builtinOptionsType = schema.BuiltinOptions.GreaterOptions
+    operator.builtinOptions = schema.GreaterOptionsT()
+    node = Node(operator, (schema.BuiltinOperator.GREATER, None, 1), [x, y], [above], [])
+    values = np.zeros((2, 3), np.int8)
+    with Trial(tmp_path / "log", 60) as trial:
+        part = TflitePart(Graph(b"", {"x": x, "y": y}, {"above": above}, [node]), trial)
+        with pytest.raises(InvalidArtifact, match=r"the layer that makes above \(GREATER\): .* was killed by SIGABRT"):
+            part.run([{"x": values, "y": values}], 1)
 
 
 def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(bundle: Bundle) -> None:

@@ -22,11 +22,15 @@ from toolkit.bisect.onnx_candidate import OnnxCandidate
 from toolkit.bisect.report import BisectReport, LayerReport
 from toolkit.bisect.repro import SCRIPT, write_repro
 from toolkit.bisect.tflite_candidate import TfliteCandidate
+from toolkit.convert.trial import Trial
 from toolkit.folders import replacing_folder
 from toolkit.parity.kinds import KINDS
 from toolkit.parity.synthetic import signed_samples
 
 Progress = Callable[[str], None]
+
+# For one layer, run twice: the largest of what is here takes a second.
+LAYER_TIMEOUT_S = 600.0
 
 
 def bisect_bundle(
@@ -68,7 +72,8 @@ def bisect_bundle(
             before = before or bundle.verify(reference_file)
             names = (before.name, artifact.file)
             path = bundle.verify(artifact)
-            opened = OnnxCandidate(path) if artifact.format == "onnx" else TfliteCandidate(path, artifact)
+            trial = stack.enter_context(Trial(made / "litert.log", LAYER_TIMEOUT_S))
+            opened = OnnxCandidate(path) if artifact.format == "onnx" else TfliteCandidate(path, artifact, trial)
         check(before)
         reference = read_with_shapes(before)
         feeds = _sample(bundle, artifact)

@@ -1,6 +1,6 @@
 """What bisecting needs of a file, whatever its format: its tensors, and its layers cut out one by one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,21 +9,17 @@ from toolkit.bisect.tensors import Stored
 from toolkit.convert.correspondence import Order
 
 
-class Runner(Protocol):
-    """A part that is loaded."""
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """One run, on the file's own tensors by name. Raises InvalidArtifact."""
-
-
 class Part(Protocol):
     """The operators of a file between some of its tensors. inputs: what they read, by name; operators: their kinds."""
 
     inputs: tuple[str, ...]
     operators: tuple[str, ...]
 
-    def open(self, folder: Path, threads: int) -> Runner:
-        """Load the part alone; `folder` is for files that may go when the next part is opened."""
+    def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+        """Load the part alone and run it on each of some feeds, all of it as the file stores it, by the tensors' names.
+
+        Raises InvalidArtifact if the runtime cannot, or does not survive it.
+        """
 
     def write(self, path: Path) -> None:
         """Write the part as a file that runs by itself."""

@@ -1,6 +1,5 @@
 """Runs two files layer by layer, and measures what each layer of the candidate adds to the error."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +49,12 @@ def measure_layers(
     """
     run = _Run(cuts, feeds)
     stream = Stream(reference, folder, feeds, threads)
-    with tempfile.TemporaryDirectory() as name:
-        for group in groups(cuts.layers, limit_bytes):
-            progress(f"running the reference to {group[-1].match.name}")
-            run.expected |= stream.advance(group[-1].index + 1, {layer.value for layer in group})
-            for layer in group:
-                progress(f"layer {len(run.done) + 1} of {len(cuts.layers)}: {layer.match.name}")
-                run.measure(layer, Path(name), threads)
+    for group in groups(cuts.layers, limit_bytes):
+        progress(f"running the reference to {group[-1].match.name}")
+        run.expected |= stream.advance(group[-1].index + 1, {layer.value for layer in group})
+        for layer in group:
+            progress(f"layer {len(run.done) + 1} of {len(cuts.layers)}: {layer.match.name}")
+            run.measure(layer, threads)
     return run.done, run.worst
 
 
@@ -70,12 +68,11 @@ class _Run:
         self._got = {match.name: match.to_stored(feeds[match.name]) for match in cuts.inputs}
         self._last = _last_readers(cuts.layers)
 
-    def measure(self, layer: Layer, folder: Path, threads: int) -> None:
+    def measure(self, layer: Layer, threads: int) -> None:
         name, stored = layer.match.name, layer.match.stored.name
-        runner = layer.part.open(folder, threads)
         given = {match.stored.name: match.to_stored(self.expected[match.name]) for match in layer.inputs}
-        alone = runner.run(given)[stored]
-        chained = runner.run({match.stored.name: self._got[match.name] for match in layer.inputs})[stored]
+        own = {match.stored.name: self._got[match.name] for match in layer.inputs}
+        alone, chained = (results[stored] for results in layer.part.run([given, own], threads))
         expected = self.expected[name]
         floats = [self.expected[match.name] for match in layer.inputs if match.dtype.startswith("float")]
         size = max((rms(values) for values in floats), default=0.0)

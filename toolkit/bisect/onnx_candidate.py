@@ -1,13 +1,13 @@
 """An ONNX file that is held to another: quantized from it, or rewritten by passes, which keep the names of tensors."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
+from backends.tensor import Array
 from graphs.onnx_file import save
 from graphs.onnx_part import OpenPart, needed_nodes, part_of
-from toolkit.bisect.candidate import Runner
 from toolkit.bisect.graph import named_values, read_with_shapes, shape_and_dtype
 from toolkit.bisect.tensors import Stored
 from toolkit.convert.correspondence import Order
@@ -22,8 +22,9 @@ class OnnxPart:
         self.inputs = tuple(str(value.name) for value in inputs)
         self.operators = tuple(node.op_type for node in nodes)
 
-    def open(self, folder: Path, threads: int) -> Runner:
-        return OpenPart(self._model(), self._folder, threads)
+    def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+        part = OpenPart(self._model(), self._folder, threads)
+        return [part.run(one) for one in feeds]
 
     def write(self, path: Path) -> None:
         save(self._model(), path)

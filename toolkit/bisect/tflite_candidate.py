@@ -1,17 +1,20 @@
 """A TFLite file that is held to the float32 graph it was lowered from."""
 
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.artifact import Artifact
-from toolkit.bisect.candidate import Runner
+from backends.errors import InvalidArtifact
+from backends.tensor import Array
 from toolkit.bisect.tensors import Stored
 from toolkit.convert.correspondence import Order, order_of
 from toolkit.convert.tflite_graph import Graph, Tensor, read_graph
 from toolkit.convert.tflite_part import OpenPart, cut, name_of
 from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.trial import Trial, TrialEnded
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 _DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
@@ -21,16 +24,32 @@ _DEQUANTIZE = schema.BuiltinOperator.DEQUANTIZE
 class TflitePart:
     """Operators of one file; their weights stay there until the part is opened or written."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, trial: Trial) -> None:
         self._graph = graph
+        self._trial = trial
         self.inputs = tuple(graph.inputs)
         self.operators = tuple(_OPERATORS.get(node.code[0], str(node.code[0])) for node in graph.nodes)
 
-    def open(self, folder: Path, threads: int) -> Runner:
-        return OpenPart(self._graph, folder / "part.tflite", threads)
+    def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.tflite"
+            self.write(path)
+            try:
+                return self._trial.call(run_file, path, feeds, threads)
+            except TrialEnded as ended:
+                raise InvalidArtifact(
+                    f"the layer that makes {', '.join(self._graph.outputs)} ({', '.join(self.operators)}): the process "
+                    f"in which LiteRT ran it alone {ended}"
+                ) from ended
 
     def write(self, path: Path) -> None:
         write_graph(self._graph, path)
+
+
+def run_file(path: Path, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+    """Run a file on each of some feeds, as LiteRT takes and gives them."""
+    part = OpenPart(path, threads)
+    return [part.run(one) for one in feeds]
 
 
 class TfliteCandidate:
@@ -38,8 +57,9 @@ class TfliteCandidate:
 
     suffix = ".tflite"
 
-    def __init__(self, path: Path, artifact: Artifact) -> None:
-        """Raises InvalidArtifact for a damaged file."""
+    def __init__(self, path: Path, artifact: Artifact, trial: Trial) -> None:
+        """Its parts run in `trial`: a layer that kills the runtime is one error. Raises InvalidArtifact if damaged."""
+        self._trial = trial
         self._graph = read_graph(path)
         self._tensors = {name_of(tensor): tensor for tensor in self._graph.tensors()}
         self._artifact = artifact
@@ -58,7 +78,7 @@ class TfliteCandidate:
         if id(tensor) not in self._makers:
             return None
         stops = [self._tensors[name] for name in given if name != stored]
-        return TflitePart(cut(self._graph, [tensor], stops))
+        return TflitePart(cut(self._graph, [tensor], stops), self._trial)
 
     def _float_forms(self) -> dict[int, Tensor]:
         """Quantized tensors that are only ever dequantized again: a reader of the result sees no rounding of ours."""

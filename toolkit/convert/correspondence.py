@@ -15,6 +15,7 @@ from backends.tensor import Array, Binding
 from graphs.onnx_part import run_part
 from toolkit.convert.tflite_graph import Graph, Tensor, read_graph
 from toolkit.convert.tflite_part import OpenPart, cut
+from toolkit.convert.tflite_writer import write_graph
 
 Order = tuple[int, ...] | None
 # A tensor's name in the TFLite file, and the order in which the axes of the ONNX graph's lie in it.
@@ -115,7 +116,8 @@ def _measured(
         values = feeds[name] if order is None else feeds[name].transpose(order)
         stored_feeds[tensor.table.name.decode()] = np.ascontiguousarray(values, dtype).reshape(tensor.shape)
     path = tflite.with_suffix(".part")
-    got = OpenPart(part, path).run(stored_feeds)
+    write_graph(part, path)
+    got = OpenPart(path).run(stored_feeds)
     path.unlink()
     places: dict[str, Place] = {}
     for value, tensor, orders in group:

@@ -9,7 +9,6 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from toolkit.convert.tflite_graph import Graph, Node, Tensor
-from toolkit.convert.tflite_writer import write_graph
 
 
 def cut(graph: Graph, outputs: Iterable[Tensor], given: Collection[Tensor]) -> Graph:
@@ -54,19 +53,17 @@ def name_of(tensor: Tensor) -> str:
 
 
 class OpenPart:
-    """A part that is ready to run, any number of times. Its file may go once this is made."""
+    """A part in a file of its own, ready to run any number of times. The file may go once this is made."""
 
-    def __init__(self, part: Graph, path: Path, threads: int = 1) -> None:
-        """Write `part` to `path`, and load that. Raises InvalidArtifact if LiteRT cannot."""
-        write_graph(part, path)
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Raises InvalidArtifact if LiteRT cannot load it."""
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
             self._inputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_input_details()}
             self._outputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
         except (ValueError, RuntimeError) as error:
-            raise InvalidArtifact(f"{_named(part)}: LiteRT cannot load it alone: {one_line(error)}") from error
-        self._named = _named(part)
+            raise InvalidArtifact(f"LiteRT cannot load a part of the file alone: {one_line(error)}") from error
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """One run. `feeds` and results are as the file stores them, by the tensors' names. Raises InvalidArtifact."""
@@ -75,9 +72,6 @@ class OpenPart:
                 self._interpreter.set_tensor(index, feeds[name])
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
-            raise InvalidArtifact(f"{self._named}: LiteRT cannot run it alone: {one_line(error)}") from error
+            made = ", ".join(map(repr, self._outputs))
+            raise InvalidArtifact(f"LiteRT cannot run the part that makes {made} alone: {one_line(error)}") from error
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
-
-
-def _named(part: Graph) -> str:
-    return f"the part of the file that makes {', '.join(map(repr, part.outputs))}"
