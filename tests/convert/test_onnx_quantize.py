@@ -44,6 +44,9 @@ def test_products_compute_what_the_runtimes_own_quantizer_makes_of_them(
     monkeypatch.setattr(onnx_layers, "_SMALLEST_CONV_WEIGHT", 1 << 30)  # theirs leaves convolutions alone here
     (ours,) = quantize_onnx(source, tmp_path / "ours.onnx", RECIPES["int8"])
     model = onnx.load(source)
+    # Ours quantizes matrices; a stack of small ones, as relative positions are, stays in float32.
+    ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
+    stacks = [node.name for node in model.graph.node if node.op_type == "MatMul" and ranks.get(node.input[1], 2) > 2]
     # Shapes recorded for weights become wrong when theirs transposes them, and it then refuses the graph.
     del model.graph.value_info[:]
     logging.disable(logging.WARNING)  # it advises, on the root logger, to run its own simplifier first
@@ -54,6 +57,7 @@ def test_products_compute_what_the_runtimes_own_quantizer_makes_of_them(
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=stacks,
         )
     finally:
         logging.disable(logging.NOTSET)
