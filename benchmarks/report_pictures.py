@@ -14,8 +14,6 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Colours of a picture: a page has few, and a palette is a third of the bytes.
-_COLOURS = 128
 _MARGIN_PX = 16
 
 
@@ -44,7 +42,7 @@ def picture(
     shot = page.screenshot(full_page=True, clip=clip)
     context.close()
     image = Image.open(io.BytesIO(shot)).convert("RGB")
-    image.quantize(_COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)
+    image.save(out, optimize=True)
     click.echo(f"{out}: {image.width} x {image.height}, {out.stat().st_size / 1e3:.0f} kB")
 
 
@@ -56,7 +54,7 @@ def main(report: Path) -> None:
         raise click.ClickException("no Chromium on this machine; `apt-get install chromium` brings it")
     with sync_playwright() as playwright, launched(playwright, path) as browser:
         picture(browser, report, DOCS / "report-light.png", (1200, 1500), "light", "header", 1)
-        picture(browser, report, DOCS / "report-dark.png", (1200, 900), "dark", "#photographs", 1)
+        picture(browser, report, DOCS / "report-dark.png", (1200, 1000), "dark", "#layers", 1)
         picture(browser, report, DOCS / "report-phone.png", (375, 760), "light", "#tradeoff", 2)
 
 

@@ -205,6 +205,9 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
     places = [told.index(f"{layer['tensor']} ") for layer in ranked]
     assert ranked[0]["tensor"] == "layer_7"
     assert places == sorted(places)
+    far = bisected(layers=1)
+    far["layers"][0]["tflite_ops"] = ["CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"]
+    assert "2 ADD, CONV_2D, MUL, SUB and 2 more kinds" in Elements(render(made(bisections=[far]))).text
     assert "Not matched between the two files, so not measured: dropped." in page.text
     assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
 

@@ -1,5 +1,6 @@
 """Where along the layers an error comes in, and where it is only handed on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
 # The layers that the table lists and the plot numbers.
 LISTED = 12
 _NUMBERED = 3
+_KINDS = 4
 
 
 def section(evidence: Evidence) -> Section:
@@ -43,8 +45,9 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
     ranked = sorted(range(len(layers)), key=lambda i: -_introduced(layers[i]))
     worst = layers[ranked[0]]
     said = (
-        f"{len(layers)} layers in running order. {worst['tensor']} ({worst['onnx_op']}) introduces most, "
-        f"{error(worst['introduced'])}; the last layer inherits {error(layers[-1]['inherited'])}."
+        f"{len(layers)} {'layers' if len(layers) > 1 else 'layer'} in running order. {worst['tensor']} "
+        f"({worst['onnx_op']}) introduces most, {error(worst['introduced'])}; the last one inherits "
+        f"{error(layers[-1]['inherited'])}."
     )
     title = f"Error along the layers of {bisection['candidate']}"
     wide, narrow = (
@@ -113,6 +116,13 @@ def _runs(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
     return [run for run in runs if run]
 
 
+def _operators(kinds: Sequence[str]) -> str:
+    """Each kind once with its count: a layer between far cuts may have hundreds of operators."""
+    counts = Counter(map(str, kinds)).most_common()
+    told = [kind if count == 1 else f"{count} {kind}" for kind, count in counts[:_KINDS]]
+    return ", ".join(told) + (f" and {len(counts) - _KINDS} more kinds" if len(counts) > _KINDS else "")
+
+
 def _table(bisection: dict[str, Any], ranked: Sequence[int]) -> Table:
     columns = (
         Column("Tensor"), Column("Layer", True), Column("Introduced", True), Column("Inherited", True),
@@ -121,7 +131,6 @@ def _table(bisection: dict[str, Any], ranked: Sequence[int]) -> Table:
     rows = []
     for index in ranked:
         layer = bisection["layers"][index]
-        operators = layer.get("tflite_ops") or ()
         rows.append(
             (
                 Cell(str(layer["tensor"]), tone="code"),
@@ -129,7 +138,7 @@ def _table(bisection: dict[str, Any], ranked: Sequence[int]) -> Table:
                 Cell(error(layer["introduced"]), layer["introduced"]),
                 Cell(error(layer["inherited"]), layer["inherited"]),
                 Cell(f"{layer.get('onnx_node') or ''} ({layer['onnx_op']})", tone="code"),
-                Cell(", ".join(map(str, operators))),
+                Cell(_operators(layer.get("tflite_ops") or ())),
                 Cell(str(layer.get("module") or ""), tone="code"),
                 Cell(" x ".join(map(str, layer.get("shape") or ()))),
             )
