@@ -54,11 +54,15 @@ def _source(path: Path) -> Path:
     return path
 
 
+def converted(folder: Path, precisions: tuple[str, ...]) -> Bundle:
+    """The network's bundle, made in an empty folder."""
+    import_model(_source(folder / "small.onnx"), folder / "small", {})
+    return convert_bundle(folder / "small", precisions)
+
+
 @cache
 def _converted() -> Path:
-    folder = Path(mkdtemp(prefix="small-"))
-    import_model(_source(folder / "small.onnx"), folder / "small", {})
-    return convert_bundle(folder / "small", ("fp32", "fp16", "int8")).folder
+    return converted(Path(mkdtemp(prefix="small-")), ("fp32", "fp16", "int8")).folder
 
 
 def small(folder: Path) -> Bundle:

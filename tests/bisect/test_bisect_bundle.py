@@ -11,11 +11,12 @@ import onnx_ir as ir
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from backends.bundle import Bundle
+from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
+from graphs import onnx_file
 from graphs.prepare.pipeline import PASSES
-from tests.bisect.small import replaced, small
+from tests.bisect.small import converted, replaced, small
 from toolkit.bisect import bundle as bisecting
 from toolkit.bisect import passes
 from toolkit.bisect.bundle import bisect_bundle
@@ -151,6 +152,44 @@ def test_a_layer_that_kills_its_runtime_is_one_error_that_names_it(tmp_path: Pat
         part = TflitePart(Graph(b"", {"x": x, "y": y}, {"above": above}, [node]), trial)
         with pytest.raises(InvalidArtifact, match=r"the layer that makes above \(GREATER\): .* was killed by SIGABRT"):
             part.run([{"x": values, "y": values}], 1)
+
+
+def test_a_graph_whose_weights_lie_beside_it_is_matched_as_well(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx2tf writes such a graph anew, without its shapes, where it was."""
+    monkeypatch.setattr(onnx_file, "_EMBED_LIMIT_BYTES", 0)
+    monkeypatch.setattr(onnx_file, "_PAGE_BYTES", 1)
+    (tmp_path / "beside").mkdir()
+    beside = converted(tmp_path / "beside", ("fp32",))
+    assert beside.find("model", "onnx", "fp32").external_files
+    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").held] for b in (bundle, beside)]
+    assert held[0] == held[1]
+    report = bisect_bundle(beside, "model.fp32.tflite")
+    assert {"stem", "mixed", "wide", "logits"} <= {layer.tensor for layer in report.layers}
+
+
+def test_a_candidate_that_states_no_shapes_finds_its_weights_beside_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = bundle.find("model", "onnx", "int8")
+    model = ir.load(bundle.folder / artifact.file)
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    ir.save(model, bundle.folder / artifact.file, external_data="model.int8.onnx.data", size_threshold_bytes=200)
+    paths = [bundle.folder / name for name in (artifact.file, "model.int8.onnx.data")]
+    changed = replace(
+        artifact,
+        external_files=(paths[1].name,),
+        sha256=sha256_of(*paths),
+        bytes=sum(path.stat().st_size for path in paths),
+    )
+    monkeypatch.chdir(bundle.folder.parent)
+    others = tuple(one for one in bundle.artifacts if one is not artifact)
+    report = bisect_bundle(replace(bundle, folder=Path("small"), artifacts=(*others, changed)), artifact.file)
+    assert {"stem", "mixed", "wide", "logits"} <= {layer.tensor for layer in report.layers}
 
 
 def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(bundle: Bundle) -> None:

@@ -12,9 +12,14 @@ Known = tuple[tuple[int, ...], str]
 def read_with_shapes(path: Path) -> ir.Model:
     """Read a graph, its large weights left where they are, and state the shapes that it does not state itself."""
     model = ir.load(path)
-    if all(shape_and_dtype(value) is not None for node in model.graph for value in node.outputs if value.name):
-        return model
-    return infer_shapes(model)
+    unknown = [v for v in named_values(model).values() if shape_and_dtype(v) is None]
+    if unknown:
+        # Its result is a copy, which no longer knows where the weights beside the graph lie.
+        inferred = named_values(infer_shapes(model))
+        for value in unknown:
+            like = inferred[str(value.name)]
+            value.shape, value.type = like.shape, like.type
+    return model
 
 
 def named_values(model: ir.Model) -> dict[str, ir.Value]:

@@ -12,6 +12,7 @@ from toolkit.bisect.report import BisectReport
 
 _SHOWN = 10
 _WIDE = 110
+_NAMED = 24
 
 
 def print_report(report: BisectReport, console: Console) -> None:
@@ -19,8 +20,8 @@ def print_report(report: BisectReport, console: Console) -> None:
     random = " (random weights)" if report.weights["origin"] == "random" else ""
     console.print(Text(f"{report.model}{random}: {report.candidate} against {report.reference}", "bold"))
     console.print(_table(report, console.width >= _WIDE))
-    if more := len(report.layers) - _SHOWN:
-        console.print(Text(f"and {more} layers more that introduce less", "dim") if more > 0 else "")
+    if (more := len(report.layers) - _SHOWN) > 0:
+        console.print(Text(f"and {more} layers more that introduce less", "dim"))
     last = report.layers[-1]
     console.print(f"At the end, {last.tensor} inherits {_error(last.inherited)}.")
     why = Counter(one.why for one in report.unmatched)
@@ -29,8 +30,9 @@ def print_report(report: BisectReport, console: Console) -> None:
             console.print(Text(f"not matched: {one.tensor}: {one.why}", "dim"))
     for reason, count in why.items():
         if count > 1:
-            names = ", ".join(one.tensor for one in report.unmatched if one.why == reason)
-            console.print(Text(f"not matched, {count}: {reason}: {names}", "dim"))
+            names = [one.tensor for one in report.unmatched if one.why == reason]
+            rest = f" and {count - _NAMED} more, which --json lists" if count > _NAMED else ""
+            console.print(Text(f"not matched, {count}: {reason}: {', '.join(names[:_NAMED])}{rest}", "dim"))
     console.print(f"The smallest part that shows the first: python {report.repro}/repro.py", soft_wrap=True)
 
 

@@ -20,6 +20,8 @@ from toolkit.convert.tflite_writer import write_graph
 Order = tuple[int, ...] | None
 # A tensor's name in the TFLite file, and the order in which the axes of the ONNX graph's lie in it.
 Place = tuple[str, Order]
+# An ONNX name, the tensor that holds it, and the orders that their shapes allow.
+_Unsure = tuple[str, Tensor, list[Order]]
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
@@ -48,41 +50,42 @@ def order_of(binding: Binding) -> Order:
 
 
 def find_places(
-    onnx: Path, tflite: Path, names: Mapping[str, tuple[str, bool]], known: Mapping[str, Order], feeds: dict[str, Array]
+    onnx: Path,
+    tflite: Path,
+    names: Mapping[str, tuple[str, bool]],
+    shapes: Mapping[str, tuple[int, ...]],
+    known: Mapping[str, Order],
+    feeds: dict[str, Array],
 ) -> dict[str, Place]:
     """Where each tensor of an ONNX graph lies in the float32 file that it was lowered to.
 
-    names: ONNX name -> (name in the file, whether the lowering only inferred it). known: the orders of the graph's own
-    inputs and outputs. feeds: inputs of the graph, by name; no two of its values should be alike.
+    names: ONNX name -> (name in the file, whether the lowering only inferred it). shapes: of tensors of the graph, by
+    name: its file may not tell them any more, because onnx2tf writes one with weights beside it anew. known: the orders
+    of the graph's own inputs and outputs. feeds: inputs of the graph, by name; no two of its values should be alike.
     """
-    model, graph = ir.load(onnx), read_graph(tflite)
+    graph = read_graph(tflite)
     tensors = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
-    places: dict[str, Place] = {}
-    unsure: list[tuple[ir.Value, Tensor, list[Order]]] = []
     own = graph.inputs | graph.outputs
-    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
-        name, shape = str(value.name), value.shape
-        if name in known:
-            places[name] = (own[name].table.name.decode(), known[name])
-            continue
-        stored, inferred = names.get(name, ("", False))
+    places = {name: (own[name].table.name.decode(), order) for name, order in known.items()}
+    unsure: list[_Unsure] = []
+    for name, (stored, inferred) in names.items():
         tensor = tensors.get(stored)
-        if tensor is None or tensor.payload is not None or shape is None or not shape.is_static():
+        if name in known or name not in shapes or tensor is None or tensor.payload is not None:
             continue
-        orders = fitting_orders(tuple(shape.numpy()), tensor.shape)
+        orders = fitting_orders(shapes[name], tensor.shape)
         if len(orders) == 1 and not inferred:
             places[name] = (stored, orders[0])
         elif orders:
-            unsure.append((value, tensor, orders))
-    for group in _groups(unsure):
-        places |= _measured(model, onnx.parent, graph, tflite, group, known, feeds)
+            unsure.append((name, tensor, orders))
+    if unsure:
+        model = ir.load(onnx)
+        for group in _groups(unsure):
+            places |= _measured(model, onnx.parent, graph, tflite, group, known, feeds)
     return places
 
 
-def _groups(
-    unsure: Sequence[tuple[ir.Value, Tensor, list[Order]]],
-) -> Iterator[list[tuple[ir.Value, Tensor, list[Order]]]]:
-    group: list[tuple[ir.Value, Tensor, list[Order]]] = []
+def _groups(unsure: Sequence[_Unsure]) -> Iterator[list[_Unsure]]:
+    group: list[_Unsure] = []
     size = 0
     for one in unsure:
         if group and size + _bytes(one[1]) > _TOGETHER_BYTES:
@@ -103,12 +106,13 @@ def _measured(
     folder: Path,
     graph: Graph,
     tflite: Path,
-    group: Sequence[tuple[ir.Value, Tensor, list[Order]]],
+    group: Sequence[_Unsure],
     known: Mapping[str, Order],
     feeds: dict[str, Array],
 ) -> dict[str, Place]:
     """The order in which each tensor is what the ONNX graph computes; nothing of one that is so in no order."""
-    expected = run_part(model, list(dict.fromkeys(value for value, _, _ in group)), feeds, folder)
+    made = ir.convenience.create_value_mapping(model.graph)
+    expected = run_part(model, [made[name] for name, _, _ in group], feeds, folder)
     part = cut(graph, dict.fromkeys(tensor for _, tensor, _ in group), list(graph.inputs.values()))
     stored_feeds = {}
     for name, tensor in graph.inputs.items():
@@ -120,12 +124,12 @@ def _measured(
     got = OpenPart(path).run(stored_feeds)
     path.unlink()
     places: dict[str, Place] = {}
-    for value, tensor, orders in group:
-        stored, wanted = tensor.table.name.decode(), expected[str(value.name)].astype(np.float64)
+    for name, tensor, orders in group:
+        stored, wanted = tensor.table.name.decode(), expected[name].astype(np.float64)
         errors = [_difference(got[stored], wanted, order) for order in orders]
         best = min(range(len(orders)), key=errors.__getitem__)
         if errors[best] <= _SAME:
-            places[str(value.name)] = (stored, orders[best])
+            places[name] = (stored, orders[best])
     return places
 
 

@@ -81,6 +81,7 @@ class _Slices:
         self._slices = slices
         self._precisions = precisions
         self._specs = _specs(model)
+        self._shapes = {name: spec.shape for name, spec in self._specs.items()}
         self._values = dict(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
         self._held: list[dict[str, Place]] = []
@@ -130,7 +131,7 @@ class _Slices:
             self._samples.write_inputs(bound.inputs)
             names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
-            self._held.append(self._job.trial.call(find_places, files[0], path, names, orders, feeds))
+            self._held.append(self._job.trial.call(find_places, files[0], path, names, self._shapes, orders, feeds))
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
