@@ -21,8 +21,8 @@ from backends.bundle import Bundle
 from backends.registry import BACKENDS, open_session
 from benchmarks.ceilings import ceilings
 from benchmarks.graph_cost import Cost, cost
-from graphs.export import probe
 from graphs.onnx_file import load
+from graphs.probe import probe
 from toolkit.bench.machine import describe
 from toolkit.profiling.operators import by_kind, profile
 from toolkit.threads import default_threads

@@ -23,7 +23,7 @@ import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 
 from graphs.checkpoint import random_weights
-from graphs.export import build_loaded, export, probe
+from graphs.export import build_loaded, export
 from graphs.onnx_file import save
 from graphs.prepare.depthwise import split_depthwise
 from graphs.prepare.fold_affine import fold_affine
@@ -38,6 +38,7 @@ from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.reflect_pad import reflect_by_slices
 from graphs.prepare.relative_positions import join_relative_positions
 from graphs.prepare.rows import keep_rows
+from graphs.probe import probe
 from graphs.simplify import simplify
 from graphs.spec import find_spec
 from toolkit.bench.machine import describe

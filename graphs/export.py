@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from backends.tensor import Array, TensorSpec
 from graphs.large_weights import put_back, set_aside, transposed
 from graphs.model_spec import GraphSpec
 from graphs.onnx_file import OPSET
+from graphs.probe import probe
 
 
 def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
@@ -24,23 +24,6 @@ def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
     if batch < 1:
         raise InvalidInput(f"batch: expected at least 1, got {batch}")
     return replace(spec, shape=(batch * spec.shape[0], *spec.shape[1:]))
-
-
-def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
-    """Seeded inputs for a comparison: images and other maps uniform in [0, 1], everything else 0 and 1.
-
-    No two axes are alike in such noise, so that a transposed input cannot go unseen.
-    """
-    generator = np.random.default_rng(seed)
-    return {
-        spec.name: np.asarray(
-            generator.random(spec.shape, dtype=np.float32)
-            if len(spec.shape) == 4 and np.dtype(spec.dtype).kind == "f"
-            else generator.integers(0, 2, spec.shape),
-            spec.dtype,
-        )
-        for spec in specs
-    }
 
 
 def build_loaded(graph: GraphSpec, state: Mapping[str, Tensor]) -> nn.Module:

@@ -1,7 +1,6 @@
 """onnxsim: constant folding, dead code, what is left of shapes. It never sees the large weights."""
 
 import onnx_ir as ir
-import onnxsim
 
 from backends.errors import InvalidArtifact
 from graphs.large_weights import put_back, set_aside
@@ -13,6 +12,8 @@ def simplify(model: ir.Model) -> tuple[ir.Model, bool]:
     Weights of LARGE_BYTES and more are inputs meanwhile, so that time and memory do not grow with them.
     Its own check is off: every caller compares the graph before and after by itself, to a stated tolerance.
     """
+    import onnxsim  # brings torch where that is installed, and a conversion, which imports this, needs neither
+
     taken = set_aside(model)
     try:
         # onnxsim gets no path, beside which it could look for values that lie in a file of their own.

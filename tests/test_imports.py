@@ -70,10 +70,18 @@ def test_a_missing_runtime_is_one_line_that_names_the_package(backend: str, miss
     assert len(done.stderr.splitlines()) == 1
 
 
+def imported_with(command: str) -> set[str]:
+    code = f"import sys, {command}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
 @pytest.mark.parametrize(
     "command", ["toolkit", "toolkit.detector", "toolkit.embed", "graphs.spec", "backends.registry"]
 )
 def test_importing_imports_no_runtime(command: str) -> None:
-    code = f"import sys, {command}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "onnx2tf"} & set(done.stdout.split())
+    assert not {"torch", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "onnx2tf"} & imported_with(command)
+
+
+def test_a_conversion_imports_no_torch() -> None:
+    """A second of every conversion, and 200 MB, for a graph that was exported long ago."""
+    assert "torch" not in imported_with("toolkit.convert.pipeline, toolkit.convert.speed")

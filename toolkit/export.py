@@ -16,10 +16,11 @@ from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from backends.tensor import Array, Binding
 from graphs.checkpoint import State, Weights
-from graphs.export import build_loaded, export, probe, run_module, with_batch
+from graphs.export import build_loaded, export, run_module, with_batch
 from graphs.model_spec import GraphSpec, ModelSpec
 from graphs.onnx_file import DataFile, check, external_name, save, weight_bytes
 from graphs.prepare.pipeline import prepare
+from graphs.probe import probe
 from toolkit.folders import replacing_folder
 from toolkit.learned import learned_json
 from toolkit.room import check_room

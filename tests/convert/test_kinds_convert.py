@@ -12,7 +12,7 @@ from backends.errors import InvalidInput, NotAvailable
 from backends.registry import open_session
 from graphs.captioner.spec import captioner_spec
 from graphs.checkpoint import random_weights
-from graphs.export import probe
+from graphs.probe import probe
 from tests.kinds_tiny import CAPTIONER, LOWERED, PRECISIONS, SPECS, converted, exported
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.mixed import MixedRequest

@@ -14,7 +14,7 @@ from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
 from backends.tensor import Array
 from backends.tflite import TfliteSession
-from graphs.export import probe
+from graphs.probe import probe
 from tests.seal_tiny import spec, weights
 from toolkit.convert import search as searching
 from toolkit.convert.budget import Budget, Measured

@@ -14,9 +14,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array
 from graphs import onnx_file
-from graphs.export import build_loaded, export, probe
+from graphs.export import build_loaded, export
 from graphs.onnx_file import load, save
 from graphs.prepare.pipeline import prepare
+from graphs.probe import probe
 from tests.seal_tiny import NAMES, spec, weights
 from toolkit.convert import onnx_layers
 from toolkit.convert.onnx_layers import layers

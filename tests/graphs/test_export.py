@@ -11,9 +11,10 @@ import torch
 
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, InvalidInput
-from graphs.export import build_loaded, export, probe, run_module, with_batch
+from graphs.export import build_loaded, export, run_module, with_batch
 from graphs.onnx_file import IR_VERSION, OPSET, load, save
 from graphs.prepare.pipeline import prepare, run_once
+from graphs.probe import probe
 from tests.seal_tiny import spec, weights
 
 NAME = "videoseal-1.0-tiny"
@@ -21,7 +22,8 @@ NAME = "videoseal-1.0-tiny"
 _SAVE = """
 import sys
 from pathlib import Path
-from graphs.export import build_loaded, export, probe
+from graphs.export import build_loaded, export
+from graphs.probe import probe
 from graphs.onnx_file import save
 from graphs.prepare.pipeline import prepare
 from tests.seal_tiny import spec, weights

@@ -7,7 +7,7 @@ import torch
 from backends.registry import open_session
 from backends.tensor import Array
 from graphs.checkpoint import random_weights
-from graphs.export import probe
+from graphs.probe import probe
 from tests import kinds_tiny
 from tests.kinds_tiny import SPECS, exported, operators
 from toolkit.learned import read_learned

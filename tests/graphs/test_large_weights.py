@@ -14,11 +14,12 @@ import pytest
 
 from backends.bundle import sha256_of
 from graphs import large_weights, onnx_file
-from graphs.export import build_loaded, export, probe, run_module
+from graphs.export import build_loaded, export, run_module
 from graphs.large_weights import computed, put_back, set_aside, transposed
 from graphs.model_spec import GraphSpec
 from graphs.onnx_file import external_name, load, save, weight_bytes
 from graphs.prepare.pipeline import prepare, run_once
+from graphs.probe import probe
 from graphs.simplify import simplify
 from tests.seal_tiny import spec, weights
 

@@ -193,7 +193,7 @@ class _Makers:
 
     def _bound(self, path: Path, precision: str, route: str, tools: dict[str, str]) -> Artifact:
         """A converter's file moved beside the graph, after it was run and compared with it."""
-        from graphs.export import probe
+        from graphs.probe import probe
         from toolkit.convert.binding import bind_tflite
 
         graph = self._unprepared()

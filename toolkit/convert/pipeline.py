@@ -16,7 +16,7 @@ from backends.errors import InvalidInput
 from backends.registry import open_session
 from backends.session import Session
 from backends.tensor import Array
-from graphs.export import probe
+from graphs.probe import probe
 from toolkit.convert.agreement import KIND
 from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.converter import Progress

@@ -12,7 +12,7 @@ from backends.errors import NotAvailable
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from backends.tensor import Array
-from graphs.export import probe
+from graphs.probe import probe
 from toolkit.convert.converter import Progress
 from toolkit.profiling.operators import by_kind, profile
 from toolkit.threads import default_threads
