@@ -30,12 +30,11 @@ from backends.bundle import Bundle
 from benchmarks.direct import DIRECT, Run, same_runtime
 from toolkit.bench.machine import describe
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, make_peers
+from toolkit.bench.rounds import settled
 from toolkit.threads import default_threads
 
 WARM_UPS = 3
 ROUNDS = 24
-# Idle threads of a runtime spin before they sleep; on a model of 2 ms that is what would be measured.
-SETTLE_S = 0.05
 # A model that takes seconds stops after fewer rounds.
 LEAST_ROUNDS, TIME_LIMIT_S = 8, 180.0
 PEERS = (EAGER, COMPILED, EXPORTED, OPENVINO)
@@ -84,16 +83,9 @@ def measure(opened: list[Opened], image: NDArray[np.float32]) -> None:
                 break
             for index in order.permutation(len(opened)):
                 entry = opened[index]
-                # The run before was another's: its weights fill the caches, and its threads may still spin.
-                settled = time.perf_counter() + SETTLE_S
-                while True:
-                    entry.run(image)
-                    if time.perf_counter() > settled:
-                        break
-                start = time.perf_counter()
-                entry.run(image)
+                seconds = settled(lambda run=entry.run: run(image))
                 if turn >= WARM_UPS:
-                    entry.times_ms.append(1e3 * (time.perf_counter() - start))
+                    entry.times_ms.append(1e3 * seconds)
 
 
 def ratio(one: Opened, other: Opened) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from toolkit.bench.rounds import AGREE, P90_SAMPLES, P99_SAMPLES, WARM_UPS, WINDOW, WINDOWS, measure
+from toolkit.bench.rounds import AGREE, P90_SAMPLES, P99_SAMPLES, SETTLE_S, WARM_UPS, WINDOW, WINDOWS, measure, settled
 
 
 class Clock:
@@ -39,14 +39,23 @@ def test_steady_candidates_stop_as_soon_as_a_p90_can_be_told() -> None:
         assert timing.p90_ms == pytest.approx(milliseconds)
         assert timing.p99_ms is None
         assert timing.settled
-        assert clock.runs[name] == WARM_UPS + 2 * P90_SAMPLES
+
+
+def test_a_run_counts_once_another_candidates_threads_have_gone_to_sleep() -> None:
+    """The first runs after another's are slower, for as long as that one's threads spin."""
+    clock = Clock()
+    disturbed = clock.candidate("quick", lambda i: 0.004 if clock.now_s < SETTLE_S / 2 else 0.001)
+    assert settled(disturbed, clock) == pytest.approx(0.001)
+    assert clock.now_s == pytest.approx(SETTLE_S, rel=0.2)
+    slow = clock.candidate("slow", lambda i: 3.0)
+    assert (settled(slow, clock), clock.runs["slow"]) == (3.0, 2)
 
 
 def test_a_candidate_that_drifts_keeps_all_of_them_going_until_it_stands_still() -> None:
     clock = Clock()
     runs = {
-        "steady": clock.candidate("steady", lambda i: 0.001),
-        "drifting": clock.candidate("drifting", lambda i: 0.002 - 2e-6 * min(i, 500)),
+        "steady": clock.candidate("steady", lambda i: 0.1),
+        "drifting": clock.candidate("drifting", lambda i: 0.2 - 2e-4 * min(i, 500)),
     }
     timings = measure(runs, time_limit_s=1e6, clock=clock)
     assert timings["drifting"].settled
@@ -73,17 +82,22 @@ def test_however_slow_a_candidate_is_it_is_warmed_up_and_has_a_run_for_each_wind
 
 def test_a_p99_needs_its_number_of_runs() -> None:
     clock = Clock()
-    runs = {"x": clock.candidate("x", lambda i: 0.001 + 0.001 * (i // 2 // WINDOW % 2))}
-    timing = measure(runs, time_limit_s=0.003 * (P99_SAMPLES + 30), clock=clock)["x"]
+    runs = {"x": clock.candidate("x", lambda i: 0.05 + 0.05 * (i // 2 // WINDOW % 2))}
+    timing = measure(runs, time_limit_s=0.15 * (P99_SAMPLES + 30), clock=clock)["x"]
     assert timing.runs >= P99_SAMPLES
     assert timing.p99_ms is not None
-    assert timing.lowest_ms == pytest.approx(1)
+    assert timing.lowest_ms == pytest.approx(50)
 
 
 def test_the_order_within_a_round_changes() -> None:
     seen: list[str] = []
     clock = Clock()
-    measure({name: lambda name=name: seen.append(name) for name in "abc"}, time_limit_s=0.0, clock=clock)
+
+    def candidate(name: str) -> Callable[[], None]:
+        run = clock.candidate(name, lambda i: 1.0)
+        return lambda: (seen.append(name), run())[1]
+
+    measure({name: candidate(name) for name in "abc"}, time_limit_s=0.0, clock=clock)
     rounds = [tuple(seen[i : i + 6 : 2]) for i in range(3 * WARM_UPS, len(seen), 6)]
     assert len(rounds) == WINDOWS
     assert all(sorted(order) == ["a", "b", "c"] for order in rounds)

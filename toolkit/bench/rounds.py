@@ -10,6 +10,9 @@ WARM_UPS = 10
 WINDOW = 16
 WINDOWS = 3
 AGREE = 0.05
+# Idle threads of a runtime spin for some milliseconds before they sleep: on a model of 2 ms, that is what its
+# neighbour's figure would be of.
+SETTLE_S = 0.02
 # Below these counts a quantile is one or two runs that happened to be slow: at least six must lie beyond it.
 P90_SAMPLES = 64
 P99_SAMPLES = 662
@@ -42,8 +45,7 @@ def measure(
 ) -> dict[str, Timing]:
     """Time every candidate until the last WINDOWS windows of all agree within AGREE, or the time is up.
 
-    Whatever the limit, there are WARM_UPS and then a round for each window. Each timed run follows one of its own that
-    is not, because another's run has taken the caches and its threads still spin.
+    Whatever the limit, there are WARM_UPS and then a round for each window. Each timed run is one of `settled`.
     """
     end = clock() + time_limit_s
     for _ in range(WARM_UPS):
@@ -60,11 +62,19 @@ def measure(
         if late or still:
             return {name: _timing(values) for name, values in times.items()}
         for index in order.permutation(len(names)):
-            run = candidates[names[index]]
-            run()
-            start = clock()
-            run()
-            times[names[index]].append(1e3 * (clock() - start))
+            times[names[index]].append(1e3 * settled(candidates[names[index]], clock))
+
+
+def settled(run: Run, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The seconds of one run, after as many as SETTLE_S takes, and one at least: another has had caches and cores."""
+    end = clock() + SETTLE_S
+    while True:
+        run()
+        start = clock()
+        if start >= end:
+            break
+    run()
+    return clock() - start
 
 
 def _noise(values: list[float]) -> float:
