@@ -27,7 +27,7 @@ def _normalized(op: Any, x: Any, scale: Any, shift: Any, rows: Any, weight: Any,
     return op.Gemm(op.Reshape(norm, rows), weight, bias, transB=1, _outputs=["result"])
 
 
-def _per_channel(value: ir.Value, channels: int) -> Array | None:
+def per_channel(value: ir.Value, channels: int) -> Array | None:
     """The values of a constant that has one for each channel of the last axis."""
     array = constant(value)
     fits = array is not None and array.size == channels and array.shape[-1:] == (channels,)
@@ -40,25 +40,30 @@ def _fits(context: Any, shift: ir.Value, rows: ir.Value, weight: ir.Value, bias:
         return False
     # A constant with one value a channel says what the last axis of x is; x itself may come without a shape.
     channels = matrix[1]
-    return _per_channel(shift, channels) is not None and (scale is None or _per_channel(scale, channels) is not None)
+    return per_channel(shift, channels) is not None and (scale is None or per_channel(scale, channels) is not None)
 
 
-def _fold(op: Any, weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.Value | None) -> tuple[Any, Any]:
+def folded(
+    weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.Value | None
+) -> tuple[ir.TensorProtocol, ir.TensorProtocol]:
+    """The weight and bias of a Gemm that takes its input as it was before `scale` and `shift`, one value a channel."""
     tensor, matrix, vector = ir.convenience.get_const_tensor(weight), constant(weight), constant(bias)
     assert tensor is not None and matrix is not None and vector is not None  # _fits
     channels = matrix.shape[1]
-    by = _per_channel(shift, channels)
+    by = per_channel(shift, channels)
     assert by is not None
     # In float64: the folded bias is a sum over all channels.
     folded_bias = (vector + _times(matrix, by)).astype(matrix.dtype)
     if scale is not None:
-        factor = _per_channel(scale, channels)
+        factor = per_channel(scale, channels)
         assert factor is not None
         tensor = computed(matrix.shape, tensor, partial(_scaled, tensor, factor))
-    return (
-        new_constant(op, tensor, weight, "folded"),
-        new_constant(op, ir.tensor(folded_bias), bias, "folded"),
-    )
+    return tensor, ir.tensor(folded_bias)
+
+
+def _fold(op: Any, weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.Value | None) -> tuple[Any, Any]:
+    matrix, vector = folded(weight, bias, shift, scale)
+    return new_constant(op, matrix, weight, "folded"), new_constant(op, vector, bias, "folded")
 
 
 def _times(matrix: Array, vector: Array) -> Array:

@@ -37,8 +37,14 @@ def describe(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int
 
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new initializer."""
-    tensor = ir.tensor(np.array(array, order="C"), name=name)  # ascontiguousarray would give a scalar an axis
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
+    return add_tensor(graph, name, ir.tensor(np.array(array, order="C")))  # ascontiguousarray gives a scalar an axis
+
+
+def add_tensor(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """A new initializer of a tensor that nobody else has, its values computed perhaps no sooner than it is written."""
+    tensor.name = name
+    shape = ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
     graph.initializers.add(value)
     return value
 

@@ -17,6 +17,8 @@ from graphs.prepare.depthwise import split_depthwise
 from graphs.prepare.einsum import einsum_to_matmul
 from graphs.prepare.elu import scale_elu
 from graphs.prepare.fold_affine import fold_affine
+from graphs.prepare.fold_norm import fold_norm
+from graphs.prepare.fold_scale import fold_scale
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
@@ -63,6 +65,8 @@ PASSES = (
     # By the shapes that onnxsim has inferred.
     Pass("keep_rows", keep_rows, tolerance=_ROUNDING),
     Pass("split_qkv", split_qkv, tolerance=_ROUNDING),
+    Pass("fold_norm", fold_norm, tolerance=_ROUNDING),
+    Pass("fold_scale", fold_scale, tolerance=_ROUNDING),
     Pass("join_relative_positions", join_relative_positions, tolerance=_ROUNDING),
     Pass("split_queries", split_queries, tolerance=_ROUNDING),
     # What is left of relative positions.

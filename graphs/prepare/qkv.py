@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.large_weights import computed
-from graphs.prepare.nodes import add_constant, add_sizes, describe, made_by, put, reshape_of
+from graphs.prepare.nodes import add_constant, add_sizes, add_tensor, describe, made_by, put, reshape_of
 from graphs.prepare.rewriting import constant, matrix_shape, static_shape
 
 _PARTS_FIRST = (2, 0, 3, 1, 4)
@@ -45,11 +45,7 @@ def _split(graph: ir.Graph, node: ir.Node) -> bool:
     assert whole is not None  # matrix_shape
     name, start = f"{gemm.name}.part{part}", part * rows
     tensor = computed((rows, matrix[1]), whole, lambda: whole.numpy()[start : start + rows])
-    tensor.name = f"{name}.weight"
-    matrix_part = ir.Value(
-        name=tensor.name, const_value=tensor, type=ir.TensorType(whole.dtype), shape=ir.Shape(tensor.shape.numpy())
-    )
-    graph.initializers.add(matrix_part)
+    matrix_part = add_tensor(graph, f"{name}.weight", tensor)
     bias_part = add_constant(graph, f"{name}.bias", np.array(bias[start : start + rows]))
     own = ir.node("Gemm", [gemm.inputs[0], matrix_part, bias_part], {"transB": 1}, name=name)
     describe(own.outputs[0], f"{name}.out", gemm.outputs[0], (batch * tokens, rows))
