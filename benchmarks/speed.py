@@ -3,10 +3,11 @@
     python -m benchmarks.speed build/videoseal-1.0 [--only NAME ...] [--json FILE]
 
 Beside the files of the bundle run: PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was
-exported; and TFLite on what onnx2tf makes of that graph. All are opened in one process, and one round runs each of
-them in random order: uncounted until the threads of the one before have gone to sleep, then once that counts. OpenVINO
-is no part of requirements/run.lock, but of requirements/evaluation.txt; without it its row is missing.
-`toolkit bench --peers` runs the same peers through this project's own sessions.
+exported; and TFLite on what onnx2tf makes of that graph. All are opened in one process, and opened anew twice: where a
+runtime's memory comes to lie is luck that moves a file by several percent. One round runs each of them in random order:
+uncounted until the threads of the one before have gone to sleep, then once that counts. OpenVINO is no part of
+requirements/run.lock, but of requirements/evaluation.txt; without it its row is missing. `toolkit bench --peers` runs
+the same peers through this project's own sessions.
 A ratio is the median over the rounds of one time over another's in the same round.
 """
 
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +30,34 @@ from rich.table import Table
 import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
 from backends.bundle import Bundle
 from benchmarks.direct import DIRECT, Run, same_runtime
+from toolkit.bench.candidate import Candidate
 from toolkit.bench.machine import describe
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, make_peers
 from toolkit.bench.rounds import settled
 from toolkit.threads import default_threads
 
 WARM_UPS = 3
+OPENINGS = 3
 ROUNDS = 24
 # A model that takes seconds stops after fewer rounds.
-LEAST_ROUNDS, TIME_LIMIT_S = 8, 180.0
+LEAST_ROUNDS, TIME_LIMIT_S = 9, 180.0
 PEERS = (EAGER, COMPILED, EXPORTED, OPENVINO)
 UNPREPARED = ONNX2TF
 
 
-class Opened:
-    """Whatever is timed: a name, how to run it, and what is known of the file."""
+class Timed:
+    """Whatever is timed: a name, how to open it, and what is known of the file."""
 
-    def __init__(self, name: str, run: Run, **facts: Any) -> None:
-        self.name, self.run, self.facts = name, run, facts
+    def __init__(self, name: str, open_: Callable[[ExitStack], Run], **facts: Any) -> None:
+        self.name, self.open, self.facts = name, open_, facts
         self.times_ms: list[float] = []
 
 
-def bundle_files(bundle: Bundle, threads: int, wanted: Callable[[str], bool]) -> list[Opened]:
+def bundle_files(bundle: Bundle, threads: int, wanted: Callable[[str], bool]) -> list[Timed]:
     return [
-        Opened(
+        Timed(
             artifact.file,
-            DIRECT[artifact.format](bundle.folder / artifact.file, artifact, threads),
+            lambda stack, artifact=artifact: DIRECT[artifact.format](bundle.folder / artifact.file, artifact, threads),
             sha256=artifact.sha256,
             bytes=artifact.bytes,
         )
@@ -62,41 +66,60 @@ def bundle_files(bundle: Bundle, threads: int, wanted: Callable[[str], bool]) ->
     ]
 
 
-def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bool], stack: ExitStack) -> list[Opened]:
+def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bool]) -> list[Timed]:
     """What a user would run without this project, on the same weights, called without this project."""
     made = []
     for peer in make_peers(bundle, "detector", folder, names=[name for name in (*PEERS, UNPREPARED) if wanted(name)]):
         if peer.candidate is None:
             Console(stderr=True).print(f"{peer.name}: {peer.note}", markup=False, highlight=False)
             continue
-        session = stack.enter_context(peer.candidate.open(threads))
-        made.append(Opened(peer.name, same_runtime(session)))
+        made.append(Timed(peer.name, partial(_opened, peer.candidate, threads)))
     return made
 
 
-def measure(opened: list[Opened], image: NDArray[np.float32]) -> None:
+def _opened(candidate: Candidate, threads: int, stack: ExitStack) -> Run:
+    return same_runtime(stack.enter_context(candidate.open(threads)))
+
+
+def measure(timed: list[Timed], image: NDArray[np.float32]) -> None:
+    """ROUNDS rounds in all, or as many as the time limit lets there be, LEAST_ROUNDS at least."""
     order = np.random.default_rng(0)
-    end = time.perf_counter() + TIME_LIMIT_S
     with Progress() as progress:
-        for turn in progress.track(range(WARM_UPS + ROUNDS), description="timing"):
-            if turn >= WARM_UPS + LEAST_ROUNDS and time.perf_counter() > end:
-                break
-            for index in order.permutation(len(opened)):
-                entry = opened[index]
-                seconds = settled(lambda run=entry.run: run(image))
-                if turn >= WARM_UPS:
-                    entry.times_ms.append(1e3 * seconds)
+        task = progress.add_task("timing", total=OPENINGS * (WARM_UPS + ROUNDS // OPENINGS))
+        for _ in range(OPENINGS):
+            with ExitStack() as stack:
+                _opening(timed, image, order, stack, lambda: progress.advance(task))
 
 
-def ratio(one: Opened, other: Opened) -> dict[str, float]:
+def _opening(
+    timed: list[Timed],
+    image: NDArray[np.float32],
+    order: np.random.Generator,
+    stack: ExitStack,
+    done: Callable[[], None],
+) -> None:
+    """The rounds of one opening: all that is open here is closed, and out of memory, at its end."""
+    runs = [entry.open(stack) for entry in timed]
+    end = time.perf_counter() + TIME_LIMIT_S / OPENINGS
+    for turn in range(WARM_UPS + ROUNDS // OPENINGS):
+        if turn >= WARM_UPS + LEAST_ROUNDS // OPENINGS and time.perf_counter() > end:
+            return
+        for index in order.permutation(len(timed)):
+            seconds = settled(lambda run=runs[index]: run(image))
+            if turn >= WARM_UPS:
+                timed[index].times_ms.append(1e3 * seconds)
+        done()
+
+
+def ratio(one: Timed, other: Timed) -> dict[str, float]:
     """Quartiles over the rounds."""
     low, middle, high = np.quantile(np.array(one.times_ms) / np.array(other.times_ms), [0.25, 0.5, 0.75])
     return {"low": float(low), "median": float(middle), "high": float(high)}
 
 
-def comparisons(opened: list[Opened]) -> list[dict[str, Any]]:
+def comparisons(timed: list[Timed]) -> list[dict[str, Any]]:
     """The ratios that say what a step is worth, where both sides were measured."""
-    by_name = {entry.name: entry for entry in opened}
+    by_name = {entry.name: entry for entry in timed}
     quickest = min(
         (by_name[name] for name in PEERS if name in by_name), key=lambda entry: np.median(entry.times_ms), default=None
     )
@@ -118,9 +141,9 @@ def comparisons(opened: list[Opened]) -> list[dict[str, Any]]:
     ]
 
 
-def _table(opened: list[Opened], ratios: list[dict[str, Any]]) -> Table:
+def _table(timed: list[Timed], ratios: list[dict[str, Any]]) -> Table:
     table = Table("", "ms", "p90", title="milliseconds")
-    for entry in sorted(opened, key=lambda entry: float(np.median(entry.times_ms))):
+    for entry in sorted(timed, key=lambda entry: float(np.median(entry.times_ms))):
         median, p90 = np.quantile(entry.times_ms, [0.5, 0.9])
         table.add_row(entry.name, f"{median:.1f}", f"{p90:.1f}")
     table.add_section()
@@ -140,23 +163,23 @@ def main(folder: Path, only: tuple[str, ...], threads: int, out: Path | None) ->
     def wanted(name: str) -> bool:
         return not only or name in only
 
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        opened = [*bundle_files(bundle, threads, wanted), *peers(bundle, Path(temporary), threads, wanted, stack)]
-        if missing := set(only) - {entry.name for entry in opened}:
+    with tempfile.TemporaryDirectory() as temporary:
+        timed = [*bundle_files(bundle, threads, wanted), *peers(bundle, Path(temporary), threads, wanted)]
+        if missing := set(only) - {entry.name for entry in timed}:
             raise click.UsageError(f"nothing named {', '.join(sorted(missing))}")
         image = np.random.default_rng(0).random(
             bundle.find("detector", "onnx", "fp32").inputs[0].spec.shape, np.float32
         )
-        measure(opened, image)
-    ratios = comparisons(opened)
-    Console().print(_table(opened, ratios))
+        measure(timed, image)
+    ratios = comparisons(timed)
+    Console().print(_table(timed, ratios))
     if out is not None:
         document = {
             "machine": describe(),
             "model": bundle.model["name"],
             "weights": bundle.weights,
             "threads": threads,
-            "rounds": len(opened[0].times_ms),
+            "rounds": len(timed[0].times_ms),
             "timed": [
                 {
                     "name": entry.name,
@@ -164,7 +187,7 @@ def main(folder: Path, only: tuple[str, ...], threads: int, out: Path | None) ->
                     "median_ms": float(np.median(entry.times_ms)),
                     "p90_ms": float(np.quantile(entry.times_ms, 0.9)),
                 }
-                for entry in opened
+                for entry in timed
             ],
             "ratios": ratios,
         }
