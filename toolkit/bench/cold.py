@@ -13,9 +13,10 @@ from pathlib import Path
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
+from backends.processes import how_it_ended
+from backends.survival import check_survival
 from toolkit.bench.candidate import Candidate, session_class
 from toolkit.bench.feeds import timing_feeds
-from toolkit.processes import how_it_ended
 
 _RAPL = Path("/sys/class/powercap")
 
@@ -47,7 +48,9 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
     (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
     candidate = Candidate(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
-    session_class(backend)  # the runtime's own import is the same for every file: it is not part of the load
+    # The runtime's own import is the same for every file, and survival is found out once: neither is part of the load.
+    check_survival(bundle.verify(artifact), artifact, int(threads))
+    session_class(backend)
     imported_bytes = _peak_rss_bytes()
     start = time.perf_counter()
     session = candidate.open(int(threads))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from backends.closing import Closing
-from toolkit.processes import how_it_ended
+from backends.processes import how_it_ended
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
