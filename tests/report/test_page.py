@@ -141,7 +141,9 @@ def test_a_hostile_name_is_shown_and_never_run() -> None:
     kinds = [{**kind, "kind": HOSTILE} for kind in profile["by_kind"]]
     evidence = replace(
         evidence,
-        bisections=[{**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [HOSTILE]}],
+        bisections=[
+            {**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [{"tensor": HOSTILE, "why": HOSTILE}]}
+        ],
         profiles=[{**profile, "file": HOSTILE, "by_kind": kinds}],
         machine={HOSTILE: HOSTILE},
     )
@@ -208,7 +210,8 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
     far = bisected(layers=1)
     far["layers"][0]["tflite_ops"] = ["CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"]
     assert "2 ADD, CONV_2D, MUL, SUB and 2 more kinds" in Elements(render(made(bisections=[far]))).text
-    assert "Not matched between the two files, so not measured: dropped." in page.text
+    assert "Not matched, so not measured: dropped. Why: the file holds no such tensor." in page.text
+    assert "in running order, over 3 samples." in page.text
     assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
 
 

@@ -1,6 +1,6 @@
 """How much of a tensor is error, as one number that ranks layers of any size and scale."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,21 +26,23 @@ def rms(values: Array) -> float:
     return (total / count) ** 0.5 if count else 0.0
 
 
-def noise_to_signal(got: Array, expected: Array, inputs_rms: float) -> float:
-    """RMS of the error over the RMS of what is expected, both of one shape: 0.0 for none, 1.0 for nothing left right.
+def noise_to_signal(got: Sequence[Array], expected: Sequence[Array], inputs_rms: float) -> float:
+    """RMS of the error over the RMS of what is expected: 0.0 for none, 1.0 for nothing left right.
 
-    inputs_rms: of the largest of what `expected` was computed from. Values that are not finite where they are expected
-    to be make LARGEST; where they are not expected to be finite, nothing is said of them.
+    Over all arrays of `got` together, each of the shape of its like in `expected`. inputs_rms: of the largest of what
+    `expected` was computed from. Values that are not finite where they are expected to be make LARGEST; where they are
+    not expected to be finite, nothing is said of them.
     """
     error, signal, count = 0.0, 0.0, 0
-    for ours, theirs in zip(_parts(got), _parts(expected), strict=True):
-        known = np.isfinite(theirs)
-        ours, theirs = ours[known], theirs[known]
-        if not np.isfinite(ours).all():
-            return LARGEST
-        error += float(np.square(ours - theirs).sum())
-        signal += float(np.square(theirs).sum())
-        count += ours.size
+    for one, other in zip(got, expected, strict=True):
+        for ours, theirs in zip(_parts(one), _parts(other), strict=True):
+            known = np.isfinite(theirs)
+            ours, theirs = ours[known], theirs[known]
+            if not np.isfinite(ours).all():
+                return LARGEST
+            error += float(np.square(ours - theirs).sum())
+            signal += float(np.square(theirs).sum())
+            count += ours.size
     if not error:
         return 0.0
     size = max((signal / count) ** 0.5, _CANCELLED * inputs_rms)
