@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, ToolkitError
 from backends.processes import how_it_ended
-from backends.tensor import Array, TensorSpec
 
 # Lines "RELEASE SHA256", as those of the cache: the files that ship.
 SHIPPED = Path(__file__).with_name("survived.txt")
@@ -41,7 +39,7 @@ def check_survival(path: Path, artifact: Artifact, threads: int) -> None:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode > 0 else ""
         raise InvalidArtifact(
-            f"{path}: LiteRT {version('ai-edge-litert')} does not survive it: a process of its own that ran it once "
+            f"{path}: LiteRT {_release()} does not survive it: a process of its own that ran it once "
             f"{how_it_ended(done.returncode)}{said and f': {said}'}; convert it again, or use another file of the "
             "bundle"
         )
@@ -75,7 +73,14 @@ def remember(sha256: str) -> None:
 
 def entry(sha256: str) -> str:
     """The line that says so of a hash."""
-    return f"ai-edge-litert-{version('ai-edge-litert')} {sha256}"
+    return f"ai-edge-litert-{_release()} {sha256}"
+
+
+def _release() -> str:
+    # Not from importlib.metadata, which takes longer to import than a file to open.
+    import ai_edge_litert
+
+    return str(ai_edge_litert.__version__)
 
 
 def _cache() -> Path | None:
@@ -90,16 +95,9 @@ def _run(path: str, threads: str) -> None:
     from backends.tflite import TfliteSession
 
     artifact = Artifact.from_json(json.load(sys.stdin), path)
-    generator = np.random.default_rng(0)
-    feeds = {binding.spec.name: _values(binding.spec, generator) for binding in artifact.inputs}
+    feeds = {binding.spec.name: np.ones(binding.spec.shape, binding.spec.dtype) for binding in artifact.inputs}
     with suppress(ToolkitError), TfliteSession(Path(path), artifact, int(threads)) as session:
         session.run(feeds)
-
-
-def _values(spec: TensorSpec, generator: np.random.Generator) -> Array:
-    """Numbers between 0 and 1, and ones where integers are taken."""
-    values: Array = generator.random(spec.shape) if np.dtype(spec.dtype).kind == "f" else np.ones(spec.shape)
-    return np.asarray(values, spec.dtype)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_another_release_of_the_runtime_asks_again(
     tiny: Bundle, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _open(tiny, "fp32")
-    monkeypatch.setattr(survival, "version", lambda package: "99.0")
+    monkeypatch.setattr("ai_edge_litert.__version__", "99.0")
     _open(tiny, "fp32")
     assert len(started) == 2
 
