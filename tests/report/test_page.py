@@ -215,6 +215,24 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
     assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
 
 
+def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_the_front() -> None:
+    evidence = made()
+    assert evidence.bench is not None
+    timing = evidence.bench["files"][0]["timing"]
+    (failed,) = evidence.bench["peers"]
+    quick = {**failed, "name": "a quick peer", "bytes": 1000, "timing": {**timing, "median_ms": 0.1}, "note": "made"}
+    same = {**quick, "name": "a file of the bundle", "timing": timing}
+    evidence = replace(evidence, bench={**evidence.bench, "peers": [failed, quick, same]})
+    marks = [attributes for tag, attributes in Elements(render(evidence)).tags if tag == "circle"]
+    assert sum(mark.get("class") == "mark peer" for mark in marks) == 2  # on a wide screen and on a narrow one
+    page, plain = Elements(render(evidence)), Elements(render(made()))
+    assert "a quick peer: 0.00100 MB, 0.100 ms; made" in page.text
+    assert "Small grey rings are what one would run instead" in page.text
+    assert "Small grey rings" not in plain.text
+    fronts = [[a["d"] for t, a in p.tags if t == "path" and a.get("class") == "front"] for p in (page, plain)]
+    assert [d.count("L") for d in fronts[0] if d] == [d.count("L") for d in fronts[1] if d]
+
+
 def test_a_page_that_cannot_be_written_is_said_before_any_work_is_done(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="there is no folder"):
         check_target(tmp_path / "gone" / "report.html")
