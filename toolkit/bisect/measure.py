@@ -69,6 +69,7 @@ class _Run:
         self.expected = {match.name: [feeds[match.name] for feeds in samples] for match in cuts.inputs}
         self._got = {match.name: [match.to_stored(feeds[match.name]) for feeds in samples] for match in cuts.inputs}
         self._last = _last_readers(cuts.layers)
+        self._sizes: dict[str, float] = {}
         self._samples = range(len(samples))
 
     def measure(self, layer: Layer, threads: int) -> None:
@@ -77,8 +78,7 @@ class _Run:
         own = [{m.stored.name: self._got[m.name][i] for m in layer.inputs} for i in self._samples]
         results = [made[match.stored.name] for made in layer.part.run([*given, *own], threads)]
         alone, chained = results[: len(given)], results[len(given) :]
-        floats = [self.expected[m.name] for m in layer.inputs if m.dtype.startswith("float")]
-        size = max((rms(values) for arrays in floats for values in arrays), default=0.0)
+        size = max((self._rms(m.name) for m in layer.inputs if m.dtype.startswith("float")), default=0.0)
         inherited, introduced = (
             noise_to_signal([match.from_stored(one) for one in got], expected, size) for got in (chained, alone)
         )
@@ -93,6 +93,12 @@ class _Run:
             for read in (*(m.name for m in layer.inputs), match.name):
                 if self._last.get(read, 0) <= len(self.done):
                     values.pop(read, None)
+
+    def _rms(self, name: str) -> float:
+        """Of the sample on which the reference has the largest values there."""
+        if name not in self._sizes:
+            self._sizes[name] = max(rms(values) for values in self.expected[name])
+        return self._sizes[name]
 
 
 def _last_readers(layers: Sequence[Layer]) -> dict[str, int]:
