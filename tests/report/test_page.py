@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.errors import InvalidInput
 from tests.report.made import bisected, bundle, made
 from toolkit.parity.measure import RunningError
 from toolkit.parity.report import Check, RunReport, WholeReport
 from toolkit.parity.stream import Comparison
-from toolkit.report.page import check_target, render, write_page
+from toolkit.report.page import render, write_page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -233,10 +232,6 @@ def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_t
     assert [d.count("L") for d in fronts[0] if d] == [d.count("L") for d in fronts[1] if d]
 
 
-def test_a_page_that_cannot_be_written_is_said_before_any_work_is_done(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="there is no folder"):
-        check_target(tmp_path / "gone" / "report.html")
-    with pytest.raises(InvalidInput, match="expected a file name, got a folder"):
-        check_target(tmp_path)
+def test_a_page_is_one_file(tmp_path: Path) -> None:
     write_page(made(), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
