@@ -171,7 +171,7 @@ def _file(
 
 
 def _in_use(measured: Measured, figures: dict[str, Any]) -> dict[str, Any]:
-    """With the delegate that took parts of the file, as LiteRT names it."""
+    """With the delegate that took parts of the file as LiteRT named it; None where it named none."""
     described = dict(measured.in_use)
     if "delegated_parts" in described:
         described["delegate"] = figures["delegate"] if described["delegated_parts"] else None

@@ -20,7 +20,8 @@ _DELEGATE = "DELEGATE"
 def in_use(session: Session, backend: str) -> dict[str, Any]:
     """The runtime of an opened session, its version and threads, and its providers or what its delegate took.
 
-    As the runtime itself says it. Which delegate LiteRT took is on its stderr alone: see toolkit.bench.cold.
+    As the runtime itself says it. The one delegate that LiteRT's interpreter takes by itself is XNNPACK; its name is on
+    stderr alone, where toolkit.bench.cold reads it.
     """
     described: dict[str, Any] = {
         "runtime": PACKAGES[backend],
@@ -34,6 +35,7 @@ def in_use(session: Session, backend: str) -> dict[str, Any]:
         operators = Counter(detail["op_name"] for detail in opened._interpreter._get_ops_details())
         # The list holds every operator of the file and, after them, the delegate's: one for each part that it took.
         described["delegated_parts"] = operators.pop(_DELEGATE, 0)
+        described["delegate"] = "XNNPACK" if described["delegated_parts"] else None
         described["operators"] = operators.total()
     elif backend == "openvino":
         described["providers"] = list(opened._compiled.get_property("EXECUTION_DEVICES"))
