@@ -8,6 +8,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.session import Session
+from backends.survival import check_survival
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,14 @@ ARCHITECTURES = Registry("architecture")
 def open_session(bundle: Bundle, artifact: Artifact, backend: str, threads: int) -> Session:
     """Check an artifact against its hash and open it on a backend with `threads` threads. Close it after use.
 
-    Raises NotAvailable for a backend that is not here, InvalidArtifact for a file that is not right.
+    Raises NotAvailable for a backend that is not here, InvalidArtifact for a file that is not right, or that its
+    runtime does not survive.
     """
-    session_class: type[Session] = SESSIONS.load(backend)
-    return session_class(bundle.verify(artifact), artifact, threads)
+    return open_as(SESSIONS.load(backend), bundle, artifact, threads)
+
+
+def open_as(session_class: type[Session], bundle: Bundle, artifact: Artifact, threads: int) -> Session:
+    """open_session, with the class of a backend that SESSIONS need not hold."""
+    path = bundle.verify(artifact)
+    check_survival(path, artifact, threads)
+    return session_class(path, artifact, threads)

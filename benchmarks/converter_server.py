@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from backends.processes import how_it_ended
 from toolkit.convert import job
 from toolkit.convert.converter import ConversionFailed, WorkerResult
 from toolkit.environments import converter_python
-from toolkit.processes import how_it_ended
 
 _WORKER_PARENT = Path(job.__file__).parent
 

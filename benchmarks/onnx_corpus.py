@@ -36,6 +36,7 @@ import backends
 import graphs
 import toolkit
 from backends.errors import ToolkitError
+from backends.processes import how_it_ended
 from benchmarks.converter_server import Server
 from benchmarks.onnx_corpus_table import summarize, table
 from toolkit.bench.machine import describe
@@ -45,7 +46,6 @@ from toolkit.environments import converter_python, lock_text
 from toolkit.import_model import import_model
 from toolkit.parity.compare import compare_bundle
 from toolkit.parity.report import FileReport
-from toolkit.processes import how_it_ended
 
 PRECISIONS = ("fp32", "fp16", "int8")
 TIMEOUT_S = 240.0

@@ -41,10 +41,11 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     _fix_values(proto.graph, constants or {})
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
     proto.ir_version = IR_VERSION  # before version 4 weights had to be inputs as well
+    # Said before: the way to our opset may end half-way.
+    versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
     try:
         proto = to_opset(proto)
     except NotOurOpset as error:
-        versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
         raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
     del proto.graph.value_info[:]  # sizes that were inferred for other inputs
     ours = ir.from_proto(proto)

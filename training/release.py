@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import toolkit
+from backends import survival
 from graphs.checkpoint import load_checkpoint
 from graphs.seal.pocketseal import EMBEDDER
 from graphs.spec import find_spec
@@ -80,6 +81,8 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
         for file in artifact.files:
             shutil.copyfile(bundle / file, SHIPPED / file)
     shutil.copyfile(manifest, SHIPPED / manifest.name)
+    survived = [survival.entry(artifact.sha256) for artifact in made.artifacts if artifact.format == "tflite"]
+    survival.SHIPPED.write_text("\n".join(survived) + "\n", encoding="utf-8")
     click.echo(json.dumps({artifact.file: artifact.bytes for artifact in made.artifacts}, indent=1))
 
 

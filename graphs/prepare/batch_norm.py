@@ -47,7 +47,7 @@ def _folded(
         new_constant(
             op, computed(tuple(kernel.shape.numpy()), kernel, lambda: kernel.numpy() * columns), weight, "folded"
         ),
-        new_constant(op, ir.tensor(beta - average * by), weight, "bias"),
+        new_constant(op, ir.tensor(beta - average * by), weight, "folded_bias"),
         **convolution.attributes,
     )
 

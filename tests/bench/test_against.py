@@ -107,3 +107,31 @@ def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
         path.unlink()
     with pytest.raises(InvalidInput, match="--against"):
         read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("files", 1, "timing", "noise"), "much"),
+        (("files", 1, "of_reference"), "half"),
+        (("files", 0, "timing", "median_ms"), 0),
+        (("files", 1, "alone", "peak_rss_bytes"), None),
+        (("files", 1, "batches"), [{"batch": 2}]),
+        (("reference", "detector"), "gone.onnx"),
+        (("peers",), [{"name": "p", "role": "detector", "timing": {"noise": 0}}]),
+        (("machine", "versions"), 3),
+    ],
+)
+def test_a_figure_that_is_none_is_refused_before_anything_is_timed(
+    before: dict[str, Any], where: tuple[str | int, ...], value: object, tmp_path: Path
+) -> None:
+    inner: Any = before
+    for key in where[:-1]:
+        inner = inner[key]
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(before))
+    read_result(path)
+    inner[where[-1]] = value
+    path.write_text(json.dumps(before))
+    with pytest.raises(InvalidInput, match="--against .*not a result"):
+        read_result(path)

@@ -13,7 +13,8 @@ from backends.registry import open_session
 from toolkit.bench import bundle as bench_module
 from toolkit.bench import memory
 from toolkit.bench.bundle import Request, bench_bundle
-from toolkit.bench.cold import energy_joules
+from toolkit.bench.candidate import Candidate
+from toolkit.bench.cold import alone, energy_joules
 from toolkit.bench.runtime import in_use
 from toolkit.bench.streams import runs_a_second, stream_counts
 from toolkit.cli import main
@@ -57,6 +58,7 @@ def test_the_table_fits_and_the_file_holds_every_figure(two: Bundle, columns: in
     by_runtime = {file["in_use"]["runtime"]: file["in_use"] for file in document["files"]}
     assert by_runtime["onnxruntime"]["providers"] == ["CPUExecutionProvider"]
     assert by_runtime["ai-edge-litert"]["operators"] > 0
+    assert by_runtime["ai-edge-litert"]["delegate"] == "XNNPACK"
     assert document["machine"]["versions"]["onnxruntime"]
 
     again = toolkit("bench", two.folder, "--time-limit", 0, "--threads", 1, "--against", out)
@@ -107,13 +109,15 @@ def test_a_bundle_of_our_own_has_no_source(two: Bundle, tmp_path: Path) -> None:
     assert "was not imported" in shown.stderr
 
 
-def test_the_delegate_that_took_the_graph_is_named(two: Bundle) -> None:
+def test_what_a_delegate_took_is_counted_and_it_is_named_as_the_runtime_does(two: Bundle) -> None:
     artifact = two.find("detector", "tflite", "int8")
     with open_session(two, artifact, "tflite", threads=1) as session:
         described = in_use(session, "tflite")
     assert described["delegated_parts"] > 0
-    assert described["delegate"] == "XNNPACK"
     assert described["threads"] == 1
+    assert alone(Candidate("a", two, artifact, "tflite"), 1, 0.0)["delegate"] == "XNNPACK"
+    other = two.find("detector", "onnx", "fp32")
+    assert alone(Candidate("b", two, other, "ort"), 1, 0.0)["delegate"] is None
 
 
 def test_a_stream_that_fails_ends_all_and_raises(two: Bundle) -> None:

@@ -1,6 +1,7 @@
 """What somebody would run instead: made for real where that is quick, and a reason where it cannot be."""
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from toolkit.bench.bundle import Request, bench_bundle
 from toolkit.bench.candidate import PEER_SESSIONS, Candidate
 from toolkit.bench.feeds import timing_feeds
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, PEERS, TENSORFLOW, Peer, make_peers
-from toolkit.convert import converter
-from toolkit.convert.converter import ConversionFailed
+from toolkit.convert import binding, converter
+from toolkit.convert.converter import ConversionFailed, WorkerResult
 from toolkit.import_model import import_model
 
 
@@ -70,6 +71,23 @@ def test_what_is_not_installed_says_so(tiny: Bundle, tmp_path: Path, monkeypatch
     assert [made[name].candidate for name in (EAGER, OPENVINO)] == [None, None]
     assert "pip install openvino" in made[OPENVINO].note
     assert "pip install torch" in made[EAGER].note
+
+
+def _kill(*arguments: object) -> None:
+    os.abort()
+
+
+def test_a_converter_s_file_that_ends_the_process_is_a_row_that_says_so(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(request: dict[str, Any], folder: Path, log: Path, timeout_s: float, progress: object) -> WorkerResult:
+        return WorkerResult({"graph": shutil.copyfile(tiny.folder / "detector.fp32.tflite", tmp_path / "made")}, {})
+
+    monkeypatch.setattr(converter, "run_worker", made)
+    monkeypatch.setattr(binding, "bind_tflite", _kill)
+    (peer,) = make_peers(tiny, "detector", tmp_path, names=[ONNX2TF])
+    assert peer.candidate is None
+    assert peer.note == "the process in which LiteRT first ran the file was killed by SIGABRT"
 
 
 def test_a_converter_that_gives_up_is_a_row_that_names_the_node_and_says_what_became_of_the_prepared_graph(

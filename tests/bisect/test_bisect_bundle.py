@@ -29,6 +29,7 @@ from toolkit.bisect.tflite_candidate import TfliteCandidate, TflitePart
 from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
 from toolkit.convert.tflite_writer import write_graph
 from toolkit.convert.trial import Trial
+from toolkit.parity.sample import Sample
 
 
 @pytest.fixture
@@ -39,11 +40,11 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.mark.parametrize("file", ["model.int8.tflite", "model.fp16.tflite", "model.int8.onnx"])
 def test_what_the_end_inherits_is_the_error_of_the_whole_file(bundle: Bundle, file: str) -> None:
     (artifact,) = [artifact for artifact in bundle.artifacts if artifact.file == file]
-    feeds = bisecting._sample(bundle, artifact)
+    samples = bisecting._samples(bundle, artifact)
     outputs = []
     for one in (artifact, bundle.find("model", "onnx", "fp32")):
         with open_session(bundle, one, {"onnx": "ort", "tflite": "tflite"}[one.format], 1) as session:
-            outputs.append(session.run(feeds)["logits"])
+            outputs.append([session.run(sample.feeds)["logits"] for sample in samples])
     whole = noise_to_signal(outputs[0], outputs[1], 0.0)
     assert bisect_bundle(bundle, file).layers[-1].inherited == pytest.approx(whole, rel=0.01)
 
@@ -79,7 +80,7 @@ def _bisect_chain(path: Path, limit_bytes: int, peak: "Queue[int]") -> None:
     reference = read_with_shapes(path)
     cuts = cut_layers(reference, OnnxCandidate(path))
     feeds = {"x": np.ones(_VALUES, np.float32)}
-    done, _ = measure_layers(reference, path.parent, cuts, feeds, 1, lambda step: None, limit_bytes)
+    done, _ = measure_layers(reference, path.parent, cuts, [feeds], 1, lambda step: None, limit_bytes)
     assert len(done) == _LENGTH
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     peak.put(int(line.split()[1]) * 1024)
@@ -202,6 +203,24 @@ def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(b
     report = bisect_bundle(replaced(bundle, artifact), artifact.file)
     assert [layer.tensor for layer in report.layers] == ["logits"]
     assert {"stem", "mixed", "wide"} <= {one.tensor for one in report.unmatched}
+    assert {one.why for one in report.unmatched} == {
+        "the file does not say which tensors it holds: run `toolkit convert` again, and it will"
+    }
+
+
+def test_the_layer_is_shown_on_the_sample_that_shows_it_most(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros, large = ({"image": np.full((1, 3, 16, 16), value, np.float32)} for value in (0.0, 40.0))
+    samples = [Sample(name, "synthetic", feeds, None) for name, feeds in (("zeros", zeros), ("large", large))]
+    monkeypatch.setattr(bisecting, "_samples", lambda *which: samples)
+    report = bisect_bundle(bundle, "model.int8.tflite", repro=bundle.folder / "repro")
+    layer = json.loads((bundle.folder / "repro" / "layer.json").read_text())
+    assert (report.samples, layer["sample"]) == (("zeros", "large"), "large")
+    alone = {}
+    for sample in samples:
+        monkeypatch.setattr(bisecting, "_samples", lambda *which, sample=sample: [sample])
+        layers = bisect_bundle(bundle, "model.int8.tflite").layers
+        alone[sample.name] = next(one.introduced for one in layers if one.tensor == report.ranked()[0].tensor)
+    assert alone["zeros"] < alone["large"]
 
 
 def test_the_repro_is_written_whole_or_not_at_all(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +247,9 @@ def test_the_repro_is_written_whole_or_not_at_all(bundle: Bundle, monkeypatch: p
 def test_the_result_is_plain_json_in_running_order(bundle: Bundle) -> None:
     report = bisect_bundle(bundle, "model.int8.tflite")
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))
-    assert list(document) == ["model", "weights", "candidate", "reference", "layers", "unmatched", "repro"]
+    assert list(document) == [
+        "model", "weights", "candidate", "reference", "samples", "layers", "unmatched", "repro",
+    ]  # fmt: skip
     names = ["tensor", "onnx_node", "onnx_op", "tflite_ops", "module", "shape", "inherited", "introduced"]
     assert all(list(layer) == names for layer in document["layers"])
     by_tensor = {layer["tensor"]: layer for layer in document["layers"]}

@@ -3,6 +3,7 @@
 import onnx
 import onnx.parser
 import onnx_ir as ir
+import pytest
 
 from toolkit.bisect.modules import modules_of
 
@@ -40,3 +41,18 @@ def test_where_nothing_holds_both_it_belongs_to_the_one_before() -> None:
 
 def test_a_scoped_name_of_an_older_exporter_says_the_module() -> None:
     assert _modules()["y"] == "head.proj"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("net.conv.weight.folded_bias", "net.conv"),
+        ("net.conv.weight.transposed.folded.2", "net.conv"),
+        ("w_1.folded_bias", ""),  # of a graph whose weights name no module
+    ],
+)
+def test_what_a_pass_made_of_a_weight_is_in_the_weight_s_module(name: str, module: str) -> None:
+    text = f"""<ir_version: 10, opset_import: ["": 20]>
+    g (float[2,2] x) => (float[2,2] y) <float[2,2] "{name}" = {{1,2,3,4}}> {{ y = MatMul(x, "{name}") }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    assert [*modules_of(model).values()] == [module]

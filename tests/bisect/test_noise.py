@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from toolkit.bisect.noise import LARGEST, noise_to_signal, rms
+from backends.tensor import Array
+from toolkit.bisect.noise import LARGEST, rms
+from toolkit.bisect.noise import noise_to_signal as noise_over_samples
 
 EXPECTED = np.random.default_rng(0).standard_normal((3, 70, 70)).astype(np.float32)
+
+
+def noise_to_signal(got: Array, expected: Array, inputs_rms: float) -> float:
+    """Of one sample."""
+    return noise_over_samples([got], [expected], inputs_rms)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
@@ -46,3 +53,10 @@ def test_values_beyond_what_is_taken_at_once_count_as_well() -> None:
 def test_integers_and_booleans_are_numbers_too() -> None:
     assert noise_to_signal(np.array([1, 3]), np.array([1, 1]), inputs_rms=0.0) == pytest.approx(2.0**0.5)
     assert noise_to_signal(np.array([True, False]), np.array([True, True]), inputs_rms=0.0) > 0
+
+
+def test_samples_are_one_signal_and_one_error() -> None:
+    expected = [np.full(4, 1.0), np.full(4, 7.0)]
+    got = [np.full(4, 1.0), np.full(4, 8.0)]
+    assert noise_over_samples(got, expected, 0.0) == pytest.approx((1 / 50) ** 0.5)
+    assert noise_over_samples([got[0], np.full(4, np.nan)], expected, 0.0) == LARGEST

@@ -12,6 +12,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
+from backends.survival import survived
 from graphs.onnx_file import load
 from tests.seal_tiny import flipped_bits, spec, tensors, weights
 from toolkit.convert import job
@@ -92,6 +93,10 @@ def test_the_manifest_says_what_each_file_is(converted: Bundle) -> None:
         assert binding.spec.dtype == "float32"
         assert (binding.scale is not None) == (binding.stored.dtype == "int8")
     assert not [path.name for path in converted.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_converted_file_need_not_prove_again_that_it_lives(converted: Bundle) -> None:
+    assert [a.file for a in converted.artifacts if a.format == "tflite" and not survived(a.sha256)] == []
 
 
 def test_quantized_files_are_smaller(converted: Bundle) -> None:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
+from tests.deadly import INT8, greater_of_int8, tensor
 from tests.tiny import FOLDER
 from toolkit.cli import main
 from toolkit.convert import job
 from toolkit.convert.binding import bind_tflite
 from toolkit.convert.culprit import deadly_operator, run_alone
-from toolkit.convert.tflite_graph import Graph, Node, Tensor
+from toolkit.convert.tflite_graph import Graph
 from toolkit.convert.tflite_writer import write_graph
 from toolkit.convert.trial import Trial, TrialEnded
 
@@ -54,22 +54,10 @@ def test_a_call_that_does_not_end_is_stopped(tmp_path: Path) -> None:
         trial.call(time.sleep, 600)
 
 
-def _int8(name: str, shape: tuple[int, ...], kind: int) -> Tensor:
-    table = schema.TensorT()
-    table.name, table.shape, table.type = name.encode(), list(shape), kind
-    return Tensor(table, None)
-
-
 def _greater_of_int8(path: Path) -> None:
-    """LiteRT 2.3.0 aborts on it: it computes a multiplier from scales that are not there."""
-    types = schema.TensorType
-    x, y, above = _int8("x", (2, 3), types.INT8), _int8("y", (2, 3), types.INT8), _int8("above", (2, 3), types.BOOL)
-    operator = schema.OperatorT()
-    operator.builtinOptionsType, operator.builtinOptions = (
-        schema.BuiltinOptions.GreaterOptions,
-        schema.GreaterOptionsT(),
-    )
-    node = Node(operator, (schema.BuiltinOperator.GREATER, None, 1), [x, y], [above], [])
+    x, y = tensor("x", (2, 3), INT8), tensor("y", (2, 3), INT8)
+    node = greater_of_int8(x, y)
+    (above,) = filter(None, node.outputs)
     write_graph(Graph(b"", {"x": x, "y": y}, {"above": above}, [node]), path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -216,3 +217,10 @@ def test_a_value_that_does_not_fit_is_named(tmp_path: Path, name: str, value: li
     with pytest.raises(InvalidInput, match="reshape.onnx") as caught:
         constants_of(_reshape(tmp_path), {name: np.array(value)})
     assert said in str(caught.value)
+
+
+def test_a_graph_that_cannot_be_brought_to_our_opset_is_named_by_the_opset_that_it_has(tmp_path: Path) -> None:
+    text = '<ir_version: 10, opset_import: ["": 21]> g (float[2] x) => (uint4[2] y) { y = Cast<to = 21>(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "four_bits.onnx")
+    with pytest.raises(InvalidArtifact, match=r"its opset \(ai.onnx 21\) cannot be brought to 20"):
+        read_foreign(tmp_path / "four_bits.onnx", {})

@@ -141,7 +141,8 @@ def bisected(candidate: str = "detector.int8.tflite", model: str = "made", layer
         told[4]["inherited"] = float("nan")
         told[5]["introduced"] = 0.0
     return {"model": model, "weights": "trained", "candidate": candidate, "reference": "detector.onnx",
-            "layers": told, "unmatched": ["dropped"], "repro": "repro/layer_7"}  # fmt: skip
+            "samples": ["a", "b", "c"], "layers": told, "repro": "repro/layer_7",
+            "unmatched": [{"tensor": "dropped", "why": "the file holds no such tensor"}]}  # fmt: skip
 
 
 def made(

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.errors import InvalidInput
 from tests.report.made import bisected, bundle, made
 from toolkit.parity.measure import RunningError
 from toolkit.parity.report import Check, RunReport, WholeReport
 from toolkit.parity.stream import Comparison
-from toolkit.report.page import check_target, render, write_page
+from toolkit.report.page import render, write_page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
@@ -141,7 +140,9 @@ def test_a_hostile_name_is_shown_and_never_run() -> None:
     kinds = [{**kind, "kind": HOSTILE} for kind in profile["by_kind"]]
     evidence = replace(
         evidence,
-        bisections=[{**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [HOSTILE]}],
+        bisections=[
+            {**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [{"tensor": HOSTILE, "why": HOSTILE}]}
+        ],
         profiles=[{**profile, "file": HOSTILE, "by_kind": kinds}],
         machine={HOSTILE: HOSTILE},
     )
@@ -208,14 +209,29 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
     far = bisected(layers=1)
     far["layers"][0]["tflite_ops"] = ["CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"]
     assert "2 ADD, CONV_2D, MUL, SUB and 2 more kinds" in Elements(render(made(bisections=[far]))).text
-    assert "Not matched between the two files, so not measured: dropped." in page.text
+    assert "Not matched, so not measured: dropped. Why: the file holds no such tensor." in page.text
+    assert "in running order, over 3 samples." in page.text
     assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
 
 
-def test_a_page_that_cannot_be_written_is_said_before_any_work_is_done(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="there is no folder"):
-        check_target(tmp_path / "gone" / "report.html")
-    with pytest.raises(InvalidInput, match="expected a file name, got a folder"):
-        check_target(tmp_path)
+def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_the_front() -> None:
+    evidence = made()
+    assert evidence.bench is not None
+    timing = evidence.bench["files"][0]["timing"]
+    (failed,) = evidence.bench["peers"]
+    quick = {**failed, "name": "a quick peer", "bytes": 1000, "timing": {**timing, "median_ms": 0.1}, "note": "made"}
+    same = {**quick, "name": "a file of the bundle", "timing": timing}
+    evidence = replace(evidence, bench={**evidence.bench, "peers": [failed, quick, same]})
+    marks = [attributes for tag, attributes in Elements(render(evidence)).tags if tag == "circle"]
+    assert sum(mark.get("class") == "mark peer" for mark in marks) == 2  # on a wide screen and on a narrow one
+    page, plain = Elements(render(evidence)), Elements(render(made()))
+    assert "a quick peer: 0.00100 MB, 0.100 ms; made" in page.text
+    assert "Small grey rings are what one would run instead" in page.text
+    assert "Small grey rings" not in plain.text
+    fronts = [[a["d"] for t, a in p.tags if t == "path" and a.get("class") == "front"] for p in (page, plain)]
+    assert [d.count("L") for d in fronts[0] if d] == [d.count("L") for d in fronts[1] if d]
+
+
+def test_a_page_is_one_file(tmp_path: Path) -> None:
     write_page(made(), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

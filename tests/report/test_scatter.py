@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from toolkit.report.numbers import tick
-from toolkit.report.scatter import Point, lower_left, scatter
+from toolkit.report.scatter import PEER, Point, lower_left, scatter
 from toolkit.report.svg import text_width
 
 
@@ -63,5 +63,13 @@ def test_lower_is_down_and_larger_is_right_on_log_axes() -> None:
 
 def test_the_line_joins_the_points_that_none_is_below_and_left_of() -> None:
     points = [Point("a", 1, 9, "best", ""), Point("b", 2, 9, "best", ""), Point("c", 3, 1, "best", "")]
-    points.append(Point("d", 0.5, 0.5, "failed", ""))
+    points += [Point("d", 0.5, 0.5, "failed", ""), Point("e", 0.4, 0.4, PEER, "")]
     assert [point.name for point in lower_left(points)] == ["a", "c"]
+
+
+def test_a_file_has_its_name_before_a_peer_at_the_same_place() -> None:
+    points = [Point(name, 1.0, 1.0, PEER, "") for name in ("PyTorch eager", "OpenVINO, a name with no end of words")]
+    svg = _drawn([*points, Point("fp32.tflite", 1.0, 1.0, "best", "")], (335.0, 300.0))
+    labels = [text for text in svg.iter("text") if (text.get("class") or "").startswith("label")]
+    assert labels[0].text == "fp32.tflite"
+    assert [text.get("class") for text in labels[1:]] == ["label peer"] * (len(labels) - 1)

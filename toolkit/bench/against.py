@@ -42,9 +42,12 @@ def read_result(path: Path) -> dict[str, Any]:
         for file in result["files"]:
             file["timing"]["median_ms"], file["alone"]["peak_rss_bytes"], file["of_reference"], file["sha256"]
         result["machine"]["versions"], result["threads"], result["reference"]
+        # Whatever else a comparison reads: held to itself, every figure must be the same.
+        if differences(result, result) or any(change.ratio != 1 for change in changes(result, result)):
+            raise ValueError("its figures are no numbers above 0")
     except OSError as error:
         raise InvalidInput(f"--against {path}: cannot read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ZeroDivisionError, StopIteration) as error:
         raise InvalidInput(f"--against {path}: not a result that `toolkit bench --json` wrote: {error!r}") from error
     return dict(result)
 

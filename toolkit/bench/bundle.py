@@ -20,7 +20,7 @@ from toolkit.bench.peers import Peer, make_peers
 from toolkit.bench.profile import profile_files
 from toolkit.bench.result import Batch, BenchResult, FileResult, PeerResult
 from toolkit.bench.streams import throughput
-from toolkit.bench.together import Together, measure_together
+from toolkit.bench.together import Measured, Together, measure_together
 from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
 
@@ -162,12 +162,20 @@ def _file(
         group=measured.group,
         timing=timing,
         of_reference=measured.of_reference,
-        in_use=measured.in_use,
+        in_use=_in_use(measured, figures),
         alone=figures,
         streams=streams,
         runs_a_second=streams[-1].runs_a_second,
         batches=(own, *batches.get((artifact.role, artifact.file), ())),
     )
+
+
+def _in_use(measured: Measured, figures: dict[str, Any]) -> dict[str, Any]:
+    """With the delegate that took parts of the file as LiteRT named it; None where it named none."""
+    described = dict(measured.in_use)
+    if "delegated_parts" in described:
+        described["delegate"] = figures["delegate"] if described["delegated_parts"] else None
+    return described
 
 
 def _peer(
@@ -206,7 +214,7 @@ def _peer(
         group=measured.group,
         timing=measured.timing,
         of_reference=measured.of_reference,
-        in_use=measured.in_use,
+        in_use=_in_use(measured, figures),
         alone=figures,
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import SESSIONS, Registry
+from backends.registry import SESSIONS, Registry, open_as
 from backends.session import Session
 
 # Runtimes that nothing but a comparison needs.
@@ -24,7 +24,7 @@ class Candidate:
 
     def open(self, threads: int) -> Session:
         """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact."""
-        return session_class(self.backend)(self.bundle.verify(self.artifact), self.artifact, threads)
+        return open_as(session_class(self.backend), self.bundle, self.artifact, threads)
 
 
 def session_class(backend: str) -> type[Session]:

@@ -5,26 +5,32 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
+from backends.processes import how_it_ended
+from backends.survival import check_survival
 from toolkit.bench.candidate import Candidate, session_class
 from toolkit.bench.feeds import timing_feeds
-from toolkit.processes import how_it_ended
 
 _RAPL = Path("/sys/class/powercap")
+# "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+_DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, float | None]:
+def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, Any]:
     """What `main` measures in a fresh process, which runs the file for `seconds` after its first run.
 
-    What torch.compile makes is kept by nobody, so that its first run is a first one. Raises InvalidArtifact if that
-    process fails.
+    "delegate": what LiteRT itself says there that it made, such as "XNNPACK"; None of other runtimes. What
+    torch.compile makes is kept by nobody, so that its first run is a first one. Raises InvalidArtifact if that process
+    fails.
     """
     artifact = candidate.artifact
     command = [sys.executable, "-m", "toolkit.bench.cold", str(candidate.bundle.folder), artifact.role, artifact.file]
@@ -35,8 +41,8 @@ def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, float
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise InvalidArtifact(f"{candidate.name}: its own process {how_it_ended(done.returncode)}: {last}")
-    result: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    said = _DELEGATE.search(done.stderr) if candidate.artifact.format == "tflite" else None
+    return {**json.loads(done.stdout.splitlines()[-1]), "delegate": said and said[1]}
 
 
 def main(folder: str, role: str, file: str, backend: str, threads: str, seconds: str) -> None:
@@ -47,7 +53,9 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
     (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
     candidate = Candidate(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
-    session_class(backend)  # the runtime's own import is the same for every file: it is not part of the load
+    # The runtime's own import is the same for every file, and survival is found out once: neither is part of the load.
+    check_survival(bundle.verify(artifact), artifact, int(threads))
+    session_class(backend)
     imported_bytes = _peak_rss_bytes()
     start = time.perf_counter()
     session = candidate.open(int(threads))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
-from backends.errors import NotAvailable, ToolkitError, one_line
+from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_line
 from backends.registry import BACKENDS
+from backends.survival import remember
 from toolkit.bench.candidate import Candidate
 from toolkit.bench.unprepared import write_unprepared
 
@@ -195,6 +196,7 @@ class _Makers:
         """A converter's file moved beside the graph, after it was run and compared with it."""
         from graphs.probe import probe
         from toolkit.convert.binding import bind_tflite
+        from toolkit.convert.trial import Trial, TrialEnded
 
         graph = self._unprepared()
         file = path.replace(self._folder / f"{route}.{precision}.tflite")
@@ -212,4 +214,10 @@ class _Makers:
         feeds = probe(tuple(binding.spec for binding in graph.inputs))
         with Candidate(EXPORTED, self._own(graph), graph, "ort").open(threads=1) as session:
             expected = session.run(feeds)
-        return bind_tflite(file, draft, feeds, expected)
+        with Trial(self._folder / "litert.log", _TIMEOUT_S) as trial:
+            try:
+                bound = trial.call(bind_tflite, file, draft, feeds, expected)
+            except TrialEnded as ended:
+                raise InvalidArtifact(f"the process in which LiteRT first ran the file {ended}") from ended
+        remember(bound.sha256)
+        return bound

@@ -45,7 +45,7 @@ class FileResult:
     timing: Timing
     of_reference: float
     in_use: dict[str, Any]
-    alone: dict[str, float | None]
+    alone: dict[str, Any]
     streams: tuple[Streams, ...]
     runs_a_second: float
     batches: tuple[Batch, ...]
@@ -67,7 +67,7 @@ class PeerResult:
     timing: Timing | None
     of_reference: float | None
     in_use: dict[str, Any] | None
-    alone: dict[str, float | None] | None
+    alone: dict[str, Any] | None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ _DELEGATE = "DELEGATE"
 def in_use(session: Session, backend: str) -> dict[str, Any]:
     """The runtime of an opened session, its version and threads, and its providers or what its delegate took.
 
-    As the runtime itself says it. The one delegate that LiteRT's interpreter takes by itself is XNNPACK.
+    As the runtime itself says it. The one delegate that LiteRT's interpreter takes by itself is XNNPACK; its name is on
+    stderr alone, where toolkit.bench.cold reads it.
     """
     described: dict[str, Any] = {
         "runtime": PACKAGES[backend],

@@ -1,9 +1,10 @@
 """Bisects one file of a bundle against the float32 graph, or against a graph of before."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import onnx_ir as ir
@@ -25,12 +26,16 @@ from toolkit.bisect.tflite_candidate import TfliteCandidate
 from toolkit.convert.trial import Trial
 from toolkit.folders import replacing_folder
 from toolkit.parity.kinds import KINDS
+from toolkit.parity.sample import Sample
 from toolkit.parity.synthetic import signed_samples
 
 Progress = Callable[[str], None]
 
 # For one layer, run twice: the largest of what is here takes a second.
 LAYER_TIMEOUT_S = 600.0
+
+# Of a watermark: a photograph, the same distorted, and the same marked. One image alone may miss what a layer does.
+SAMPLES = 3
 
 
 def bisect_bundle(
@@ -47,8 +52,8 @@ def bisect_bundle(
 
     The reference is the bundle's float32 ONNX file of that role, or `before`, another ONNX file with the same inputs.
     With `around_pass`, the name of a pass of graphs.prepare, the graphs just before and just after it are compared
-    instead. `repro` is by default beside the bundle. What goes in is one sample: the first that `toolkit compare` puts
-    in. limit_bytes: of layers' results that are in memory at once.
+    instead. `repro` is by default beside the bundle. What goes in are the first samples that `toolkit compare` puts in,
+    SAMPLES of them. limit_bytes: of layers' results that are in memory at once.
     Raises InvalidInput for a file that is not there or is the reference itself, a graph with other inputs, or a folder
     in use; InvalidArtifact for a damaged file, or one that cannot be run layer by layer; NotAvailable without torch
     weights for a pass of the export.
@@ -76,14 +81,15 @@ def bisect_bundle(
             opened = OnnxCandidate(path) if artifact.format == "onnx" else TfliteCandidate(path, artifact, trial)
         check(before)
         reference = read_with_shapes(before)
-        feeds = _sample(bundle, artifact)
-        _check_inputs(before, reference, feeds)
+        samples = _samples(bundle, artifact)
+        _check_inputs(before, reference, samples[0].feeds)
         progress("cutting")
         cuts = cut_layers(reference, opened)
+        feeds = [sample.feeds for sample in samples]
         done, worst = measure_layers(reference, before.parent, cuts, feeds, threads, progress, limit_bytes)
         modules = modules_of(reference)
         report = BisectReport(
-            bundle.model["name"], bundle.weights, names[1], names[0],
+            bundle.model["name"], bundle.weights, names[1], names[0], tuple(sample.name for sample in samples),
             tuple(_layer(measured, modules) for measured in done), cuts.unmatched, None,
         )  # fmt: skip
         if worst is None:
@@ -94,9 +100,10 @@ def bisect_bundle(
             "weights": bundle.weights["origin"],
             "candidate": names[1],
             "reference": names[0],
+            "sample": samples[worst.sample].name,
         }
         layer = _layer(worst.measured, modules)
-        write_repro(building, reference, worst, layer, feeds, opened.suffix, described)
+        write_repro(building, reference, worst, layer, feeds[worst.sample], opened.suffix, described)
     return replace(report, repro=str(folder))
 
 
@@ -120,15 +127,15 @@ def _layer(measured: Measured, modules: dict[ir.Node, str]) -> LayerReport:
     )  # fmt: skip
 
 
-def _sample(bundle: Bundle, artifact: Artifact) -> dict[str, Array]:
-    """The first sample of the kind, which is a photograph for a watermark; noise for a kind or a batch without any."""
+def _samples(bundle: Bundle, artifact: Artifact) -> list[Sample]:
+    """The first samples of the kind; noise for a kind or a batch without any."""
     specs = tuple(binding.spec for binding in artifact.inputs)
     if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
-        return dict(next(iter(KINDS.load(bundle.model["kind"]).samples(bundle, artifact, ()))).feeds)
-    return dict(next(signed_samples(specs)).feeds)
+        return list(islice(KINDS.load(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))
+    return list(islice(signed_samples(specs), SAMPLES))
 
 
-def _check_inputs(path: Path, reference: ir.Model, feeds: dict[str, Array]) -> None:
+def _check_inputs(path: Path, reference: ir.Model, feeds: Mapping[str, Array]) -> None:
     got = {str(value.name): shape_and_dtype(value) for value in reference.graph.inputs}
     expected = {name: (values.shape, values.dtype.name) for name, values in feeds.items()}
     if got != expected:

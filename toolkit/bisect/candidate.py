@@ -26,9 +26,10 @@ class Part(Protocol):
 
 
 class Candidate(Protocol):
-    """A file that is held to a reference."""
+    """A file that is held to a reference. missing: why a tensor of the reference is none of its places."""
 
     suffix: str
+    missing: str
 
     def places(self) -> Mapping[str, tuple[Stored, Order]]:
         """Where it says that it holds which tensor of the reference: the reference's name -> tensor, order of axes."""

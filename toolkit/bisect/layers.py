@@ -90,7 +90,7 @@ def _matches(values: dict[str, ir.Value], candidate: Candidate) -> tuple[dict[st
         if known is None:
             unmatched[name] = "the reference does not state its shape"
         elif name not in places:
-            unmatched[name] = "the file holds no such tensor"
+            unmatched[name] = candidate.missing
         elif (why := unfit(*known, *places[name])) is not None:
             unmatched[name] = why
         elif (stored := places[name][0]).name not in taken:

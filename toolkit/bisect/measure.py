@@ -26,30 +26,32 @@ class Measured:
 
 @dataclass(frozen=True)
 class Worst:
-    """The layer that introduces most, the reference's inputs of it by name, and what the reference makes of them."""
+    """The layer that introduces most, on the sample on which it introduces most: its number, by how much on it alone,
+    and the reference's inputs of the layer by name."""
 
     measured: Measured
+    sample: int
+    introduced: float
     feeds: Mapping[str, Array]
-    expected: Array
 
 
 def measure_layers(
     reference: ir.Model,
     folder: Path,
     cuts: Cuts,
-    feeds: Mapping[str, Array],
+    samples: Sequence[Mapping[str, Array]],
     threads: int,
     progress: Callable[[str], None],
     limit_bytes: int = LIMIT_BYTES,
 ) -> tuple[list[Measured], Worst | None]:
-    """Measure every layer on one sample, and keep what shows the worst of them. `folder` is that of the reference.
+    """Measure every layer on some samples, and keep what shows the worst of them. `folder` is that of the reference.
 
-    The reference runs once, some layers at a time. Each layer of the candidate is loaded alone and runs twice: on what
-    the reference has there, and on what the candidate's own layers before it made. So it is never loaded whole.
+    The reference runs once, some layers at a time. Each layer of the candidate is loaded alone and runs twice a sample:
+    on what the reference has there, and on what the candidate's own layers before it made. So it is never loaded whole.
     """
-    run = _Run(cuts, feeds)
-    stream = Stream(reference, folder, feeds, threads)
-    for group in groups(cuts.layers, limit_bytes):
+    run = _Run(cuts, samples)
+    stream = Stream(reference, folder, samples, threads)
+    for group in groups(cuts.layers, limit_bytes // len(samples)):
         progress(f"running the reference to {group[-1].match.name}")
         run.expected |= stream.advance(group[-1].index + 1, {layer.value for layer in group})
         for layer in group:
@@ -59,35 +61,44 @@ def measure_layers(
 
 
 class _Run:
-    """What is known of both files so far: of their values, those that later layers read."""
+    """What is known of both files so far: of their values, those that later layers read, of each sample."""
 
-    def __init__(self, cuts: Cuts, feeds: Mapping[str, Array]) -> None:
+    def __init__(self, cuts: Cuts, samples: Sequence[Mapping[str, Array]]) -> None:
         self.done: list[Measured] = []
         self.worst: Worst | None = None
-        self.expected = {match.name: feeds[match.name] for match in cuts.inputs}
-        self._got = {match.name: match.to_stored(feeds[match.name]) for match in cuts.inputs}
+        self.expected = {match.name: [feeds[match.name] for feeds in samples] for match in cuts.inputs}
+        self._got = {match.name: [match.to_stored(feeds[match.name]) for feeds in samples] for match in cuts.inputs}
         self._last = _last_readers(cuts.layers)
+        self._sizes: dict[str, float] = {}
+        self._samples = range(len(samples))
 
     def measure(self, layer: Layer, threads: int) -> None:
-        name, stored = layer.match.name, layer.match.stored.name
-        given = {match.stored.name: match.to_stored(self.expected[match.name]) for match in layer.inputs}
-        own = {match.stored.name: self._got[match.name] for match in layer.inputs}
-        alone, chained = (results[stored] for results in layer.part.run([given, own], threads))
-        expected = self.expected[name]
-        floats = [self.expected[match.name] for match in layer.inputs if match.dtype.startswith("float")]
-        size = max((rms(values) for values in floats), default=0.0)
+        match, expected = layer.match, self.expected[layer.match.name]
+        given = [{m.stored.name: m.to_stored(self.expected[m.name][i]) for m in layer.inputs} for i in self._samples]
+        own = [{m.stored.name: self._got[m.name][i] for m in layer.inputs} for i in self._samples]
+        results = [made[match.stored.name] for made in layer.part.run([*given, *own], threads)]
+        alone, chained = results[: len(given)], results[len(given) :]
+        size = max((self._rms(m.name) for m in layer.inputs if m.dtype.startswith("float")), default=0.0)
         inherited, introduced = (
-            noise_to_signal(layer.match.from_stored(got), expected, size) for got in (chained, alone)
+            noise_to_signal([match.from_stored(one) for one in got], expected, size) for got in (chained, alone)
         )
         self.done.append(Measured(layer, inherited, introduced))
         if self.worst is None or introduced > self.worst.measured.introduced:
-            feeds = {match.name: self.expected[match.name] for match in layer.inputs}
-            self.worst = Worst(self.done[-1], feeds, expected)
-        self._got[name] = chained
+            each = [noise_to_signal([match.from_stored(alone[i])], [expected[i]], size) for i in self._samples]
+            worst = each.index(max(each))
+            feeds = {m.name: self.expected[m.name][worst] for m in layer.inputs}
+            self.worst = Worst(self.done[-1], worst, each[worst], feeds)
+        self._got[match.name] = chained
         for values in (self.expected, self._got):
-            for read in (*(match.name for match in layer.inputs), name):
+            for read in (*(m.name for m in layer.inputs), match.name):
                 if self._last.get(read, 0) <= len(self.done):
                     values.pop(read, None)
+
+    def _rms(self, name: str) -> float:
+        """Of the sample on which the reference has the largest values there."""
+        if name not in self._sizes:
+            self._sizes[name] = max(rms(values) for values in self.expected[name])
+        return self._sizes[name]
 
 
 def _last_readers(layers: Sequence[Layer]) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """Which torch module a node of an exported graph comes from, by the names that the exporter left in it."""
 
+import re
 from collections.abc import Sequence
 from itertools import takewhile
 
 import onnx_ir as ir
 
-# What our passes add to a weight's name.
-_ADDED = (".folded", ".transposed", ".vector", ".ones", ".constant")
+# What our passes add to a weight's name, with a number where that is taken.
+_ADDED = re.compile(r"(\.(folded_bias|folded|transposed|vector|offset|ones?|constant)(\.\d+)?)+$")
 
 
 def modules_of(model: ir.Model) -> dict[ir.Node, str]:
@@ -39,9 +40,7 @@ def _of_weights(node: ir.Node) -> str:
 
 def _plain(name: str) -> str:
     """A weight's name as the checkpoint has it: what passes made of it has it in front."""
-    while name.endswith(_ADDED):
-        name = name.rpartition(".")[0]
-    return name
+    return _ADDED.sub("", name)
 
 
 def _last_known(paths: Sequence[str]) -> list[str]:

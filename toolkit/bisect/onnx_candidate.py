@@ -38,6 +38,7 @@ class OnnxCandidate:
     """Tensors are found by their names."""
 
     suffix = ".onnx"
+    missing = "the file holds no such tensor"
 
     def __init__(self, path: Path) -> None:
         self._model = read_with_shapes(path)

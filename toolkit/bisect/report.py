@@ -12,8 +12,9 @@ class LayerReport:
     """One layer of the candidate, named after the reference's tensor that it makes and the node that makes it there.
 
     inherited: error of the tensor as the candidate comes to it; introduced: where the layer is given the reference's
-    own inputs. Both are noise over signal, toolkit.bisect.noise: 0.0 for none, at most LARGEST. tflite_ops: the
-    candidate's operators, of an ONNX candidate too. module: the torch module, "" where no name tells.
+    own inputs. Both are noise over signal, of all samples together, see toolkit.bisect.noise: 0.0 for none, at most
+    LARGEST. tflite_ops: the candidate's operators, of an ONNX candidate too. module: the torch module, "" where no name
+    tells.
     """
 
     tensor: str
@@ -28,12 +29,16 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class BisectReport:
-    """Every layer that two files have in common, and what was not matched. repro: the folder of the minimal repro."""
+    """Every layer that two files have in common, and what was not matched. samples: the names of what was put in.
+
+    repro: the folder of the minimal repro.
+    """
 
     model: str
     weights: Mapping[str, Any]
     candidate: str
     reference: str
+    samples: tuple[str, ...]
     layers: tuple[LayerReport, ...]
     unmatched: tuple[Unmatched, ...]
     repro: str | None

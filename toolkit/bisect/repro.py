@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def write_repro(
     reference: ir.Model,
     worst: Worst,
     layer: LayerReport,
-    sample: dict[str, Array],
+    sample: Mapping[str, Array],
     suffix: str,
     described: dict[str, Any],
 ) -> None:
@@ -42,7 +43,7 @@ def write_repro(
     save(part_of(reference, inputs, [cut.value]), folder / "reference.onnx")
     file = f"candidate{suffix}"
     cut.part.write(folder / file)
-    feeds = sample | dict(worst.feeds)
+    feeds = dict(sample) | dict(worst.feeds)
     names = dict.fromkeys([*(str(value.name) for value in inputs), *worst.feeds])
     keys = {name: f"input_{i}" for i, name in enumerate(names)}
     arrays: dict[str, Any] = {key: feeds[name] for name, key in keys.items()}
@@ -54,7 +55,7 @@ def write_repro(
         "onnx_op": layer.onnx_op,
         "module": layer.module,
         "operators": layer.tflite_ops,
-        "introduced": layer.introduced,
+        "introduced": worst.introduced,
         "reference_inputs": {str(value.name): keys[str(value.name)] for value in inputs},
         "inputs": [_stored(match) | {"array": keys[match.name]} for match in cut.inputs],
         "output": {"name": layer.tensor, "shape": layer.shape, "stored": _stored(cut.match)},

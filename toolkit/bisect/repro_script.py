@@ -74,6 +74,7 @@ def main() -> None:
     said = [
         f"{layer['model']} ({layer['weights']} weights): {layer['candidate']} against {layer['reference']}",
         f"tensor {output['name']!r} {output['shape']}, made by {layer['onnx_node']!r} ({layer['onnx_op']})",
+        f"sample: {layer['sample']}",
         f"module: {layer['module'] or 'not known'}",
         f"operators of {layer['file']}: {', '.join(layer['operators'])}",
         f"reference, first values: {expected.reshape(-1)[:4].tolist()}",

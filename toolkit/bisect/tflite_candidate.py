@@ -63,6 +63,7 @@ class TfliteCandidate:
         self._graph = read_graph(path)
         self._tensors = {name_of(tensor): tensor for tensor in self._graph.tensors()}
         self._artifact = artifact
+        self.missing = _missing(artifact, self._graph)
         self._makers = {id(t): node for node in self._graph.nodes for t in node.outputs if t is not None}
 
     def places(self) -> Mapping[str, tuple[Stored, Order]]:
@@ -88,6 +89,14 @@ class TfliteCandidate:
                 if tensor is not None:
                     users.setdefault(id(tensor), []).append(node.outputs[0] if node.code[0] == _DEQUANTIZE else None)
         return {key: made[0] for key, made in users.items() if len(made) == 1 and made[0] is not None}
+
+
+def _missing(artifact: Artifact, graph: Graph) -> str:
+    if graph.held:
+        return "the file holds no such tensor"
+    if artifact.route == "tf":
+        return "files of the tf route do not say which tensors they hold: bisect one of the direct route"
+    return "the file does not say which tensors it holds: run `toolkit convert` again, and it will"
 
 
 def _stored(tensor: Tensor) -> Stored:

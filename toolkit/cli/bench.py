@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.target import Target
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -34,7 +36,7 @@ import click
     metavar="FILE",
     help="Of an imported bundle, the file that was imported: for --peers and --batch.",
 )
-@click.option("--json", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write every figure to FILE.")
+@click.option("--json", "out", type=Target(), metavar="FILE", help="Write every figure to FILE.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="An earlier FILE, to compare with.")
 def bench(
     bundle: Path,

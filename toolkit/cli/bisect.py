@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.target import Target
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -12,7 +14,7 @@ import click
 @click.option("--before", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX file, for the float32 one.")
 @click.option("--pass", "around_pass", metavar="NAME", help="Compare the graph before and after this pass instead.")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="DIR", help="Default: beside BUNDLE.")
-@click.option("--json", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write every layer to FILE.")
+@click.option("--json", "out", type=Target(), metavar="FILE", help="Write every layer to FILE.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
 def bisect(
     bundle: Path,

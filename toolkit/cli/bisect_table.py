@@ -19,6 +19,7 @@ def print_report(report: BisectReport, console: Console) -> None:
     """The layers that introduce most, what was not matched and why, and where the repro is."""
     random = " (random weights)" if report.weights["origin"] == "random" else ""
     console.print(Text(f"{report.model}{random}: {report.candidate} against {report.reference}", "bold"))
+    console.print(Text(f"over {len(report.samples)} samples: {'; '.join(report.samples)}", "dim"))
     console.print(_table(report, console.width >= _WIDE))
     if (more := len(report.layers) - _SHOWN) > 0:
         console.print(Text(f"and {more} layers more that introduce less", "dim"))

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.target import Target
+
 DIFFERS = 1
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images of yours, read as well.")
-@click.option("--json", "out", type=click.Path(path_type=Path), metavar="FILE", help="Write every number to FILE.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a report for a browser to FILE.")
+@click.option("--json", "out", type=Target(), metavar="FILE", help="Write every number to FILE.")
+@click.option("--html", type=Target(), metavar="FILE", help="Write a report for a browser to FILE.")
 @click.option(
     "--bench",
     "timed",
@@ -29,7 +31,7 @@ DIFFERS = 1
     help="For the report, instead of bisecting: what `toolkit bisect --json` wrote; may be repeated.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
-@click.option("--record", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Keep every output there instead.")
+@click.option("--record", type=Target(or_folder=True), metavar="FILE|DIR", help="Keep every output there instead.")
 @click.option(
     "--against-record",
     "recorded",
@@ -82,14 +84,12 @@ def compare(
     from toolkit.cli.console import working
     from toolkit.cli.parity_table import print_report
     from toolkit.report.evidence import read_bench, read_bisection
-    from toolkit.report.page import check_target, write_page
+    from toolkit.report.page import write_page
     from toolkit.threads import default_threads
 
     if html is None and (timed or bisected):
         raise click.UsageError("--bench and --bisect bring results to the report: give --html too", ctx)
     opened = Bundle.open(bundle)
-    if html is not None:
-        check_target(html)
     bench = read_bench(timed, opened) if timed else None
     bisections = [read_bisection(path, opened) for path in bisected]
     warn_if_random(opened)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from backends.errors import ToolkitError
+from backends.processes import how_it_ended
 from toolkit.convert.steps import NO_ROOM
 from toolkit.environments import converter_python
-from toolkit.processes import how_it_ended
 
 Progress = Callable[[str], None]
 

@@ -52,31 +52,36 @@ def order_of(binding: Binding) -> Order:
 def find_places(
     onnx: Path,
     tflite: Path,
-    names: Mapping[str, tuple[str, bool]],
+    names: Mapping[str, Sequence[tuple[str, bool]]],
     shapes: Mapping[str, tuple[int, ...]],
     known: Mapping[str, Order],
     feeds: dict[str, Array],
 ) -> dict[str, Place]:
     """Where each tensor of an ONNX graph lies in the float32 file that it was lowered to.
 
-    names: ONNX name -> (name in the file, whether the lowering only inferred it). shapes: of tensors of the graph, by
-    name: its file may not tell them any more, because onnx2tf writes one with weights beside it anew. known: the orders
-    of the graph's own inputs and outputs. feeds: inputs of the graph, by name; no two of its values should be alike.
+    names: ONNX name -> (name that the file may have for it, whether it is only inferred), the likeliest first.
+    shapes: of tensors of the graph, by name: its file may not tell them any more, because onnx2tf writes one with
+    weights beside it anew. known: the orders of the graph's own inputs and outputs. feeds: inputs of the graph, by
+    name; no two of its values should be alike.
     """
     graph = read_graph(tflite)
     tensors = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
     own = graph.inputs | graph.outputs
     places = {name: (own[name].table.name.decode(), order) for name, order in known.items()}
     unsure: list[_Unsure] = []
-    for name, (stored, inferred) in names.items():
-        tensor = tensors.get(stored)
-        if name in known or name not in shapes or tensor is None or tensor.payload is not None:
+    for name, likely in names.items():
+        if name in known or name not in shapes:
             continue
-        orders = fitting_orders(shapes[name], tensor.shape)
-        if len(orders) == 1 and not inferred:
-            places[name] = (stored, orders[0])
-        elif orders:
-            unsure.append((name, tensor, orders))
+        for stored, inferred in likely:
+            tensor = tensors.get(stored)
+            if tensor is None or tensor.payload is not None:
+                continue
+            orders = fitting_orders(shapes[name], tensor.shape)
+            if len(orders) == 1 and not inferred:
+                places[name] = (stored, orders[0])
+            elif orders:
+                unsure.append((name, tensor, orders))
+            break
     if unsure:
         model = ir.load(onnx)
         for group in _groups(unsure):

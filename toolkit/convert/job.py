@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact
+from backends.survival import remember
 from backends.tensor import Array
 from toolkit.convert.agreement import KIND, disagreements
 from toolkit.convert.binding import bind_tflite, check_onnx
@@ -75,6 +76,7 @@ class Job:
         self.progress(f"comparing {draft.file} with the float32 graph")
         artifact = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         self._check_agreement(path, artifact)
+        remember(artifact.sha256)
         return artifact, (path,)
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from backends.closing import Closing
-from toolkit.processes import how_it_ended
+from backends.processes import how_it_ended
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+
+# The first that does not copy arrays to write them.
+_PROTOCOL = 5
 
 
 class TrialEnded(Exception):
@@ -50,7 +53,7 @@ class Trial(Closing):
         timer = threading.Timer(self._timeout_s, stop)
         timer.start()
         try:
-            pickle.dump((function, arguments, named), process.stdin)
+            pickle.dump((function, arguments, named), process.stdin, _PROTOCOL)
             process.stdin.flush()
             done, result = pickle.load(process.stdout)  # from our own child
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
@@ -101,7 +104,7 @@ def _serve() -> None:
             reply = (True, function(*arguments, **named))
         except Exception as error:  # noqa: BLE001  whatever it is, the caller raises it
             reply = (False, error)
-        pickle.dump(reply, replies)
+        pickle.dump(reply, replies, _PROTOCOL)
         replies.flush()
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends.errors import NotAvailable
-from toolkit.processes import how_it_ended
+from backends.processes import how_it_ended
 
 TIMEOUT_S = 600.0
 

@@ -81,6 +81,8 @@ def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
         model, candidate = result["model"], result["candidate"]
         for layer in result["layers"]:
             layer["tensor"], layer["onnx_op"], layer["inherited"], layer["introduced"]
+        for one in result["unmatched"]:
+            one["tensor"], one["why"]
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error!r}") from error
     # Around a pass, a file is named with it: "detector.onnx after fold_affine".

@@ -15,6 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
 LISTED = 12
 _NUMBERED = 3
 _KINDS = 4
+_NAMED = 5
 
 
 def section(evidence: Evidence) -> Section:
@@ -45,7 +46,8 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
     ranked = sorted(range(len(layers)), key=lambda i: -_introduced(layers[i]))
     worst = layers[ranked[0]]
     said = (
-        f"{len(layers)} {'layers' if len(layers) > 1 else 'layer'} in running order. {worst['tensor']} "
+        f"{len(layers)} {'layers' if len(layers) > 1 else 'layer'} in running order"
+        f"{f', over {count} samples' if (count := len(bisection.get('samples') or ())) > 1 else ''}. {worst['tensor']} "
         f"({worst['onnx_op']}) introduces most, {error(worst['introduced'])}; the last one inherits "
         f"{error(layers[-1]['inherited'])}."
     )
@@ -55,13 +57,22 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
         for form, size in (("wide", _WIDE), ("narrow", _NARROW))
     )
     blocks: list[Block] = [Figure(said, wide, narrow), _table(bisection, ranked[:LISTED])]
-    if unmatched := bisection.get("unmatched"):
-        names = [str(u.get("tensor", u)) if isinstance(u, dict) else str(u) for u in unmatched]
-        few = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        blocks.append(Paragraph(f"Not matched between the two files, so not measured: {few}.", "note"))
+    blocks += _unmatched(bisection.get("unmatched") or ())
     if bisection.get("repro"):
         blocks.append(Paragraph(f"The smallest part that shows the worst layer: {bisection['repro']}", "note"))
     return blocks
+
+
+def _unmatched(unmatched: Sequence[Any]) -> list[Block]:
+    """What could not be measured, by the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for one in unmatched:
+        by_reason.setdefault(str(one.get("why", "")), []).append(str(one.get("tensor")))
+    notes: list[Block] = []
+    for reason, names in by_reason.items():
+        few = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        notes.append(Paragraph(f"Not matched, so not measured: {few}. Why: {reason}.", "note"))
+    return notes
 
 
 def _introduced(layer: dict[str, Any]) -> float:

@@ -11,20 +11,11 @@ import jinja2
 from markupsafe import Markup
 
 from backends.atomic import replacing
-from backends.errors import InvalidInput
 from toolkit.report import histograms, layers, limits, operators, provenance, summary, tradeoff
 from toolkit.report.evidence import Evidence
 from toolkit.report.kinds import section_of
 
 _TEMPLATES = "templates"
-
-
-def check_target(path: Path) -> None:
-    """Raise InvalidInput, before any work is done, if the page could not be written to `path`."""
-    if not path.parent.is_dir():
-        raise InvalidInput(f"--html {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InvalidInput(f"--html {path}: expected a file name, got a folder")
 
 
 def write_page(evidence: Evidence, path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from toolkit.report.svg import FONT_PX, Axis, Drawing, log_axis, text_width
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 24.0, 44.0
-_RADIUS = 5.0
+_RADIUS, _PEER_RADIUS = 5.0, 3.5
 _ZERO_PX = 26.0
 # Where a name may stand, from its point: beside it first, then above and below, then further away with a line.
 _PLACES = [
@@ -16,6 +16,10 @@ _PLACES = [
     for sign_x in (1, -1)
     for sign_y in ((0,) if not far else (-1, 1))
 ]
+
+
+# The kind of what is drawn for comparison alone: no candidate for the front.
+PEER = "peer"
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,13 @@ def scatter(
     taken += [_along(one, two) for one, two in pairwise(steps)]
     for point in points:
         at = x.place(point.x), y.place(point.y)
-        drawing.circle(f"mark {point.kind}", *at, _RADIUS, f"{point.name}: {point.tells}")
+        radius = _PEER_RADIUS if point.kind == PEER else _RADIUS
+        drawing.circle(f"mark {point.kind}", *at, radius, f"{point.name}: {point.tells}")
         if point.kind == "failed":
             for sign in (1, -1):
                 drawing.line("cross", at[0] - _RADIUS, at[1] - sign * _RADIUS, at[0] + _RADIUS, at[1] + sign * _RADIUS)
-    for point in sorted(points, key=lambda p: (y.place(p.y), x.place(p.x))):
+    # Files have their names first: those of peers take what room is left.
+    for point in sorted(points, key=lambda p: (p.kind == PEER, y.place(p.y), x.place(p.x))):
         _draw_name(drawing, point, x.place(point.x), y.place(point.y), taken)
     return drawing
 
@@ -89,10 +95,10 @@ def _along(one: tuple[float, float], two: tuple[float, float]) -> _Box:
 
 
 def lower_left(points: Sequence[Point]) -> list[Point]:
-    """The points that no other is below and left of, from left to right."""
+    """The files that no other is below and left of, from left to right."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.x, p.y)):
-        if point.kind != "failed" and (not front or point.y < front[-1].y):
+        if point.kind not in ("failed", PEER) and (not front or point.y < front[-1].y):
             front.append(point)
     return front
 
@@ -130,5 +136,11 @@ def _draw_name(drawing: Drawing, point: Point, x: float, y: float, taken: list[_
             taken.append(box)
             if abs(dy) > 0:
                 drawing.line("leader", x, y, x + dx - (2 if dx > 0 else -2), y + dy)
-            drawing.text("label", x + dx, y + dy + 4, point.name, "start" if dx > 0 else "end")
+            drawing.text(
+                "label peer" if point.kind == PEER else "label",
+                x + dx,
+                y + dy + 4,
+                point.name,
+                "start" if dx > 0 else "end",
+            )
             return

@@ -7,13 +7,14 @@ from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Pair, Pa
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import Shown, has_value, megabytes, share, share_tick, significant, tick
 from toolkit.report.rows import Row, answer_name, rows_of
-from toolkit.report.scatter import Point, scatter
+from toolkit.report.scatter import PEER, Point, scatter
 from toolkit.report.wording import capital, form, wording
 
 # Below this a plot says no more than the summary's two lines.
 _FEWEST = 3
 _WIDE, _NARROW = (520.0, 340.0), (335.0, 300.0)
 _TIME = "Median of a run, ms"
+_PEERS = " Small grey rings are what one would run instead, by its size: what it does to answers was not measured."
 
 
 def section(evidence: Evidence) -> Section:
@@ -28,7 +29,7 @@ def section(evidence: Evidence) -> Section:
     for role, rows in drawn:
         if len(drawn) > 1:
             blocks.append(Heading(role["role"]))
-        blocks += _role(role, rows)
+        blocks += _role(role, rows, _others(evidence.bench, role))
     if peers := evidence.bench.get("peers"):
         blocks.append(_peers(peers))
     if note := _restless(evidence.bench["files"]):
@@ -38,6 +39,13 @@ def section(evidence: Evidence) -> Section:
 
 def _rated(evidence: Evidence, role: dict[str, Any]) -> list[Row]:
     return [row for row in rows_of(evidence, role) if has_value(row.median_ms) and has_value(row.cost)]
+
+
+def _others(bench: dict[str, Any], role: dict[str, Any]) -> list[dict[str, Any]]:
+    """The peers of a role that were timed, without those that are one of its files."""
+    files = [file["timing"] for file in bench["files"]]
+    peers = [peer for peer in bench.get("peers", ()) if peer["role"] == role["role"]]
+    return [peer for peer in peers if peer["timing"] and peer["timing"] not in files]
 
 
 def _restless(files: list[dict[str, Any]]) -> str | None:
@@ -62,15 +70,23 @@ def _peers(peers: Sequence[dict[str, Any]]) -> Table:
     return Table("What one would run instead, timed in the same rounds", columns, tuple(rows))
 
 
-def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
+def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[dict[str, Any]]) -> list[Block]:
     answer = answer_name(role)
     cost = wording(answer or "relative_l2")
     front = [row.label for row in rows if row.front]
     said = f"On the Pareto front of size, time and {cost}: {', '.join(front)}." if front else "No file passes."
     shown = form(answer or "relative_l2")
 
-    def draw(name: str, axis: str, of: Callable[[Row], float], label: Callable[[float], str], meaning: str) -> Figure:
+    def draw(
+        name: str,
+        axis: str,
+        of: Callable[[Row], float],
+        label: Callable[[float], str],
+        meaning: str,
+        beside: Sequence[Point] = (),
+    ) -> Figure:
         points = [Point(row.label, of(row), row.median_ms or 0.0, _kind(row), _tells(row, cost, shown)) for row in rows]
+        points += beside
         titles = f"{capital(role['role'])}: median time of a run against {axis}", meaning
         wide, narrow = (
             scatter(f"tradeoff-{role['role']}-{name}-{form}", size, titles, (axis, _TIME), points, label, tick).markup()
@@ -81,7 +97,7 @@ def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
     return [
         Paragraph(
             f"{said} Their marks are filled: no other file that passes is as small, as fast and as near, and better in "
-            "one of the three. Hollow marks are beaten, crossed ones fail."
+            f"one of the three. Hollow marks are beaten, crossed ones fail.{_PEERS if peers else ''}"
         ),
         Pair(
             (
@@ -91,6 +107,7 @@ def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
                     lambda row: megabytes(row.bytes),
                     tick,
                     "Time against size: lower and further left is better. The line joins the best of these two.",
+                    [_peer(peer) for peer in peers],
                 ),
                 draw(
                     "cost",
@@ -102,6 +119,12 @@ def _role(role: dict[str, Any], rows: list[Row]) -> list[Block]:
             )
         ),
     ]
+
+
+def _peer(peer: dict[str, Any]) -> Point:
+    size_mb, median_ms = megabytes(peer["bytes"]), peer["timing"]["median_ms"]
+    tells = f"{significant(size_mb)} MB, {significant(median_ms)} ms; {peer['note']}"
+    return Point(peer["name"], size_mb, median_ms, PEER, tells)
 
 
 def _kind(row: Row) -> str:
