@@ -20,7 +20,7 @@ SHALLOW, DEEP = "both passes over 8 frames, shallow", "both passes over 8 frames
 CACHED, UNCACHED = "100 tokens with cache", "100 tokens without cache"
 WHOLES = {"foveated": (SHALLOW, DEEP), "captioner": (CACHED, UNCACHED)}
 FRAMES, TOKENS = 8, 100
-LEAST_RUNS, MOST_RUNS, ENOUGH_S = 2, 32, 1.5
+LEAST_RUNS, MOST_RUNS, ENOUGH_S = 1, 32, 1.5
 
 
 @dataclass(frozen=True)
