@@ -93,11 +93,14 @@ def test_a_clip(clip: Path, query: str) -> None:
     row = row_of(run("foveated", clip, "--frames", 9, "--query", query, "--latents", latents, "-o", out, "--json"))
     assert (row["query"], row["frames"]) == (query, 4)
     assert row["loss"] == pytest.approx(row["loss_fine"] + row["loss_coarse"])
-    arrays, picture = (Path(file) for file in row["files"])
+    arrays, picture, animation = (Path(file) for file in row["files"])
     with np.load(arrays) as held:
         assert held["fine"].shape == (4, 4, 8, 8)
         assert held["coarse_attention"].shape == (4, 4, 4)
     assert size_of(picture) == (4 * 192, 3 * 192)
+    assert size_of(animation) == (3 * 192, 192)
+    with Image.open(animation) as moving:
+        assert getattr(moving, "n_frames", 1) == 4
     assert len(row["timing_ms"]["encode_frames"]) == 4
 
 

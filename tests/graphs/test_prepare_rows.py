@@ -49,6 +49,39 @@ def test_a_part_of_a_joint_layer_gets_a_layer_of_its_own(part: int, perm: str, a
     np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-5)
 
 
+_SPLIT = """<ir_version: 10, opset_import: ["": 20]>
+g (float[6,4] x) => (float[2,3,10] q, float[2,3,12] k, float[2,3,8] v, SECOND)
+<int64[3] map = {2,3,30}, int64[3] sizes = {10,12,8}, float[30,4] w, float[30] b> {
+  flat = Gemm<transB = 1>(x, w, b)
+  whole = Reshape(flat, map)
+  q, k, v = Split<axis = AXIS>(whole, sizes)
+  second = Neg(SOURCE)
+}"""
+
+
+@pytest.mark.parametrize(("axis", "source", "splits"), [(-1, "v", True), (2, "k", True), (2, "whole", False)])
+def test_so_does_a_part_that_is_split_off_the_last_axis(axis: int, source: str, splits: bool) -> None:
+    second = {"v": "float[2,3,8] second", "k": "float[2,3,12] second", "whole": "float[2,3,30] second"}[source]
+    text = _SPLIT.replace("AXIS", str(axis)).replace("SOURCE", source).replace("SECOND", second)
+    proto = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    kept = [constant for constant in proto.graph.initializer if constant.name in ("map", "sizes")]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    for name, size in {"w": (30, 4), "b": (30,)}.items():
+        values = random.standard_normal(size, dtype=np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32)}
+    expected = run_once(model, feeds, "before")
+    model, changed = split_qkv(model)
+    assert changed == splits
+    assert [node.op_type for node in model.graph].count("Gemm") == (3 if splits else 1)
+    got = run_once(model, feeds, "after")
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, atol=1e-5, err_msg=name)
+
+
 _REDUCE = """<ir_version: 10, opset_import: ["": 20]>
 g (float[SHAPE] x) => (float[OUTPUT] y) <int64[N] axes = {AXES}> { y = ReduceL2<keepdims = KEEP>(x, axes) }"""
 

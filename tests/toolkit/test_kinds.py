@@ -121,6 +121,7 @@ def test_a_clip_that_does_not_fit_is_refused() -> None:
         assert model.most_frames(1) == 6
         for frames, text, latents, said in (
             ([frame] * 7, None, None, "expected at most 6 frames beside 1 tokens of text"),
+            ([frame], np.zeros((7, 36), np.float32), None, "text: expected at most 6 tokens beside a frame, got 7"),
             ([], None, None, "expected at least one frame"),
             ([frame], np.zeros((1, 5), np.float32), None, r"text: expected shape \(N, 36\), got \(1, 5\)"),
             ([frame], None, np.zeros((2, 4, 8, 8), np.float32), "latents: expected one for each of 1 frames, got 2"),

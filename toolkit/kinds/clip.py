@@ -1,6 +1,6 @@
-"""Clips: their frames one at a time, the arrays that go with them, and a picture of where a model looked."""
+"""Clips: their frames one at a time, and the arrays that go with them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,10 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from backends.errors import InvalidInput, one_line
 from backends.tensor import Array
 from toolkit.kinds.video import count_frames, video_frames
-from toolkit.photo import Floats
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-_FRAME_PX = 192
 _BROKEN = (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -102,20 +100,3 @@ def read_array(path: Path) -> Array:
             return np.asarray(held[held.files[0]])
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InvalidInput(f"{path}: not an .npz that can be read: {one_line(error)}") from error
-
-
-def attention_picture(frames: Iterable[Image.Image], attention: Sequence[Floats]) -> Image.Image:
-    """A column a frame: the frame, then what each pass looked at, brighter where it looked more.
-
-    attention: for each pass (T, grid, grid).
-    """
-    small = [frame.resize((_FRAME_PX, _FRAME_PX), Image.Resampling.BILINEAR) for frame in frames]
-    sheet = Image.new("RGB", (_FRAME_PX * len(small), _FRAME_PX * (1 + len(attention))))
-    for column, frame in enumerate(small):
-        sheet.paste(frame, (column * _FRAME_PX, 0))
-        for row, maps in enumerate(attention, start=1):
-            share = maps[column] / max(float(maps[column].max()), 1e-12)
-            light = Image.fromarray((255 * share).round().astype(np.uint8)).resize(frame.size, Image.Resampling.NEAREST)
-            dark = frame.point(lambda value: value // 4)
-            sheet.paste(Image.composite(frame, dark, light), (column * _FRAME_PX, row * _FRAME_PX))
-    return sheet

@@ -98,6 +98,10 @@ class TwoPass(Closing):
         text = self._checked(
             "text", np.zeros((1, self.text_dim), np.float32) if text is None else text, (self.text_dim,)
         )
+        if self.most_frames(len(text)) < 1:
+            raise InvalidInput(
+                f"text: expected at most {self.most_frames(0) - 1} tokens beside a frame, got {len(text)}; shorten it"
+            )
         encoded: dict[str, list[Array]] = {}
         count = 0
         for frame in frames:

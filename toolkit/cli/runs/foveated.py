@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.runs.output import OUTPUT, write_arrays, write_picture
+from toolkit.cli.runs.output import OUTPUT, write_animation, write_arrays, write_picture
 from toolkit.cli.runs.request import Request, milliseconds
 
 OPTIONS = (
@@ -31,9 +31,11 @@ def run(
     text_embeds: str | None,
     output: Path,
 ) -> None:
-    """Writes STEM.QUERY.npz with predictions and attention, and STEM.QUERY.png: frames, first pass, second pass."""
+    """Writes STEM.QUERY.npz with predictions and attention, and both passes' attention over the frames as a picture,
+    STEM.QUERY.png, and as an animation, STEM.QUERY.gif."""
     from toolkit.cli.bundles import warn_if_random
-    from toolkit.kinds.clip import Clip, attention_picture, read_array
+    from toolkit.kinds.attention import attention_animation, attention_picture, attention_views
+    from toolkit.kinds.clip import Clip, read_array
     from toolkit.kinds.foveated import TwoPass
 
     true = None if latents is None else read_array(Path(latents))
@@ -52,8 +54,9 @@ def run(
                 "fine_attention": passes.fine_attention,
             }
             file = write_arrays(Path(f"{stem}.npz"), arrays)
-            seen = attention_picture(clip.frames(most), [passes.coarse_attention, passes.fine_attention])
-            picture = write_picture(Path(f"{stem}.png"), seen)
+            views = attention_views(clip.frames(most), [passes.coarse_attention, passes.fine_attention])
+            picture = write_picture(Path(f"{stem}.png"), attention_picture(views))
+            animation = write_animation(Path(f"{stem}.gif"), attention_animation(views))
             losses = passes.losses or {}
             row = request.row(
                 name,
@@ -61,13 +64,13 @@ def run(
                 query=query,
                 frames=len(passes.fine),
                 **{key: losses.get(key) for key in ("loss_coarse", "loss_fine", "loss")},
-                files=[file, picture],
+                files=[file, picture, animation],
                 timing_ms=model.graphs.timing_ms,
             )
             lines = [
                 f"{len(passes.fine)} frames, {query} queries",
                 *(f"{key} {value:.6f}" for key, value in losses.items()),
                 milliseconds(model.graphs.timing_ms),
-                f"wrote {file} and {picture}",
+                f"wrote {file}, {picture} and {animation}",
             ]
             request.show(row, lines)

@@ -18,6 +18,9 @@ OUTPUT = click.Option(
 )
 
 
+_MS_A_PICTURE = 500
+
+
 def write_arrays(path: Path, arrays: dict[str, Any]) -> str:
     """Write an .npz, whole or not at all. Returns its name."""
     import numpy as np
@@ -37,4 +40,15 @@ def write_picture(path: Path, picture: "Image.Image") -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         picture.save(temporary, "PNG")
+    return str(path)
+
+
+def write_animation(path: Path, pictures: "list[Image.Image]") -> str:
+    """Write a .gif that shows one picture after the other, again and again, whole or not at all. Returns its name."""
+    from backends.atomic import replacing
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = pictures
+    with replacing(path) as temporary:
+        first.save(temporary, "GIF", save_all=True, append_images=others, duration=_MS_A_PICTURE, loop=0)
     return str(path)
