@@ -38,6 +38,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     taken = set_aside(model)
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
     _drop_initializers_from_inputs(proto.graph)
+    _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
     proto.ir_version = IR_VERSION  # before version 4 weights had to be inputs as well
@@ -144,6 +145,16 @@ def _drop_initializers_from_inputs(graph: onnx.GraphProto) -> None:
     kept = [value for value in graph.input if value.name not in constant]
     del graph.input[:]
     graph.input.extend(kept)
+
+
+def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
+    """An optional input that is missing at the end need not be named: ONNX Runtime 1.31 dies of a norm's empty bias."""
+    for node in graph.node:
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+                _drop_missing_last_inputs(inner)
 
 
 def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: frozenset[str]) -> None:

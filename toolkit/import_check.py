@@ -1,5 +1,6 @@
 """Does an imported graph compute what the file does? Both are run; the file by onnx's reference, if no runtime can."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from onnx.reference import ReferenceEvaluator
 
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
+from toolkit.convert.trial import Trial, TrialEnded
 
 # Max abs difference over the range of the output, as for our own exports.
 TOLERANCE = 1e-4
+# Loading a graph of gigabytes and running it a few times is far from it.
+TIMEOUT_S = 3600.0
 
 Feeds = Sequence[Mapping[str, Array]]
 Outputs = list[dict[str, Array]]
@@ -25,7 +29,7 @@ def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -
     Raises InvalidArtifact if neither can, or if it gives other outputs for the same inputs.
     """
     try:
-        outputs = run(source, [*feeds, feeds[0]])
+        outputs = _run_apart(source, [*feeds, feeds[0]])
     except InvalidArtifact as error:
         outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
         note(f"{error}; what it becomes was held to onnx's reference implementation instead")
@@ -49,6 +53,17 @@ def run(path: Path, feeds: Feeds) -> Outputs:
         raise InvalidArtifact(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {one_line(error)}"
         ) from error
+
+
+def _run_apart(path: Path, feeds: Feeds) -> Outputs:
+    """`run` in a process of its own: the file is anybody's, and on some ONNX Runtime ends the whole process."""
+    with Trial(Path(os.devnull), TIMEOUT_S) as trial:
+        try:
+            return trial.call(run, path, feeds)
+        except TrialEnded as ended:
+            raise InvalidArtifact(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} does not survive it: the process that ran it {ended}"
+            ) from ended
 
 
 def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outputs:

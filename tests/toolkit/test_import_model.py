@@ -159,6 +159,20 @@ def test_a_source_that_no_runtime_knows_is_held_to_the_reference_and_that_is_sai
     assert "held to onnx's reference implementation instead" in warning
 
 
+def test_a_file_that_kills_onnx_runtime_is_imported_without_what_it_dies_of(tmp_path: Path) -> None:
+    """ONNX Runtime 1.31 dies of a bias that is named as missing, which onnx allows at the end of any list of inputs."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "scale", ""], ["norm"]),
+        helper.make_node("Relu", ["norm"], ["y"]),
+    ]
+    scale = numpy_helper.from_array(np.ones(8, np.float32), "scale")
+    path = _save(tmp_path, helper.make_graph(nodes, "norm", values[:1], values[1:], [scale]))
+    shown = toolkit("import", path, "-o", tmp_path / "norm")
+    assert shown.exit_code == 0, shown.stderr
+    assert "killed by" in shown.stderr
+
+
 def test_what_the_source_computes_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _square_root(tmp_path)
     true = import_check.run
