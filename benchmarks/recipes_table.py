@@ -34,6 +34,20 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def calibrations(result: dict[str, Any]) -> str:
+    """Markdown: bits flipped by static INT8, a row for what it was calibrated on, a column a method and runtime."""
+    flipped = {
+        (row["calibration"], row["method"], row["file"].rsplit(".", 1)[1]): row["bits_flipped"]
+        for row in result["files"]
+    }
+    seen, methods = ([*dict.fromkeys(key[i] for key in flipped)] for i in (0, 1))
+    lines = ["| calibrated on | " + " | ".join(methods) + " |", "|---|" + "--:|" * len(methods)]
+    for source in seen:
+        cells = [" / ".join(f"{flipped[source, m, kind]:.2%}" for kind in ("onnx", "tflite")) for m in methods]
+        lines.append(f"| {source} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _cells(row: dict[str, Any] | None) -> tuple[str, str, str]:
     if row is None:
         return "-", "-", "-"
@@ -49,6 +63,11 @@ def main() -> None:
         f"{result['readings']} readings of {result['photographs']} marked photographs, distorted in "
         f"{len(result['distortions'])} ways; the loss of right bits is against torch in float32, with its 95% interval "
         f"over photographs:\n\n{table(result)}\n"
+    )
+    seen = json.loads((RESULTS / "calibration-pocketseal.json").read_text())
+    text += (
+        f"\nBits that `int8-static` flips in {seen['readings']} readings, on ONNX Runtime / TFLite, by what it was "
+        f"calibrated on and how:\n\n{calibrations(seen)}\n"
     )
     write_block("recipes", text)
 
