@@ -13,5 +13,5 @@ def test_a_ratio_is_the_median_over_rounds_of_one_file_over_the_first() -> None:
 
 
 def test_a_round_that_lacks_a_file_is_no_round() -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         ratios({"a": [{"run_ms": 1.0}], "b": []})
