@@ -98,7 +98,11 @@ class Bundle:
                     return artifact
         what = " ".join(part for part in (role, format, precision, route and f"route {route}") if part)
         here = ", ".join(a.file for a in self.artifacts) or "nothing"
-        raise NotAvailable(f"{self.folder}: no {what}; there is {here}; `toolkit convert {self.folder}` makes more")
+        # What it is converted from, and what it is made by.
+        exported = any((a.role, a.format, a.precision) == (role, "onnx", "fp32") for a in self.artifacts)
+        converted = exported and format != "torch"
+        how = f"`toolkit convert {self.folder}`" if converted else "`toolkit export`"
+        raise NotAvailable(f"{self.folder}: no {what}; there is {here}; {how} makes more")
 
     def verify(self, artifact: Artifact) -> Path:
         """Check the size and sha256 of an artifact, external data included. Returns the path of its file.

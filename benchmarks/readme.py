@@ -1,4 +1,4 @@
-"""Writes the README's block on speed and size from the committed results: `python -m benchmarks.readme`."""
+"""Writes the README's blocks on speed, size and memory from the committed results: `python -m benchmarks.readme`."""
 
 import json
 from pathlib import Path
@@ -77,9 +77,61 @@ def _simplified(results: dict[str, Any]) -> str:
     return f"Simplification never sees large weights: it takes {' and '.join(parts)}."
 
 
+KINDS = {
+    "deepencoder": {"base": "DeepEncoder, a page of 1024 pixels"},
+    "foveated": {
+        "encode_frames": "foveated, a frame encoded",
+        "query_deep": "a deep query of 8 frames",
+        "both passes over 8 frames, deep": "both passes over 8 frames",
+    },
+    "captioner-large": {
+        "encode_image": "captioner-large, an image encoded",
+        "decode_image": "an image decoded",
+        "100 tokens with cache": "100 tokens",
+        "100 tokens without cache": "100 tokens without cache",
+    },
+}
+RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp32", "TFLite int8")
+
+
+def kinds() -> list[str]:
+    """Milliseconds and peak memory of what each kind does most, on every runtime."""
+    results = {model: json.loads((RESULTS / f"kinds-speed-{model}.json").read_text()) for model in KINDS}
+    # A note says that the files are not those that an export makes now.
+    results = {model: result for model, result in results.items() if "note" not in result}
+    first = next(iter(results.values()))
+    lines = [
+        "Median milliseconds, and in brackets the peak megabytes of a process that does nothing else; random weights, "
+        f"{first['threads']} threads of an {first['machine']['processor']}, {first['machine']['date']}, all files of a "
+        "model in turn:",
+        "",
+        "| | " + " | ".join(RUNTIMES) + " |",
+        "|---|" + "--:|" * len(RUNTIMES),
+    ]
+    for model, result in results.items():
+        rows = {row["row"]: row for row in result["rows"]}
+        for what, name in KINDS[model].items():
+            found = [rows.get(f"{what}, {runtime}", {}) for runtime in RUNTIMES]
+            cells = [f"{row['run_ms']:,.0f} ({row['peak_mb']:,.0f})" if "run_ms" in row else "" for row in found]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    ratios = {(row["row"], row["over"]): row["median"] for row in results["foveated"]["ratios"]}
+    shares = [
+        f"1/{1 / ratios[f'{query}, {runtime}', f'encode_frames, {runtime}']:.0f}"
+        for query in ("query_shallow", "query_deep")
+        for runtime in ("ONNX Runtime fp32", "TFLite fp32")
+    ]
+    return [
+        *lines,
+        "",
+        f"One more look at a frame costs, of encoding it: shallow {shares[0]} on ONNX Runtime and {shares[1]} on "
+        f"TFLite, deep {shares[2]} and {shares[3]}.",
+    ]
+
+
 def main() -> None:
     note = "What limits each file is in [benchmarks/LIMITS.md](benchmarks/LIMITS.md)."
     write_block("speed", "\n".join([*small(), "", *large(), "", note, ""]))
+    write_block("kinds", "\n".join([*kinds(), ""]))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def find_bundle(model: str | Path) -> Path:
     """
     from backends.bundle import MANIFEST
     from backends.errors import NotAvailable
+    from graphs.spec import MODELS
 
     if isinstance(model, Path) or Path(model).name != model:
         return Path(model)
@@ -31,9 +32,15 @@ def find_bundle(model: str | Path) -> Path:
         if (folder / MANIFEST).is_file():
             return folder
     shipped = sorted(manifest.parent.name for manifest in places[1].parent.glob(f"*/{MANIFEST}"))
+    variants = [name.removeprefix(f"{model}-") for name in MODELS if name.startswith(f"{model}-")]
+    if model in MODELS:
+        hint = f"make it with `toolkit export {model}`"
+    elif variants:
+        hint = f"this model has variants: give {', '.join(variants)}"
+    else:
+        hint = "`toolkit models` lists what can be made"
     raise NotAvailable(
-        f"no bundle named {model!r} in {places[0].parent}; shipped: {', '.join(shipped) or 'none'}; "
-        f"make it with `toolkit export {model}`"
+        f"no bundle named {model!r} in {places[0].parent}; shipped: {', '.join(shipped) or 'none'}; {hint}"
     )
 
 

@@ -16,39 +16,6 @@ class Attention(vit.Attention):
     def positions(self, learned: Tensor, side: int) -> Tensor:
         return super().positions(resized_offsets(learned, side), side)
 
-    def in_windows(self, x: Tensor, window: int) -> Tensor:
-        """Attention within windows of x (B, side, side, dim). Zero tokens fill the last ones, and are attended to.
-
-        Of a zero token queries, keys and values are the biases. One bias of all keys adds the same to all scores of a
-        query, which softmax does not see; one bias of all values comes through weights whose sum is 1 as it is. So keys
-        and values go without until the windows are whole again, zeros fill them up, and zero tokens need no layer. What
-        their own queries see is dropped.
-        """
-        side, dim = x.shape[1], x.shape[3]
-        bias = torch.cat([self.qkv.bias[:dim], torch.zeros(2 * dim)])
-        q, k, v = (self._windows(part, window) for part in F.linear(x, self.qkv.weight, bias).chunk(3, dim=-1))
-        out = self._whole(self.attended(q, k, v), side, window)
-        projected: Tensor = self.proj(out + self.qkv.bias[2 * dim :])
-        return projected
-
-    def _windows(self, x: Tensor, window: int) -> Tensor:
-        """(B, side, side, dim) to (windows, heads, window * window, head_dim), with zeros where there are no tokens."""
-        batch, side, _, dim = x.shape
-        per_side = -(-side // window)
-        empty = per_side * window - side
-        if empty:
-            x = F.pad(x, (0, 0, 0, empty, 0, empty))
-        # Rank 6 at most: the first axis is batch and row of windows in one.
-        x = x.reshape(batch * per_side, window, per_side, window, self.num_heads, dim // self.num_heads)
-        return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, self.num_heads, window**2, dim // self.num_heads)
-
-    def _whole(self, x: Tensor, side: int, window: int) -> Tensor:
-        """The tokens of _windows where they came from, (B, side, side, dim), without those that filled windows up."""
-        _, heads, _, head_dim = x.shape
-        per_side = -(-side // window)
-        x = x.reshape(-1, per_side, heads, window, window, head_dim).permute(0, 3, 1, 4, 2, 5)
-        return x.reshape(-1, per_side * window, per_side * window, heads * head_dim)[:, :side, :side]
-
 
 class Block(vit.Block):
     """The ViT's block, with the attention above."""
@@ -56,8 +23,18 @@ class Block(vit.Block):
     ATTENTION = Attention
 
     def _attend_in_windows(self, x: Tensor) -> Tensor:
-        out: Tensor = self.attn.in_windows(x, self.window)  # type: ignore[operator]  # ATTENTION
-        return out
+        """Zero tokens fill the last windows, and are attended to like any other."""
+        batch, side, _, dim = x.shape
+        window = self.window
+        per_side = -(-side // window)
+        padded = per_side * window
+        if padded != side:
+            x = F.pad(x, (0, 0, 0, padded - side, 0, padded - side))
+        # Rank 5 at most: the second axis is batch and row of windows in one.
+        x = x.reshape(batch * per_side, window, per_side, window, dim).transpose(1, 2)
+        x = self.attn(x.reshape(-1, window, window, dim))
+        x = x.reshape(batch * per_side, per_side, window, window, dim).transpose(1, 2)
+        return x.reshape(batch, padded, padded, dim)[:, :side, :side]
 
 
 class Sam(nn.Module):

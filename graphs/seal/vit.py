@@ -43,23 +43,18 @@ class Attention(nn.Module):
         heads, tokens = self.num_heads, side * side
         qkv = self.qkv(x).reshape(batch, tokens, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]  # each (B, heads, tokens, head_dim)
-        out = self.attended(q, k, v).permute(0, 2, 1, 3).reshape(batch, side, side, dim)
-        projected: Tensor = self.proj(out)
-        return projected
 
-    def attended(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What each query of a square of tokens sees: all (B, heads, side * side, head_dim)."""
-        batch, heads, tokens, head_dim = q.shape
-        side = round(tokens**0.5)
         scores = (q * self.scale) @ k.transpose(-2, -1)
         # The position terms use the unscaled query, one per row distance and one per column distance.
-        grid = q.reshape(batch, heads, side, side, head_dim)
+        grid = q.reshape(batch, heads, side, side, dim // heads)
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, self.positions(self.rel_pos_h, side))
         columns = torch.einsum("bnhwc,wkc->bnhwk", grid, self.positions(self.rel_pos_w, side))
         bias = rows[..., :, None] + columns[..., None, :]
         weights = (scores + bias.reshape(batch, heads, tokens, tokens)).softmax(dim=-1)
-        out: Tensor = weights @ v
-        return out
+
+        out = (weights @ v).permute(0, 2, 1, 3).reshape(batch, side, side, dim)
+        projected: Tensor = self.proj(out)
+        return projected
 
     def positions(self, learned: Tensor, side: int) -> Tensor:
         """(2 side - 1, d) to (side, side, d): entry [q, k] is how query q sees the position of key k."""

@@ -174,6 +174,12 @@ def test_find_takes_the_direct_route_first_and_a_miss_lists_what_there_is(tiny: 
     assert only_tf.find("detector", "tflite", "int8") is other
     with pytest.raises(NotAvailable, match=r"no detector onnx fp16; there is detector\.onnx.*toolkit convert"):
         tiny.find("detector", "onnx", "fp16")
+    with pytest.raises(NotAvailable, match="`toolkit convert .*` makes more"):
+        tiny.find("detector", "onnx", "int16x8")
+    for role, file_format in (("large", "tflite"), ("large", "onnx"), ("detector", "torch")):
+        without = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.format != "torch"))
+        with pytest.raises(NotAvailable, match="; `toolkit export` makes more"):  # there is nothing to convert
+            without.find(role, file_format, "fp32")
 
 
 def test_with_artifact_replaces_the_same_file(tiny: Bundle) -> None:

@@ -115,8 +115,13 @@ def test_a_name_is_found_in_build_and_a_path_is_itself(tiny: Bundle, monkeypatch
     assert toolkit.find_bundle("./mine") == Path("./mine")
     with toolkit.load_detector("mine", backend="tflite", precision="int8") as detector:
         assert len(detector.detect(PHOTO).message) == BITS
-    with pytest.raises(NotAvailable, match=r"no bundle named 'gone' in build; .*`toolkit export gone`"):
-        toolkit.find_bundle("gone")
+    for name, hint in (
+        ("chunkyseal", "make it with `toolkit export chunkyseal`"),
+        ("captioner", "this model has variants: give small, medium, large, xl"),
+        ("captioner-huge", "`toolkit models` lists what can be made"),
+    ):
+        with pytest.raises(NotAvailable, match=rf"no bundle named '{name}' in build; .*{hint}"):
+            toolkit.find_bundle(name)
 
 
 @pytest.mark.parametrize("backend", ["ort", "tflite"])

@@ -12,7 +12,7 @@ from graphs.checkpoint import random_weights
 from graphs.foveated.model import Foveated, Look
 from tests import foveated_tiny
 from tests.kinds_tiny import CAPTIONER, SPECS, converted, exported
-from toolkit.kinds.captioner import Captioner
+from toolkit.kinds.captioner import Captioner, likeliest
 from toolkit.kinds.deepencoder import PageEncoder, choose_tiles, laid_over
 from toolkit.kinds.foveated import TwoPass
 
@@ -196,3 +196,11 @@ def test_tflite_runs_a_decoder_too() -> None:
         with Captioner(converted("captioner"), backend) as captioner:
             texts.append(captioner.caption(captioner.encode(captioner.read(_page(50, 40))), beams=2).tokens)
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("best", [1, 2, 5, 40, 50])
+def test_the_likeliest_tokens_are_those_of_a_whole_stable_sort(best: int) -> None:
+    generator = np.random.default_rng(best)
+    for _ in range(20):
+        scores = generator.integers(0, 6, 40).astype(np.float64)  # many are equal
+        assert likeliest(scores, best) == np.argsort(-scores, kind="stable")[:best].tolist()

@@ -151,10 +151,9 @@ class Captioner(Closing):
         )
         keys, values = self._kept(beam.keys, out["new_keys"], at), self._kept(beam.values, out["new_values"], at)
         scores = log_softmax(out["logits"][0])
-        order = np.argsort(-scores, kind="stable")[:best]
         return [
-            _Beam((*beam.tokens, int(token)), beam.log_probability + float(scores[token]), keys, values)
-            for token in order
+            _Beam((*beam.tokens, token), beam.log_probability + float(scores[token]), keys, values)
+            for token in likeliest(scores, best)
         ]
 
     def _kept(self, cache: Array, new: Array, at: int) -> Array:
@@ -171,6 +170,17 @@ def log_softmax(logits: Array) -> Array:
     """Log probabilities of one row of logits, in float64."""
     shifted = logits.astype(np.float64) - float(logits.max())
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def likeliest(scores: Array, best: int) -> list[int]:
+    """The `best` highest of one row of scores, the highest first; of equal ones the smaller token."""
+    best = min(best, len(scores))
+    # Sorting a whole vocabulary would take longer than a step of the text decoder.
+    least = np.partition(scores, -best)[-best] if best > 1 else scores.max()
+    candidates = np.flatnonzero(scores >= least)
+    order = np.argsort(-scores[candidates], kind="stable")[:best]
+    chosen: list[int] = candidates[order].tolist()
+    return chosen
 
 
 def to_picture(image: Floats) -> Image.Image:
