@@ -206,12 +206,19 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
     places = [told.index(f"{layer['tensor']} ") for layer in ranked]
     assert ranked[0]["tensor"] == "layer_7"
     assert places == sorted(places)
-    far = bisected(layers=1)
+    far = bisected(layers=2)
     far["layers"][0]["tflite_ops"] = ["CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"]
     assert "2 ADD, CONV_2D, MUL, SUB and 2 more kinds" in Elements(render(made(bisections=[far]))).text
     assert "Not matched, so not measured: dropped. Why: the file holds no such tensor." in page.text
     assert "in running order, over 3 samples." in page.text
     assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
+
+
+def test_one_layer_is_a_sentence_and_no_plot() -> None:
+    page = Elements(render(made(bisections=[bisected(layers=1)])))
+    assert "1 layer in running order, over 3 samples. layer_0 (Conv) introduces most" in page.text
+    assert "Not matched, so not measured: dropped." in page.text
+    assert "Layers of detector.int8.tflite" not in page.text
 
 
 def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_the_front() -> None:

@@ -51,6 +51,8 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
         f"({worst['onnx_op']}) introduces most, {error(worst['introduced'])}; the last one inherits "
         f"{error(layers[-1]['inherited'])}."
     )
+    if len(layers) == 1:
+        return [Paragraph(said), *_unmatched(bisection.get("unmatched") or ())]  # a plot of one point says no more
     title = f"Error along the layers of {bisection['candidate']}"
     wide, narrow = (
         _draw(f"layers-{number}-{form}", size, title, said, layers, ranked[:_NUMBERED]).markup()
@@ -131,13 +133,14 @@ def _operators(kinds: Sequence[str]) -> str:
     """Each kind once with its count: a layer between far cuts may have hundreds of operators."""
     counts = Counter(map(str, kinds)).most_common()
     told = [kind if count == 1 else f"{count} {kind}" for kind, count in counts[:_KINDS]]
-    return ", ".join(told) + (f" and {len(counts) - _KINDS} more kinds" if len(counts) > _KINDS else "")
+    more = len(counts) - _KINDS
+    return ", ".join(told) + (f" and {more} more {'kind' if more == 1 else 'kinds'}" if more > 0 else "")
 
 
 def _table(bisection: dict[str, Any], ranked: Sequence[int]) -> Table:
     columns = (
         Column("Tensor"), Column("Layer", True), Column("Introduced", True), Column("Inherited", True),
-        Column("ONNX node"), Column("TFLite operators"), Column("Source module"), Column("Shape"),
+        Column("ONNX node"), Column("Operators in the file"), Column("Source module"), Column("Shape"),
     )  # fmt: skip
     rows = []
     for index in ranked:
