@@ -32,10 +32,11 @@ def measure(folder: Path, file: str) -> dict[str, Any]:
     bundle = Bundle.open(folder)
     (artifact,) = (artifact for artifact in bundle.artifacts if artifact.file == file)
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as made, Watch(Path(made)) as watch:
+    with tempfile.TemporaryDirectory() as made:
         repro = Path(made) / "repro"
-        report = bisect_bundle(bundle, file, repro=repro, threads=default_threads(), progress=_say)
-        seconds = time.perf_counter() - start
+        with Watch(Path(made)) as watch:
+            report = bisect_bundle(bundle, file, repro=repro, threads=default_threads(), progress=_say)
+        seconds, peak = time.perf_counter() - start, peak_mb()
         shown = subprocess.run([sys.executable, repro / "repro.py"], check=True, capture_output=True, text=True).stdout
     return {
         "model": report.model,
@@ -48,7 +49,7 @@ def measure(folder: Path, file: str) -> dict[str, Any]:
         "layers": len(report.layers),
         "unmatched": [[one.tensor, one.why] for one in report.unmatched],
         "seconds": round(seconds, 1),
-        "peak_rss_mb": round(peak_mb()),
+        "peak_rss_mb": round(peak),
         "layers_peak_rss_mb": round(max(watch.started_mb.values(), default=0)),
         "worst": [[one.tensor, one.onnx_op, one.introduced, one.inherited] for one in report.ranked()[:_SHOWN]],
         "inherited_at_the_end": report.layers[-1].inherited,
