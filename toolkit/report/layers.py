@@ -15,6 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
 LISTED = 12
 _NUMBERED = 3
 _KINDS = 4
+_LABEL = (20.0, 13.0)  # room for a number, px
 _NAMED = 5
 
 
@@ -107,9 +108,14 @@ def _draw(
         if has_value(layer["introduced"]):
             hint = f"{index + 1}. {layer['tensor']}: introduced {error(layer['introduced'])}"
             drawing.circle("introduced", x(index), y.place(layer["introduced"]), 3.5 if index in worst else 2, hint)
+    labels: list[tuple[float, float]] = []
     for rank, index in enumerate(worst, 1):
         if has_value(layers[index]["introduced"]):
-            drawing.text("label", x(index), y.place(layers[index]["introduced"]) - 7, f"#{rank}", "middle")
+            at = x(index), y.place(layers[index]["introduced"]) - 7
+            while any(abs(at[0] - left) < _LABEL[0] and abs(at[1] - top) < _LABEL[1] for left, top in labels):
+                at = at[0], at[1] - _LABEL[1]  # neighbours' numbers are above each other
+            labels.append(at)
+            drawing.text("label", *at, f"#{rank}", "middle")
     drawing.line("inherited", _LEFT, 12, _LEFT + 22, 12)
     drawing.text("label", _LEFT + 28, 16, "inherited")
     drawing.circle("introduced", _LEFT + 112, 12, 3.5)
