@@ -18,7 +18,7 @@ import numpy as np
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, ToolkitError
-from backends.processes import how_it_ended
+from backends.processes import environment, how_it_ended, python_module
 
 # Lines "RELEASE SHA256", as those of the cache: the files that ship.
 SHIPPED = Path(__file__).with_name("survived.txt")
@@ -34,8 +34,14 @@ def check_survival(path: Path, artifact: Artifact, threads: int) -> None:
     """
     if artifact.format != "tflite" or survived(artifact.sha256):
         return
-    command = [sys.executable, "-m", "backends.survival", str(path), str(threads)]
-    done = subprocess.run(command, input=json.dumps(artifact.to_json()), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*python_module("backends.survival"), str(path), str(threads)],
+        input=json.dumps(artifact.to_json()),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode > 0 else ""
         raise InvalidArtifact(

@@ -12,6 +12,7 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from tests.deadly import with_deadly_file
+from toolkit.convert.trial import Trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     run = subprocess.run
 
     def counted(command: list[str], **options: object) -> object:
-        found.append(Path(command[3]).name)
+        found.append(Path(command[4]).name)
         return run(command, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(survival.subprocess, "run", counted)
@@ -91,6 +92,18 @@ def test_a_user_without_a_home_is_no_error(tiny: Bundle, started: list[str], mon
     monkeypatch.setattr(survival.Path, "home", homeless)
     _open(tiny, "fp32")
     assert started == ["detector.fp32.tflite"]
+
+
+def test_a_folder_called_like_one_of_our_packages_is_not_looked_into(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("backends", "toolkit"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('another project')")
+    monkeypatch.chdir(tmp_path)
+    _open(tiny, "fp32")
+    with Trial(tmp_path / "log", 60) as trial:
+        assert trial.call(len, [1]) == 1
 
 
 def test_other_runtimes_are_not_asked(tiny: Bundle, started: list[str]) -> None:

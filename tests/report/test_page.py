@@ -3,7 +3,9 @@
 import re
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tests.report.made import bisected, bundle, made
 from toolkit.parity.measure import RunningError
 from toolkit.parity.report import Check, RunReport, WholeReport
 from toolkit.parity.stream import Comparison
+from toolkit.report import layers
 from toolkit.report.page import render, write_page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -206,12 +209,31 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
     places = [told.index(f"{layer['tensor']} ") for layer in ranked]
     assert ranked[0]["tensor"] == "layer_7"
     assert places == sorted(places)
-    far = bisected(layers=1)
+    far = bisected(layers=2)
     far["layers"][0]["tflite_ops"] = ["CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"]
     assert "2 ADD, CONV_2D, MUL, SUB and 2 more kinds" in Elements(render(made(bisections=[far]))).text
     assert "Not matched, so not measured: dropped. Why: the file holds no such tensor." in page.text
     assert "in running order, over 3 samples." in page.text
     assert Elements(render(made(bisections=[bisected(layers=0)]))).text.count("No layer could be matched") == 1
+
+
+@pytest.mark.parametrize("width", [335.0, 1080.0])
+def test_numbers_of_neighbouring_layers_do_not_lie_on_each_other(width: float) -> None:
+    told = bisected(layers=90)["layers"]
+    for index in (30, 31, 32):
+        told[index]["introduced"] = 0.06
+    drawing = layers._draw("key", (width, 300.0), "title", "said", told, (30, 31, 32))
+    texts = [text for text in ElementTree.fromstring(drawing.markup()).iter("text") if (text.text or "")[0] == "#"]
+    places = [(float(text.get("x", 0)), float(text.get("y", 0))) for text in texts]
+    assert [text.text for text in texts] == ["#1", "#2", "#3"]
+    assert all(abs(a[0] - b[0]) >= 18 or abs(a[1] - b[1]) >= 12 for a, b in combinations(places, 2))
+
+
+def test_one_layer_is_a_sentence_and_no_plot() -> None:
+    page = Elements(render(made(bisections=[bisected(layers=1)])))
+    assert "1 layer in running order, over 3 samples. layer_0 (Conv) introduces most" in page.text
+    assert "Not matched, so not measured: dropped." in page.text
+    assert "Layers of detector.int8.tflite" not in page.text
 
 
 def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_the_front() -> None:

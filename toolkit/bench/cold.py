@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from typing import Any
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from backends.processes import how_it_ended
-from backends.survival import check_survival
+from backends.processes import environment, how_it_ended, python_module
+from backends.survival import check_survival, survived
 from toolkit.bench.candidate import Candidate, session_class
 from toolkit.bench.feeds import timing_feeds
 
@@ -33,11 +32,11 @@ def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, Any]:
     fails.
     """
     artifact = candidate.artifact
-    command = [sys.executable, "-m", "toolkit.bench.cold", str(candidate.bundle.folder), artifact.role, artifact.file]
+    command = [*python_module("toolkit.bench.cold"), str(candidate.bundle.folder), artifact.role, artifact.file]
     command += [candidate.backend, str(threads), str(seconds)]
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        own = environment(TORCHINDUCTOR_CACHE_DIR=cache)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=own)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise InvalidArtifact(f"{candidate.name}: its own process {how_it_ended(done.returncode)}: {last}")
@@ -54,8 +53,9 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
     candidate = Candidate(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
     # The runtime's own import is the same for every file, and survival is found out once: neither is part of the load.
-    check_survival(bundle.verify(artifact), artifact, int(threads))
     session_class(backend)
+    if artifact.format == "tflite" and not survived(artifact.sha256):
+        check_survival(bundle.verify(artifact), artifact, int(threads))
     imported_bytes = _peak_rss_bytes()
     start = time.perf_counter()
     session = candidate.open(int(threads))

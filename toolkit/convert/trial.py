@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from backends.closing import Closing
-from backends.processes import how_it_ended
+from backends.processes import environment, how_it_ended, python_module
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -82,7 +82,8 @@ class Trial(Closing):
         if self._process is None:
             with self._log.open("a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "toolkit.convert.trial"],
+                    python_module("toolkit.convert.trial"),
+                    env=environment(),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -2,14 +2,13 @@
 
 import json
 import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends.errors import NotAvailable
-from backends.processes import how_it_ended
+from backends.processes import environment, how_it_ended, python_module
 
 TIMEOUT_S = 600.0
 
@@ -58,10 +57,10 @@ def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
     The operators come in the order in which they run. Their times add up to a little more than a run that nobody
     watches. Raises NotAvailable if the runtime does not tell, or is not there.
     """
-    command = [sys.executable, "-m", "toolkit.profiling", str(path), "--threads", str(threads), "--runs", str(runs)]
+    command = [*python_module("toolkit.profiling"), str(path), "--threads", str(threads), "--runs", str(runs)]
     try:
         # A process of its own: the runtimes write to stderr, and their memory goes back as a whole.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, env=environment())
         return tuple(OperatorTime(**entry) for entry in json.loads(done.stdout))
     except subprocess.TimeoutExpired as error:
         raise NotAvailable(f"{path.name}: no profile within {TIMEOUT_S:.0f} s") from error

@@ -119,6 +119,8 @@ def write_record(record: Record, path: Path) -> Path:
 def read_record(path: Path) -> Record:
     """Read a record. Raises InvalidInput for anything else."""
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("no .npz file")  # numpy would advise to unpickle it
         with np.load(path, allow_pickle=False) as arrays:
             return _read({name: arrays[name] for name in arrays.files})
     except OSError as error:

@@ -81,7 +81,7 @@ def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
         model, candidate = result["model"], result["candidate"]
         for layer in result["layers"]:
             layer["tensor"], layer["onnx_op"], layer["inherited"], layer["introduced"]
-        for one in result["unmatched"]:
+        for one in result.get("unmatched", ()):
             one["tensor"], one["why"]
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error!r}") from error

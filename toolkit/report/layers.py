@@ -15,6 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
 LISTED = 12
 _NUMBERED = 3
 _KINDS = 4
+_LABEL = (20.0, 13.0)  # room for a number, px
 _NAMED = 5
 
 
@@ -51,6 +52,8 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
         f"({worst['onnx_op']}) introduces most, {error(worst['introduced'])}; the last one inherits "
         f"{error(layers[-1]['inherited'])}."
     )
+    if len(layers) == 1:
+        return [Paragraph(said), *_unmatched(bisection.get("unmatched") or ())]  # a plot of one point says no more
     title = f"Error along the layers of {bisection['candidate']}"
     wide, narrow = (
         _draw(f"layers-{number}-{form}", size, title, said, layers, ranked[:_NUMBERED]).markup()
@@ -105,9 +108,14 @@ def _draw(
         if has_value(layer["introduced"]):
             hint = f"{index + 1}. {layer['tensor']}: introduced {error(layer['introduced'])}"
             drawing.circle("introduced", x(index), y.place(layer["introduced"]), 3.5 if index in worst else 2, hint)
+    labels: list[tuple[float, float]] = []
     for rank, index in enumerate(worst, 1):
         if has_value(layers[index]["introduced"]):
-            drawing.text("label", x(index), y.place(layers[index]["introduced"]) - 7, f"#{rank}", "middle")
+            at = x(index), y.place(layers[index]["introduced"]) - 7
+            while any(abs(at[0] - left) < _LABEL[0] and abs(at[1] - top) < _LABEL[1] for left, top in labels):
+                at = at[0], at[1] - _LABEL[1]  # neighbours' numbers are above each other
+            labels.append(at)
+            drawing.text("label", *at, f"#{rank}", "middle")
     drawing.line("inherited", _LEFT, 12, _LEFT + 22, 12)
     drawing.text("label", _LEFT + 28, 16, "inherited")
     drawing.circle("introduced", _LEFT + 112, 12, 3.5)
@@ -131,13 +139,14 @@ def _operators(kinds: Sequence[str]) -> str:
     """Each kind once with its count: a layer between far cuts may have hundreds of operators."""
     counts = Counter(map(str, kinds)).most_common()
     told = [kind if count == 1 else f"{count} {kind}" for kind, count in counts[:_KINDS]]
-    return ", ".join(told) + (f" and {len(counts) - _KINDS} more kinds" if len(counts) > _KINDS else "")
+    more = len(counts) - _KINDS
+    return ", ".join(told) + (f" and {more} more {'kind' if more == 1 else 'kinds'}" if more > 0 else "")
 
 
 def _table(bisection: dict[str, Any], ranked: Sequence[int]) -> Table:
     columns = (
         Column("Tensor"), Column("Layer", True), Column("Introduced", True), Column("Inherited", True),
-        Column("ONNX node"), Column("TFLite operators"), Column("Source module"), Column("Shape"),
+        Column("ONNX node"), Column("Operators in the file"), Column("Source module"), Column("Shape"),
     )  # fmt: skip
     rows = []
     for index in ranked:
