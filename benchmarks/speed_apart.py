@@ -2,8 +2,7 @@
 
     python -m benchmarks.speed_apart build/chunkyseal [--only FILE ...] [--rounds 5] [--json FILE]
 
-Two runtimes of such a model in one process disturb each other: chunkyseal in INT8 took 1.9 s there and 1.2 s alone, and
-nobody runs two. A round runs every file once, in random order; a ratio is the median over the rounds of one file's
+Nobody runs two runtimes of such a model in one process, where their threads, caches and memory meet. A round runs every file once, in random order; a ratio is the median over the rounds of one file's
 time over another's in the same round.
 """
 
