@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed_apart build/chunkyseal [--only FILE ...] [--rounds 5] [--json FILE]
 
-Nobody runs two runtimes of such a model in one process, where their threads, caches and memory meet. A round runs every file once, in random order; a ratio is the median over the rounds of one file's
-time over another's in the same round.
+Nobody runs two runtimes of such a model in one process, where their threads, caches and memory meet. A round runs every
+file once, in random order; a ratio is the median over the rounds of one file's time over another's in the same round.
 """
 
 import json
