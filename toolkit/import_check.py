@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from backends.errors import InvalidArtifact, one_line
+from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.tensor import Array
 from toolkit.convert.trial import Trial, TrialEnded
 
@@ -42,17 +42,24 @@ def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -
 
 
 def run(path: Path, feeds: Feeds) -> Outputs:
-    """The outputs for each of some inputs, on ONNX Runtime. Raises InvalidArtifact."""
+    """The outputs for each of some inputs, on ONNX Runtime.
+
+    Raises InvalidArtifact if it cannot, and InvalidInput for an output that is no tensor: a sequence, or nothing.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-        return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+        results = [session.run(names, dict(feed)) for feed in feeds]
     except Exception as error:  # the runtime's errors share no base class of their own
         raise InvalidArtifact(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {one_line(error)}"
         ) from error
+    for name, value in zip(names, results[0], strict=True):
+        if not isinstance(value, np.ndarray):
+            raise InvalidInput(f"{path}: output {name!r}: expected a tensor, got {type(value).__name__}")
+    return [dict(zip(names, result, strict=True)) for result in results]
 
 
 def _run_apart(path: Path, feeds: Feeds) -> Outputs:

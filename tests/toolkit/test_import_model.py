@@ -173,6 +173,18 @@ def test_a_file_that_kills_onnx_runtime_is_imported_without_what_it_dies_of(tmp_
     assert "killed by" in shown.stderr
 
 
+def test_an_output_that_is_a_sequence_is_one_line(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8])
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    source = _save(
+        tmp_path, helper.make_graph([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], "g", [x], [y])
+    )
+    shown = toolkit("import", source, "-o", tmp_path / "sequence")
+    assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
+    assert "output 'y': expected a tensor, got" in shown.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
+
+
 def test_what_the_source_computes_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _square_root(tmp_path)
     true = import_check.run
