@@ -27,6 +27,8 @@ from graphs.export import build_loaded, export
 from graphs.onnx_file import save
 from graphs.prepare.depthwise import split_depthwise
 from graphs.prepare.fold_affine import fold_affine
+from graphs.prepare.fold_norm import fold_norm
+from graphs.prepare.fold_scale import fold_scale
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
@@ -58,6 +60,8 @@ ROWS = (
     fold_affine,
     keep_rows,
     split_qkv,
+    fold_norm,
+    fold_scale,
     join_relative_positions,
     split_depthwise,
     reflect_by_slices,
