@@ -67,7 +67,7 @@ ROWS = (
     reflect_by_slices,
     write_out_layer_norm,
 )
-SIMPLIFIED = (keep_rows, split_qkv, join_relative_positions)  # after onnxsim
+SIMPLIFIED = (keep_rows, split_qkv, fold_norm, fold_scale, join_relative_positions)  # after onnxsim
 LOWERED = (split_depthwise, reflect_by_slices, write_out_layer_norm)  # in the graph that is lowered alone
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
