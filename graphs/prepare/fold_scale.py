@@ -80,8 +80,8 @@ def _multiply(graph: ir.Graph, gemm: ir.Node, factor: float) -> None:
     tensor = None if weight is None else ir.convenience.get_const_tensor(weight)
     assert tensor is not None  # _is_constant
     name = f"{gemm.outputs[0].name}.scaled"
-    scaled = computed(tuple(tensor.shape.numpy()), tensor, lambda: tensor.numpy() * np.float32(factor))
+    scaled = computed(tuple(tensor.shape.numpy()), tensor, lambda: tensor.numpy() * factor)
     gemm.replace_input_with(1, add_tensor(graph, f"{name}.weight", scaled))
     bias = constant(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
     if bias is not None:
-        gemm.replace_input_with(2, add_constant(graph, f"{name}.bias", bias * np.float32(factor)))
+        gemm.replace_input_with(2, add_constant(graph, f"{name}.bias", bias * factor))

@@ -123,3 +123,24 @@ def test_a_scale_stays_where_it_has_nowhere_to_go(more: str, outputs: str) -> No
 @pytest.mark.parametrize("scaled", ["Div(scale, heads)", "Mul(heads, heads)"])
 def test_what_is_no_factor_is_left_alone(scaled: str) -> None:
     assert not fold_scale(attention(scaled=scaled))[1]
+
+
+def test_a_scaled_layer_keeps_its_dtype() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float16[2,4] x) => (float16[2,4] y) <float16[4,4] w, float16[4] b, float16 scale> {
+      h = Gemm <transB = 1> (x, w, b)
+      s = Mul(h, scale)
+      y = Relu(s)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    del proto.graph.initializer[:]
+    values = {"w": np.ones((4, 4), np.float16), "b": np.ones(4, np.float16), "scale": np.float16(0.5)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in values.items())
+    model, changed = fold_scale(ir.from_proto(proto))
+    assert changed
+    (gemm,) = (node for node in model.graph if node.op_type == "Gemm")
+    for value in gemm.inputs[1:]:
+        assert value is not None
+        assert value.const_value is not None
+        assert value.const_value.numpy().dtype == np.float16
+        assert (value.const_value.numpy() == 0.5).all()
