@@ -34,6 +34,7 @@ from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
+from graphs.prepare.patches import patches_to_depth
 from graphs.prepare.pipeline import Pass, prepare
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
@@ -64,11 +65,13 @@ ROWS = (
     fold_scale,
     join_relative_positions,
     split_depthwise,
+    patches_to_depth,
     reflect_by_slices,
     write_out_layer_norm,
 )
 SIMPLIFIED = (keep_rows, split_qkv, fold_norm, fold_scale, join_relative_positions)  # after onnxsim
-LOWERED = (split_depthwise, reflect_by_slices, write_out_layer_norm)  # in the graph that is lowered alone
+# In the graph that is lowered alone.
+LOWERED = (split_depthwise, patches_to_depth, reflect_by_slices, write_out_layer_norm)
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
 

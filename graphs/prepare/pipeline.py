@@ -22,10 +22,12 @@ from graphs.prepare.fold_scale import fold_scale
 from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
+from graphs.prepare.large_conv import split_large_conv
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.lp_norm import write_out_lp_norm
 from graphs.prepare.output_axes import keep_output_axes
+from graphs.prepare.patches import patches_to_depth
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.reflect_pad import reflect_by_slices
@@ -77,6 +79,8 @@ PASSES = (
 LOWERING_PASSES = (
     Pass("widen_small_integers", widen_small_integers, tolerance=0.0),
     Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
+    Pass("split_large_conv", split_large_conv, tolerance=_ROUNDING),
+    Pass("patches_to_depth", patches_to_depth, tolerance=_ROUNDING),
     Pass("reflect_by_slices", reflect_by_slices, tolerance=0.0),
     Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
     Pass("keep_small_bounds", keep_small_bounds, tolerance=0.0),

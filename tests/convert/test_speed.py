@@ -59,6 +59,11 @@ def test_a_quicker_file_is_not(bundle: Bundle, seconds: dict[str, float]) -> Non
     assert _compared(bundle) == Speed("detector.int8.tflite", "detector.fp32.tflite", 0.5, False, ())
 
 
+def test_one_that_would_be_shown_as_quick_as_float32_is_not_slower(bundle: Bundle, seconds: dict[str, float]) -> None:
+    seconds["detector.int8.tflite"] = 1.004
+    assert not _compared(bundle).slower
+
+
 def test_large_files_are_timed_one_after_the_other(
     bundle: Bundle, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
@@ -18,10 +19,11 @@ from toolkit.convert import stitch
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.convert.stitch import Lowered, seam_permutation
+from toolkit.convert.stitch import Lowered
 from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph
 from toolkit.convert.tflite_part import OpenPart, cut, name_of
 from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.transposes import cancel_transposes
 from toolkit.export import export_bundle
 
 IMAGES = Path(__file__).parent.parent / "images"
@@ -125,7 +127,7 @@ def test_a_mixture_is_the_same_whatever_it_was_cut_into(pair: Pair, tmp_path: Pa
 
 def test_no_transpose_meets_its_inverse(pair: Pair) -> None:
     whole, sliced = (read_graph(b.folder / b.find("detector", "tflite", "fp32").file) for b in pair)
-    assert stitch.cancel_transposes(sliced) == 0
+    assert cancel_transposes(sliced) == 0
     # Only where the decoder pads is there an operator between the transposes of a seam.
     assert len(sliced.nodes) - len(whole.nodes) <= 2
 
@@ -149,33 +151,9 @@ def test_slices_that_do_not_fit_are_refused(pair: Pair, monkeypatch: pytest.Monk
 
 
 def _tensor(name: bytes) -> Tensor:
-    from ai_edge_litert import schema_py_generated as schema
-
     table = schema.TensorT()
     table.name, table.shape, table.type = name, [1, 2, 3, 4], 0
     return Tensor(table, None)
-
-
-def _other(source: Tensor, target: Tensor) -> Node:
-    return Node(None, (0, None, 1), [source], [target], [])
-
-
-def test_transposes_go_in_pairs_and_stay_where_they_are_needed() -> None:
-    x, a, b, c, y, z = (_tensor(name) for name in (b"x", b"a", b"b", b"c", b"y", b"z"))
-    there, back = seam_permutation("NHWC", "NCHW"), seam_permutation("NCHW", "NHWC")
-    assert there is not None
-    assert back is not None
-    make = stitch._transpose
-    nodes = [make(x, there, a), make(a, back, b), _other(b, y), make(a, there, c), _other(c, z)]
-    graph = Graph(b"", {"x": x}, {"y": y, "z": z}, nodes)
-    assert stitch.cancel_transposes(graph) == 1
-    assert [node.inputs[0] for node in graph.nodes] == [x, x, a, c]
-    graph = Graph(b"", {"x": x}, {"y": y}, [make(x, there, a), make(a, back, b), _other(b, y)])
-    assert stitch.cancel_transposes(graph) == 2
-    assert [node.inputs for node in graph.nodes] == [[x]]
-    # An output of the graph keeps its tensor.
-    graph = Graph(b"", {"x": x}, {"b": b}, [make(x, there, a), make(a, back, b)])
-    assert stitch.cancel_transposes(graph) == 0
 
 
 def test_small_constants_of_the_same_bytes_are_stored_once() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def _refuse(what: str) -> None:
     raise InvalidInput(f"{what}: refused")
 
 
+def _is_imported(name: str) -> bool:
+    return name in sys.modules
+
+
 def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
     with Trial(tmp_path / "log", 60) as trial:
         assert trial.call(np.add, 1, np.arange(3)).tolist() == [1, 2, 3]
@@ -37,6 +42,14 @@ def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
     assert "printed by a library" in (tmp_path / "log").read_text()
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)  # closing waits for its end
+
+
+def test_a_process_that_was_started_has_its_modules_when_it_is_called(tmp_path: Path) -> None:
+    with Trial(tmp_path / "log", 60) as trial:
+        assert not trial.call(_is_imported, "this")
+    with Trial(tmp_path / "log", 60, ("this",)) as trial:
+        trial.start()
+        assert trial.call(_is_imported, "this")
 
 
 def test_a_death_is_told_and_the_next_call_gets_a_new_process(tmp_path: Path) -> None:

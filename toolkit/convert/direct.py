@@ -117,8 +117,11 @@ class _Slices:
             models[self._name(i)] = str(path)
             feeds = {name: self._values[name] for name in self._slices[i].inputs}
             draft = self._draft(i, files)
-            with SESSIONS.load("ort")(path, draft, 1) as session:
-                outputs = session.run(feeds)
+            if len(self._slices) == 1:  # all of the graph, of which that is known
+                outputs = self._job.reference.outputs
+            else:
+                with SESSIONS.load("ort")(path, draft, 1) as session:
+                    outputs = session.run(feeds)
             expected[i] = (draft, feeds, outputs, files)
             self._values |= outputs
         result = self._job.run("lower", models=models)

@@ -15,6 +15,7 @@ from toolkit.convert.agreement import KIND, disagreements
 from toolkit.convert.binding import bind_tflite, check_onnx
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import Progress, WorkerResult, run_worker
+from toolkit.convert.correspondence import find_places
 from toolkit.convert.culprit import deadly_operator
 from toolkit.convert.onnx_quantize import quantize_onnx
 from toolkit.convert.onnx_ranges import observe
@@ -27,6 +28,8 @@ Result = TypeVar("Result")
 # Told of every file of an imported graph, and of what in it is over its tolerance.
 Judged = Callable[[str, tuple[Check, ...]], None]
 
+# Of what runs in the trial process first, and takes a second to import.
+TRIED = (bind_tflite.__module__, find_places.__module__)
 # An artifact and its files, still outside the bundle.
 Made = tuple[Artifact, tuple[Path, ...]]
 

@@ -21,7 +21,7 @@ from toolkit.convert.agreement import KIND
 from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.converter import Progress
 from toolkit.convert.direct import convert_direct
-from toolkit.convert.job import Job, Judged, Made, Reference
+from toolkit.convert.job import TRIED, Job, Judged, Made, Reference
 from toolkit.convert.mixed import RECIPE_FILE, Kept, MixedRequest, find_kept, make_mixed
 from toolkit.convert.preflight import check_large_files, check_room
 from toolkit.convert.recipes import RECIPES, Recipe, chosen
@@ -161,7 +161,8 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         "images": images.key,
         "mixed": repr(options.mixed),
     }
-    with kept_steps(bundle.folder, inputs) as steps, Trial(log, options.timeout_s) as trial:
+    with kept_steps(bundle.folder, inputs) as steps, Trial(log, options.timeout_s, TRIED) as trial:
+        trial.start()  # the converter comes first, and keeps one core
         reference = Reference(path, parent, feeds, outputs)
         job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference, trial, options.judged)
         if options.route == "tf":

@@ -23,14 +23,17 @@ _PROFILED_RUNS = 5
 # Pairs beyond this are not opened together: both and what their runtimes unpack would be in memory at once.
 _TOGETHER_BYTES = 1 << 30
 _BLAMED = 3
+# Less than this is 1.00x where it is read.
+_SHOWN = 1.005
 
 
 @dataclass(frozen=True)
 class Speed:
     """A file's time over that of float32, `over`, on the same runtime: the median of runs side by side.
 
-    slower: whether three of four runs were slower. blame: operator kind -> milliseconds that it takes more of than in
-    the float32 file, the most first; only of what is slower, and empty where the runtime does not tell.
+    slower: whether three of four runs were slower, and the ratio is shown as more than one. blame: operator kind ->
+    milliseconds that it takes more of than in the float32 file, the most first; only of what is slower, and empty where
+    the runtime does not tell.
     """
 
     file: str
@@ -51,7 +54,7 @@ def compare_speed(bundle: Bundle, artifacts: Sequence[Artifact], progress: Progr
             reference = _float32(bundle, artifact)
             progress(f"timing {artifact.file} beside {reference.file}")
             ratios = _ratios(bundle, artifact, reference)
-            slower = bool(np.quantile(ratios, 0.25) > 1)
+            slower = bool(np.quantile(ratios, 0.25) > 1 and np.median(ratios) >= _SHOWN)
             blame = _blame(bundle, artifact, reference, progress) if slower else ()
             found.append(Speed(artifact.file, reference.file, float(np.median(ratios)), slower, blame))
     return tuple(found)

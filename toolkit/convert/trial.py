@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,13 +30,19 @@ class TrialEnded(Exception):
 class Trial(Closing):
     """One child process at a time, started by the first call, and anew by the one after its death.
 
-    What the runtimes print is added to `log`. A call may take `timeout_s`.
+    What the runtimes print is added to `log`. A call may take `timeout_s`. It imports `modules`, by name, before it is
+    asked for anything.
     """
 
-    def __init__(self, log: Path, timeout_s: float) -> None:
+    def __init__(self, log: Path, timeout_s: float, modules: tuple[str, ...] = ()) -> None:
         self._log = log
         self._timeout_s = timeout_s
+        self._modules = modules
         self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process before the first call, so that it imports its modules while the caller does other work."""
+        self._started()
 
     def call(self, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Result:
         """Call a function of a module there, and return what it returns, or raise what it raises.
@@ -82,7 +89,7 @@ class Trial(Closing):
         if self._process is None:
             with self._log.open("a", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
-                    python_module("toolkit.convert.trial"),
+                    [*python_module("toolkit.convert.trial"), *self._modules],
                     env=environment(),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -95,6 +102,8 @@ def _serve() -> None:
     """Answer calls until there are no more."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
+    for name in sys.argv[1:]:
+        import_module(name)
     while True:
         try:
             function, arguments, named = pickle.load(sys.stdin.buffer)
