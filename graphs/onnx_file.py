@@ -86,13 +86,35 @@ def load(path: Path) -> ir.Model:
     return ir.load(path)
 
 
+def read(path: Path) -> ir.Model:
+    """Read an ONNX file of ours. Raises InvalidArtifact where its weights' file has other names.
+
+    onnx_ir would raise in the middle of the work: a link may lead to a file that is none of the model's business.
+    """
+    model = ir.load(path)
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    for file in {Path(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}:
+        if file.exists() and file.stat().st_nlink > 1:
+            raise _linked(path)
+    return model
+
+
 def check(path: Path) -> None:
     """onnx.checker over the whole file, shapes included. Raises InvalidArtifact."""
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "multiple hard links" in reason:
+            raise _linked(path) from error
         raise InvalidArtifact(f"{path}: not a valid ONNX model: {reason}; export it again") from error
+
+
+def _linked(path: Path) -> InvalidArtifact:
+    return InvalidArtifact(
+        f"{path}: the file of its weights has several names (hard links), and onnx reads none that has: copy it to one "
+        "of its own, `cp FILE COPY && mv COPY FILE`"
+    )
 
 
 def strip(model: ir.Model) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from tests.tiny import DETECTOR_PX
+from toolkit.cli import main
 
 IMAGE = np.random.default_rng(0).random((1, 3, DETECTOR_PX, DETECTOR_PX), dtype=np.float32)
 
@@ -76,3 +78,14 @@ def test_weights_outside_the_bundle_are_refused(tiny: Bundle, location: str) -> 
     (tiny.folder / "link.data").symlink_to(outside)
     with pytest.raises(InvalidArtifact, match="ONNX Runtime cannot load it"):
         run(moved)
+
+
+def test_weights_whose_file_has_a_second_name_are_refused_before_the_work(tiny: Bundle) -> None:
+    split(tiny).write()
+    (tiny.folder / "backup").hardlink_to(tiny.folder / "detector.onnx.data")
+    for command in (["convert", "-p", "fp32"], ["bisect", "--candidate", "detector.fp32.tflite"]):
+        result = CliRunner().invoke(main, [command[0], str(tiny.folder), *command[1:]])
+        assert result.exit_code == 2, result.output
+        assert "detector.onnx: the file of its weights has several names (hard links)" in result.output
+    # Running it reads nothing but what the manifest lists.
+    assert run(Bundle.open(tiny.folder)).shape

@@ -37,6 +37,7 @@ def _written(folder: Path, model: onnx.ModelProto) -> Path:
     (folder / "w.bin").write_bytes(bytes(_BYTES))
     (folder.parent / "secret").write_bytes(bytes(_BYTES))
     (folder / "link.bin").symlink_to(folder.parent / "secret")
+    (folder / "second.bin").hardlink_to(folder.parent / "secret")
     path = folder / "m.onnx"
     path.write_bytes(model.SerializeToString())
     return path
@@ -55,6 +56,7 @@ def test_the_files_of_a_model_are_listed(tmp_path: Path) -> None:
         ({"location": "../../../../etc/passwd"}, "points outside the directory"),
         ({"location": "/etc/passwd"}, "absolute path"),
         ({"location": "link.bin"}, "symbolic link"),
+        ({"location": "second.bin", "offset": 0, "length": _BYTES}, "several names (hard links)"),
         ({"location": "gone.bin"}, "gone.bin"),
         ({"location": "w.bin", "length": 1 << 33}, "weight 'w': expected 1024 bytes from byte 0 of w.bin"),
         ({"location": "w.bin", "offset": 1 << 33}, "weight 'w': expected 1024 bytes from byte 8589934592 of w.bin"),

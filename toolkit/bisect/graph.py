@@ -5,13 +5,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphs.foreign import infer_shapes
+from graphs.onnx_file import read
 
 Known = tuple[tuple[int, ...], str]
 
 
 def read_with_shapes(path: Path) -> ir.Model:
     """Read a graph, its large weights left where they are, and state the shapes that it does not state itself."""
-    model = ir.load(path)
+    model = read(path)
     unknown = [v for v in named_values(model).values() if shape_and_dtype(v) is None]
     if unknown:
         # Its result is a copy, which no longer knows where the weights beside the graph lie.

@@ -13,7 +13,7 @@ from backends.errors import InvalidInput, NotAvailable
 from backends.registry import ARCHITECTURES
 from graphs.export import export
 from graphs.model_spec import GraphSpec
-from graphs.onnx_file import save
+from graphs.onnx_file import read, save
 from graphs.prepare.pipeline import LOWERING_PASSES, PASSES
 
 _MARK = "@before"
@@ -32,7 +32,7 @@ def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Pat
     if (artifact.format, artifact.precision) != ("onnx", "fp32"):
         raise InvalidInput(f"expected a float32 ONNX file for a pass, got {artifact.file}")
     exported = any(step.name == name for step in PASSES)
-    model = _exported(bundle, artifact) if exported else ir.load(bundle.verify(artifact))
+    model = _exported(bundle, artifact) if exported else read(bundle.verify(artifact))
     for step in PASSES if exported else LOWERING_PASSES:
         if step.name == name:
             break

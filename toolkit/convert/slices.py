@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from backends.errors import InvalidInput
-from graphs.onnx_file import save
+from graphs.onnx_file import read, save
 from graphs.prepare.large_gemm import split_large_gemm
 from graphs.prepare.pipeline import LOWERING_PASSES, prepare
 
@@ -31,7 +31,7 @@ def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
     External weights stay in their file until a slice is written.
     """
     # Not stepwise: each slice and the whole file are compared with the graph in `path` once they are made.
-    model, _ = prepare(ir.load(path), {}, LOWERING_PASSES, stepwise=False)
+    model, _ = prepare(read(path), {}, LOWERING_PASSES, stepwise=False)
     model, _ = split_large_gemm(model, limit_bytes)
     # A constant that its users are cut off from would be passed on from slice to slice.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
