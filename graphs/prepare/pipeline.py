@@ -36,6 +36,7 @@ from graphs.prepare.rows import keep_rows
 from graphs.prepare.small_bounds import keep_small_bounds
 from graphs.prepare.small_integers import widen_small_integers
 from graphs.prepare.split_queries import split_queries
+from graphs.prepare.transposed_conv import transposed_to_conv
 from graphs.prepare.uneven_split import slice_uneven_splits
 from graphs.simplify import simplify
 
@@ -81,6 +82,7 @@ LOWERING_PASSES = (
     Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
     Pass("split_large_conv", split_large_conv, tolerance=_ROUNDING),
     Pass("patches_to_depth", patches_to_depth, tolerance=_ROUNDING),
+    Pass("transposed_to_conv", transposed_to_conv, tolerance=_ROUNDING),
     Pass("reflect_by_slices", reflect_by_slices, tolerance=0.0),
     Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
     Pass("keep_small_bounds", keep_small_bounds, tolerance=0.0),

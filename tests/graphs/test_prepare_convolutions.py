@@ -11,16 +11,17 @@ from graphs.prepare import large_conv
 from graphs.prepare.large_conv import split_large_conv
 from graphs.prepare.patches import patches_to_depth
 from graphs.prepare.pipeline import run_once
+from graphs.prepare.transposed_conv import transposed_to_conv
 
 Sizes = tuple[int, ...]
 
 
-def _conv(of: Sizes, kernel: Sizes, more: str = "", biased: bool = True) -> ir.Model:
+def _conv(of: Sizes, kernel: Sizes, more: str = "", biased: bool = True, operator: str = "Conv") -> ir.Model:
     random = np.random.default_rng(0)
     proto = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 20]>
     g (float[{",".join(map(str, of))}] x) => (float[n,c,h,w] y)
-    {{ y = Conv<{more or "group = 1"}>(x, w{", b" if biased else ""}) }}""")
-    constants = {"w": kernel} | ({"b": kernel[:1]} if biased else {})
+    {{ y = {operator}<{more or "group = 1"}>(x, w{", b" if biased else ""}) }}""")
+    constants = {"w": kernel} | ({"b": kernel[:1] if operator == "Conv" else kernel[1:2]} if biased else {})
     proto.graph.initializer.extend(
         onnx.numpy_helper.from_array(random.standard_normal(shape, dtype=np.float32), name)
         for name, shape in constants.items()
@@ -105,3 +106,49 @@ def test_a_large_convolution_is_the_sum_of_its_rows(kernel: Sizes, size: Sizes, 
 )
 def test_another_convolution_stays(kernel: Sizes, more: str) -> None:
     assert not split_large_conv(_conv((1, kernel[1], 7, 7), kernel, more))[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    step=st.integers(2, 4),
+    taps=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    batch=st.integers(1, 2),
+    biased=st.booleans(),
+    data=st.data(),
+)
+def test_a_transposed_convolution_is_one_with_its_outputs_in_depth(
+    step: int, taps: int, size: Sizes, batch: int, biased: bool, data: st.DataObject
+) -> None:
+    kernel = step * taps
+    # What is cut off leaves at least a pixel.
+    pads = data.draw(st.lists(st.integers(0, (kernel - 1) // 2), min_size=4, max_size=4))
+    more = [data.draw(st.integers(0, min(end, step - 1))) for end in pads[2:]]
+    attributes = f"strides = [{step}, {step}], pads = {pads}, output_padding = {more}"
+    of = (batch, 3, *size)
+    model = _conv(of, (3, 5, kernel, kernel), attributes, biased, "ConvTranspose")
+    expected = run_once(model, _feeds(of), "before")["y"]
+    model, changed = transposed_to_conv(model)
+    assert changed
+    assert {node.op_type for node in model.graph} <= {"Conv", "DepthToSpace", "Slice"}
+    assert not {"w", "b"} & {value.name for node in model.graph for value in node.inputs if value is not None}
+    np.testing.assert_allclose(run_once(model, _feeds(of), "after")["y"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "more"),
+    [
+        ((3, 4, 3, 3), "strides = [2, 2]"),
+        ((3, 4, 2, 4), "strides = [2, 2]"),
+        ((3, 4, 4, 4), "strides = [2, 4]"),
+        ((3, 4, 4, 4), ""),
+        ((3, 4, 4, 4), "strides = [2, 2], dilations = [2, 2]"),
+        ((3, 4, 4, 4), "strides = [2, 2], output_padding = [1, 0]"),
+        ((3, 4, 4, 4), "strides = [2, 2], output_shape = [9, 9]"),
+        ((3, 4, 4, 4), 'strides = [2, 2], auto_pad = "SAME_UPPER"'),
+        ((3, 1, 4, 4), "strides = [2, 2], group = 3"),
+    ],
+)
+def test_another_transposed_convolution_stays(kernel: Sizes, more: str) -> None:
+    model = _conv((1, 3, 4, 4), kernel, more, biased=False, operator="ConvTranspose")
+    assert not transposed_to_conv(model)[1]
