@@ -1,6 +1,6 @@
 """What quantizing a model of gigabytes is worth: its files turn by turn, each turn a process that runs one alone.
 
-    python -m benchmarks.speed_apart build/chunkyseal [--only FILE ...] [--rounds 5] [--json FILE]
+    python -m benchmarks.speed_apart build/chunkyseal [--only FILE ...] [--rounds 12] [--json FILE]
 
 Nobody runs two runtimes of such a model in one process, where their threads, caches and memory meet. A round runs every
 file once, in random order; a ratio is the median over the rounds of one file's time over another's in the same round.
@@ -60,7 +60,7 @@ def ratios(said: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 @click.option(
     "--only", "files", multiple=True, default=FILES, show_default=True, help="The first is what others are over."
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures here.")
 def main(folder: Path, files: tuple[str, ...], rounds: int, out: Path | None) -> None:
     bundle, threads = Bundle.open(folder), default_threads()

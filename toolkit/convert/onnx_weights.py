@@ -67,7 +67,7 @@ def _scales(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> Array:
     largest = np.maximum(values.max(axis=axes), -values.min(axis=axes))
     scale: Array = np.maximum(largest / np.float32(_STEPS), np.finfo(np.float32).tiny).astype(np.float32)
     del values
-    _let_go(tensor)
+    let_go(tensor)
     return scale
 
 
@@ -76,18 +76,18 @@ def _steps(tensor: ir.TensorProtocol, scale: Array, axis: int, transpose: bool) 
     values = tensor.numpy()
     steps = values / scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     del values
-    _let_go(tensor)
+    let_go(tensor)
     int8 = np.rint(steps, out=steps).astype(np.int8)
     return ir.tensor(np.ascontiguousarray(int8.T) if transpose else int8)
 
 
 def _halved(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     half = tensor.numpy().astype(np.float16)
-    _let_go(tensor)
+    let_go(tensor)
     return ir.tensor(half)
 
 
-def _let_go(tensor: ir.TensorProtocol) -> None:
+def let_go(tensor: ir.TensorProtocol) -> None:
     """Unmap a weight that lies in a file of its own: it would count as memory until the last of them is done."""
     if isinstance(tensor, ir.ExternalTensor):
         tensor.release()

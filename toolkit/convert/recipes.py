@@ -67,8 +67,8 @@ _TABLE = (
     Recipe("fp32", "float32", "float32", (), ("onnx", "tflite", "torch")),
     # On both runtimes weights are made float32 once, as the file loads.
     Recipe("fp16", "float16", "float32", (), ("onnx", "tflite")),
-    # What computes on quantized activations here does so on TFLite. On ONNX Runtime it is dense layers alone, see
-    # onnx_quantize.
+    # What computes on quantized activations here does so on TFLite. On ONNX Runtime it is dense layers, and the
+    # convolutions that onnx_unfold makes such of.
     Recipe("int8", "int8", "dynamic int8", OPERATORS, ("onnx", "tflite")),
     # Full convolutions stay float32: the first one reads the image, and a mark is fainter than a step of eight bits
     # (measured on pocketseal: 1.3% of bits flipped with them, 0.5% without).
