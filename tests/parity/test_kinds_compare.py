@@ -13,13 +13,14 @@ from backends.errors import NotAvailable
 from tests.kinds_tiny import LOWERED, converted
 from toolkit.cli import main
 from toolkit.parity import compare as compare_module
+from toolkit.parity import vectors
 from toolkit.parity.choices import ChoiceJudge
 from toolkit.parity.compare import compare_bundle
 from toolkit.parity.foveated import WHOLES, _PassesJudge
 from toolkit.parity.limit import Limit
 from toolkit.parity.pages import text_pages
 from toolkit.parity.sample import Sample
-from toolkit.parity.vectors import VectorJudge
+from toolkit.parity.vectors import Drawn, VectorJudge
 
 REAL = Sample("a page", "real", {}, None)
 NOISE = Sample("noise", "synthetic", {}, None)
@@ -131,6 +132,32 @@ def test_single_vectors_are_told_apart_from_those_of_other_images() -> None:
     judge.add(REAL, {"latent": first}, {"latent": first})
     judge.add(REAL, {"latent": first}, {"latent": second})
     assert judge.numbers() == {"mean_cosine": 0.5, "lost": 0.5}
+
+
+def test_any_number_of_images_is_held_in_as_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "MOST_IMAGES", 20)
+    monkeypatch.setattr(vectors, "MOST_COSINES", 30)
+    random = np.random.default_rng(0)
+    judge = VectorJudge("latent")
+    for number in range(400):
+        latent = random.standard_normal((1, 8), dtype=np.float32)
+        judge.add(REAL, {"latent": -latent if number % 4 == 0 else latent}, {"latent": latent})
+    assert (len(judge._single.rows), len(judge._cosines.rows), judge.details()["vectors"]) == (20, 30, 400)
+    # The mean is of all of them; whose neighbours are nearer is counted on those that are held.
+    assert judge.numbers()["mean_cosine"] == pytest.approx(0.5)
+    assert 0.05 <= judge.numbers()["lost"] <= 0.5
+
+
+def test_rows_are_drawn_from_all_that_were_seen() -> None:
+    drawn = Drawn(1000)
+    for start in range(0, 10_000, 100):
+        drawn.add(np.arange(start, start + 100)[:, None])
+    assert (drawn.seen, len(np.unique(drawn.rows))) == (10_000, 1000)
+    # A thousandth of a chance that the mean of so many is further off.
+    assert abs(drawn.rows.mean() - 5000) < 300
+    few = Drawn(5)
+    few.add(np.arange(3)[:, None])
+    assert few.rows[:, 0].tolist() == [0, 1, 2]
 
 
 def test_choices_are_counted_where_they_count() -> None:

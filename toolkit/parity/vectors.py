@@ -9,6 +9,9 @@ from backends.tensor import Array
 from toolkit.parity.sample import Sample
 
 NOTHING_REAL = "no sample was a real image"
+# What is held of any number of images: enough for the lowest hundredth, and for neighbours that are looked up pairwise.
+MOST_COSINES = 1 << 15
+MOST_IMAGES = 2048
 # Two neighbours that are the same but for rounding are as near as each other.
 _AS_NEAR = 1e-6
 
@@ -18,14 +21,15 @@ class VectorJudge:
 
     Numbers, of real images: mean_cosine, the mean over all vectors of that with their reference; lost, the share of
     vectors to which another one of the same image is nearer, by cosine, than their own reference. Where an image is a
-    single vector, the others are those of all images.
+    single vector, the others are those of all images, of more than MOST_IMAGES of as many, drawn evenly.
     """
 
     def __init__(self, output: str) -> None:
         self._output = output
-        self._cosines: list[Array] = []
+        self._sum = 0.0
+        self._cosines = Drawn(MOST_COSINES)
         self._lost = self._vectors = 0
-        self._single: list[tuple[Array, Array]] = []
+        self._single = Drawn(MOST_IMAGES)
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         if sample.family != "real":
@@ -33,34 +37,54 @@ class VectorJudge:
         ours, theirs = (_directions(side[self._output]) for side in (got, expected))
         # Where the reference is nothing at all, so must the vector be.
         nothing = ~theirs.any(axis=1)
-        self._cosines.append(np.where(nothing, ~ours.any(axis=1), (ours * theirs).sum(axis=1)))
+        cosines = np.where(nothing, ~ours.any(axis=1), (ours * theirs).sum(axis=1))
+        self._sum += float(cosines.sum())
+        self._cosines.add(cosines[:, None])
         if len(ours) == 1:
-            self._single.append((ours, theirs))
+            self._single.add(np.stack([ours, theirs], axis=1))
         else:
-            self._count(ours, theirs)
+            self._lost += _lost(ours, theirs)
+            self._vectors += len(ours)
 
     def numbers(self) -> dict[str, float]:
-        if not self._cosines:
+        if not self._cosines.seen:
             return {}
         lost, vectors = self._lost, self._vectors
-        if self._single:
-            ours, theirs = (np.concatenate(side) for side in zip(*self._single, strict=True))
+        if self._single.seen:
+            ours, theirs = self._single.rows.transpose(1, 0, 2)
             lost, vectors = lost + _lost(ours, theirs), vectors + len(ours)
-        return {"mean_cosine": float(np.concatenate(self._cosines).mean()), "lost": lost / vectors}
+        return {"mean_cosine": self._sum / self._cosines.seen, "lost": lost / vectors}
 
     def uncounted(self) -> dict[str, str]:
-        return {} if self._cosines else dict.fromkeys(("mean_cosine", "lost"), NOTHING_REAL)
+        return {} if self._cosines.seen else dict.fromkeys(("mean_cosine", "lost"), NOTHING_REAL)
 
     def details(self) -> dict[str, Any]:
-        if not self._cosines:
+        if not self._cosines.seen:
             return {}
-        cosines = np.concatenate(self._cosines)
-        low = {f"{share:g}": float(np.quantile(cosines, share)) for share in (0, 0.01, 0.1, 0.5)}
-        return {"vectors": len(cosines), "cosine_quantiles": low}
+        low = {f"{share:g}": float(np.quantile(self._cosines.rows, share)) for share in (0, 0.01, 0.1, 0.5)}
+        return {"vectors": self._cosines.seen, "cosine_quantiles": low}
 
-    def _count(self, ours: Array, theirs: Array) -> None:
-        self._lost += _lost(ours, theirs)
-        self._vectors += len(ours)
+
+class Drawn:
+    """Of any number of rows at most `most`, each as likely kept as any other (Vitter, 1985: algorithm R). Seeded."""
+
+    def __init__(self, most: int) -> None:
+        self.seen = 0
+        self._most = most
+        self._random = np.random.default_rng(0)
+        self._rows: list[Array] = []
+
+    def add(self, rows: Array) -> None:
+        for row in rows:
+            self.seen += 1
+            if len(self._rows) < self._most:
+                self._rows.append(row.copy())
+            elif (place := int(self._random.integers(self.seen))) < self._most:
+                self._rows[place] = row.copy()
+
+    @property
+    def rows(self) -> Array:
+        return np.stack(self._rows)
 
 
 def _directions(vectors: Array) -> Array:
