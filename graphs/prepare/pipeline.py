@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
@@ -110,6 +111,7 @@ def prepare(
         if not changed:
             continue
         changed_by.append(step.name)
+        RemoveUnusedNodesPass()(model)  # constants that were folded into others, too
         if not stepwise:
             continue
         got = run_once(model, feeds, f"after pass {step.name}")

@@ -19,6 +19,7 @@ from graphs.prepare.gelu import erf_to_gelu
 from graphs.prepare.gemm import matmul_to_gemm
 from graphs.prepare.grn import shorten_grn
 from graphs.prepare.layer_norm import layer_norm_over_channels
+from graphs.prepare.nodes import add_constant
 from graphs.prepare.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
 from graphs.prepare.relative_positions import join_relative_positions
 from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
@@ -369,3 +370,17 @@ def test_a_pass_that_breaks_the_graph_is_named() -> None:
     exported = exported_once("videoseal-1.0-tiny")
     with pytest.raises(InvalidArtifact, match=r"not a valid ONNX model|ONNX Runtime cannot run it"):
         prepare(exported.copy(), exported.feeds, (Pass("cut", cut, tolerance=1.0),))
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+def test_a_constant_that_a_pass_leaves_behind_is_not_kept(stepwise: bool) -> None:
+    def leave(model: ir.Model) -> tuple[ir.Model, bool]:
+        add_constant(model.graph, "nobody's", np.zeros(9, np.float32))
+        return model, True
+
+    exported = exported_once("videoseal-1.0-tiny")
+    model, changed = prepare(exported.copy(), exported.feeds, (Pass("leave", leave, tolerance=0.0),), stepwise)
+    assert changed == ("leave",)
+    assert "nobody's" not in model.graph.initializers
+    read = {value for node in model.graph for value in node.inputs}
+    assert set(model.graph.initializers.values()) <= read
