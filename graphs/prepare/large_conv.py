@@ -10,66 +10,47 @@ import math
 import onnx_ir as ir
 
 from graphs.large_weights import computed
+from graphs.prepare.convolution import Convolution, read_convolution
 from graphs.prepare.nodes import add_sizes, add_tensor, describe, put
-from graphs.prepare.rewriting import static_shape
 
 # Weights of one output.
 MOST_WEIGHTS = 1 << 14
 
 
 def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Split every Conv with more than MOST_WEIGHTS weights an output, unless it pads, skips or groups."""
-    found = [node for node in model.graph if _is_large(node)]
-    for node in found:
-        _split(model.graph, node)
+    """Split every Conv with more than MOST_WEIGHTS weights an output, unless it pads or skips."""
+    found = [(node, conv) for node in model.graph if (conv := read_convolution(node)) and _is_large(conv)]
+    for node, conv in found:
+        _split(model.graph, node, conv)
     return model, bool(found)
 
 
-def _is_large(node: ir.Node) -> bool:
-    if node.op_type != "Conv" or node.inputs[1] is None or static_shape(node.inputs[0]) is None:
-        return False
-    kernel = ir.convenience.get_const_tensor(node.inputs[1])
-    if kernel is None or len(kernel.shape) != 4 or static_shape(node.outputs[0]) is None:
-        return False
-    sizes = [int(size) for size in kernel.shape.numpy()]
-    return (
-        math.prod(sizes[1:]) > MOST_WEIGHTS
-        and sizes[2] > 1
-        and not any(node.attributes.get_ints("pads", (0,)))
-        and node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-        and {*node.attributes.get_ints("strides", (1,)), *node.attributes.get_ints("dilations", (1,))} == {1}
-        and node.attributes.get_int("group", 1) == 1
-    )
+def _is_large(conv: Convolution) -> bool:
+    weights = conv.of[1] * math.prod(conv.kernel)
+    return weights > MOST_WEIGHTS and conv.kernel[0] > 1 and conv.steps == (1, 1) and not any(conv.pads)
 
 
-def _split(graph: ir.Graph, node: ir.Node) -> None:
-    x, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert x is not None and weight is not None and weight.const_value is not None  # _is_large
-    of, made = static_shape(x), static_shape(output)
-    assert of is not None and made is not None  # _is_large
-    outputs, channels, rows, columns = (int(size) for size in weight.const_value.shape.numpy())
+def _split(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
+    output, height = node.outputs[0], conv.made[2]
     new: list[ir.Node] = []
-    total: ir.Node | None = None
-    for row in range(rows):
+    total: ir.Value | None = None
+    for row in range(conv.kernel[0]):
         name = f"{output.name}.row{row}"
-        bounds = [add_sizes(graph, f"{name}.{what}", (at,)) for what, at in (("from", row), ("to", row + made[2]))]
-        part = ir.node("Slice", [x, *bounds, add_sizes(graph, f"{name}.axis", (2,))], name=f"{name}.part")
-        describe(part.outputs[0], f"{name}.part", x, (*of[:2], made[2], of[3]))
-        values = add_tensor(graph, f"{name}.weight", _row(weight.const_value, row, (outputs, channels, 1, columns)))
+        bounds = [add_sizes(graph, f"{name}.{what}", (at,)) for what, at in (("from", row), ("to", row + height))]
+        part = ir.node("Slice", [conv.x, *bounds, add_sizes(graph, f"{name}.axis", (2,))], name=f"{name}.part")
+        describe(part.outputs[0], f"{name}.part", conv.x, (*conv.of[:2], height, conv.of[3]))
         bias = node.inputs[2:] if row == 0 else ()
-        product = ir.node("Conv", [part.outputs[0], values, *bias], {"kernel_shape": [1, columns]}, name=name)
+        inputs = [part.outputs[0], add_tensor(graph, f"{name}.weight", _row(conv, row)), *bias]
+        product = ir.node("Conv", inputs, {"kernel_shape": [1, conv.kernel[1]]}, name=name)
         describe(product.outputs[0], f"{name}.out", output)
         new += [part, product]
         if total is not None:
-            total = ir.node("Add", [total.outputs[0], product.outputs[0]], name=f"{name}.sum")
-            describe(total.outputs[0], f"{name}.sum", output)
-            new.append(total)
-        else:
-            total = product
+            new.append(ir.node("Add", [total, product.outputs[0]], name=f"{name}.sum"))
+            describe(new[-1].outputs[0], f"{name}.sum", output)
+        total = new[-1].outputs[0]
     put(graph, node, new)
-    if weight.name is not None and not weight.uses():
-        del graph.initializers[weight.name]
 
 
-def _row(kernel: ir.TensorProtocol, row: int, shape: tuple[int, ...]) -> ir.TensorProtocol:
-    return computed(shape, kernel, lambda: kernel.numpy()[:, :, row : row + 1])
+def _row(conv: Convolution, row: int) -> ir.TensorProtocol:
+    shape = (conv.made[1], conv.of[1], 1, conv.kernel[1])
+    return computed(shape, conv.values, lambda: conv.values.numpy()[:, :, row : row + 1])

@@ -30,6 +30,11 @@ def _conv(of: Sizes, kernel: Sizes, more: str = "", biased: bool = True, operato
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
 
+def _read(model: ir.Model) -> set[str | None]:
+    """The names of what the nodes read."""
+    return {value.name for node in model.graph for value in node.inputs if value is not None}
+
+
 def _feeds(of: Sizes) -> dict[str, np.ndarray]:
     return {"x": np.random.default_rng(1).standard_normal(of, dtype=np.float32)}
 
@@ -52,7 +57,7 @@ def test_patches_as_depth_give_the_same_product(
     model, changed = patches_to_depth(model)
     assert changed
     assert [node.op_type for node in model.graph] == ["SpaceToDepth", "Conv"]
-    assert len(model.graph.initializers) == 1 + biased
+    assert "w" not in _read(model)
     np.testing.assert_allclose(run_once(model, _feeds(of), "after")["y"], expected, atol=1e-4)
 
 
@@ -89,7 +94,7 @@ def test_a_large_convolution_is_the_sum_of_its_rows(kernel: Sizes, size: Sizes, 
     assert changed
     kernels = [node.attributes.get_ints("kernel_shape") for node in model.graph if node.op_type == "Conv"]
     assert kernels == [(1, kernel[1])] * kernel[0]
-    assert "w" not in model.graph.initializers
+    assert "w" not in _read(model)
     np.testing.assert_allclose(run_once(model, _feeds(of), "after")["y"], expected, atol=1e-3)
 
 
@@ -131,7 +136,7 @@ def test_a_transposed_convolution_is_one_with_its_outputs_in_depth(
     model, changed = transposed_to_conv(model)
     assert changed
     assert {node.op_type for node in model.graph} <= {"Conv", "DepthToSpace", "Slice"}
-    assert not {"w", "b"} & {value.name for node in model.graph for value in node.inputs if value is not None}
+    assert not {"w", "b"} & _read(model)
     np.testing.assert_allclose(run_once(model, _feeds(of), "after")["y"], expected, atol=1e-4)
 
 
