@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_SUFFIX = ".part"
+
 
 @contextmanager
 def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
     After an error inside the block nothing is left and an old file stays as it was. With `overwrite` false the
     move fails with FileExistsError if `path` has come to exist.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -26,6 +28,12 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
             path.touch(exist_ok=False)  # takes the name, or fails: replace alone would not notice another file
         temporary.replace(path)
     finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder in which nobody else is."""
+    for temporary in folder.glob(f".*{_SUFFIX}"):
         temporary.unlink(missing_ok=True)
 
 

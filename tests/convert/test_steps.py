@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backends.atomic import replacing
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidInput, NotAvailable
 from toolkit.convert import direct
@@ -135,6 +136,14 @@ def test_an_early_failure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _interrupt(tmp_path, {}, lambda steps: (steps.folder / "slice").write_bytes(b"1234"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_conversion_was_writing_goes_with_the_next_one(tmp_path: Path) -> None:
+    with replacing(tmp_path / "bundle.json") as half:
+        left = shutil.copy(half, half.with_name(".bundle.json.killed.part"))
+    with kept_steps(tmp_path, {}):
+        assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.json"]
 
 
 def test_two_conversions_of_one_bundle_do_not_meet(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.atomic import replacing
+from backends.atomic import remove_leftovers, replacing
 from backends.errors import InvalidInput, NotAvailable
 from graphs import prepare
 from toolkit.environments import lock_text
@@ -68,6 +68,7 @@ def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
     """
     folder = bundle / f"{_PREFIX}{_key(inputs)}"
     with _alone(bundle):
+        remove_leftovers(bundle)
         for other in bundle.glob(f"{_PREFIX}*"):
             if other != folder and other.is_dir():
                 shutil.rmtree(other)
