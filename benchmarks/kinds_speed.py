@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.processes import how_it_ended
@@ -54,7 +55,7 @@ def rows_of(bundle: Bundle) -> list[Row]:
             ]
     for role in UNPREPARED[kind]:
         if role in roles:
-            rows.append(Row(EXPORTED, role, str(_exported(bundle, role)), NAME, "ort", "fp32"))
+            rows.append(Row(EXPORTED, role, str(exported(bundle, role)), NAME, "ort", "fp32"))
     return rows
 
 
@@ -63,15 +64,17 @@ def _name(file_format: str, precision: str) -> str:
     return runtime if file_format == "torch" else f"{runtime} {precision}"
 
 
-def _exported(bundle: Bundle, role: str) -> Path:
-    """A bundle of the unprepared graph of a role."""
+def exported(bundle: Bundle, role: str) -> Path:
+    """A bundle of the unprepared graph of a role, made once. Raises NotAvailable without torch weights."""
     folder = bundle.folder.with_name(f"{bundle.folder.name}-exported") / role
     try:
         made = Bundle.open(folder)
         if made.weights == bundle.weights:
             return folder
     except NotAvailable:
-        folder.mkdir(parents=True, exist_ok=True)
+        pass  # none yet
+    bundle.find(role, "torch", "fp32")  # raises before there is a folder
+    folder.mkdir(parents=True, exist_ok=True)
     Bundle(folder, bundle.model, bundle.weights, (write_unprepared(bundle, role, folder, None),)).write()
     return folder
 
@@ -180,9 +183,14 @@ def _sha256(row: Row) -> str:
     return " ".join(dict.fromkeys(files))
 
 
+def artifact_of(row: Row) -> Artifact | None:
+    """What the manifest says of the file that a row runs; None of a whole run."""
+    return next((a for a in Bundle.open(Path(row.folder)).artifacts if a.file == row.file), None)
+
+
 def _facts(row: Row) -> dict[str, Any]:
-    artifacts = Bundle.open(Path(row.folder)).artifacts
-    return {"file": row.file, "bytes": next((a.bytes for a in artifacts if a.file == row.file), None)}
+    artifact = artifact_of(row)
+    return {"file": row.file, "bytes": None if artifact is None else artifact.bytes}
 
 
 if __name__ == "__main__":
