@@ -19,9 +19,9 @@ from tests.bisect.small import replaced, small
 from toolkit.bisect.bundle import bisect_bundle
 from toolkit.bisect.noise import LARGEST
 from toolkit.bisect.report import BisectReport
-from toolkit.convert import stitch
 from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph, read_payload
 from toolkit.convert.tflite_writer import write_graph
+from toolkit.convert.transposes import transpose
 
 # Between two float32 runs of one layer: sums of at most 72 products, each rounded to 24 bits.
 FLOAT32_ROUNDING = 72 * 2.0**-24
@@ -91,7 +91,7 @@ def _wrong_transpose(graph: Graph) -> None:
     assert source is not None
     turned = Tensor(copy.copy(source.table), None)
     turned.table.name = b"turned by mistake"
-    graph.nodes.insert(graph.nodes.index(node), stitch._transpose(source, (0, 2, 1, 3), turned))
+    graph.nodes.insert(graph.nodes.index(node), transpose(source, (0, 2, 1, 3), turned))
     node.inputs[0] = turned
 
 
