@@ -11,6 +11,7 @@ The bundle needs its torch weights. The graph as exported is written to BUNDLE-e
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -67,12 +68,9 @@ def _name(file_format: str, precision: str) -> str:
 def exported(bundle: Bundle, role: str) -> Path:
     """A bundle of the unprepared graph of a role, made once. Raises NotAvailable without torch weights."""
     folder = bundle.folder.with_name(f"{bundle.folder.name}-exported") / role
-    try:
-        made = Bundle.open(folder)
-        if made.weights == bundle.weights:
+    with contextlib.suppress(NotAvailable):  # none yet
+        if Bundle.open(folder).weights == bundle.weights:
             return folder
-    except NotAvailable:
-        pass  # none yet
     bundle.find(role, "torch", "fp32")  # raises before there is a folder
     folder.mkdir(parents=True, exist_ok=True)
     Bundle(folder, bundle.model, bundle.weights, (write_unprepared(bundle, role, folder, None),)).write()

@@ -23,9 +23,9 @@ from backends.bundle import Bundle
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from benchmarks.direct import DIRECT, Run, same_runtime
+from benchmarks.head import head
 from toolkit.bench.candidate import Candidate as Startable
 from toolkit.bench.cold import alone
-from toolkit.bench.machine import describe
 from toolkit.threads import default_threads
 
 WARM_UPS = 10
@@ -170,10 +170,7 @@ def main(folder: Path, threads: int, out: Path | None) -> None:
         Console().print("[yellow]These weights are random.[/yellow]")
     if out is not None:
         result = {
-            "machine": describe(),
-            "model": bundle.model["name"],
-            "weights": bundle.weights,
-            "threads": threads,
+            **head(bundle, threads),
             "warm_ups": WARM_UPS,
             "runs": RUNS,
             "overhead_runs": OVERHEAD_RUNS,

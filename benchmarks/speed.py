@@ -30,8 +30,8 @@ from rich.table import Table
 import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
 from backends.bundle import Bundle
 from benchmarks.direct import DIRECT, Run, same_runtime
+from benchmarks.head import head
 from toolkit.bench.candidate import Candidate
-from toolkit.bench.machine import describe
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, make_peers
 from toolkit.bench.rounds import settled
 from toolkit.threads import default_threads
@@ -175,10 +175,7 @@ def main(folder: Path, only: tuple[str, ...], threads: int, out: Path | None) ->
     Console().print(_table(timed, ratios))
     if out is not None:
         document = {
-            "machine": describe(),
-            "model": bundle.model["name"],
-            "weights": bundle.weights,
-            "threads": threads,
+            **head(bundle, threads),
             "rounds": len(timed[0].times_ms),
             "timed": [
                 {

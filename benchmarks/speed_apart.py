@@ -20,9 +20,9 @@ from rich.table import Table
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.registry import BACKENDS
+from benchmarks.head import head
 from benchmarks.kinds_rows import Row
 from benchmarks.kinds_speed import EXPORTED, artifact_of, exported, run_alone
-from toolkit.bench.machine import describe
 from toolkit.bench.unprepared import NAME
 from toolkit.threads import default_threads
 
@@ -97,10 +97,7 @@ def main(folder: Path, files: tuple[str, ...], rounds: int, out: Path | None) ->
     Console().print(table)
     if out is not None:
         document = {
-            "machine": describe(),
-            "model": bundle.model["name"],
-            "weights": bundle.weights,
-            "threads": threads,
+            **head(bundle, threads),
             "rounds": rounds,
             "timed": [
                 {

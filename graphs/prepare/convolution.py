@@ -1,5 +1,6 @@
 """What a convolution's node says, read once for the passes that rewrite some of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -49,3 +50,17 @@ def read_convolution(node: ir.Node, op_type: str = "Conv") -> Convolution | None
     top, left, bottom, right = attributes.get_ints("pads", (0, 0, 0, 0))
     pads = (top, left, bottom, right)
     return Convolution(x, weight, values, of, made, (rows, columns), (row_step, column_step), pads)
+
+
+def rewrite_convolutions(
+    model: ir.Model,
+    fits: Callable[[ir.Node, Convolution], bool],
+    rewrite: Callable[[ir.Graph, ir.Node, Convolution], None],
+    op_type: str = "Conv",
+) -> tuple[ir.Model, bool]:
+    """Rewrite every convolution of this type that fits. Returns the model, and whether there was one."""
+    read = [(node, read_convolution(node, op_type)) for node in model.graph]
+    found = [(node, conv) for node, conv in read if conv is not None and fits(node, conv)]
+    for node, conv in found:
+        rewrite(model.graph, node, conv)
+    return model, bool(found)

@@ -10,7 +10,7 @@ import math
 import onnx_ir as ir
 
 from graphs.large_weights import computed
-from graphs.prepare.convolution import Convolution, read_convolution
+from graphs.prepare.convolution import Convolution, rewrite_convolutions
 from graphs.prepare.nodes import add_sizes, add_tensor, describe, put
 
 # Weights of one output.
@@ -19,13 +19,10 @@ MOST_WEIGHTS = 1 << 14
 
 def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Split every Conv with more than MOST_WEIGHTS weights an output, unless it pads or skips."""
-    found = [(node, conv) for node in model.graph if (conv := read_convolution(node)) and _is_large(conv)]
-    for node, conv in found:
-        _split(model.graph, node, conv)
-    return model, bool(found)
+    return rewrite_convolutions(model, _is_large, _split)
 
 
-def _is_large(conv: Convolution) -> bool:
+def _is_large(node: ir.Node, conv: Convolution) -> bool:
     weights = conv.of[1] * math.prod(conv.kernel)
     return weights > MOST_WEIGHTS and conv.kernel[0] > 1 and conv.steps == (1, 1) and not any(conv.pads)
 

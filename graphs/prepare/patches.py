@@ -8,19 +8,16 @@ scale of its own where activations are quantized as they come. For graphs that a
 import onnx_ir as ir
 
 from graphs.large_weights import computed
-from graphs.prepare.convolution import Convolution, read_convolution
+from graphs.prepare.convolution import Convolution, rewrite_convolutions
 from graphs.prepare.nodes import add_tensor, describe, put
 
 
 def patches_to_depth(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Conv of square patches on a map that they fill."""
-    found = [(node, conv) for node in model.graph if (conv := read_convolution(node)) and _fills(conv)]
-    for node, conv in found:
-        _rewrite(model.graph, node, conv)
-    return model, bool(found)
+    return rewrite_convolutions(model, _fills, _rewrite)
 
 
-def _fills(conv: Convolution) -> bool:
+def _fills(node: ir.Node, conv: Convolution) -> bool:
     return conv.makes_patches and conv.of[2] % conv.kernel[0] == conv.of[3] % conv.kernel[1] == 0
 
 

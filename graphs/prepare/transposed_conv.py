@@ -11,18 +11,14 @@ import onnx_ir as ir
 
 from backends.tensor import Array
 from graphs.large_weights import computed
-from graphs.prepare.convolution import Convolution, read_convolution
+from graphs.prepare.convolution import Convolution, rewrite_convolutions
 from graphs.prepare.nodes import add_constant, add_sizes, add_tensor, describe, put
 from graphs.prepare.rewriting import constant
 
 
 def transposed_to_conv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every ConvTranspose whose square kernel is a multiple of its step."""
-    read = ((node, read_convolution(node, "ConvTranspose")) for node in model.graph)
-    found = [(node, conv) for node, conv in read if conv is not None and _fits(node, conv)]
-    for node, conv in found:
-        _rewrite(model.graph, node, conv)
-    return model, bool(found)
+    return rewrite_convolutions(model, _fits, _rewrite, "ConvTranspose")
 
 
 def _fits(node: ir.Node, conv: Convolution) -> bool:

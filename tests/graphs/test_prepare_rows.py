@@ -10,6 +10,21 @@ from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
 from graphs.prepare.rows import keep_rows
 
+
+def _joint(text: str) -> tuple[ir.Model, dict[str, np.ndarray]]:
+    """A graph of one joint layer, 4 to 30 features, with drawn weights in the place of the text's; and an input."""
+    proto = onnx.parser.parse_model(text)
+    random = np.random.default_rng(0)
+    kept = [constant for constant in proto.graph.initializer if constant.name not in ("w", "b")]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    for name, size in {"w": (30, 4), "b": (30,)}.items():
+        values = random.standard_normal(size, dtype=np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    return model, {"x": random.standard_normal((6, 4), dtype=np.float32)}
+
+
 _QKV = """<ir_version: 10, opset_import: ["": 20]>
 g (float[6,4] x) => (float[2,2,3,5] y)
 <int64[5] heads = {2,3,3,2,5}, int64 part = {PART}, float[30,4] w, float[30] b> {
@@ -31,17 +46,7 @@ g (float[6,4] x) => (float[2,2,3,5] y)
 )
 def test_a_part_of_a_joint_layer_gets_a_layer_of_its_own(part: int, perm: str, axis: int, splits: bool) -> None:
     text = _QKV.replace("PART", str(part)).replace("PERM", perm).replace("AXIS", str(axis))
-    proto = onnx.parser.parse_model(text)
-    random = np.random.default_rng(0)
-    kept = [constant for constant in proto.graph.initializer if constant.name in ("heads", "part")]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    for name, size in {"w": (30, 4), "b": (30,)}.items():
-        proto.graph.initializer.append(
-            onnx.numpy_helper.from_array(random.standard_normal(size, dtype=np.float32), name)
-        )
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32)}
+    model, feeds = _joint(text)
     expected = run_once(model, feeds, "before")["y"]
     model, changed = split_qkv(model)
     assert changed == splits
@@ -63,16 +68,7 @@ g (float[6,4] x) => (float[2,3,10] q, float[2,3,12] k, float[2,3,8] v, SECOND)
 def test_so_does_a_part_that_is_split_off_the_last_axis(axis: int, source: str, splits: bool) -> None:
     second = {"v": "float[2,3,8] second", "k": "float[2,3,12] second", "whole": "float[2,3,30] second"}[source]
     text = _SPLIT.replace("AXIS", str(axis)).replace("SOURCE", source).replace("SECOND", second)
-    proto = onnx.parser.parse_model(text)
-    random = np.random.default_rng(0)
-    kept = [constant for constant in proto.graph.initializer if constant.name in ("map", "sizes")]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    for name, size in {"w": (30, 4), "b": (30,)}.items():
-        values = random.standard_normal(size, dtype=np.float32)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32)}
+    model, feeds = _joint(text)
     expected = run_once(model, feeds, "before")
     model, changed = split_qkv(model)
     assert changed == splits

@@ -101,9 +101,7 @@ def _turned_back(graph: Graph, target: Tensor, order: tuple[int, ...]) -> Tensor
     """A new tensor, of which a transpose in `order` makes `target`. It holds of the ONNX graph what that does."""
     table = schema.TensorT()
     vars(table).update(vars(target.table))
-    turned = [0] * len(order)
-    for i, axis in enumerate(order):
-        turned[axis] = i
+    turned = [order.index(axis) for axis in range(len(order))]
     table.name = target.table.name + b"/turned"
     table.shape = [target.shape[i] for i in turned]
     table.shapeSignature = None
