@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from backends.errors import ToolkitError
 from backends.processes import how_it_ended
 from benchmarks.converter_server import Server
 from benchmarks.onnx_corpus_table import summarize, table
+from toolkit.bench.kept import Kept
 from toolkit.bench.machine import describe
 from toolkit.convert import job, support
 from toolkit.convert.pipeline import convert_bundle
@@ -230,39 +232,26 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _finished(path: Path, code: str) -> dict[str, dict[str, Any]]:
-    """Rows of a run that was interrupted, by name; a file of other code is begun anew."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    if not lines or lines[0] != json.dumps(code):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(code) + "\n", encoding="utf-8")
-        return {}
-    return {row["name"]: row for row in map(json.loads, lines[1:])}
-
-
 @click.command(help=__doc__)
 @click.option("--only", help="Only names that contain this.")
 @click.option("--json", "out", type=click.Path(path_type=Path), default=OUT)
 def main(only: str | None, out: Path) -> None:
     every = list(cases())
     chosen = [case for case in every if only is None or only in case.name]
-    finished = _finished(_UNFINISHED, _code())
+    _UNFINISHED.parent.mkdir(exist_ok=True)
+    kept, rows = Kept(_UNFINISHED, _code()), []
     server = Server(TIMEOUT_S / 2)
     support._ASKED[converter_python()] = support.supported_operators(Path(os.devnull))
     start = time.perf_counter()
-    with Progress(console=Console(stderr=True)) as progress, _UNFINISHED.open("a", encoding="utf-8") as unfinished:
+    with Progress(console=Console(stderr=True)) as progress:
         for case in progress.track(chosen, description="graphs"):
-            if case.name in finished:
-                continue
-            row = finished[case.name] = in_a_process(case, server)
-            unfinished.write(json.dumps(row) + "\n")
-            unfinished.flush()
+            rows.append(row := kept.once(case.name, partial(in_a_process, case, server)))
             if row["stage"] != "done" and row["reason"].startswith(("the process", "took longer")):
                 server.close()  # it may still be at work for that graph
                 server = Server(TIMEOUT_S / 2)
     server.close()
-    write([finished[case.name] for case in chosen], len(every), round(time.perf_counter() - start), out)
-    _UNFINISHED.unlink()
+    write(rows, len(every), round(time.perf_counter() - start), out)
+    kept.close()
 
 
 def write(rows: list[dict[str, Any]], of: int, seconds: int, out: Path) -> None:

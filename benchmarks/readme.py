@@ -97,8 +97,6 @@ RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp3
 def kinds() -> list[str]:
     """Milliseconds and peak memory of what each kind does most, on every runtime."""
     results = {model: json.loads((RESULTS / f"kinds-speed-{model}.json").read_text()) for model in KINDS}
-    # A note says that the files are not those that an export makes now.
-    results = {model: result for model, result in results.items() if "note" not in result}
     first = next(iter(results.values()))
     lines = [
         "Median milliseconds, and in brackets the peak megabytes of a process that does nothing else; random weights, "

@@ -1,6 +1,7 @@
 """The graphs of the foveated VLM, from the config that a manifest holds: each has only the networks that it runs.
 
-Keys and values pass between graphs as (B, depth * heads * tokens, d): no runtime takes three axes for an image.
+Keys and values pass between graphs block by block, as the products of attention take them: where they were one
+tensor, cutting it up cost a deep query on TFLite more than its products.
 """
 
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from graphs.foveated.query import QueryAttention
 
 
 class EncodeFrames(Dino):
-    """frames (B, 3, S, S) to patches (B, P, dim), keys and values (B, depth * heads * P, d)."""
+    """frames (B, 3, S, S) to patches (B, P, dim), each block's keys (B * heads, d, P), and each block's values
+    (B * heads, P, d)."""
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]  # three results
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # several results
         tokens, keys, values = self.encode(frames)
-        return tokens[:, self.prefix_tokens :], keys.flatten(1, 2), values.flatten(1, 2)
+        return tokens[:, self.prefix_tokens :], *keys, *values
 
 
 class ShallowQuery(nn.Module):
@@ -42,11 +44,11 @@ class DeepQuery(nn.Module):
         self.dino = Dino(config.dino)
         self.query = QueryAttention(config.dino)
         self.vision_to_language = nn.Linear(config.dino.dim, config.language.dim)
-        self._layers = config.dino.depth * config.dino.num_heads
+        self._depth = config.dino.depth
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        apart = (len(query), self._layers, -1, keys.shape[-1])
-        seen, attention = self.query.deep(query, keys.reshape(apart), values.reshape(apart), self.dino)
+    def forward(self, query: Tensor, *keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = keys_values[: self._depth], keys_values[self._depth :]
+        seen, attention = self.query.deep(query, keys, values, self.dino)
         return self.vision_to_language(seen), attention
 
 

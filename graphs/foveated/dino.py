@@ -1,10 +1,12 @@
 """DINOv3 ViT (Simeoni et al., 2025): pre-norm blocks with LayerScale, registers, rotary positions on the patches."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphs.attention import attention_weights, join_heads, split_heads
+from graphs.attention import attend, attention_weights, join_heads, split_heads
 from graphs.foveated.config import DinoConfig
 from graphs.foveated.rope import Rotation, over_image
 
@@ -26,7 +28,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """The four projections of multi-head attention. Keys have no bias."""
+    """Multi-head attention over keys and values that others can look at too. Keys have no bias."""
 
     def __init__(self, config: DinoConfig) -> None:
         super().__init__()
@@ -41,14 +43,21 @@ class Attention(nn.Module):
         keys = rotation(split_heads(self.k_proj(x), self.num_heads))
         return keys, split_heads(self.v_proj(x), self.num_heads)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor]:
-        """x (B, M, dim) looks at keys and values; without a rotation its queries have no position.
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotation: Rotation) -> Tensor:
+        """x (B, N, dim) looks at its own keys and values, (B, heads, N, d). Returns (B, N, dim)."""
+        queries = rotation(split_heads(self.q_proj(x), self.num_heads))
+        out: Tensor = self.o_proj(join_heads(attend(queries, keys, values)))
+        return out
 
-        Returns (B, M, dim), and the weights (B, heads, M, N).
+    def look(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, M, dim), tokens without a position, looks at keys and values of others.
+
+        keys (B * heads, d, N), values (B * heads, N, d). Returns (B, M, dim), and the weights (B * heads, M, N).
         """
-        queries = split_heads(self.q_proj(x), self.num_heads)
-        weights = attention_weights(queries if rotation is None else rotation(queries), keys)
-        return self.o_proj(join_heads(weights @ values)), weights
+        queries = split_heads(self.q_proj(x), self.num_heads).flatten(0, 1)
+        weights = attention_weights(queries, keys.transpose(1, 2))
+        seen = (weights @ values).reshape(len(x), self.num_heads, x.shape[1], -1)
+        return self.o_proj(join_heads(seen)), weights
 
 
 class MLP(nn.Module):
@@ -91,15 +100,14 @@ class Block(nn.Module):
         """x (B, N, dim). Returns the same shape, and the keys and values that it attended to, (B, heads, N, d)."""
         normed = self.norm1(x)
         keys, values = self.attention.keys_values(normed, rotation)
-        y, _ = self.attention(normed, keys, values, rotation)
-        return self._rest(x, y), keys, values
+        return self._rest(x, self.attention(normed, keys, values, rotation)), keys, values
 
     def look(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens without a position x (B, M, dim) go through the block, seeing these keys and values alone.
 
-        Returns (B, M, dim), and the attention weights (B, heads, M, N).
+        keys (B * heads, d, N), values (B * heads, N, d). Returns (B, M, dim), and the weights (B * heads, M, N).
         """
-        y, weights = self.attention(self.norm1(x), keys, values, None)
+        y, weights = self.attention.look(self.norm1(x), keys, values)
         return self._rest(x, y), weights
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -135,27 +143,26 @@ class Dino(nn.Module):
         tokens, _, _ = self.encode(image)
         return tokens
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The tokens of forward; the patches' keys and values in every block, each (B, depth * heads, patches, d)."""
-        x = self.embeddings(image)
+    def encode(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The tokens of forward; and in each block, the patches' keys (B * heads, d, patches) and values
+        (B * heads, patches, d), as the products of `look` take them."""
+        x, first = self.embeddings(image), self.prefix_tokens
         keys, values = [], []
         for block in self.model.layer:
             x, k, v = block(x, self._rotation)
-            keys.append(k)
-            values.append(v)
-        first = self.prefix_tokens
-        return self.norm(x), torch.cat(keys, dim=1)[:, :, first:], torch.cat(values, dim=1)[:, :, first:]
+            keys.append(k[:, :, first:].transpose(2, 3).flatten(0, 1))
+            values.append(v[:, :, first:].flatten(0, 1))
+        return self.norm(x), tuple(keys), tuple(values)
 
-    def look(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, queries: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Queries (B, M, dim) go through every block against the patches of `encode`, which never see them.
 
         Returns normed states (B, M, dim), and the last block's attention over the patches, (B, M, patches), the mean
         of its heads.
         """
         x, weights = queries, None
-        depth = len(self.model.layer)
-        for block, k, v in zip(self.model.layer, keys.chunk(depth, dim=1), values.chunk(depth, dim=1), strict=True):
+        for block, k, v in zip(self.model.layer, keys, values, strict=True):
             assert isinstance(block, Block)
             x, weights = block.look(x, k, v)
         assert weights is not None
-        return self.norm(x), weights.mean(dim=1)
+        return self.norm(x), weights.reshape(len(x), -1, *weights.shape[1:]).mean(dim=1)

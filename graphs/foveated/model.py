@@ -18,11 +18,11 @@ Look = Literal["shallow", "deep"]
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """What the encoder made of frames: patches (B, P, dim); keys and values (B, depth * heads, P, d)."""
+    """What the encoder made of frames: patches (B, P, dim); keys and values of each block, see Dino.encode."""
 
     patches: Tensor
-    keys: Tensor
-    values: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)

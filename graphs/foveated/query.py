@@ -1,5 +1,7 @@
 """How a query looks at a frame: a glance at what the encoder made of it, or a walk through all of its blocks."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from graphs.attention import attention_weights
@@ -26,10 +28,12 @@ class QueryAttention(nn.Module):
         weights = attention_weights(self.query_proj(query)[:, None], patches)
         return self.output_proj((weights @ patches).squeeze(1)), weights.squeeze(1)
 
-    def deep(self, query: Tensor, keys: Tensor, values: Tensor, dino: Dino) -> tuple[Tensor, Tensor]:
+    def deep(
+        self, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], dino: Dino
+    ) -> tuple[Tensor, Tensor]:
         """The query goes through every block of the encoder like a token without a position, then Linear.
 
-        It attends to the keys and values that the frame's patches had there, (B, depth * heads, P, d).
+        It attends to the keys and values that the frame's patches had there, see Dino.encode.
         Returns (B, dim), and the last block's attention (B, P), the mean of its heads.
         """
         states, weights = dino.look(query[:, None], keys, values)

@@ -29,11 +29,15 @@ def foveated_spec(name: str, summary: str, config: FoveatedConfig) -> ModelSpec:
     """The graphs of the two-pass model. Query graphs and `predict` take `config.frames` frames at once."""
     dino, frames, length = config.dino, config.frames, config.sequence_length
     patches, dim, text_dim = dino.side**2, dino.dim, config.language.dim
-    rows, head_dim = dino.depth * dino.num_heads * patches, dino.dim // dino.num_heads
     latent = (config.latent_channels, config.latent_side, config.latent_side)
 
     def tensor(name: str, *shape: int, layout: str | None = None) -> TensorSpec:
         return TensorSpec(name, shape, "float32", layout)
+
+    def keys_values(frames: int) -> tuple[TensorSpec, ...]:
+        heads, head_dim, blocks = frames * dino.num_heads, dim // dino.num_heads, range(dino.depth)
+        keys = (tensor(f"keys_{block}", heads, head_dim, patches) for block in blocks)
+        return *keys, *(tensor(f"values_{block}", heads, patches, head_dim) for block in blocks)
 
     seen = (tensor("token", frames, text_dim), tensor("attention", frames, patches))
     graphs = (
@@ -42,11 +46,7 @@ def foveated_spec(name: str, summary: str, config: FoveatedConfig) -> ModelSpec:
             architecture="foveated-encode-frames",
             config=dino,
             inputs=(tensor("frame", 1, 3, dino.image_size_px, dino.image_size_px, layout="NCHW"),),
-            outputs=(
-                tensor("patches", 1, patches, dim),
-                tensor("keys", 1, rows, head_dim),
-                tensor("values", 1, rows, head_dim),
-            ),
+            outputs=(tensor("patches", 1, patches, dim), *keys_values(1)),
             prefix="dino.",
         ),
         GraphSpec(
@@ -61,11 +61,7 @@ def foveated_spec(name: str, summary: str, config: FoveatedConfig) -> ModelSpec:
             role="query_deep",
             architecture="foveated-query-deep",
             config=config,
-            inputs=(
-                tensor("query", frames, dim),
-                tensor("keys", frames, rows, head_dim),
-                tensor("values", frames, rows, head_dim),
-            ),
+            inputs=(tensor("query", frames, dim), *keys_values(frames)),
             outputs=seen,
             prefix="",
         ),

@@ -27,7 +27,7 @@ from graphs.prepare.large_conv import split_large_conv
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
 from graphs.prepare.lp_norm import write_out_lp_norm
-from graphs.prepare.output_axes import keep_output_axes
+from graphs.prepare.outer_axes import keep_axes
 from graphs.prepare.patches import patches_to_depth
 from graphs.prepare.qkv import split_qkv
 from graphs.prepare.reduce_l2 import reduce_l2_to_sum
@@ -90,7 +90,7 @@ LOWERING_PASSES = (
     Pass("scale_elu", scale_elu, tolerance=_ROUNDING),
     Pass("write_out_lp_norm", write_out_lp_norm, tolerance=_ROUNDING),
     Pass("slice_uneven_splits", slice_uneven_splits, tolerance=0.0),
-    Pass("keep_output_axes", keep_output_axes, tolerance=0.0),
+    Pass("keep_axes", keep_axes, tolerance=0.0),
 )
 
 

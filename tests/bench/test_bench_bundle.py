@@ -10,11 +10,11 @@ from click.testing import CliRunner, Result
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.registry import open_session
-from toolkit.bench import bundle as bench_module
-from toolkit.bench import memory
-from toolkit.bench.bundle import Request, bench_bundle
+from toolkit.bench import memory, rows, together
+from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.candidate import Candidate
 from toolkit.bench.cold import alone, energy_joules
+from toolkit.bench.request import Request
 from toolkit.bench.runtime import in_use
 from toolkit.bench.streams import runs_a_second, stream_counts
 from toolkit.cli import main
@@ -28,7 +28,7 @@ def toolkit(*arguments: object, columns: int = 80) -> Result:
 @pytest.fixture
 def two(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """One ONNX file and one TFLite file, and little time for each."""
-    monkeypatch.setattr(bench_module, "ALONE_S", 0.01)
+    monkeypatch.setattr(rows, "ALONE_S", 0.01)
     kept = ("detector.onnx", "detector.int8.tflite")
     bundle = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.file in kept))
     bundle.write()
@@ -67,6 +67,36 @@ def test_the_table_fits_and_the_file_holds_every_figure(two: Bundle, columns: in
     assert "not the same" not in again.stdout
 
 
+def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
+    two: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, unfinished = tmp_path / "bench.json", tmp_path / "bench.json.unfinished"
+    command = ("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", out)
+    measured, whole = [], rows.alone
+
+    def alone_once(candidate: Candidate, threads: int, seconds: float) -> dict[str, object]:
+        measured.append(candidate.name)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return whole(candidate, threads, seconds)
+
+    monkeypatch.setattr(rows, "alone", alone_once)
+    shown = toolkit(*command)
+    assert shown.exit_code == 130
+    assert "the same command goes on" in " ".join(shown.stderr.split())
+    assert (out.exists(), unfinished.exists()) == (False, True)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("the rounds are measured")
+
+    monkeypatch.setattr(together, "measure", never)
+    shown = toolkit(*command)
+    assert shown.exit_code == 0
+    assert measured == ["detector.onnx", "detector.int8.tflite", "detector.int8.tflite"]
+    assert "3 of the measurements are of a run that was interrupted" in json.loads(out.read_text())["notes"]
+    assert not unfinished.exists()
+
+
 def test_an_earlier_result_that_is_none_is_said_before_anything_is_timed(two: Bundle, tmp_path: Path) -> None:
     shown = toolkit("bench", two.folder, "--against", tmp_path / "gone.json")
     assert (shown.exit_code, shown.stdout) == (2, "")
@@ -76,7 +106,7 @@ def test_an_earlier_result_that_is_none_is_said_before_anything_is_timed(two: Bu
 def test_files_that_do_not_fit_memory_together_are_timed_in_groups_each_beside_the_reference(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "ALONE_S", 0.01)
+    monkeypatch.setattr(rows, "ALONE_S", 0.01)
     files = ("detector.onnx", "detector.int8.tflite", "detector.fp32.tflite")
     bundle = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.file in files))
     bundle.write()

@@ -15,10 +15,12 @@ from backends.registry import BACKENDS, open_session
 from tests.bench.small_graph import write_graph
 from toolkit.bench import bundle as bench_module
 from toolkit.bench import peers as peers_module
-from toolkit.bench.bundle import Request, bench_bundle
+from toolkit.bench import rows as rows_module
+from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.candidate import PEER_SESSIONS, Candidate
 from toolkit.bench.feeds import timing_feeds
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, PEERS, TENSORFLOW, Peer, make_peers
+from toolkit.bench.request import Request
 from toolkit.convert import binding, converter
 from toolkit.convert.converter import ConversionFailed, WorkerResult
 from toolkit.import_model import import_model
@@ -111,10 +113,10 @@ def test_the_result_has_a_row_for_every_peer_and_eager_is_the_row_of_the_torch_f
     bundle = _detector(tiny)
     kept = tuple(a for a in bundle.artifacts if a.format in ("onnx", "torch"))
     bundle = Bundle(bundle.folder, bundle.model, bundle.weights, kept)
-    monkeypatch.setattr(bench_module, "ALONE_S", 0.01)
+    monkeypatch.setattr(rows_module, "ALONE_S", 0.01)
     # The tiny architecture is known to this process alone; what a fresh one measures is tested elsewhere.
     figures = {"load_ms": 1.0, "first_run_ms": 1.0, "cpu_ms_a_run": 1.0, "energy_mj_a_run": None, "peak_rss_bytes": 1}
-    monkeypatch.setattr(bench_module, "alone", lambda candidate, threads, seconds: figures)
+    monkeypatch.setattr(rows_module, "alone", lambda candidate, threads, seconds: figures)
     broken = next(a for a in bundle.artifacts if a.format == "torch")
 
     def made(bundle: Bundle, role: str, folder: Path, *rest: object) -> list[Peer]:

@@ -104,3 +104,14 @@ def test_dynamic_int8_computes_it_in_eight_bits_and_the_other_recipes_do_not(tmp
         assert ("MatMulInteger" in {node.op_type for node in made.graph}) == integer, name
         got = run_once(made, _feeds(of), "after")["y"]
         assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03, name
+
+
+def test_a_kernel_of_one_pixel_that_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """Its order is that of the rows already: what is unmapped must not be what they are."""
+    of = (1, CHANNELS, 6, 6)
+    source = tmp_path / "m.onnx"
+    ir.save(_model(of, (256, CHANNELS, 1, 1)), source, external_data="m.data", size_threshold_bytes=1024)
+    assert (tmp_path / "m.data").stat().st_size == 4 * 256 * CHANNELS
+    expected = run_once(load(source), _feeds(of), "before")["y"]
+    got = run_once(load(quantize_onnx(source, tmp_path / "q.onnx", RECIPES["int8"])[0]), _feeds(of), "after")["y"]
+    assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03

@@ -10,7 +10,7 @@ import pytest
 from backends.tensor import Array
 from graphs.prepare.elu import scale_elu
 from graphs.prepare.lp_norm import write_out_lp_norm
-from graphs.prepare.output_axes import keep_output_axes
+from graphs.prepare.outer_axes import keep_axes
 from graphs.prepare.pipeline import run_once
 from graphs.prepare.small_bounds import keep_small_bounds
 from graphs.prepare.small_integers import widen_small_integers
@@ -101,15 +101,34 @@ def test_an_uneven_split_is_slices(more: str) -> None:
 def test_an_output_of_five_axes_leaves_as_it_is() -> None:
     x = np.random.default_rng(0).random((1, 2, 3, 4, 5), np.float32)
     text = "(float[1,2,3,4,5] x) => (float[1,2,3,4,5] y) { y = Sqrt(x) }"
-    got, expected = _both(keep_output_axes, _model(text), {"x": x})
+    got, expected = _both(keep_axes, _model(text), {"x": x})
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
 def test_an_output_with_a_row_of_channels_leaves_as_it_is() -> None:
     x = np.random.default_rng(0).random((2, 3, 5), np.float32)
     text = "(float[2,3,5] x) => (float[2,3,5] y) { s = LogSoftmax<axis = 1>(x) y = Neg(s) }"
-    got, expected = _both(keep_output_axes, _model(text), {"x": x})
+    got, expected = _both(keep_axes, _model(text), {"x": x})
     np.testing.assert_array_equal(got["y"], expected["y"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[2,6,5] x) => (float[2,5,6] y) { t = Transpose<perm = [0,2,1]>(x) y = Relu(t) }",
+        "(float[2,6,5] x) => (float[2,5,6] y) { r = Relu(x) y = Transpose<perm = [0,2,1]>(r) }",
+        "(float[2,6,5,3] x) => (float[2,3,6,5] y) { t = Transpose<perm = [0,3,1,2]>(x) e = Exp(t) y = Neg(e) }",
+        "(float[2,6,5] x, float[2,2,5] q) => (float[2,2,6] y) { t = Transpose<perm = [0,2,1]>(x) y = MatMul(q, t) }",
+    ],
+    ids=["before a map", "last", "of four axes", "of an input, into a product"],
+)
+def test_axes_that_are_turned_at_the_rim_of_a_graph_come_and_leave_as_stated(text: str) -> None:
+    model = _model(text)
+    rng = np.random.default_rng(0)
+    feeds = {str(v.name): rng.random(tuple(map(int, v.shape or ())), np.float32) for v in model.graph.inputs}
+    got, expected = _both(keep_axes, model, feeds)
+    np.testing.assert_array_equal(got["y"], expected["y"])
+    assert sum(node.op_type == "Reshape" for node in model.graph) == 2
 
 
 @pytest.mark.parametrize("bounded", ["Max(x, tiny)", "Max(tiny, x)", "Clip(x, tiny)", "Clip(x, tiny, most)"])
@@ -130,9 +149,11 @@ def test_a_tiny_bound_stays_one(bounded: str) -> None:
         (keep_small_bounds, "(float[4] a) => (float[4] y) <float c = {0}, float d = {6}> { y = Clip(a, c, d) }"),
         (scale_elu, "(float[4] a) => (float[4] y) { y = Elu(a) }"),
         (slice_uneven_splits, "(float[4] a) => (float[2] y, float[2] z) { y, z = Split<num_outputs = 2>(a) }"),
-        (keep_output_axes, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
-        (keep_output_axes, "(float[1,5,3] a) => (float[1,5,3] y) { y = Sqrt(a) }"),
-        (keep_output_axes, "(float[2,3] a) => (float[2,3] y) { y = Sqrt(a) }"),
+        (keep_axes, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
+        (keep_axes, "(float[1,5,3] a) => (float[1,5,3] y) { y = Sqrt(a) }"),
+        (keep_axes, "(float[2,3] a) => (float[2,3] y) { y = Sqrt(a) }"),
+        (keep_axes, "(float[2,3] a) => (float[3,2] y) { t = Transpose<perm = [1,0]>(a) y = Sqrt(t) }"),
+        (keep_axes, "(float[2,4,3] a) => (float[3,4,2] y) { t = Transpose<perm = [2,1,0]>(a) y = Sqrt(t) }"),
     ],
 )
 def test_what_is_lowered_right_stays(rewrite: Rewrite, text: str) -> None:

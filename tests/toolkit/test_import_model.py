@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
@@ -185,6 +186,17 @@ def test_an_output_that_is_a_sequence_is_one_line(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
 
 
+def test_an_input_that_nothing_reads_is_left_out_and_said(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8]) for name in "xzy"]
+    node = helper.make_node("Exp", ["x"], ["y"])
+    source = _save(tmp_path, helper.make_graph([node], "g", values[:2], values[2:]))
+    shown = toolkit("import", source, "-o", tmp_path / "exp")
+    assert shown.exit_code == 0, shown.stderr
+    assert "input 'z': nothing reads it" in shown.stderr
+    (artifact,) = Bundle.open(tmp_path / "exp").artifacts
+    assert [binding.spec.name for binding in artifact.inputs] == ["x"]
+
+
 def test_what_the_source_computes_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _square_root(tmp_path)
     true = import_check.run
@@ -276,3 +288,23 @@ def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> 
     bundle = convert_bundle(tmp_path / "bundle", ("fp32", "int8"))
     full, quantized = (bundle.find("model", "tflite", precision).bytes for precision in ("fp32", "int8"))
     assert quantized < 0.5 * full
+
+
+def test_axes_that_a_graph_turns_first_or_last_are_those_of_its_tflite_file(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[2,6,5] x, float[2,6,5] k, float[2,2,5] q) => (float[2,5,6] y, float[2,2,6] scores, float[2,3,6,5] map)
+    <int64[4] sizes = {2, 6, 5, 1}, int64[4] thrice = {1, 1, 1, 3}>
+    {
+      turned = Transpose<perm = [0,2,1]>(x)
+      y = Tanh(turned)
+      keys = Transpose<perm = [0,2,1]>(k)
+      scores = MatMul(q, keys)
+      four = Reshape(x, sizes)
+      wide = Tile(four, thrice)
+      first = Transpose<perm = [0,3,1,2]>(wide)
+      map = Exp(first)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    bundle = import_model(tmp_path / "source.onnx", tmp_path / "turned", {})
+    convert_bundle(bundle.folder, ("fp32",))
+    assert compare_bundle(Bundle.open(bundle.folder)).passed

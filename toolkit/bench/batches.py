@@ -4,7 +4,7 @@ A graph states its sizes, so a file takes one batch and no other: for another th
 temporary folder, and are made as those of the bundle were.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,10 @@ from backends.bundle import Bundle
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.registry import BACKENDS
 from toolkit.bench.candidate import Candidate
+from toolkit.bench.request import Progress
 from toolkit.bench.result import Batch
 from toolkit.bench.together import measure_together
 from toolkit.convert.recipes import RECIPES
-
-Progress = Callable[[str], None]
 
 # By role and file.
 Batches = Mapping[tuple[str, str], Batch]

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +14,12 @@ from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_lin
 from backends.registry import BACKENDS
 from backends.survival import remember
 from toolkit.bench.candidate import Candidate
+from toolkit.bench.request import Progress
 from toolkit.bench.unprepared import write_unprepared
 
 if TYPE_CHECKING:
     from toolkit.convert.converter import WorkerResult
 
-Progress = Callable[[str], None]
 
 EAGER = "PyTorch eager"
 COMPILED = "PyTorch compiled"

@@ -1,17 +1,16 @@
 """Where the time of a bundle's files goes: by kind of operator, and by module of the source."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import ToolkitError, one_line
+from toolkit.bench.request import Progress
 from toolkit.profiling.align import operator_names
 from toolkit.profiling.modules import Modules, read_modules
 from toolkit.profiling.operators import Kind, OperatorTime, by_kind, profile, summed_by
-
-Progress = Callable[[str], None]
 
 # Of each file: about two seconds of runs, within these.
 _SECONDS = 2.0

@@ -53,7 +53,8 @@ def bench(
 
     Files take turns in rounds until their figures stand still, so that what the machine does meets all of them alike:
     trust the ratios. Load, first run, CPU time, memory and energy are those of a fresh process. With --against, what
-    changed by more than the noise of both runs.
+    changed by more than the noise of both runs. Interrupted, the same command with --json FILE goes on where it
+    stopped.
 
     --peers adds PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was exported; and what
     onnx2tf and TensorFlow's converter make of it. What is not installed, or fails, is a row that says so.
@@ -78,7 +79,8 @@ def bench(
     warn_if_random(opened)
     with working(f"bench {bundle}") as progress:
         progress.step("loading the runtimes")
-        from toolkit.bench.bundle import Request, bench_bundle
+        from toolkit.bench.bundle import bench_bundle
+        from toolkit.bench.request import Request
 
         request = Request(
             threads=threads or default_threads(),
@@ -88,7 +90,13 @@ def bench(
             profile=profile,
             source=source,
         )
-        result = bench_bundle(opened, request, progress.step).to_json()
+        keep = None if out is None else out.with_name(f"{out.name}.unfinished")
+        try:
+            result = bench_bundle(opened, request, progress.step, keep).to_json()
+        except KeyboardInterrupt:
+            if keep is not None:
+                progress.say(f"{keep}: holds what is measured so far; the same command goes on from there")
+            raise
     if out is not None:
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -111,9 +111,9 @@ class TwoPass(Closing):
                     f"clip: expected at most {self.most_frames(len(text))} frames beside {len(text)} tokens of text; "
                     "take fewer frames"
                 )
-            made = self.graphs.run("encode_frames", frame=self.read(frame))
-            for name in ("patches",) if how == "shallow" else ("keys", "values"):
-                encoded.setdefault(name, []).append(made[name])
+            for name, value in self.graphs.run("encode_frames", frame=self.read(frame)).items():
+                if (name == "patches") == (how == "shallow"):  # the rest is keys and values
+                    encoded.setdefault(name, []).append(value)
         if not count:
             raise InvalidInput("clip: expected at least one frame, got none")
         true = None if latents is None else self._checked("latents", latents, self.latent_shape)
@@ -121,7 +121,7 @@ class TwoPass(Closing):
             raise InvalidInput(f"latents: expected one for each of {count} frames, got {len(true)}")
         before = np.zeros((count, *self.latent_shape), np.float32) if true is None else true
         previous = np.concatenate([self._learned["z_vae_init"], before[:-1]])
-        whole = {name: np.concatenate(parts) for name, parts in encoded.items()}
+        whole = {name: np.stack(parts) for name, parts in encoded.items()}
 
         asked = np.repeat(self._learned["q_static"], count, axis=0)
         tokens, coarse_attention = self._look(asked, whole, how)
@@ -159,12 +159,17 @@ class TwoPass(Closing):
         return predicted
 
     def _in_groups(self, role: str, outputs: tuple[str, ...], feeds: dict[str, Array]) -> list[Array]:
-        """Run a graph that takes a fixed number of frames on any number; the last group is filled up with its end."""
+        """Run a graph that takes a fixed number of frames on any number; the last group is filled up with its end.
+
+        feeds: their first axis is the frames. What an encoder's run made has one more before its own shape.
+        """
         size, count = self.group, len(next(iter(feeds.values())))
+        shapes = {binding.spec.name: binding.spec.shape for binding in self.graphs.artifact(role).inputs}
         made = []
         for start in range(0, count, size):
             rows = np.minimum(np.arange(start, start + size), count - 1)
-            made.append(self.graphs.run(role, **{name: value[rows] for name, value in feeds.items()}))
+            given = {name: value[rows].reshape(shapes[name]) for name, value in feeds.items()}
+            made.append(self.graphs.run(role, **given))
         return [np.concatenate([part[name] for part in made])[:count] for name in outputs]
 
     def _losses(self, coarse: Array, fine: Array, true: Array | None) -> dict[str, float] | None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from backends.bundle import Bundle
 from backends.errors import NotAvailable, ToolkitError
-from toolkit.bench.bundle import Request, bench_bundle
+from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.machine import describe
 from toolkit.bench.profile import profile_files
+from toolkit.bench.request import Request
 from toolkit.extras import need
 from toolkit.report.evidence import Evidence
 
