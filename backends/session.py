@@ -34,27 +34,25 @@ class Session(Closing):
         self.threads = threads
         self._lock = threading.Lock()
         self._closed = False
+        self._held: frozenset[str] = frozenset()
+        self._handed: Mapping[str, Array] = {}
         self._open()
 
     @final
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once.
 
-        feeds maps each input name of artifact.inputs to an array that matches its spec exactly.
+        feeds maps each input name of artifact.inputs that is not held to an array that matches its spec exactly.
         Returns name -> new C-contiguous array for every output spec. Raises InvalidInput before the runtime sees
         a wrong name, shape, dtype, NaN or infinity, and after close.
         """
-        expected = [binding.spec.name for binding in self.artifact.inputs]
-        if set(feeds) != set(expected):
+        expected = {binding.spec.name for binding in self.artifact.inputs} - self._held
+        if set(feeds) != expected:
             raise InvalidInput(f"{self.path.name}: expected inputs {sorted(expected)}, got {sorted(map(str, feeds))}")
-        stored = {
-            binding.stored.name: binding.to_stored(binding.spec.validate(feeds[binding.spec.name]))
-            for binding in self.artifact.inputs
-        }
+        stored = self._stored(feeds)
         with self._lock:
-            if self._closed:
-                raise InvalidInput(f"{self.path.name}: the session is closed; open a new one")
-            results = self._run(stored)
+            self._check_open()
+            results = self._run({**self._handed, **stored})
         outputs = {}
         for binding in self.artifact.outputs:
             array = results[binding.stored.name]
@@ -65,6 +63,33 @@ class Session(Closing):
                 )
             outputs[binding.spec.name] = binding.from_stored(array)
         return outputs
+
+    @final
+    def hold(self, feeds: Mapping[str, Array]) -> None:
+        """Check some inputs, by name, and keep them for all runs from now on, which are given the others alone.
+
+        For what many runs share: it is neither checked nor copied again. The arrays must not change meanwhile. What was
+        held before is let go. Raises InvalidInput as run does.
+        """
+        names = {binding.spec.name for binding in self.artifact.inputs}
+        if not set(feeds) <= names:
+            raise InvalidInput(f"{self.path.name}: expected some of {sorted(names)}, got {sorted(map(str, feeds))}")
+        stored = self._stored(feeds)
+        with self._lock:
+            self._check_open()
+            self._held, self._handed = frozenset(feeds), self._hold(stored)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInput(f"{self.path.name}: the session is closed; open a new one")
+
+    def _stored(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Checked, and as the file has them."""
+        return {
+            binding.stored.name: binding.to_stored(binding.spec.validate(feeds[binding.spec.name]))
+            for binding in self.artifact.inputs
+            if binding.spec.name in feeds
+        }
 
     @final
     def close(self) -> None:
@@ -84,6 +109,10 @@ class Session(Closing):
 
         Returns stored name -> array that nothing will overwrite.
         """
+
+    def _hold(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Take inputs as _run does, for all runs from now on. Returns those that _run must still be given each time."""
+        return feeds
 
     @abstractmethod
     def _close(self) -> None:

@@ -63,13 +63,17 @@ class TfliteSession(Session):
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         try:
-            for name, array in feeds.items():
-                # Straight into the interpreter's memory: set_tensor would first make a contiguous copy.
-                _fill(self._interpreter.tensor(self._inputs[name])(), array)
+            self._hold(feeds)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise InvalidArtifact(f"{self.path}: LiteRT failed to run it: {one_line(error)}") from error
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+    def _hold(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        for name, array in feeds.items():
+            # Straight into the interpreter's memory, where inputs stay: set_tensor would first make a contiguous copy.
+            _fill(self._interpreter.tensor(self._inputs[name])(), array)
+        return {}
 
     def _close(self) -> None:
         del self._interpreter

@@ -81,7 +81,7 @@ KINDS = {
     "deepencoder": {"base": "DeepEncoder, a page of 1024 pixels"},
     "foveated": {
         "encode_frames": "foveated, a frame encoded",
-        "query_deep": "a deep query of 8 frames",
+        "query_deep": "one more deep look at 8 frames",
         "both passes over 8 frames, deep": "both passes over 8 frames",
     },
     "captioner-large": {

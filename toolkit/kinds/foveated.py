@@ -65,6 +65,7 @@ class TwoPass(Closing):
         self.group = model.integer("frames")
         self._length = model.integer("sequence_length")
         self._lambda = model.number("lambda_coarse")
+        self._held: dict[str, Array] = {}
         vision_dim = bundle.find("query_shallow", "onnx", "fp32").inputs[0].spec.shape[-1]
         one = (1, vision_dim)
         token = (1, self.text_dim)
@@ -121,14 +122,15 @@ class TwoPass(Closing):
             raise InvalidInput(f"latents: expected one for each of {count} frames, got {len(true)}")
         before = np.zeros((count, *self.latent_shape), np.float32) if true is None else true
         previous = np.concatenate([self._learned["z_vae_init"], before[:-1]])
-        whole = {name: np.stack(parts) for name, parts in encoded.items()}
+        seen = self._groups(f"query_{how}", {name: np.stack(parts) for name, parts in encoded.items()}, count)
 
         asked = np.repeat(self._learned["q_static"], count, axis=0)
-        tokens, coarse_attention = self._look(asked, whole, how)
+        tokens, coarse_attention = self._look(asked, seen, how)
         states, raised = self._think([text, self._learned["coarse_token"], tokens])
         coarse = self._predict(states[len(text) : len(text) + count], previous)
         asked = np.concatenate([self._learned["q_init"], raised[len(text) + 1 : len(text) + count]])
-        tokens, fine_attention = self._look(asked, whole, how)
+        tokens, fine_attention = self._look(asked, seen, how)
+        self.graphs.hold(f"query_{how}")
         states, _ = self._think([text, self._learned["fine_token"], tokens])
         fine = self._predict(states[len(text) : len(text) + count], previous)
         return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
@@ -142,8 +144,18 @@ class TwoPass(Closing):
     def close(self) -> None:
         self.graphs.close()
 
-    def _look(self, queries: Array, encoded: dict[str, Array], how: Look) -> tuple[Array, Floats]:
-        tokens, attention = self._in_groups(f"query_{how}", ("token", "attention"), {"query": queries, **encoded})
+    def _look(self, queries: Array, seen: list[dict[str, Array]], how: Look) -> tuple[Array, Floats]:
+        """One query a frame. seen: of each group of frames, what the encoder made of it."""
+        made, role = [], f"query_{how}"
+        asked = self._groups(role, {"query": queries}, len(queries))
+        for frames, query in zip(seen, asked, strict=True):
+            if frames is not self._held:
+                self.graphs.hold(role, **frames)
+                self._held = frames
+            made.append(self.graphs.run(role, **query))
+        tokens, attention = (
+            np.concatenate([part[name] for part in made])[: len(queries)] for name in ("token", "attention")
+        )
         return tokens, attention.reshape(-1, self.grid_side, self.grid_side)
 
     def _think(self, parts: list[Array]) -> tuple[Array, Array]:
@@ -155,22 +167,21 @@ class TwoPass(Closing):
         return out["states"][0], out["queries"][0]
 
     def _predict(self, states: Array, previous: Array) -> Floats:
-        (predicted,) = self._in_groups("predict", ("next_latent",), {"state": states, "latent": previous})
-        return predicted
+        groups = self._groups("predict", {"state": states, "latent": previous}, len(states))
+        made = [self.graphs.run("predict", **group)["next_latent"] for group in groups]
+        return np.concatenate(made)[: len(states)]
 
-    def _in_groups(self, role: str, outputs: tuple[str, ...], feeds: dict[str, Array]) -> list[Array]:
-        """Run a graph that takes a fixed number of frames on any number; the last group is filled up with its end.
+    def _groups(self, role: str, feeds: dict[str, Array], count: int) -> list[dict[str, Array]]:
+        """What a graph that takes a fixed number of frames gets, run by run; the last run is filled up with its end.
 
         feeds: their first axis is the frames. What an encoder's run made has one more before its own shape.
         """
-        size, count = self.group, len(next(iter(feeds.values())))
         shapes = {binding.spec.name: binding.spec.shape for binding in self.graphs.artifact(role).inputs}
-        made = []
-        for start in range(0, count, size):
-            rows = np.minimum(np.arange(start, start + size), count - 1)
-            given = {name: value[rows].reshape(shapes[name]) for name, value in feeds.items()}
-            made.append(self.graphs.run(role, **given))
-        return [np.concatenate([part[name] for part in made])[:count] for name in outputs]
+        starts = range(0, count, self.group)
+        rows: list[slice | Array] = [slice(start, start + self.group) for start in starts]
+        if count % self.group:
+            rows[-1] = np.minimum(np.arange(starts[-1], starts[-1] + self.group), count - 1)
+        return [{name: value[some].reshape(shapes[name]) for name, value in feeds.items()} for some in rows]
 
     def _losses(self, coarse: Array, fine: Array, true: Array | None) -> dict[str, float] | None:
         if true is None:

@@ -46,6 +46,7 @@ class Graphs(Closing):
         self._format: str = SESSIONS.load(backend).FORMAT
         self._threads = default_threads() if threads is None else threads
         self._sessions: dict[str, Session] = {}
+        self._held: dict[str, Mapping[str, Array]] = {}
 
     def artifact(self, role: str) -> Artifact:
         """The file that computes a role here. Raises NotAvailable."""
@@ -53,16 +54,25 @@ class Graphs(Closing):
 
     def run(self, role: str, **feeds: Array) -> dict[str, Array]:
         """Run one graph: inputs by name, outputs by name. Raises InvalidArtifact for outputs that are not finite."""
-        if role not in self._sessions:
-            self._sessions[role] = open_session(self.bundle, self.artifact(role), self.backend, self._threads)
-        self.watch(role, feeds)
+        session = self._session(role)
+        self.watch(role, {**self._held.get(role, {}), **feeds})
         start = time.perf_counter()
-        outputs = self._sessions[role].run(feeds)
+        outputs = session.run(feeds)
         self.timing_ms.setdefault(role, []).append(1e3 * (time.perf_counter() - start))
         for name, value in outputs.items():
             if not np.isfinite(value).all():
-                raise InvalidArtifact(f"{self._sessions[role].path}: gave a {name!r} that is not finite")
+                raise InvalidArtifact(f"{session.path}: gave a {name!r} that is not finite")
         return outputs
+
+    def hold(self, role: str, **feeds: Array) -> None:
+        """What all runs of a graph share from now on, see Session.hold; with no inputs, nothing."""
+        self._session(role).hold(feeds)
+        self._held[role] = feeds
+
+    def _session(self, role: str) -> Session:
+        if role not in self._sessions:
+            self._sessions[role] = open_session(self.bundle, self.artifact(role), self.backend, self._threads)
+        return self._sessions[role]
 
     def close(self) -> None:
         for session in self._sessions.values():
