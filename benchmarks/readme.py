@@ -91,6 +91,7 @@ KINDS = {
         "100 tokens without cache": "100 tokens without cache",
     },
 }
+WHOLE = ("ONNX Runtime", "TFLite")
 RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp32", "TFLite int8")
 
 
@@ -122,8 +123,27 @@ def kinds() -> list[str]:
         *lines,
         "",
         f"One more look at a frame costs, of encoding it: shallow {shares[0]} on ONNX Runtime and {shares[1]} on "
-        f"TFLite, deep {shares[2]} and {shares[3]}.",
+        f"TFLite, deep {shares[2]} and {shares[3]}. Both deep passes over 8 frames are {_frames_a_second(results)} "
+        f"frames a second. {_loads(results)}",
     ]
+
+
+def _frames_a_second(results: dict[str, Any]) -> str:
+    """Of both deep passes, on each runtime in float32."""
+    rows = {row["row"]: row for row in results["foveated"]["rows"]}
+    rates = [8e3 / rows[f"both passes over 8 frames, deep, {runtime} fp32"]["run_ms"] for runtime in WHOLE]
+    return " and ".join(f"{rate:.1f}" for rate in rates)
+
+
+def _loads(results: dict[str, Any]) -> str:
+    """How long the quickest and the slowest of all files take to load, and where the others' figures are."""
+    rows = [(model, row) for model, result in results.items() for row in result["rows"] if row["file"]]
+    found = [(row["load_ms"], model, row["file"]) for model, row in rows]
+    quickest, slowest = (f"{ms / 1e3:.3f} s ({model}'s {file})" for ms, model, file in (min(found), max(found)))
+    return (
+        f"Loading a file, its hash checked, takes {quickest} to {slowest}: all of them, with their memory, are in "
+        "`benchmarks/results/kinds-speed-*.json`."
+    )
 
 
 def main() -> None:

@@ -14,9 +14,7 @@ from graphs.prepare.nodes import add_sizes, describe
 from graphs.prepare.rewriting import static_shape
 
 # What onnx2tf computes with channels last where it has three axes.
-_OF_ROWS = frozenset(
-    ("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "LogSoftmax")
-)
+_OF_ROWS = frozenset(("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"))
 _TO_CHANNELS_FIRST = ((0, 2, 1), (0, 3, 1, 2))
 
 

@@ -26,6 +26,7 @@ from graphs.prepare.grn import shorten_grn
 from graphs.prepare.large_conv import split_large_conv
 from graphs.prepare.layer_norm import layer_norm_over_channels
 from graphs.prepare.layer_norm_parts import write_out_layer_norm
+from graphs.prepare.log_softmax import write_out_log_softmax
 from graphs.prepare.lp_norm import write_out_lp_norm
 from graphs.prepare.outer_axes import keep_axes
 from graphs.prepare.patches import patches_to_depth
@@ -89,6 +90,7 @@ LOWERING_PASSES = (
     Pass("keep_small_bounds", keep_small_bounds, tolerance=0.0),
     Pass("scale_elu", scale_elu, tolerance=_ROUNDING),
     Pass("write_out_lp_norm", write_out_lp_norm, tolerance=_ROUNDING),
+    Pass("write_out_log_softmax", write_out_log_softmax, tolerance=_ROUNDING),
     Pass("slice_uneven_splits", slice_uneven_splits, tolerance=0.0),
     Pass("keep_axes", keep_axes, tolerance=0.0),
 )

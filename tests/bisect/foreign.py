@@ -16,8 +16,9 @@ from toolkit.import_model import import_model
 
 _GRAPH = """<ir_version: 10, opset_import: ["": 20]>
 foreign (float[1,4,6,6] image, float[2,3,8] rows, int8[6] a, int8[6] b)
-=> (float[1,4,6,6] normed_out, float[1,4,6,6] elu_out, float[2,3,8] lp_out, float[2,3,8] bound_out, float[6] small_out,
-    float[2,3,8] split_left, float[2,3,8] split_right, float[1,2,2,6,6] axes_out, float[2,3,8] channels_out)
+=> (float[1,4,6,6] normed_out, float[1,4,6,6] elu_out, float[2,3,8] lp_out, float[2,3,8] logs_out,
+    float[2,3,8] bound_out, float[6] small_out, float[2,3,8] split_left, float[2,3,8] split_right,
+    float[1,2,2,6,6] axes_out, float[2,3,8] channels_out)
 <float tiny = {1e-12}, int64[2] sizes = {3, 5}, int64[5] five = {1, 2, 2, 6, 6}>
 {
   normed_in = Conv<pads = [1, 1, 1, 1]>(image, normed_w_first)
@@ -31,6 +32,10 @@ foreign (float[1,4,6,6] image, float[2,3,8] rows, int8[6] a, int8[6] b)
   lp_in = MatMul(rows, lp_w_first)
   lp = LpNormalization<axis = 1, p = 2>(lp_in)
   lp_out = MatMul(lp, lp_w_last)
+
+  logs_in = MatMul(rows, logs_w_first)
+  logs = LogSoftmax<axis = 1>(logs_in)
+  logs_out = MatMul(logs, logs_w_last)
 
   bound_in = MatMul(rows, bound_w_first)
   bound = Max(bound_in, tiny)
@@ -61,7 +66,7 @@ _WEIGHTS = {
     "elu_w_first": _MAP, "elu_w_last": _MAP, "lp_w_first": _DENSE, "lp_w_last": _DENSE, "bound_w_first": _DENSE,
     "bound_w_last": _DENSE, "small_w_last": (6,), "split_w_first": _DENSE, "split_w_left": (3, 8),
     "split_w_right": (5, 8), "axes_w_first": _MAP, "axes_w_last": (1, 2, 1, 1, 1), "channels_w_first": (3, 3, 3),
-    "channels_w_last": (3, 1),
+    "channels_w_last": (3, 1), "logs_w_first": _DENSE, "logs_w_last": _DENSE,
 }  # fmt: skip
 
 

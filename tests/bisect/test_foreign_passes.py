@@ -24,6 +24,7 @@ from toolkit.convert.tflite_writer import write_graph
 BRANCHES = {
     "scale_elu": (("elu",), "elu_out"),
     "write_out_lp_norm": (("lp",), "lp_out"),
+    "write_out_log_softmax": (("logs",), "logs_out"),
     "keep_small_bounds": (("bound",), "bound_out"),
     "widen_small_integers": (("small_sum", "small"), "small_out"),
     "slice_uneven_splits": (("left", "right"), "split_right"),
