@@ -31,6 +31,7 @@ from toolkit.threads import default_threads
 
 PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "toolkit" / "photographs").glob("*.jpg"))
 FRAMES = 8
+LATENTS = 64
 
 
 def feeds_of(specs: list[TensorSpec], bundle: Bundle) -> dict[str, Array]:
@@ -107,26 +108,45 @@ def compare_clip(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def compare_caption(bundle: Bundle) -> list[dict[str, Any]]:
-    rows = []
-    for photograph in PHOTOGRAPHS:
-        texts: dict[str, tuple[int, ...]] = {}
-        for backend in ("torch", "ort", "tflite"):
-            try:
-                with Captioner(bundle, backend) as captioner:
-                    latent = captioner.encode(captioner.read(photograph))
-                    texts[backend] = captioner.caption(latent).tokens
-            except NotAvailable:
-                continue
-        row = {
-            "image": photograph.name,
-            "backends": list(texts),
-            "tokens": list(texts["torch"]),
-            "different_tokens": len(set(texts["torch"])),
-            "identical": len(set(texts.values())) == 1,
-        }
+    """Photographs, each backend by itself from the pixels on; then latents of normal numbers, the same to all. With
+    random weights a latent decides every token of its text, so that only many latents make many choices."""
+    photographs = {path.name: path for path in PHOTOGRAPHS}
+    texts: dict[str, dict[str, tuple[int, ...]]] = {}
+    drawn: dict[str, Array] = {}
+    for backend in ("torch", "ort", "tflite"):
+        try:
+            with Captioner(bundle, backend) as captioner:
+                latents = {name: captioner.encode(captioner.read(path)) for name, path in photographs.items()}
+                drawn = drawn or _normal_like(list(latents.values()))
+                texts[backend] = {name: captioner.caption(z).tokens for name, z in (latents | drawn).items()}
+        except NotAvailable:
+            continue
+    rows = [{"image": name, **_texts_of((name,), texts)} for name in photographs]
+    rows.append({"latents": len(drawn), **_texts_of(tuple(drawn), texts)})
+    for row in rows:
         print({key: value for key, value in row.items() if key != "tokens"}, flush=True)
-        rows.append(row)
     return rows
+
+
+def _normal_like(latents: list[Array]) -> dict[str, Array]:
+    """LATENTS of normal numbers, with the mean and the deviation of some true ones."""
+    true, random = np.stack(latents), np.random.default_rng(0)
+    rows = random.standard_normal((LATENTS, *true.shape[1:]), dtype=np.float32) * true.std() + true.mean()
+    return {f"latent {i}": row.astype(np.float32) for i, row in enumerate(rows)}
+
+
+def _texts_of(names: tuple[str, ...], texts: dict[str, dict[str, tuple[int, ...]]]) -> dict[str, Any]:
+    """How the backends' texts for these agree, and how much there was to agree on."""
+    reference = [texts["torch"][name] for name in names]
+    same = [name for name in names if len({found[name] for found in texts.values()}) == 1]
+    return {
+        "backends": list(texts),
+        "tokens": list(reference[0]) if len(names) == 1 else sum(map(len, reference)),
+        "different_texts": len(set(reference)),
+        "different_tokens": len({token for text in reference for token in text}),
+        "identical": len(same) == len(names),
+        "identical_texts": len(same),
+    }
 
 
 def main() -> None:
