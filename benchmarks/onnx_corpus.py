@@ -50,7 +50,7 @@ from toolkit.parity.compare import compare_bundle
 from toolkit.parity.report import FileReport
 
 PRECISIONS = ("fp32", "fp16", "int8")
-TIMEOUT_S = 240.0
+TIMEOUT_S = 600.0
 OUT = Path(__file__).parent / "results" / "onnx-corpus.json"
 _UNFINISHED = Path("build") / "onnx-corpus.jsonl"
 _FORK = multiprocessing.get_context("fork")

@@ -122,7 +122,8 @@ class TwoPass(Closing):
             raise InvalidInput(f"latents: expected one for each of {count} frames, got {len(true)}")
         before = np.zeros((count, *self.latent_shape), np.float32) if true is None else true
         previous = np.concatenate([self._learned["z_vae_init"], before[:-1]])
-        seen = self._groups(f"query_{how}", {name: np.stack(parts) for name, parts in encoded.items()}, count)
+        whole = {name: np.stack(encoded.pop(name)) for name in list(encoded)}
+        seen = self._groups(f"query_{how}", whole, count)
 
         asked = np.repeat(self._learned["q_static"], count, axis=0)
         tokens, coarse_attention = self._look(asked, seen, how)
@@ -131,6 +132,7 @@ class TwoPass(Closing):
         asked = np.concatenate([self._learned["q_init"], raised[len(text) + 1 : len(text) + count]])
         tokens, fine_attention = self._look(asked, seen, how)
         self.graphs.hold(f"query_{how}")
+        self._held = {}
         states, _ = self._think([text, self._learned["fine_token"], tokens])
         fine = self._predict(states[len(text) : len(text) + count], previous)
         return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
