@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kinds_operators import chained
 from benchmarks.readme_block import write_block
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,6 +93,12 @@ KINDS = {
     },
 }
 WHOLE = ("ONNX Runtime", "TFLite")
+OPERATORS = {
+    ("deepencoder", "base"): "DeepEncoder",
+    ("foveated", "encode_frames"): "a frame's encoder",
+    ("foveated", "query_deep"): "a deep query",
+    ("captioner-large", "decode_text_step"): "a step of the captioner",
+}
 RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp32", "TFLite int8")
 
 
@@ -125,7 +132,25 @@ def kinds() -> list[str]:
         f"One more look at a frame costs, of encoding it: shallow {shares[0]} on ONNX Runtime and {shares[1]} on "
         f"TFLite, deep {shares[2]} and {shares[3]}. Both deep passes over 8 frames are {_frames_a_second(results)} "
         f"frames a second. {_loads(results)}",
+        "",
+        _operators(),
     ]
+
+
+def _operators() -> str:
+    """How many operators some graphs have after each stage."""
+    rows = json.loads((RESULTS / "kinds-operators.json").read_text())["graphs"]
+    found = {(row["model"], row["role"]): row for row in rows}
+    parts = []
+    for (model, role), name in OPERATORS.items():
+        stages = [found[model, role][stage] for stage in ("exported", "prepared", "lowered")]
+        counts = ", ".join(f"{sum(stage.values())} ({chained(stage)})" for stage in stages)
+        parts.append(f"{name} {counts}")
+    return (
+        "Operators as exported, as prepared and as lowered to TFLite, in brackets those that only walk over shapes and "
+        f"indices: {'; '.join(parts)}. Long attention is done some queries at a time, which is more operators and no "
+        "map of hundreds of megabytes."
+    )
 
 
 def _frames_a_second(results: dict[str, Any]) -> str:
