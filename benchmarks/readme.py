@@ -129,9 +129,9 @@ def kinds() -> list[str]:
     return [
         *lines,
         "",
-        f"One more look at a frame costs, of encoding it: shallow {shares[0]} on ONNX Runtime and {shares[1]} on "
-        f"TFLite, deep {shares[2]} and {shares[3]}. Both deep passes over 8 frames are {_frames_a_second(results)} "
-        f"frames a second. {_loads(results)}",
+        f"One more look at a frame that is held encoded costs, of encoding it: shallow {shares[0]} on ONNX Runtime "
+        f"and {shares[1]} on TFLite, deep {shares[2]} and {shares[3]}. Both deep passes over 8 frames are "
+        f"{_frames_a_second(results)} frames a second. {_loads(results)}",
         "",
         _operators(),
     ]
