@@ -132,7 +132,7 @@ def _normal_like(latents: list[Array]) -> dict[str, Array]:
     """LATENTS of normal numbers, with the mean and the deviation of some true ones."""
     true, random = np.stack(latents), np.random.default_rng(0)
     rows = random.standard_normal((LATENTS, *true.shape[1:]), dtype=np.float32) * true.std() + true.mean()
-    return {f"latent {i}": row.astype(np.float32) for i, row in enumerate(rows)}
+    return {f"latent {i}": row for i, row in enumerate(rows)}
 
 
 def _texts_of(names: tuple[str, ...], texts: dict[str, dict[str, tuple[int, ...]]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kinds_operators import chained
+from benchmarks.kinds_rows import CACHED, DEEP, FRAMES, UNCACHED
 from benchmarks.readme_block import write_block
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,16 +84,16 @@ KINDS = {
     "foveated": {
         "encode_frames": "foveated, a frame encoded",
         "query_deep": "one more deep look at 8 frames",
-        "both passes over 8 frames, deep": "both passes over 8 frames",
+        DEEP: "both passes over 8 frames",
     },
     "captioner-large": {
         "encode_image": "captioner-large, an image encoded",
         "decode_image": "an image decoded",
-        "100 tokens with cache": "100 tokens",
-        "100 tokens without cache": "100 tokens without cache",
+        CACHED: "100 tokens",
+        UNCACHED: "100 tokens without cache",
     },
 }
-WHOLE = ("ONNX Runtime", "TFLite")
+FLOAT32 = ("ONNX Runtime fp32", "TFLite fp32")
 OPERATORS = {
     ("deepencoder", "base"): "DeepEncoder",
     ("foveated", "encode_frames"): "a frame's encoder",
@@ -124,7 +125,7 @@ def kinds() -> list[str]:
     shares = [
         f"1/{1 / ratios[f'{query}, {runtime}', f'encode_frames, {runtime}']:.0f}"
         for query in ("query_shallow", "query_deep")
-        for runtime in ("ONNX Runtime fp32", "TFLite fp32")
+        for runtime in FLOAT32
     ]
     return [
         *lines,
@@ -156,7 +157,7 @@ def _operators() -> str:
 def _frames_a_second(results: dict[str, Any]) -> str:
     """Of both deep passes, on each runtime in float32."""
     rows = {row["row"]: row for row in results["foveated"]["rows"]}
-    rates = [8e3 / rows[f"both passes over 8 frames, deep, {runtime} fp32"]["run_ms"] for runtime in WHOLE]
+    rates = [1e3 * FRAMES / rows[f"{DEEP}, {runtime}"]["run_ms"] for runtime in FLOAT32]
     return " and ".join(f"{rate:.1f}" for rate in rates)
 
 

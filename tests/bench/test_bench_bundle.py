@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from backends import atomic
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.registry import open_session
@@ -95,6 +96,18 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
     assert measured == ["detector.onnx", "detector.int8.tflite", "detector.int8.tflite"]
     assert "3 of the measurements are of a run that was interrupted" in json.loads(out.read_text())["notes"]
     assert not unfinished.exists()
+
+
+def test_a_result_that_cannot_be_written_loses_no_measurement(
+    two: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic, "replacing", full)
+    shown = toolkit("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", tmp_path / "bench.json")
+    assert shown.exit_code == 2
+    assert len((tmp_path / "bench.json.unfinished").read_text().splitlines()) == 6  # what of; rounds; two of each file
 
 
 def test_an_earlier_result_that_is_none_is_said_before_anything_is_timed(two: Bundle, tmp_path: Path) -> None:

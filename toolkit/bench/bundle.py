@@ -33,7 +33,8 @@ def bench_bundle(
 
     The reference is torch where the bundle has it and it is installed, else float32 ONNX. Files of a role that do not
     fit memory together are timed in groups, each beside the reference.
-    keep: a file that holds what is measured so far, and is gone at the end: found there, it is not measured again.
+    keep: a file that holds what is measured so far: found there, it is not measured again. Whoever has written the
+    result down removes it.
     Raises NotAvailable for another runtime that is not installed, or too little memory for one file beside the
     reference; InvalidInput for a `source` that is not what the bundle was imported from. A peer or a batch that fails
     is in the result, with the reason.
@@ -70,7 +71,7 @@ def bench_bundle(
     profile = profile_files(bundle, artifacts, medians, request.threads, progress) if request.profile else ()
     if all(file.alone["energy_mj_a_run"] is None for file in files):
         notes.append(NO_ENERGY)
-    result = BenchResult(
+    return BenchResult(
         machine=describe(),
         model=bundle.model["name"],
         kind=bundle.model["kind"],
@@ -82,8 +83,6 @@ def bench_bundle(
         profile=tuple(asdict(one) for one in profile),
         notes=tuple(notes),
     )
-    kept.close()
-    return result
 
 
 def _measured_of(bundle: Bundle, request: Request) -> dict[str, Any]:
@@ -93,6 +92,7 @@ def _measured_of(bundle: Bundle, request: Request) -> dict[str, Any]:
         "files": [[artifact.role, artifact.file, artifact.sha256] for artifact in bundle.artifacts],
         "threads": request.threads,
         "time_limit_s": request.time_limit_s,
+        "source": request.source and str(request.source.resolve()),  # without it a batch fails, and that is kept too
     }
 
 

@@ -51,7 +51,7 @@ def measure(
     end = start + time_limit_s
     for number in range(WARM_UPS):
         left = (WARM_UPS - number) * (clock() - start) / number if number else 0.0
-        progress(f"warm-up {number + 1} of {WARM_UPS}{_at_least(left)}")
+        progress(f"warm-up {number + 1} of {WARM_UPS}{_more(left)}")
         for run in candidates.values():
             run()
     order = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in names}
     while True:
         rounds = len(times[names[0]])
-        progress(f"round {rounds + 1}{_at_least(end - clock())}")
+        progress(f"round {rounds + 1}{_more(end - clock())}")
         late = rounds >= WINDOWS and clock() >= end
         still = rounds >= P90_SAMPLES and rounds % WINDOW == 0 and all(_noise(v) <= AGREE for v in times.values())
         if late or still:
@@ -80,7 +80,7 @@ def settled(run: Run, clock: Callable[[], float] = time.perf_counter) -> float:
     return clock() - start
 
 
-def _at_least(left_s: float) -> str:
+def _more(left_s: float) -> str:
     """What a person who waits wants to know; nothing where it is soon."""
     return f", {left_s / 60:.0f} min more" if left_s >= 90 else f", {left_s:.0f} s more" if left_s >= 3 else ""
 

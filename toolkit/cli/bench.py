@@ -97,9 +97,10 @@ def bench(
             if keep is not None:
                 progress.say(f"{keep}: holds what is measured so far; the same command goes on from there")
             raise
-    if out is not None:
+    if out is not None and keep is not None:
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        keep.unlink(missing_ok=True)
     console = Console(highlight=False)
     print_result(result, console)
     if before is not None:

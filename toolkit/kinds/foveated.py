@@ -65,7 +65,6 @@ class TwoPass(Closing):
         self.group = model.integer("frames")
         self._length = model.integer("sequence_length")
         self._lambda = model.number("lambda_coarse")
-        self._held: dict[str, Array] = {}
         vision_dim = bundle.find("query_shallow", "onnx", "fp32").inputs[0].spec.shape[-1]
         one = (1, vision_dim)
         token = (1, self.text_dim)
@@ -132,7 +131,6 @@ class TwoPass(Closing):
         asked = np.concatenate([self._learned["q_init"], raised[len(text) + 1 : len(text) + count]])
         tokens, fine_attention = self._look(asked, seen, how)
         self.graphs.hold(f"query_{how}")
-        self._held = {}
         states, _ = self._think([text, self._learned["fine_token"], tokens])
         fine = self._predict(states[len(text) : len(text) + count], previous)
         return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
@@ -151,9 +149,7 @@ class TwoPass(Closing):
         made, role = [], f"query_{how}"
         asked = self._groups(role, {"query": queries}, len(queries))
         for frames, query in zip(seen, asked, strict=True):
-            if frames is not self._held:
-                self.graphs.hold(role, **frames)
-                self._held = frames
+            self.graphs.hold(role, **frames)
             made.append(self.graphs.run(role, **query))
         tokens, attention = (
             np.concatenate([part[name] for part in made])[: len(queries)] for name in ("token", "attention")

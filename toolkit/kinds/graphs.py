@@ -66,9 +66,12 @@ class Graphs(Closing):
         return outputs
 
     def hold(self, role: str, **feeds: Array) -> None:
-        """What all runs of a graph share from now on, see Session.hold; with no inputs, nothing."""
-        self._session(role).hold(feeds)
-        self._held[role] = feeds
+        """What all runs of a graph share from now on, see Session.hold; with no inputs, nothing. The very arrays that
+        are held already are not taken again."""
+        held = self._held.get(role, {})
+        if held.keys() != feeds.keys() or any(held[name] is not array for name, array in feeds.items()):
+            self._session(role).hold(feeds)
+            self._held[role] = feeds
 
     def _session(self, role: str) -> Session:
         if role not in self._sessions:
@@ -79,3 +82,4 @@ class Graphs(Closing):
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
+        self._held.clear()
