@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backends.errors import InvalidInput
+
 _SUFFIX = ".part"
 
 
@@ -42,3 +44,27 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def replacing_folder(folder: Path, known_by: str, what: str) -> Iterator[Path]:
+    """Build a folder in one step: yields a new one beside it, and puts that in its place at the end.
+
+    It is for a bundle, or for what else is known by a file of a name. After an error inside the block nothing is left
+    and an old folder stays as it was. Raises InvalidInput if there is something else: that is never removed.
+    """
+    if folder.exists() and not (folder / known_by).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"{folder}: holds something that is not a {what}; name a new folder or an old {what}'s")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        built, old = Path(name) / "new", Path(name) / "old"
+        built.mkdir()
+        yield built
+        if folder.exists():
+            folder.rename(old)
+        try:
+            built.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise

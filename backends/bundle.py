@@ -1,20 +1,36 @@
 """A folder of artifacts of one model, and the manifest without which it does not exist."""
 
+import base64
+import binascii
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from backends.artifact import Artifact
 from backends.atomic import replacing
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.manifest import Fields, parse
+from backends.tensor import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 MANIFEST = "bundle.json"
+# Told what is being done, a short line at a time.
+Progress = Callable[[str], None]
+
 FORMAT_VERSION = 1
+
 ORIGINS = ("trained", "checkpoint", "random")
+
 _MANIFEST_LIMIT_BYTES = 16 << 20
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -157,3 +173,41 @@ def sha256_of(*paths: Path) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+_FLOAT32 = np.dtype("<f4")
+
+
+def learned_json(tensors: "Mapping[str, Tensor]") -> dict[str, Any]:
+    """{"learned": {name: {"shape", "float32"}}} with the values in base64, little-endian; {} where there are none."""
+    if not tensors:
+        return {}
+    return {
+        "learned": {
+            name: {
+                "shape": list(tensor.shape),
+                "float32": base64.b64encode(tensor.numpy().astype(_FLOAT32).tobytes()).decode(),
+            }
+            for name, tensor in tensors.items()
+        }
+    }
+
+
+def read_learned(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """The tensors of a bundle's manifest, which must be those of `shapes`. Raises InvalidArtifact."""
+    where = f"{bundle.folder}: model.learned"
+    held = Fields(bundle.model.get("learned"), where, tuple(shapes))
+    return {name: _read(held[name], shape, f"{where}.{name}") for name, shape in shapes.items()}
+
+
+def _read(value: object, shape: tuple[int, ...], where: str) -> Array:
+    data = Fields(value, where, ("shape", "float32"))
+    if data.integers("shape") != shape:
+        raise InvalidArtifact(f"{where}: expected shape {shape}, got {data.integers('shape')}")
+    try:
+        array = np.frombuffer(base64.b64decode(data.text("float32"), validate=True), _FLOAT32).reshape(shape)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArtifact(f"{where}: not float32 of shape {shape} in base64: {error}") from error
+    if not np.isfinite(array).all():
+        raise InvalidArtifact(f"{where}: holds NaN or infinity")
+    return array.astype(np.float32)

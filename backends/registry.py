@@ -6,9 +6,9 @@ from typing import Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.crash_check import check_crash
 from backends.errors import NotAvailable
 from backends.session import Session
-from backends.survival import check_survival
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Registry:
 
 SESSIONS = Registry("backend")
 SESSIONS.register("ort", "backends.ort:OrtSession", needs="onnxruntime")
-SESSIONS.register("tflite", "backends.tflite:TfliteSession", needs="ai-edge-litert")
+SESSIONS.register("tflite", "backends.litert:TfliteSession", needs="ai-edge-litert")
 SESSIONS.register("torch", "backends.torch:TorchSession", needs="torch safetensors")
 
 # By the format of a file: the backend that opens it.
@@ -74,5 +74,5 @@ def open_session(bundle: Bundle, artifact: Artifact, backend: str, threads: int)
 def open_as(session_class: type[Session], bundle: Bundle, artifact: Artifact, threads: int) -> Session:
     """open_session, with the class of a backend that SESSIONS need not hold."""
     path = bundle.verify(artifact)
-    check_survival(path, artifact, threads)
+    check_crash(path, artifact, threads)
     return session_class(path, artifact, threads)

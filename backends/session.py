@@ -1,15 +1,31 @@
-"""The one way to run an artifact, whatever runs it."""
+"""What holds a runtime's memory is closed, or used as a context manager."""
 
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, final
+from types import TracebackType
+from typing import ClassVar, Self, final
 
 from backends.artifact import Artifact
-from backends.closing import Closing
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array
+
+
+class Closing(ABC):
+    """Leaving the context closes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the runtime's memory. Closing twice does no harm."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Session(Closing):

@@ -11,8 +11,11 @@ from backends.errors import InvalidArtifact, InvalidInput
 Array = npt.NDArray[Any]
 
 LAYOUTS = (None, "NCHW", "NHWC")
+
 DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
+
 _TO_NHWC = (0, 2, 3, 1)
+
 _TO_NCHW = (0, 3, 1, 2)
 
 
@@ -153,3 +156,20 @@ class Binding:
             return ()  # a layout on one side only: no rule joins them
         order = _TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW
         return tuple(shape[axis] for axis in order)
+
+
+def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
+    """Seeded inputs for a comparison: images and other maps uniform in [0, 1], everything else 0 and 1.
+
+    No two axes are alike in such noise, so that a transposed input cannot go unseen.
+    """
+    generator = np.random.default_rng(seed)
+    return {
+        spec.name: np.asarray(
+            generator.random(spec.shape, dtype=np.float32)
+            if len(spec.shape) == 4 and np.dtype(spec.dtype).kind == "f"
+            else generator.integers(0, 2, spec.shape),
+            spec.dtype,
+        )
+        for spec in specs
+    }

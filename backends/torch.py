@@ -67,3 +67,19 @@ class TorchSession(Session):
 def _tensor(array: Array) -> torch.Tensor:
     # torch has no read-only tensors, and warns of undefined behaviour.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+class CompiledSession(TorchSession):
+    """The module through torch.compile with its defaults. The first run compiles it."""
+
+    def _open(self) -> None:
+        super()._open()
+        self._module = torch.compile(self._module)  # type: ignore[assignment]  # it is called like the module
+
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        try:
+            return super()._run(feeds)
+        except InvalidArtifact:
+            raise
+        except Exception as error:  # the compiler's own, and those of the C++ compiler that it calls
+            raise InvalidArtifact(f"{self.path}: torch.compile failed: {one_line(error)}") from error

@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
+from backends.machine import describe
 from benchmarks.peaks import Watch, peak_mb
-from toolkit.bench.machine import describe
 
 OUT = Path(__file__).parent / "results" / "bisect-large.json"
 _SHOWN = 3
@@ -26,8 +26,8 @@ _SHOWN = 3
 
 def measure(folder: Path, file: str) -> dict[str, Any]:
     from backends.bundle import Bundle
+    from backends.machine import default_threads
     from toolkit.bisect.bundle import bisect_bundle
-    from toolkit.threads import default_threads
 
     bundle = Bundle.open(folder)
     (artifact,) = (artifact for artifact in bundle.artifacts if artifact.file == file)

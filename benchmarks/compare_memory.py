@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from backends.bundle import Bundle
-from toolkit.bench.machine import describe
-from toolkit.parity.readings import shipped_photographs
-from toolkit.weights import SHIPPED
+from backends.machine import describe
+from toolkit.export import SHIPPED
+from toolkit.images.samples import shipped_photographs
 
 OUT = Path(__file__).parent / "results" / "compare-memory.json"
 FILES = ("detector.onnx", "detector.int8.tflite")
@@ -40,7 +40,7 @@ from pathlib import Path
 from backends.bundle import Bundle
 from benchmarks.peaks import peak_mb
 from toolkit.parity.compare import compare_bundle
-from toolkit.image_files import image_files
+from toolkit.images.open import image_files
 report = compare_bundle(Bundle.open(Path(sys.argv[1])), image_files(Path(sys.argv[2])))
 print(json.dumps({"peak_rss_mb": peak_mb(), "passed": report.passed, "samples": report.roles[0].samples}))
 """

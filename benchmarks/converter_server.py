@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backends.processes import how_it_ended
+from backends.sandbox import how_it_ended
 from toolkit.convert import job
 from toolkit.convert.converter import ConversionFailed, WorkerResult
 from toolkit.environments import converter_python

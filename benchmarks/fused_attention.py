@@ -20,8 +20,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from toolkit.bench.machine import describe
-from toolkit.threads import default_threads
+from backends.machine import default_threads, describe
 
 WRITTEN, CONTRIB, STANDARD = "two products and a softmax", "MultiHeadAttention", "Attention"
 WARM_UPS = 3

@@ -3,7 +3,7 @@
 from typing import Any
 
 from backends.bundle import Bundle
-from toolkit.bench.machine import describe
+from backends.machine import describe
 
 
 def head(bundle: Bundle, threads: int) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import onnx_ir as ir
 
+from backends.machine import describe
 from graphs.checkpoint import State, random_weights
 from graphs.export import build_loaded, export
-from graphs.model_spec import GraphSpec
-from graphs.prepare.pipeline import LOWERING_PASSES, prepare
-from graphs.spec import find_spec
-from toolkit.bench.machine import describe
+from graphs.networks.models import find_spec
+from graphs.networks.spec import GraphSpec
+from graphs.passes.pipeline import LOWERING_PASSES, prepare
 
 MODELS = ("deepencoder", "foveated", "captioner-large")
 CHAINS = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Resize", "ScatterND", "GatherND", "If")

@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
+from backends.machine import default_threads, describe
 from backends.registry import BACKENDS, open_session
 from backends.tensor import Array, TensorSpec
-from toolkit.bench.machine import describe
-from toolkit.kinds.captioner import Captioner
-from toolkit.kinds.foveated import TwoPass
-from toolkit.preprocess import preprocess
-from toolkit.threads import default_threads
+from toolkit.images.preprocess import preprocess
+from toolkit.models.captioner.runner import Captioner
+from toolkit.models.foveated.runner import TwoPass
 
 PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "toolkit" / "photographs").glob("*.jpg"))
 FRAMES = 8

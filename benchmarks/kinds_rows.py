@@ -64,10 +64,9 @@ def measure(row: Row, threads: int) -> dict[str, object]:
 
 def _open(row: Row, threads: int) -> tuple[Callable[[], object], float | None, float]:
     """How to run a row, the milliseconds that its file took to check and load, and the memory before."""
-    import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+    import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
     from backends.bundle import Bundle
-    from toolkit.bench.candidate import Candidate, session_class
-    from toolkit.bench.feeds import timing_feeds
+    from toolkit.bench.together import BenchTarget, session_class, timing_feeds
 
     bundle = Bundle.open(Path(row.folder))
     session_class(row.backend)  # the runtime's own import is no part of the load
@@ -77,7 +76,7 @@ def _open(row: Row, threads: int) -> tuple[Callable[[], object], float | None, f
     feeds = timing_feeds(artifact)
     before_mb = peak_mb()
     start = time.perf_counter()
-    session = Candidate(row.name, bundle, artifact, row.backend).open(threads)
+    session = BenchTarget(row.name, bundle, artifact, row.backend).open(threads)
     loaded_ms = 1e3 * (time.perf_counter() - start)
     if row.what in ONE_MORE:  # what the frames are is there from the look before
         session.hold({name: feeds.pop(name) for name in list(feeds) if name != "query"})
@@ -85,9 +84,9 @@ def _open(row: Row, threads: int) -> tuple[Callable[[], object], float | None, f
 
 
 def _whole(row: Row, threads: int) -> Callable[[], object]:
-    from toolkit.kinds.captioner import Captioner
-    from toolkit.kinds.feeds.foveated import pan
-    from toolkit.kinds.foveated import TwoPass
+    from toolkit.models.captioner.runner import Captioner
+    from toolkit.models.foveated.compare import pan
+    from toolkit.models.foveated.runner import TwoPass
 
     if row.what in WHOLES["foveated"]:
         model = TwoPass(Path(row.folder), row.backend, row.precision, threads)

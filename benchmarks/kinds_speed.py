@@ -26,12 +26,11 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
-from backends.processes import how_it_ended
+from backends.machine import default_threads, describe
 from backends.registry import BACKENDS
+from backends.sandbox import how_it_ended
 from benchmarks.kinds_rows import CACHED, DEEP, FRAMES, SHALLOW, UNCACHED, WHOLES, Row
-from toolkit.bench.machine import describe
 from toolkit.bench.unprepared import NAME, write_unprepared
-from toolkit.threads import default_threads
 
 RUNTIMES = {"ort": "ONNX Runtime", "tflite": "TFLite", "torch": "torch eager"}
 EXPORTED = "ONNX Runtime, as exported"

@@ -20,9 +20,9 @@ from typing import Any
 import click
 import numpy as np
 
+from backends.machine import describe
 from benchmarks.peaks import Steps, Watch
-from toolkit.bench.machine import describe
-from toolkit.preprocess import preprocess
+from toolkit.images.preprocess import preprocess
 
 MODELS = ("videoseal-1.0", "chunkyseal")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -37,7 +37,7 @@ RUN_SHARE, RUN_MB = 1.25, 1000
 def export(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     steps("importing torch and onnx")
     from graphs.checkpoint import random_weights
-    from graphs.spec import find_spec
+    from graphs.networks.models import find_spec
     from toolkit.export import export_bundle
 
     spec = find_spec(bundle.name).only(role)
@@ -51,8 +51,8 @@ def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     steps("importing onnx")
     import onnxsim as _onnxsim  # noqa: F401  its import is no part of what it does
 
-    from graphs import simplify as onnxsim
-    from graphs.onnx_file import load
+    from graphs.onnx.file import load
+    from graphs.passes import pipeline as onnxsim
 
     steps("reading the graph")
     graph = load(bundle / f"{role}.onnx")
@@ -83,7 +83,7 @@ def torch(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 
     from graphs.checkpoint import random_weights
     from graphs.export import build_loaded
-    from graphs.spec import find_spec
+    from graphs.networks.models import find_spec
 
     steps("drawing random weights")
     spec = find_spec(bundle.name).only(role)
@@ -98,8 +98,8 @@ def torch(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 def run(bundle: Path, file: str, steps: Steps) -> dict[str, Any]:
     """One file, in a process that does nothing else."""
     from backends.bundle import Bundle
+    from backends.machine import default_threads
     from backends.registry import open_session
-    from toolkit.threads import default_threads
 
     steps("opening it")  # everything counts: imports, hashing, loading
     opened = Bundle.open(bundle)

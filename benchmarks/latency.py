@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.machine import default_threads
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from benchmarks.direct import DIRECT, Run, same_runtime
 from benchmarks.head import head
-from toolkit.bench.candidate import Candidate as Startable
-from toolkit.bench.cold import alone
-from toolkit.threads import default_threads
+from toolkit.bench.cold import measure_cold_start
+from toolkit.bench.together import BenchTarget as Startable
 
 WARM_UPS = 10
 RUNS = 64
@@ -98,7 +98,7 @@ def _overhead_ms(candidate: Candidate, image: NDArray[np.float32]) -> float:
 def _cold_start(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float]:
     """Medians over fresh processes."""
     opened = Startable(artifact.file, bundle, artifact, BACKENDS[artifact.format])
-    runs = [alone(opened, threads, seconds=0) for _ in range(COLD_STARTS)]
+    runs = [measure_cold_start(opened, threads, seconds=0) for _ in range(COLD_STARTS)]
 
     def median(key: str) -> float:
         return float(np.median([run[key] or 0.0 for run in runs]))

@@ -18,14 +18,13 @@ from rich.progress import Progress
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.machine import default_threads, describe
+from backends.profiling import by_op_type, profile
 from backends.registry import BACKENDS, open_session
+from backends.tensor import probe
 from benchmarks.ceilings import ceilings
 from benchmarks.graph_cost import Cost, cost
-from graphs.onnx_file import load
-from graphs.probe import probe
-from toolkit.bench.machine import describe
-from toolkit.profiling.operators import by_kind, profile
-from toolkit.threads import default_threads
+from graphs.onnx.file import load
 
 SECONDS = 2.0
 LEAST_RUNS = 3
@@ -47,7 +46,7 @@ def measure(bundle: Bundle, artifact: Artifact, cost: Cost, threads: int) -> dic
             session.run(feeds)
             times.append(time.perf_counter() - start)
     profiled_runs = 1 if np.median(times) > LONG_S else PROFILED_RUNS
-    operators = by_kind(profile(bundle.folder / artifact.file, threads, profiled_runs))
+    operators = by_op_type(profile(bundle.folder / artifact.file, threads, profiled_runs))
     return {
         "file": artifact.file,
         "precision": artifact.precision,

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from toolkit.distortions import FURTHER, MAIN
-from toolkit.embed import Embedder
-from toolkit.message import Message
+from toolkit.images.distortions import FURTHER, MAIN
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.message import Message
 from training.photographs import at_pixels, fetch, validation_photographs
 
 PIXELS = 500_000

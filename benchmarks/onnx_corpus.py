@@ -37,12 +37,13 @@ import backends
 import graphs
 import toolkit
 from backends.errors import ToolkitError
-from backends.processes import how_it_ended
+from backends.machine import describe
+from backends.sandbox import how_it_ended
 from benchmarks.converter_server import Server
 from benchmarks.onnx_corpus_table import summarize, table
-from toolkit.bench.kept import Kept
-from toolkit.bench.machine import describe
-from toolkit.convert import job, support
+from toolkit.bench.rounds import ResumeLog
+from toolkit.convert import job
+from toolkit.convert import preflight as support
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.environments import converter_python, lock_text
 from toolkit.import_model import import_model
@@ -239,7 +240,7 @@ def main(only: str | None, out: Path) -> None:
     every = list(cases())
     chosen = [case for case in every if only is None or only in case.name]
     _UNFINISHED.parent.mkdir(exist_ok=True)
-    kept, rows = Kept(_UNFINISHED, _code()), []
+    kept, rows = ResumeLog(_UNFINISHED, _code()), []
     server = Server(TIMEOUT_S / 2)
     support._ASKED[converter_python()] = support.supported_operators(Path(os.devnull))
     start = time.perf_counter()

@@ -22,35 +22,26 @@ import onnx_ir as ir
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 
+from backends.machine import describe
+from backends.precision import RECIPES
+from backends.tensor import probe
 from graphs.checkpoint import random_weights
 from graphs.export import build_loaded, export
-from graphs.onnx_file import save
-from graphs.prepare.depthwise import split_depthwise
-from graphs.prepare.fold_affine import fold_affine
-from graphs.prepare.fold_norm import fold_norm
-from graphs.prepare.fold_scale import fold_scale
-from graphs.prepare.gelu import erf_to_gelu
-from graphs.prepare.gemm import matmul_to_gemm
-from graphs.prepare.grn import shorten_grn
-from graphs.prepare.layer_norm import layer_norm_over_channels
-from graphs.prepare.layer_norm_parts import write_out_layer_norm
-from graphs.prepare.patches import patches_to_depth
-from graphs.prepare.pipeline import Pass, prepare
-from graphs.prepare.qkv import split_qkv
-from graphs.prepare.reduce_l2 import reduce_l2_to_sum
-from graphs.prepare.reflect_pad import reflect_by_slices
-from graphs.prepare.relative_positions import join_relative_positions
-from graphs.prepare.rows import keep_rows
-from graphs.probe import probe
-from graphs.simplify import simplify
-from graphs.spec import find_spec
-from toolkit.bench.machine import describe
+from graphs.networks.models import find_spec
+from graphs.onnx.file import save
+from graphs.passes.activation import erf_to_gelu
+from graphs.passes.attention import split_qkv
+from graphs.passes.convolution import patches_to_depth, split_depthwise
+from graphs.passes.layout import keep_rows, reflect_by_slices
+from graphs.passes.linear import fold_affine, fold_scale, matmul_to_gemm
+from graphs.passes.norm import fold_norm, layer_norm_over_channels, reduce_l2_to_sum, shorten_grn, write_out_layer_norm
+from graphs.passes.pipeline import Pass, prepare, simplify
+from graphs.passes.positions import join_relative_positions
 from toolkit.convert.converter import run_worker
-from toolkit.convert.recipes import RECIPES
 
 Run = Callable[[], object]
 
-# In the order of graphs/prepare/pipeline.py; onnxsim runs last on every row, the first one included.
+# In the order of graphs/passes/pipeline.py; onnxsim runs last on every row, the first one included.
 ROWS = (
     simplify,
     erf_to_gelu,

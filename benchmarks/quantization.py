@@ -25,16 +25,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.machine import default_threads, describe
 from backends.registry import BACKENDS, open_session
-from toolkit.bench.machine import describe
-from toolkit.distortions import FURTHER, MAIN
-from toolkit.embed import Embedder
-from toolkit.parity.readings import distorted_readings, marked_readings
-from toolkit.threads import default_threads
-from toolkit.verdict import matching_bits_needed
+from toolkit.images.distortions import FURTHER, MAIN
+from toolkit.models.watermark.compare import distorted_readings, marked_readings
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.message import matching_bits_needed
 from training.measure import interval_95
 from training.photographs import at_pixels, fetch, held_out
 

@@ -17,18 +17,16 @@ import numpy as np
 from torch import Tensor, nn
 
 from backends.bundle import Bundle
+from backends.machine import default_threads, describe
 from backends.registry import ARCHITECTURES, BACKENDS, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec
 from graphs.checkpoint import load_checkpoint, random_weights
-from graphs.config_json import from_json
-from graphs.foveated.config import SMOLLM2_135M, LlamaConfig
-from graphs.foveated.llama import Llama
-from graphs.model_spec import GraphSpec, KeyNames, ModelSpec
-from toolkit.bench.machine import describe
+from graphs.networks.foveated.config import SMOLLM2_135M, LlamaConfig
+from graphs.networks.foveated.llama import Llama
+from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec, from_json
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
-from toolkit.threads import default_threads
 
 TOKENS = 64
 PROMPTS = ((1, 2, 3), (11, 402, 9000, 17), (4321,))

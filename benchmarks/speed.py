@@ -27,14 +27,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.bundle import Bundle
+from backends.machine import default_threads
 from benchmarks.direct import DIRECT, Run, same_runtime
 from benchmarks.head import head
-from toolkit.bench.candidate import Candidate
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, make_peers
-from toolkit.bench.rounds import settled
-from toolkit.threads import default_threads
+from toolkit.bench.rounds import time_after_warmup
+from toolkit.bench.together import BenchTarget
 
 WARM_UPS = 3
 OPENINGS = 3
@@ -77,7 +77,7 @@ def peers(bundle: Bundle, folder: Path, threads: int, wanted: Callable[[str], bo
     return made
 
 
-def _opened(candidate: Candidate, threads: int, stack: ExitStack) -> Run:
+def _opened(candidate: BenchTarget, threads: int, stack: ExitStack) -> Run:
     return same_runtime(stack.enter_context(candidate.open(threads)))
 
 
@@ -105,7 +105,7 @@ def _opening(
         if turn >= WARM_UPS + LEAST_ROUNDS // OPENINGS and time.perf_counter() > end:
             return
         for index in order.permutation(len(timed)):
-            seconds = settled(lambda run=runs[index]: run(image))
+            seconds = time_after_warmup(lambda run=runs[index]: run(image))
             if turn >= WARM_UPS:
                 timed[index].times_ms.append(1e3 * seconds)
         done()

@@ -19,12 +19,12 @@ from rich.table import Table
 
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
+from backends.machine import default_threads
 from backends.registry import BACKENDS
 from benchmarks.head import head
 from benchmarks.kinds_rows import Row
 from benchmarks.kinds_speed import EXPORTED, artifact_of, exported, run_alone
 from toolkit.bench.unprepared import NAME
-from toolkit.threads import default_threads
 
 FILES = ("detector.onnx", "detector.int8.onnx", "detector.int8.tflite")
 

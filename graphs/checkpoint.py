@@ -11,8 +11,8 @@ from torch import Tensor
 
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
-from graphs.model_spec import GraphSpec, ModelSpec
-from graphs.recognition import recognized
+from graphs.networks.models import recognized
+from graphs.networks.spec import GraphSpec, ModelSpec
 from graphs.weights_file import checkpoint_files, read_tensors
 
 # Parts of the names of what is added to a map or stands among its tokens, and multiplies nothing.

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from backends.errors import InvalidArtifact, InvalidInput
-from backends.tensor import Array, TensorSpec
-from graphs.large_weights import put_back, set_aside, transposed
-from graphs.model_spec import GraphSpec
-from graphs.onnx_file import OPSET
-from graphs.probe import probe
+from backends.tensor import Array, TensorSpec, probe
+from graphs.networks.spec import GraphSpec
+from graphs.onnx.file import OPSET
+from graphs.onnx.weights import attach_weights, detach_weights, transposed
 
 
 def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
@@ -76,7 +75,7 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
         )
         assert program is not None  # None only when a file is named
         # The exporter's own folding, without the weights of which it would make second copies.
-        weights = set_aside(program.model)
+        weights = detach_weights(program.model)
         # Its rules live as long as the process and hold on to the graph that they saw. So it gets copies of the small
         # weights, any of which would keep a whole checkpoint mapped, and we go on with a copy of the graph.
         for value in program.model.graph.initializers.values():
@@ -84,7 +83,7 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
                 value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
         program.optimize()
     model = ir.from_proto(ir.to_proto(program.model))
-    put_back(model, weights)
+    attach_weights(model, weights)
     _fold_transposes(model)
     _check_signature(model.graph.inputs, inputs, graph.role)
     _check_signature(model.graph.outputs, outputs, graph.role)

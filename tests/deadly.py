@@ -7,8 +7,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
-from toolkit.convert.tflite_graph import Node, Payload, Tensor, read_graph
-from toolkit.convert.tflite_writer import write_graph
+from graphs.tflite.graph import Node, Payload, Tensor, read_graph
+from graphs.tflite.writer import write_graph
 
 INT8, BOOL, FLOAT32 = schema.TensorType.INT8, schema.TensorType.BOOL, schema.TensorType.FLOAT32
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from graphs.deepencoder.config import ClipConfig, DeepEncoderConfig, SamConfig
+from graphs.networks.deepencoder.config import ClipConfig, DeepEncoderConfig, SamConfig
 
 FILE = Path(__file__).parent / "golden" / "deepencoder-tiny.safetensors"
 SIZES_PX = (64, 128, 192, 256)

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from graphs.foveated.config import DinoConfig, FilmConfig, FoveatedConfig, LlamaConfig
+from graphs.networks.foveated.config import DinoConfig, FilmConfig, FoveatedConfig, LlamaConfig
 
 _GOLDEN = Path(__file__).parent / "golden"
 DINO, LANGUAGE = "dinov3-tiny", "smollm2-tiny"

@@ -9,12 +9,11 @@ from tempfile import mkdtemp
 import onnx
 
 from backends.bundle import Bundle
-from graphs.captioner.config import CaptionerConfig
-from graphs.captioner.spec import captioner_spec
 from graphs.checkpoint import random_weights
-from graphs.deepencoder.spec import deepencoder_spec
-from graphs.foveated.spec import foveated_spec
-from graphs.model_spec import ModelSpec
+from graphs.networks.captioner.config import CaptionerConfig, captioner_spec
+from graphs.networks.deepencoder.config import deepencoder_spec
+from graphs.networks.foveated.config import foveated_spec
+from graphs.networks.spec import ModelSpec
 from tests import deepencoder_tiny, foveated_tiny
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle

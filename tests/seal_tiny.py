@@ -9,10 +9,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from graphs.checkpoint import Weights
-from graphs.model_spec import ModelSpec
-from graphs.seal.cards import Card
-from graphs.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig, ViTConfig, chunky_dims
-from graphs.seal.spec import seal_spec
+from graphs.networks.seal.cards import Card, seal_spec
+from graphs.networks.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig, ViTConfig, chunky_dims
+from graphs.networks.spec import ModelSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 import tests.tiny as tiny_networks
 from backends.bundle import Bundle
 from toolkit.demo import main, read_with_everything
-from toolkit.message import Message
+from toolkit.models.watermark.message import Message
 
 COFFEE = Path(__file__).parent / "images" / "coffee.jpg"
 

@@ -76,7 +76,14 @@ def imported_with(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["toolkit", "toolkit.detector", "toolkit.embed", "graphs.spec", "backends.registry"]
+    "command",
+    [
+        "toolkit",
+        "toolkit.models.watermark.detector",
+        "toolkit.models.watermark.embed",
+        "graphs.networks.models",
+        "backends.registry",
+    ],
 )
 def test_importing_imports_no_runtime(command: str) -> None:
     assert not {"torch", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "onnx2tf"} & imported_with(command)

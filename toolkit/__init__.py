@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolkit.detector import Detector
-    from toolkit.embed import Embedder
+    from toolkit.models.watermark.detector import Detector
+    from toolkit.models.watermark.embed import Embedder
 
 __all__ = ["find_bundle", "load_detector", "load_embedder"]
 
@@ -23,7 +23,7 @@ def find_bundle(model: str | Path) -> Path:
     """
     from backends.bundle import MANIFEST
     from backends.errors import NotAvailable
-    from graphs.spec import MODELS
+    from graphs.networks.models import MODELS
 
     if isinstance(model, Path) or Path(model).name != model:
         return Path(model)
@@ -51,14 +51,14 @@ def load_detector(
     threads: int | None = None,
     route: str | None = None,
 ) -> "Detector":
-    """Open the detector of a model, by name or by its bundle's folder. See toolkit.detector.Detector.open."""
-    from toolkit.detector import Detector
+    """Open the detector of a model, by name or by its bundle's folder. See toolkit.models.watermark.detector.Detector.open."""
+    from toolkit.models.watermark.detector import Detector
 
     return Detector.open(find_bundle(model), backend, precision, threads, route)
 
 
 def load_embedder(model: str | Path = "pocketseal", threads: int | None = None) -> "Embedder":
-    """Open the embedder of a model, by name or by its bundle's folder. See toolkit.embed.Embedder.open."""
-    from toolkit.embed import Embedder
+    """Open the embedder of a model, by name or by its bundle's folder. See toolkit.models.watermark.embed.Embedder.open."""
+    from toolkit.models.watermark.embed import Embedder
 
     return Embedder.open(find_bundle(model), threads)

@@ -13,12 +13,10 @@ from rich.table import Table
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import SESSIONS
-from toolkit.cli.bundles import warn_if_random
-from toolkit.cli.console import working
-from toolkit.detector import Detector
-from toolkit.embed import Embedder
-from toolkit.message import Message
-from toolkit.verdict import Match
+from toolkit.cli.console import warn_if_random, working
+from toolkit.models.watermark.detector import Detector
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.message import Match, Message
 
 JPEG_QUALITY = 80
 RUNS = 20

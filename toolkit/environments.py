@@ -1,9 +1,4 @@
-"""The converter's own environment: where it is, and how it is made.
-
-onnx2tf and the quantizer pin older runtimes than the ones a model should run on, so they live in an environment of
-their own (Python 3.12 or newer) that is called as a subprocess. An environment counts only once its marker holds the
-lock's hash, which is the last step: one that was killed half-way is made again from nothing.
-"""
+"""What a pip install may lack: each role has its extra."""
 
 import hashlib
 import os
@@ -12,14 +7,35 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from backends.errors import InvalidInput, NotAvailable, ToolkitError
 
+PACKAGES = {
+    "export": ("torch", "onnx", "onnxruntime", "onnxsim", "onnxscript", "safetensors"),
+    "tflite": ("ai_edge_litert",),
+    "video": ("av",),
+    "text": ("tokenizers",),
+}
+
+
+def need(*extras: str) -> None:
+    """Raise NotAvailable, with the command that helps, unless everything that these extras bring is installed."""
+    missing = [name.replace("_", "-") for extra in extras for name in PACKAGES[extra] if find_spec(name) is None]
+    if missing:
+        # By their own names: this project is installed from a checkout, and an index may know another by its name.
+        raise NotAvailable(f"not installed: {', '.join(missing)}; run `pip install {' '.join(missing)}`")
+
+
 CONVERTER_VARIABLE = "TOOLKIT_CONVERTER"
+
 MARKER = ".toolkit-converter"  # written first as "unfinished", and last with the sha256 of the lock
+
 UNFINISHED = "unfinished"
+
 MINIMUM = (3, 12)
+
 # 3.12 is the one the lock was tested with. Asked, not guessed from the name: a shim may exist for a missing Python.
 CANDIDATES = ("python3.12", "python3.13", sys.executable, "python3")
 

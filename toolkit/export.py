@@ -1,37 +1,61 @@
-"""A model with its weights becomes a bundle: ONNX graphs, torch weights, and the manifest."""
+"""Which weights an export takes: a checkpoint's, random ones from a seed, or those that ship with this package."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle, sha256_of
-from backends.errors import InvalidArtifact
+from backends.atomic import replacing_folder
+from backends.bundle import MANIFEST, Bundle, Progress, learned_json, sha256_of
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.machine import check_disk_space
 from backends.registry import open_session
-from backends.tensor import Array, Binding
-from graphs.checkpoint import State, Weights
+from backends.tensor import Array, Binding, probe
+from graphs.checkpoint import State, Weights, load_checkpoint, random_weights
 from graphs.export import build_loaded, export, run_module, with_batch
-from graphs.model_spec import GraphSpec, ModelSpec
-from graphs.onnx_file import DataFile, check, external_name, save, weight_bytes
-from graphs.prepare.pipeline import prepare
-from graphs.probe import probe
-from toolkit.folders import replacing_folder
-from toolkit.learned import learned_json
-from toolkit.room import check_room
+from graphs.networks.spec import GraphSpec, ModelSpec
+from graphs.onnx.file import DataFile, check, external_name, save, weight_bytes
+from graphs.passes.pipeline import prepare
 
-Progress = Callable[[str], None]
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+def choose_weights(spec: ModelSpec, checkpoints: Sequence[Path] = (), seed: int | None = None) -> Weights:
+    """The weights of a checkpoint's files or of a seed; with neither, the shipped ones of this model.
+
+    Raises InvalidInput for both, or for neither where none ship; and what load_checkpoint raises.
+    """
+    if checkpoints and seed is not None:
+        raise InvalidInput("weights: a checkpoint and random ones were both asked for; give one")
+    if checkpoints:
+        return load_checkpoint(checkpoints, spec)
+    if seed is not None:
+        return random_weights(seed, spec)
+    folder = SHIPPED / spec.name
+    if not (folder / MANIFEST).is_file():
+        raise InvalidInput(
+            f"{spec.name}: no weights ship with this package; download its checkpoint and give --checkpoint FILE, "
+            "or take --random SEED for tests and timing"
+        )
+    bundle = Bundle.open(folder)
+    states = {graph.role: load_file(bundle.verify(bundle.find(graph.role, "torch", "fp32"))) for graph in spec.graphs}
+    return Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
+
 
 # Max abs difference between ONNX Runtime and torch over the largest absolute output.
 TOLERANCE = 1e-4
+
 # A larger graph is compared once, whole, and not after every pass: each time its weights are written and loaded.
 _STEPWISE_LIMIT_BYTES = 1 << 30
+
 _SPARE_BYTES = 64 << 20
+
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
@@ -53,9 +77,9 @@ def export_bundle(
     NotAvailable where the disk has too little room.
     """
     weight_bytes_once = sum(like.nbytes for like in spec.expected_state().values())
-    check_room(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
+    check_disk_space(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
     source = {"origin": weights.origin, "sha256": weights.sha256, "source": weights.source}
-    with replacing_folder(folder) as building:
+    with replacing_folder(folder, MANIFEST, "bundle") as building:
         description = spec.description | learned_json(weights.learned)
         bundle = Bundle(building, description, source, ())
         for network in spec.networks:

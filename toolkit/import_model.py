@@ -1,26 +1,128 @@
-"""An ONNX file of anybody's becomes a bundle of kind "tensor": one graph, judged by its numbers alone."""
+"""Does an imported graph compute what the file does? Both are run; the file by onnx's reference, if no runtime can."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from backends.artifact import Artifact
-from backends.bundle import Bundle, sha256_of
-from backends.errors import InvalidArtifact, InvalidInput
-from backends.tensor import Binding
-from graphs.external_data import external_files
-from graphs.foreign import Shapes, Values, constants_of, infer_shapes, read_foreign, specs_of
-from graphs.onnx_file import check, save
-from graphs.prepare.pipeline import prepare
-from toolkit.folders import replacing_folder
-from toolkit.import_check import Feeds, Outputs, difference, outputs_of_source, run
-from toolkit.parity.synthetic import signed_samples
+import numpy as np
+import onnx
+import onnxruntime
+from onnx.reference import ReferenceEvaluator
 
-Progress = Callable[[str], None]
+from backends.artifact import Artifact
+from backends.atomic import replacing_folder
+from backends.bundle import MANIFEST, Bundle, Progress, sha256_of
+from backends.errors import InvalidArtifact, InvalidInput, one_line
+from backends.sandbox import SandboxDied, SandboxProcess
+from backends.tensor import Array, Binding
+from graphs.onnx.file import check, save
+from graphs.onnx.foreign import Shapes, Values, constants_of, external_files, infer_shapes, read_foreign, specs_of
+from graphs.passes.pipeline import prepare
+from toolkit.metrics.samples import signed_samples
+
+# Max abs difference over the range of the output, as for our own exports.
+TOLERANCE = 1e-4
+
+# Loading a graph of gigabytes and running it a few times is far from it.
+TIMEOUT_S = 3600.0
+
+Feeds = Sequence[Mapping[str, Array]]
+
+Outputs = list[dict[str, Array]]
+
+
+def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -> Outputs:
+    """What a file gives for some inputs, each a map from names to arrays, on ONNX Runtime.
+
+    Where that cannot run it, the onnx package's reference implementation does, which `note` is told.
+    Raises InvalidArtifact if neither can, or if it gives other outputs for the same inputs.
+    """
+    try:
+        outputs = _run_apart(source, [*feeds, feeds[0]])
+    except InvalidArtifact as error:
+        outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
+        note(f"{error}; what it becomes was held to onnx's reference implementation instead")
+    if found := difference(outputs[:1], outputs[-1:]):
+        raise InvalidArtifact(
+            f"{source}: the same inputs give other outputs each time ({found}): a graph that draws random numbers "
+            "cannot be compared with anything"
+        )
+    return outputs[:-1]
+
+
+def run(path: Path, feeds: Feeds) -> Outputs:
+    """The outputs for each of some inputs, on ONNX Runtime.
+
+    Raises InvalidArtifact if it cannot, and InvalidInput for an output that is no tensor: a sequence, or nothing.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        results = [session.run(names, dict(feed)) for feed in feeds]
+    except Exception as error:  # the runtime's errors share no base class of their own
+        raise InvalidArtifact(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {one_line(error)}"
+        ) from error
+    for name, value in zip(names, results[0], strict=True):
+        if not isinstance(value, np.ndarray):
+            raise InvalidInput(f"{path}: output {name!r}: expected a tensor, got {type(value).__name__}")
+    return [dict(zip(names, result, strict=True)) for result in results]
+
+
+def _run_apart(path: Path, feeds: Feeds) -> Outputs:
+    """`run` in a process of its own: the file is anybody's, and on some ONNX Runtime ends the whole process."""
+    with SandboxProcess(Path(os.devnull), TIMEOUT_S) as trial:
+        try:
+            return trial.call(run, path, feeds)
+        except SandboxDied as ended:
+            raise InvalidArtifact(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} does not survive it: the process that ran it {ended}"
+            ) from ended
+
+
+def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outputs:
+    try:
+        with np.errstate(all="ignore"):
+            evaluator = ReferenceEvaluator(onnx.load(source))
+            names = list(evaluator.output_names)
+            results = [evaluator.run(names, dict(feed)) for feed in feeds]
+    except Exception as error:  # an evaluator of plain Python raises anything
+        raise why from error
+    return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
+
+
+def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]]) -> str | None:
+    """The first output that is not the same, NaN in the same places, up to TOLERANCE of its range; None if all are."""
+    for theirs, ours in zip(expected, got, strict=True):
+        for name, value in theirs.items():
+            other = ours[name]
+            if other.shape != value.shape or other.dtype != value.dtype:
+                return f"{name!r} is {other.dtype} {other.shape}, expected {value.dtype} {value.shape}"
+            if value.dtype.kind != "f":
+                if not np.array_equal(value, other):
+                    return f"{name!r} has other {value.dtype} values"
+                continue
+            a, b = value.astype(np.float64), other.astype(np.float64)
+            finite = np.isfinite(a)
+            if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+                return f"{name!r} has NaN or infinity in other places"
+            if finite.any():
+                scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()), 1e-12)
+                moved = float(np.abs(a[finite] - b[finite]).max()) / scale
+                if not moved <= TOLERANCE:
+                    return f"{name!r} moved by {moved:.1e} of its range, expected at most {TOLERANCE:.0e}"
+    return None
+
 
 KIND = "tensor"
+
 ROLE = "model"
+
 _SAMPLES = ("uniform noise 0", "normal noise 0", "all 1")
+
 _TOOLS = ("onnx", "onnxsim", "onnxruntime")
 
 
@@ -37,7 +139,7 @@ def import_model(
     Inputs with one of `values` become constants. The graph is brought to our opset, simplified and prepared, and held
     to the source on ONNX Runtime; `note` is told where that cannot run the source itself, and of inputs that nothing
     reads, which are left out.
-    Raises InvalidInput and InvalidArtifact as graphs.foreign.read_foreign; InvalidArtifact if the file cannot be run,
+    Raises InvalidInput and InvalidArtifact as graphs.onnx.foreign.read_foreign; InvalidArtifact if the file cannot be run,
     if it gives other outputs at every run, or if the prepared graph does not compute what the file does.
     """
     progress(f"reading {source}")
@@ -48,7 +150,7 @@ def import_model(
     progress("running it")
     feeds = [dict(sample.feeds) for sample in signed_samples(inputs) if sample.name in _SAMPLES]
     expected = outputs_of_source(source, [feed | constants for feed in feeds], note)
-    with replacing_folder(folder) as building:
+    with replacing_folder(folder, MANIFEST, "bundle") as building:
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)

@@ -2,7 +2,7 @@
 
 Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same size. Those
 that move the picture also take and return what part of it each image shows. The ranges are those of the measurement
-in `toolkit/distortions.py`.
+in `toolkit/images/distortions.py`.
 """
 
 import io
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from graphs.seal.embedder import luma
+from graphs.networks.seal.embedder import luma
 from training.supervision import Frames, whole
 
 Attack = Callable[[Tensor, np.random.Generator], Tensor]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from benchmarks.readme_block import write_block
-from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
+from graphs.networks.seal.cards import POCKET_BITS, POCKET_DETECTOR, POCKET_EMBEDDER
 
 RESULTS = Path("benchmarks/results")
 CARD = Path("toolkit/bundles/pocketseal/CARD.md")
@@ -135,14 +135,14 @@ def main() -> None:
     summary = json.loads((RESULTS / "pocketseal-robustness.json").read_text())
     quantization = json.loads((RESULTS / "quantization-pocketseal.json").read_text())
     beside = _peer_section(json.loads((RESULTS / "pocketseal-peers.json").read_text()))
-    encoder: Any = DETECTOR.encoder
+    encoder: Any = POCKET_DETECTOR.encoder
     CARD.write_text(
         _CARD.format(
-            bits=BITS,
+            bits=POCKET_BITS,
             depths="-".join(map(str, encoder.depths)),
             dims="-".join(map(str, encoder.dims)),
-            detector_px=DETECTOR.image_size_px,
-            embedder_px=EMBEDDER.image_size_px,
+            detector_px=POCKET_DETECTOR.image_size_px,
+            embedder_px=POCKET_EMBEDDER.image_size_px,
             photographs=summary["photographs"],
             low=summary["megapixels"][0],
             high=summary["megapixels"][1],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from graphs.seal.embedder import jnd_heatmap
+from graphs.networks.seal.embedder import jnd_heatmap
 
 SIDE_PX = 256
 LARGEST_SIDE_PX = 1200

@@ -24,12 +24,12 @@ from scipy.stats import binomtest
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from graphs.seal.detector import SealDetector
-from graphs.seal.embedder import SealEmbedder, jnd_heatmap, resize
-from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
-from toolkit.distortions import FURTHER, MAIN
-from toolkit.preprocess import preprocess
-from toolkit.verdict import matching_bits_needed
+from graphs.networks.seal.cards import POCKET_BITS, POCKET_DETECTOR, POCKET_EMBEDDER
+from graphs.networks.seal.detector import SealDetector
+from graphs.networks.seal.embedder import SealEmbedder, jnd_heatmap, resize
+from toolkit.images.distortions import FURTHER, MAIN
+from toolkit.images.preprocess import preprocess
+from toolkit.models.watermark.message import matching_bits_needed
 from training.photographs import fetch, held_out, name_of, validation_photographs
 
 MESSAGES = 10
@@ -54,19 +54,19 @@ class PhotographResult:
 
 class Networks:
     def __init__(self, weights: Path) -> None:
-        self.detector = SealDetector(DETECTOR).eval()
+        self.detector = SealDetector(POCKET_DETECTOR).eval()
         self.detector.load_state_dict(load_file(weights / "detector.safetensors"))
-        self.embedder = SealEmbedder(EMBEDDER).eval()
+        self.embedder = SealEmbedder(POCKET_EMBEDDER).eval()
         self.embedder.load_state_dict(load_file(weights / "embedder.safetensors"))
 
     def read(self, images: list[Image.Image]) -> NDArray[np.float32]:
         """Logits (len(images), 1 + BITS) of RGB images of any size, brought to the detector's as the toolkit does."""
-        batch = np.concatenate([preprocess(image, DETECTOR.image_size_px) for image in images])
+        batch = np.concatenate([preprocess(image, POCKET_DETECTOR.image_size_px) for image in images])
         with torch.no_grad():
             return np.asarray(self.detector(torch.from_numpy(batch)).numpy())
 
     def watermarks(self, image: Tensor, messages: NDArray[np.int64]) -> Tensor:
-        side = EMBEDDER.image_size_px
+        side = POCKET_EMBEDDER.image_size_px
         with torch.no_grad():
             small = resize(image, side, side).expand(len(messages), -1, -1, -1)
             return self.embedder(small, torch.from_numpy(messages))
@@ -89,10 +89,10 @@ def measure_photograph(path: Path, weights: Path, scaling_w: float, seed: int) -
 
     image = _to_tensor(photograph)
     heatmap = jnd_heatmap(image) * scaling_w
-    messages = rng.integers(0, 2, (MESSAGES, BITS))
+    messages = rng.integers(0, 2, (MESSAGES, POCKET_BITS))
     for index, watermark in enumerate(networks.watermarks(image, messages).split(1)):
         change = resize(watermark, photograph.height, photograph.width) * heatmap
-        marked = _saved((EMBEDDER.scaling_i * image + change).clamp(0, 1))
+        marked = _saved((POCKET_EMBEDDER.scaling_i * image + change).clamp(0, 1))
         error = np.mean((np.asarray(marked, np.float32) - np.asarray(photograph, np.float32)) ** 2)
         result.psnr_db.append(float(10 * np.log10(255**2 / error)))
         if index < SSIM_MESSAGES:
@@ -107,7 +107,7 @@ def measure_photograph(path: Path, weights: Path, scaling_w: float, seed: int) -
 
     for crops in _unmarked_crops(photograph, rng):
         logits = networks.read(crops)
-        expected = rng.integers(0, 2, (len(crops), BITS))
+        expected = rng.integers(0, 2, (len(crops), POCKET_BITS))
         result.unmarked_detection += logits[:, 0].astype(float).tolist()
         result.unmarked_right_bits += ((logits[:, 1:] > 0) == expected).sum(axis=1).tolist()
     return result
@@ -153,17 +153,17 @@ def _false_alarms(count: int, total: int) -> dict[str, Any]:
 
 def summarize(results: list[PhotographResult], threshold: float) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    needed = matching_bits_needed(BITS)
+    needed = matching_bits_needed(POCKET_BITS)
     assert needed is not None  # 64 bits are enough for the default rate
     table = {}
     for name in MAIN | FURTHER:
         counts = [np.array(result.right_bits[name]) for result in results]
         detection = np.concatenate([result.detection[name] for result in results])
-        per_photograph = [float(c.mean() / BITS) for c in counts]
+        per_photograph = [float(c.mean() / POCKET_BITS) for c in counts]
         table[name] = {
-            "bit_accuracy": float(np.concatenate(counts).mean() / BITS),
+            "bit_accuracy": float(np.concatenate(counts).mean() / POCKET_BITS),
             "interval_95": interval_95(per_photograph, rng),
-            "messages_whole": float((np.concatenate(counts) == BITS).mean()),
+            "messages_whole": float((np.concatenate(counts) == POCKET_BITS).mean()),
             "message_detected": float((np.concatenate(counts) >= needed).mean()),
             "channel_detected": float((detection > threshold).mean()),
             "readings": len(detection),
@@ -188,7 +188,7 @@ def summarize(results: list[PhotographResult], threshold: float) -> dict[str, An
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--data", type=click.Path(path_type=Path), default="data", show_default=True)
 @click.option("--split", type=click.Choice(["held-out", "validation"]), default="held-out", show_default=True)
-@click.option("--scaling-w", type=float, default=EMBEDDER.scaling_w, show_default=True)
+@click.option("--scaling-w", type=float, default=POCKET_EMBEDDER.scaling_w, show_default=True)
 @click.option("--detection-threshold", type=float, default=0.0, show_default=True)
 @click.option("--processes", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)

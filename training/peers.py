@@ -22,9 +22,9 @@ from rich.progress import track
 from skimage.metrics import structural_similarity
 
 import toolkit
-from toolkit.bench.machine import describe
-from toolkit.distortions import FURTHER, MAIN
-from toolkit.message import Message
+from backends.machine import describe
+from toolkit.images.distortions import FURTHER, MAIN
+from toolkit.models.watermark.message import Message
 from training.photographs import at_pixels, fetch, held_out, name_of
 
 PIXELS = 1_000_000

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import toolkit
-from backends import survival
+from backends import crash_check as survival
 from graphs.checkpoint import load_checkpoint
-from graphs.seal.pocketseal import EMBEDDER
-from graphs.spec import find_spec
+from graphs.networks.models import find_spec
+from graphs.networks.seal.cards import POCKET_EMBEDDER
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.embed import Embedder
 from toolkit.export import export_bundle
-from toolkit.message import Message
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.message import Message
 from training.measure import detection_threshold, measure_photographs
 from training.photographs import fetch, validation_photographs
 
@@ -62,7 +62,9 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
     fetch(data)
     threshold = 0.0
     if weights is not None:
-        threshold = detection_threshold(measure_photographs(validation_photographs(data), weights, EMBEDDER.scaling_w))
+        threshold = detection_threshold(
+            measure_photographs(validation_photographs(data), weights, POCKET_EMBEDDER.scaling_w)
+        )
         click.echo(f"the detection logit {threshold:.2f} becomes 0")
     build.mkdir(parents=True, exist_ok=True)
     checkpoint = build / f"{MODEL}.safetensors"

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from graphs.seal.config import ConvNeXtConfig, EmbedderConfig
-from graphs.seal.detector import SealDetector
+from graphs.networks.seal.config import ConvNeXtConfig, EmbedderConfig
+from graphs.networks.seal.detector import SealDetector
 
 PHASE_STAGE = 1
 CELL_STAGES = (1, 2, 3)

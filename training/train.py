@@ -21,9 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from graphs.seal.detector import SealDetector
-from graphs.seal.embedder import SealEmbedder, resize
-from graphs.seal.pocketseal import BITS, DETECTOR, EMBEDDER
+from graphs.networks.seal.cards import POCKET_BITS, POCKET_DETECTOR, POCKET_EMBEDDER
+from graphs.networks.seal.detector import SealDetector
+from graphs.networks.seal.embedder import SealEmbedder, resize
 from training import attacks
 from training.crops import SIDE_PX, CropPool
 from training.photographs import fetch, training_drawings, training_photographs, validation_photographs
@@ -79,14 +79,14 @@ class Trainer:
     def __init__(self, recipe: Recipe, device: torch.device, compiled: bool) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device = recipe, device
-        self.layout = TileLayout(EMBEDDER)
-        self.embedder = SealEmbedder(EMBEDDER).to(device, memory_format=torch.channels_last)
-        detector = SealDetector(DETECTOR)
+        self.layout = TileLayout(POCKET_EMBEDDER)
+        self.embedder = SealEmbedder(POCKET_EMBEDDER).to(device, memory_format=torch.channels_last)
+        detector = SealDetector(POCKET_DETECTOR)
         _initialize(detector)
         with torch.no_grad():
-            first = self.layout.embedding(EMBEDDER.message_dim, np.random.default_rng((recipe.seed, 3)))
+            first = self.layout.embedding(POCKET_EMBEDDER.message_dim, np.random.default_rng((recipe.seed, 3)))
             self.embedder.unet.msg_processor.msg_embeddings.weight.copy_(first)
-        self.supervised = SupervisedDetector(detector, BITS).to(device, memory_format=torch.channels_last)
+        self.supervised = SupervisedDetector(detector, POCKET_BITS).to(device, memory_format=torch.channels_last)
         self.networks = nn.ModuleDict({"embedder": self.embedder, "supervised": self.supervised})
         self.average = torch.optim.swa_utils.AveragedModel(
             self.networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
@@ -107,7 +107,7 @@ class Trainer:
         side = int(rng.choice([128, 192, SIDE_PX]))
         images, heatmaps = pool.batch(rng, recipe.batch + recipe.unmarked, side)
         images, heatmaps = images.to(self.device), heatmaps.to(self.device)
-        message = torch.from_numpy(rng.integers(0, 2, (recipe.batch, BITS)).astype(np.float32)).to(self.device)
+        message = torch.from_numpy(rng.integers(0, 2, (recipe.batch, POCKET_BITS)).astype(np.float32)).to(self.device)
 
         strength = self.curriculum.strength
         marked, watermark = mark(self._embed, images[: recipe.batch], heatmaps[: recipe.batch], message, strength)
@@ -115,7 +115,7 @@ class Trainer:
         order = torch.from_numpy(rng.permutation(len(both)))
         attacked, frames = torch.empty_like(both), whole(len(both))
         attacked[order], frames[order.numpy()] = attacks.attack(both[order], rng)
-        small = resize(attacked, DETECTOR.image_size_px, DETECTOR.image_size_px)
+        small = resize(attacked, POCKET_DETECTOR.image_size_px, POCKET_DETECTOR.image_size_px)
         logits, phases, maps = self._detect(small.contiguous(memory_format=torch.channels_last))
         phase_loss, cell_loss = self.layout.loss(
             frames[: recipe.batch], message, phases[: recipe.batch], [bits[: recipe.batch] for bits in maps]
@@ -163,13 +163,17 @@ class Trainer:
             rng = np.random.default_rng((self.recipe.seed, 2, index))
             images, heatmaps = pool.batch(rng, self.recipe.batch, SIDE_PX)
             images, heatmaps = images.to(self.device), heatmaps.to(self.device)
-            message = torch.from_numpy(rng.integers(0, 2, (len(images), BITS)).astype(np.float32)).to(self.device)
+            message = torch.from_numpy(rng.integers(0, 2, (len(images), POCKET_BITS)).astype(np.float32)).to(
+                self.device
+            )
             marked, _ = mark(networks["embedder"], images, heatmaps, message, self.curriculum.strength)
             attacked = {"plain": marked}
             attacked |= {move.__name__: move(marked, whole(len(images)), rng)[0] for move in attacks.MOVES}
             attacked |= {change.__name__: change(marked, rng) for change in attacks.CHANGES}
             for name, pixels in attacked.items():
-                logits = networks["supervised"].detector(resize(pixels, DETECTOR.image_size_px, DETECTOR.image_size_px))
+                logits = networks["supervised"].detector(
+                    resize(pixels, POCKET_DETECTOR.image_size_px, POCKET_DETECTOR.image_size_px)
+                )
                 right = ((logits[:, 1:] > 0) == (message > 0.5)).float().mean()
                 results.setdefault(name, []).append(float(right))
         return {name: float(np.mean(values)) for name, values in results.items()}
@@ -199,7 +203,9 @@ def mark(
     embedder: nn.Module, images: Tensor, heatmaps: Tensor, message: Tensor, strength: float
 ) -> tuple[Tensor, Tensor]:
     """Marked images, rounded to 8 bits, and their watermarks before attenuation."""
-    small = resize(images, EMBEDDER.image_size_px, EMBEDDER.image_size_px).contiguous(memory_format=torch.channels_last)
+    small = resize(images, POCKET_EMBEDDER.image_size_px, POCKET_EMBEDDER.image_size_px).contiguous(
+        memory_format=torch.channels_last
+    )
     watermark = embedder(small, message)
     change = resize(watermark, images.shape[2], images.shape[3]) * heatmaps * strength
     return attacks.to_8_bits((images + change).clamp(0, 1)), watermark

@@ -8,8 +8,7 @@ import pytest
 from backends.errors import InvalidInput
 from backends.registry import open_session
 from backends.session import Session
-from backends.tensor import Array
-from graphs.probe import probe
+from backends.tensor import Array, probe
 from tests.kinds_tiny import SPECS, converted
 
 FORMATS = {"torch": "torch", "ort": "onnx", "tflite": "tflite"}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from backends import survival
+from backends import crash_check as survival
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import open_session
+from backends.sandbox import SandboxProcess
 from tests.deadly import with_deadly_file
-from toolkit.convert.trial import Trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +102,7 @@ def test_a_folder_called_like_one_of_our_packages_is_not_looked_into(
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('another project')")
     monkeypatch.chdir(tmp_path)
     _open(tiny, "fp32")
-    with Trial(tmp_path / "log", 60) as trial:
+    with SandboxProcess(tmp_path / "log", 60) as trial:
         assert trial.call(len, [1]) == 1
 
 
@@ -114,10 +114,10 @@ def test_other_runtimes_are_not_asked(tiny: Bundle, started: list[str]) -> None:
 def test_a_file_that_is_refused_in_words_gives_these_words(tiny: Bundle) -> None:
     artifact = tiny.find("detector", "tflite", "fp32")
     path = tiny.folder / artifact.file
-    survival.check_survival(path, artifact, 1)
+    survival.check_crash(path, artifact, 1)
     path.write_bytes(b"no model at all, whatever its hash")
     survival._seen.clear()
-    survival.check_survival(path, artifact, 1)  # the session says what is wrong with it
+    survival.check_crash(path, artifact, 1)  # the session says what is wrong with it
 
 
 def test_the_files_that_ship_are_known_on_the_locked_release(started: list[str]) -> None:

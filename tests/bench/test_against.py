@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backends.errors import InvalidInput
-from toolkit.bench.against import changes, differences, read_result
+from toolkit.bench.regressions import changes, differences, read_result
 
 
 def _file(name: str, ratio: float, noise: float = 0.01) -> dict[str, Any]:

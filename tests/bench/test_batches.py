@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from backends.bundle import Bundle
-from graphs import spec as spec_module
+from graphs.networks import models as spec_module
 from tests import seal_tiny
 from tests.bench.small_graph import write_graph
-from toolkit.bench.batches import at_batch
 from toolkit.bench.result import Batch
+from toolkit.bench.throughput import at_batch
 from toolkit.export import export_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.compare import reference_of

@@ -11,13 +11,13 @@ from backends import atomic
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.registry import open_session
-from toolkit.bench import memory, rows, together
+from toolkit.bench import rows, together
+from toolkit.bench import together as memory
 from toolkit.bench.bundle import bench_bundle
-from toolkit.bench.candidate import Candidate
-from toolkit.bench.cold import alone, energy_joules
-from toolkit.bench.request import Request
-from toolkit.bench.runtime import in_use
-from toolkit.bench.streams import runs_a_second, stream_counts
+from toolkit.bench.cold import energy_joules, measure_cold_start
+from toolkit.bench.result import BenchOptions
+from toolkit.bench.throughput import runs_a_second, stream_counts
+from toolkit.bench.together import BenchTarget, in_use
 from toolkit.cli import main
 
 
@@ -75,7 +75,7 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
     command = ("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", out)
     measured, whole = [], rows.alone
 
-    def alone_once(candidate: Candidate, threads: int, seconds: float) -> dict[str, object]:
+    def alone_once(candidate: BenchTarget, threads: int, seconds: float) -> dict[str, object]:
         measured.append(candidate.name)
         if len(measured) == 2:
             raise KeyboardInterrupt
@@ -126,7 +126,7 @@ def test_files_that_do_not_fit_memory_together_are_timed_in_groups_each_beside_t
     largest = max(artifact.bytes for artifact in bundle.artifacts)
     # Two fit, however they are paired; three do not.
     monkeypatch.setattr(memory, "free_bytes", lambda: 2 * largest / 0.4)
-    result = bench_bundle(bundle, Request(threads=1, time_limit_s=0))
+    result = bench_bundle(bundle, BenchOptions(threads=1, time_limit_s=0))
     by_file = {file.file: file for file in result.files}
     assert sorted(file.group for file in result.files) == [1, 1, 2]
     assert by_file["detector.onnx"].of_reference == 1
@@ -139,7 +139,7 @@ def test_one_file_that_does_not_fit_beside_the_reference_is_refused(
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 1)
     with pytest.raises(NotAvailable, match=r"detector.onnx: it and detector.onnx have 0.0 GB"):
-        bench_bundle(two, Request(threads=1, time_limit_s=0))
+        bench_bundle(two, BenchOptions(threads=1, time_limit_s=0))
 
 
 def test_streams_double_until_every_thread_has_one() -> None:
@@ -158,9 +158,9 @@ def test_what_a_delegate_took_is_counted_and_it_is_named_as_the_runtime_does(two
         described = in_use(session, "tflite")
     assert described["delegated_parts"] > 0
     assert described["threads"] == 1
-    assert alone(Candidate("a", two, artifact, "tflite"), 1, 0.0)["delegate"] == "XNNPACK"
+    assert measure_cold_start(BenchTarget("a", two, artifact, "tflite"), 1, 0.0)["delegate"] == "XNNPACK"
     other = two.find("detector", "onnx", "fp32")
-    assert alone(Candidate("b", two, other, "ort"), 1, 0.0)["delegate"] is None
+    assert measure_cold_start(BenchTarget("b", two, other, "ort"), 1, 0.0)["delegate"] is None
 
 
 def test_a_stream_that_fails_ends_all_and_raises(two: Bundle) -> None:

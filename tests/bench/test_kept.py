@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backends.errors import InvalidInput
-from toolkit.bench.kept import Kept
+from toolkit.bench.rounds import ResumeLog
 
 
 def _never() -> object:
@@ -14,10 +14,10 @@ def _never() -> object:
 
 def test_what_is_measured_once_is_there_the_next_time(tmp_path: Path) -> None:
     path = tmp_path / "kept"
-    first = Kept(path, {"threads": 1})
+    first = ResumeLog(path, {"threads": 1})
     assert first.once("a", lambda: {"ms": (1, 2.5)}) == {"ms": [1, 2.5]}
     assert first.once("a", _never) == {"ms": [1, 2.5]}
-    again = Kept(path, {"threads": 1})
+    again = ResumeLog(path, {"threads": 1})
     assert len(again) == 1
     assert again.once("a", _never) == {"ms": [1, 2.5]}
     again.close()
@@ -26,39 +26,39 @@ def test_what_is_measured_once_is_there_the_next_time(tmp_path: Path) -> None:
 
 def test_figures_of_anything_else_are_not_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "kept"
-    Kept(path, {"threads": 1}).once("a", lambda: 1)
-    other = Kept(path, {"threads": 2})
+    ResumeLog(path, {"threads": 1}).once("a", lambda: 1)
+    other = ResumeLog(path, {"threads": 2})
     assert (len(other), other.once("a", lambda: 2)) == (0, 2)
 
 
 def test_a_line_that_a_killed_process_did_not_end_is_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "kept"
-    kept = Kept(path, "of")
+    kept = ResumeLog(path, "of")
     kept.once("a", lambda: 1)
     kept.once("b", lambda: 2)
     path.write_bytes(path.read_bytes()[:-3])
-    again = Kept(path, "of")
+    again = ResumeLog(path, "of")
     assert (again.once("a", _never), again.once("b", lambda: 3)) == (1, 3)
-    assert Kept(path, "of").once("b", _never) == 3
+    assert ResumeLog(path, "of").once("b", _never) == 3
 
 
 @pytest.mark.parametrize("rest", [b"{}\n", b"[1, 2, 3]\n", b"\xff\n", b"[[], 1]\n"])
 def test_a_file_that_holds_something_else_is_named_and_left(rest: bytes, tmp_path: Path) -> None:
     path = tmp_path / "kept"
-    Kept(path, "of")
+    ResumeLog(path, "of")
     path.write_bytes(path.read_bytes() + rest)
     before = path.read_bytes()
     with pytest.raises(InvalidInput, match=f"{path}: cannot go on.*remove it"):
-        Kept(path, "of")
+        ResumeLog(path, "of")
     assert path.read_bytes() == before
 
 
 def test_a_path_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot go on"):
-        Kept(tmp_path, "of")
+        ResumeLog(tmp_path, "of")
 
 
 def test_without_a_path_nothing_is_kept() -> None:
-    kept = Kept()
+    kept = ResumeLog()
     assert kept.once("a", lambda: 1) == 1
     kept.close()

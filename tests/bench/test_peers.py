@@ -17,10 +17,9 @@ from toolkit.bench import bundle as bench_module
 from toolkit.bench import peers as peers_module
 from toolkit.bench import rows as rows_module
 from toolkit.bench.bundle import bench_bundle
-from toolkit.bench.candidate import PEER_SESSIONS, Candidate
-from toolkit.bench.feeds import timing_feeds
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, PEERS, TENSORFLOW, Peer, make_peers
-from toolkit.bench.request import Request
+from toolkit.bench.result import BenchOptions
+from toolkit.bench.together import PEER_SESSIONS, BenchTarget, timing_feeds
 from toolkit.convert import binding, converter
 from toolkit.convert.converter import ConversionFailed, WorkerResult
 from toolkit.import_model import import_model
@@ -36,7 +35,7 @@ def _detector(bundle: Bundle) -> Bundle:
     )
 
 
-def _same_outputs(candidate: Candidate, bundle: Bundle) -> bool:
+def _same_outputs(candidate: BenchTarget, bundle: Bundle) -> bool:
     reference = bundle.find("detector", "torch", "fp32")
     feeds = timing_feeds(reference)
     with open_session(bundle, reference, "torch", threads=1) as session:
@@ -121,15 +120,15 @@ def test_the_result_has_a_row_for_every_peer_and_eager_is_the_row_of_the_torch_f
 
     def made(bundle: Bundle, role: str, folder: Path, *rest: object) -> list[Peer]:
         return [
-            Peer(EAGER, role, "the module", Candidate(EAGER, bundle, broken, "torch")),
-            Peer(EXPORTED, role, "exported", Candidate(EXPORTED, bundle, kept[0], "ort")),
-            Peer(COMPILED, role, "compiled", Candidate(COMPILED, bundle, broken, "broken")),
+            Peer(EAGER, role, "the module", BenchTarget(EAGER, bundle, broken, "torch")),
+            Peer(EXPORTED, role, "exported", BenchTarget(EXPORTED, bundle, kept[0], "ort")),
+            Peer(COMPILED, role, "compiled", BenchTarget(COMPILED, bundle, broken, "broken")),
             Peer(OPENVINO, role, "not installed", None),
         ]
 
     PEER_SESSIONS.register("broken", "tests.bench.no_such_runtime:Session", needs="nothing")
     monkeypatch.setattr(bench_module, "make_peers", made)
-    result = bench_bundle(bundle, Request(threads=1, time_limit_s=0, peers=True))
+    result = bench_bundle(bundle, BenchOptions(threads=1, time_limit_s=0, peers=True))
     rows = {peer.name: peer for peer in result.peers}
     (torch_file,) = (file for file in result.files if file.file == broken.file)
     assert rows[EAGER].timing == torch_file.timing
@@ -154,7 +153,7 @@ def test_the_peers_of_an_imported_graph_need_its_source_and_no_other_file(tmp_pa
     with peer.candidate.open(1) as one, open_session(bundle, bundle.artifacts[0], BACKENDS["onnx"], 1) as two:
         assert np.allclose(one.run(feeds)["y"], two.run(feeds)["y"])
     with pytest.raises(InvalidInput, match=r"other\.onnx: not the file that .* was imported from, given\.onnx"):
-        bench_bundle(bundle, Request(threads=1, time_limit_s=0, source=other))
+        bench_bundle(bundle, BenchOptions(threads=1, time_limit_s=0, source=other))
 
 
 def test_every_peer_has_a_row_in_the_order_of_the_table(tiny: Bundle, tmp_path: Path) -> None:

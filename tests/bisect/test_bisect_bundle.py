@@ -14,22 +14,21 @@ from ai_edge_litert import schema_py_generated as schema
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
-from graphs import onnx_file
-from graphs.prepare.pipeline import PASSES
+from backends.sandbox import SandboxProcess
+from graphs.onnx import file as onnx_file
+from graphs.onnx.part import read_with_shapes
+from graphs.passes.pipeline import PASSES
+from graphs.tflite.graph import Graph, Node, Tensor, read_graph
+from graphs.tflite.writer import write_graph
 from tests.bisect.small import converted, replaced, small
 from toolkit.bisect import bundle as bisecting
 from toolkit.bisect import passes
 from toolkit.bisect.bundle import bisect_bundle
-from toolkit.bisect.graph import read_with_shapes
+from toolkit.bisect.candidates import OnnxCandidate, TfliteCandidate, TflitePart
 from toolkit.bisect.layers import cut_layers, groups
 from toolkit.bisect.measure import measure_layers
-from toolkit.bisect.noise import noise_to_signal
-from toolkit.bisect.onnx_candidate import OnnxCandidate
-from toolkit.bisect.tflite_candidate import TfliteCandidate, TflitePart
-from toolkit.convert.tflite_graph import Graph, Node, Tensor, read_graph
-from toolkit.convert.tflite_writer import write_graph
-from toolkit.convert.trial import Trial
-from toolkit.parity.sample import Sample
+from toolkit.metrics.noise import noise_to_signal
+from toolkit.metrics.samples import Sample
 
 
 @pytest.fixture
@@ -110,7 +109,7 @@ def test_weights_are_named_by_the_file_and_never_loaded_with_the_graph(bundle: B
     graph = read_graph(bundle.folder / "model.int8.tflite")
     reference = read_with_shapes(bundle.folder / "model.onnx")
     artifact = bundle.find("model", "tflite", "int8")
-    with Trial(bundle.folder / "log", 60) as trial:  # nothing runs
+    with SandboxProcess(bundle.folder / "log", 60) as trial:  # nothing runs
         cuts = cut_layers(reference, TfliteCandidate(bundle.folder / artifact.file, artifact, trial))
     payloads = [t.payload for t in graph.tensors() if t.payload is not None]
     assert payloads
@@ -149,7 +148,7 @@ def test_a_layer_that_kills_its_runtime_is_one_error_that_names_it(tmp_path: Pat
     operator.builtinOptions = schema.GreaterOptionsT()
     node = Node(operator, (schema.BuiltinOperator.GREATER, None, 1), [x, y], [above], [])
     values = np.zeros((2, 3), np.int8)
-    with Trial(tmp_path / "log", 60) as trial:
+    with SandboxProcess(tmp_path / "log", 60) as trial:
         part = TflitePart(Graph(b"", {"x": x, "y": y}, {"above": above}, [node]), trial)
         with pytest.raises(InvalidArtifact, match=r"the layer that makes above \(GREATER\): .* was killed by SIGABRT"):
             part.run([{"x": values, "y": values}], 1)

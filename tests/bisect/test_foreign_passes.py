@@ -11,14 +11,14 @@ import onnx_ir as ir
 import pytest
 
 from backends.bundle import Bundle
-from graphs.prepare.pipeline import LOWERING_PASSES
+from graphs.onnx.part import named_values, read_with_shapes
+from graphs.passes.pipeline import LOWERING_PASSES
+from graphs.tflite.graph import Graph, Payload, read_graph, read_payload
+from graphs.tflite.writer import write_graph
 from tests.bisect.foreign import foreign
 from tests.bisect.small import replaced
 from tests.deadly import FLOAT32
 from toolkit.bisect.bundle import bisect_bundle
-from toolkit.bisect.graph import named_values, read_with_shapes
-from toolkit.convert.tflite_graph import Graph, Payload, read_graph, read_payload
-from toolkit.convert.tflite_writer import write_graph
 
 # By pass: the tensors whose operators it rewrites, and a layer with weights behind them.
 BRANCHES = {

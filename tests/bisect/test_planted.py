@@ -15,13 +15,13 @@ import pytest
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.tensor import Array
+from graphs.tflite.graph import Graph, Node, Payload, Tensor, read_graph, read_payload
+from graphs.tflite.transposes import transpose
+from graphs.tflite.writer import write_graph
 from tests.bisect.small import replaced, small
 from toolkit.bisect.bundle import bisect_bundle
-from toolkit.bisect.noise import LARGEST
 from toolkit.bisect.report import BisectReport
-from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph, read_payload
-from toolkit.convert.tflite_writer import write_graph
-from toolkit.convert.transposes import transpose
+from toolkit.metrics.noise import LARGEST
 
 # Between two float32 runs of one layer: sums of at most 72 products, each rounded to 24 bits.
 FLOAT32_ROUNDING = 72 * 2.0**-24

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from backends.bundle import Bundle
 from toolkit.cli import main
-from toolkit.report import gather
+from toolkit.report import evidence as gather
 
 
 def toolkit(*arguments: object) -> Result:

@@ -8,8 +8,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from backends.bundle import Bundle
-from graphs.spec import MODELS
-from toolkit import environments, extras
+from graphs.networks.models import MODELS
+from toolkit import environments
+from toolkit import environments as extras
 from toolkit.cli import main
 
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from backends.bundle import Bundle, sha256_of
 from benchmarks.large_export import measure
 from graphs.checkpoint import random_weights
-from graphs.spec import find_spec
+from graphs.networks.models import find_spec
 from toolkit.cli import main
-from toolkit.parity.tolerance import tolerance_for
+from toolkit.models.tolerances import tolerance_for
 
 MODELS = ("videoseal-1.0", "videoseal-0.0", "pixelseal", "chunkyseal")
 COFFEE = Path(__file__).parents[1] / "images" / "coffee.jpg"

@@ -184,7 +184,7 @@ def test_a_variant_is_a_bundle_of_that_name(page: Path, monkeypatch: pytest.Monk
         named.append(model)
         return exported("captioner").folder
 
-    monkeypatch.setattr("toolkit.cli.bundles.find_bundle", find)
+    monkeypatch.setattr("toolkit.cli.console.find_bundle", find)
     invoked = CliRunner().invoke(main, ["run", "-m", "captioner", "--variant", "tiny", str(page), "--json"])
     assert invoked.exit_code == 0
     assert named == ["captioner-tiny"]

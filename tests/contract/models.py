@@ -7,16 +7,15 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import SESSIONS
 from graphs.checkpoint import Weights
-from graphs.model_spec import ModelSpec
-from graphs.onnx_file import load
+from graphs.networks.spec import ModelSpec
+from graphs.onnx.file import load
+from graphs.tflite.stitch import layer_names
 from tests import seal_tiny
 from toolkit.convert.calibration import Calibration
-from toolkit.convert.mixed import Kept, MixedRequest
-from toolkit.convert.mixed_graph import layer_names
-from toolkit.convert.onnx_layers import layers
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.export import export_bundle
-from toolkit.weights import SHIPPED
+from toolkit.convert.quantize.layers import layers
+from toolkit.convert.quantize.mixed import MixedRecipe, MixedRequest
+from toolkit.export import SHIPPED, export_bundle
 
 PHOTOGRAPHS = sorted((Path(__file__).parent.parent / "images").glob("*.jpg"))
 GOLDEN_MODELS = seal_tiny.NAMES
@@ -73,6 +72,6 @@ def pocketseal_bundle(folder: Path) -> Bundle:
     """A copy of the shipped bundle, with every precision, and the files of the tf route, added."""
     shutil.copytree(SHIPPED / POCKETSEAL, folder)
     found = layers(load(folder / "detector.onnx").graph)
-    kept = Kept((found[0].name, found[-1].name), layer_names(folder / "detector.int8.tflite")[-2:], "")
+    kept = MixedRecipe((found[0].name, found[-1].name), layer_names(folder / "detector.int8.tflite")[-2:], "")
     convert_bundle(folder, PRECISIONS, calibration=Calibration(PHOTOGRAPHS[0].parent), mixed=MixedRequest(kept=kept))
     return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")

@@ -27,10 +27,9 @@ from tests.contract.models import (
     holds,
     pocketseal_bundle,
 )
-from toolkit.embed import Embedder
-from toolkit.message import Message
-from toolkit.preprocess import preprocess
-from toolkit.verdict import compare
+from toolkit.images.preprocess import preprocess
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.message import Message, compare
 
 MODELS = (POCKETSEAL, *GOLDEN_MODELS)
 # Of the range of the reference's logits: float32 sums in another order, over a few dozen layers.

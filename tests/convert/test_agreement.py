@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from graphs.prepare import pipeline
+from graphs.passes import pipeline
 from toolkit.cli import main
 from toolkit.convert import slices
 from toolkit.convert.pipeline import convert_bundle

@@ -10,13 +10,13 @@ import pytest
 from backends.bundle import Bundle
 from backends.errors import InvalidInput, NotAvailable
 from backends.registry import open_session
-from graphs.captioner.spec import captioner_spec
+from backends.tensor import probe
 from graphs.checkpoint import random_weights
-from graphs.probe import probe
+from graphs.networks.captioner.config import captioner_spec
 from tests.kinds_tiny import CAPTIONER, LOWERED, PRECISIONS, SPECS, converted, exported
 from toolkit.convert.calibration import Calibration
-from toolkit.convert.mixed import MixedRequest
 from toolkit.convert.pipeline import convert_bundle
+from toolkit.convert.quantize.mixed import MixedRequest
 from toolkit.export import export_bundle
 
 

@@ -11,20 +11,18 @@ from hypothesis import strategies as st
 
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.litert import TfliteSession
 from backends.registry import open_session
-from backends.tensor import Array
-from backends.tflite import TfliteSession
-from graphs.probe import probe
+from backends.tensor import Array, probe
+from graphs.tflite.graph import read_graph
+from graphs.tflite.stitch import layer_names, mix
+from graphs.tflite.weights_in_place import use_weights_in_place
+from graphs.tflite.writer import write_graph
 from tests.seal_tiny import spec, weights
-from toolkit.convert import search as searching
-from toolkit.convert.budget import Budget, Measured
-from toolkit.convert.mixed import RECIPE_FILE, Kept, MixedRequest, read_recipe
-from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.convert.search import Trials, Watched, compared, search
-from toolkit.convert.tflite_graph import read_graph
-from toolkit.convert.tflite_writer import write_graph
-from toolkit.convert.weights_in_place import use_weights_in_place
+from toolkit.convert.quantize import search as searching
+from toolkit.convert.quantize.mixed import RECIPE_FILE, MixedRecipe, MixedRequest, read_recipe
+from toolkit.convert.quantize.search import Budget, FileVariants, MixedCost, Watched, compared, search
 from toolkit.export import export_bundle
 
 NAME = "videoseal-1.0-tiny"  # its INT8 file is smaller than its FP16 file on both runtimes, and both times by more
@@ -65,12 +63,12 @@ def _searched(costs: Costs, limit: Budget, monkeypatch: pytest.MonkeyPatch) -> t
     """A search in a world where what each layer's quantization costs adds up."""
     runs = 0
 
-    def measure(trials: Trials, kept: frozenset[str], watched: Watched, timed: bool = False) -> Measured:
+    def measure(trials: FileVariants, kept: frozenset[str], watched: Watched, timed: bool = False) -> MixedCost:
         nonlocal runs
         runs += 1
         flips = sum(costs[layer][0] for layer in costs.keys() - kept)
         size = 1000 + sum(costs[layer][1] for layer in kept)
-        return Measured(flips, 0, flips, size, size / 100 if timed else None)
+        return MixedCost(flips, 0, flips, size, size / 100 if timed else None)
 
     def write(kept: frozenset[str]) -> object:
         raise AssertionError("measured above")
@@ -78,7 +76,7 @@ def _searched(costs: Costs, limit: Budget, monkeypatch: pytest.MonkeyPatch) -> t
     with monkeypatch.context() as patch:
         patch.setattr(searching, "measure", measure)
         watched = Watched(np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 5), np.float32), None)
-        return search(Trials("ort", tuple(costs), write), limit, watched, lambda step: None), runs  # type: ignore[arg-type]
+        return search(FileVariants("ort", tuple(costs), write), limit, watched, lambda step: None), runs  # type: ignore[arg-type]
 
 
 @given(some_costs, st.integers(0, 300))
@@ -211,7 +209,7 @@ def test_files_of_two_graphs_do_not_mix(converted: Bundle, monkeypatch: pytest.M
     for tensor in other.tensors():
         tensor.table.name += b"/other"
     graphs = {fp16: other, int8: read_graph(int8)}
-    monkeypatch.setattr("toolkit.convert.mixed_graph.read_graph", graphs.__getitem__)
+    monkeypatch.setattr("graphs.tflite.stitch.read_graph", graphs.__getitem__)
     with pytest.raises(InvalidArtifact, match=r"detector.fp16.tflite: has no tensor '.*' as the INT8 file has it"):
         mix(fp16, int8, ())
 
@@ -240,7 +238,7 @@ def test_what_was_found_is_kept_beside_the_files_and_can_be_replayed(converted: 
 def test_a_recipe_that_does_not_fit_changes_nothing(converted: Bundle, tmp_path: Path) -> None:
     copy = shutil.copytree(converted.folder, tmp_path / NAME)
     before = {path.name: sha256_of(path) for path in copy.iterdir() if path.suffix != ".log"}
-    for kept in (Kept(("gone",), (), "0" * 64), Kept((), ("gone",), "0" * 64)):
+    for kept in (MixedRecipe(("gone",), (), "0" * 64), MixedRecipe((), ("gone",), "0" * 64)):
         with pytest.raises(InvalidInput, match="no layer 'gone' to keep; there is "):
             convert_bundle(copy, ("mixed",), mixed=MixedRequest(kept=kept))
     assert {p.name: sha256_of(p) for p in copy.iterdir() if p.suffix != ".log" and p.is_file()} == before

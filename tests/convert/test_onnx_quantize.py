@@ -12,17 +12,16 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from backends.errors import InvalidArtifact, InvalidInput
-from backends.tensor import Array
-from graphs import onnx_file
+from backends.precision import RECIPES
+from backends.tensor import Array, probe
 from graphs.export import build_loaded, export
-from graphs.onnx_file import load, save
-from graphs.prepare.pipeline import prepare
-from graphs.probe import probe
+from graphs.onnx import file as onnx_file
+from graphs.onnx.file import load, save
+from graphs.passes.pipeline import prepare
 from tests.seal_tiny import NAMES, spec, weights
-from toolkit.convert import onnx_layers
-from toolkit.convert.onnx_layers import layers
-from toolkit.convert.onnx_quantize import calibrated_tensors, quantize_onnx
-from toolkit.convert.recipes import RECIPES
+from toolkit.convert.quantize import layers as onnx_layers
+from toolkit.convert.quantize.layers import layers
+from toolkit.convert.quantize.onnx import calibrated_tensors, quantize_onnx
 
 
 def prepared(name: str, path: Path) -> Path:

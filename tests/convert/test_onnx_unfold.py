@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.onnx_file import load, save
-from graphs.prepare.pipeline import run_once
-from toolkit.convert.onnx_layers import layers
-from toolkit.convert.onnx_quantize import quantize_onnx
-from toolkit.convert.onnx_unfold import LEAST_CHANNELS, unfold
-from toolkit.convert.onnx_weights import drop_unused
-from toolkit.convert.recipes import RECIPES
+from backends.precision import RECIPES
+from graphs.onnx.file import load, save
+from graphs.passes.pipeline import run_once
+from toolkit.convert.quantize.layers import drop_unused, layers
+from toolkit.convert.quantize.onnx import LEAST_CHANNELS, quantize_onnx, unfold
 
 Sizes = tuple[int, ...]
 CHANNELS = LEAST_CHANNELS

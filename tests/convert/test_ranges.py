@@ -14,7 +14,7 @@ from backends.errors import InvalidInput
 from backends.tensor import Array
 from toolkit.convert import calibration
 from toolkit.convert.calibration import Calibration, generated, read_calibration
-from toolkit.convert.worker.ranges import METHODS, OUTSIDE, Observed
+from toolkit.convert.worker.ranges import METHODS, OUTSIDE, HistogramObserver
 
 samples = st.lists(
     arrays.arrays(np.float32, st.integers(1, 20), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
@@ -23,8 +23,8 @@ samples = st.lists(
 )
 
 
-def observed(values: list[Array]) -> Observed:
-    seen = Observed()
+def observed(values: list[Array]) -> HistogramObserver:
+    seen = HistogramObserver()
     for array in values:
         seen.add(array)
     return seen
@@ -78,9 +78,9 @@ def test_a_tensor_of_zeros_and_one_that_is_never_seen() -> None:
     for method in METHODS:
         assert observed([np.zeros(3, np.float32)]).range(method) == (0, 0)
     with pytest.raises(ValueError, match="no values were seen"):
-        Observed().range("min-max")
+        HistogramObserver().range("min-max")
     with pytest.raises(ValueError, match="expected finite"):
-        Observed().add(np.float32([np.nan]))
+        HistogramObserver().add(np.float32([np.nan]))
     with pytest.raises(ValueError, match="expected one of min-max"):
         observed([np.ones(1, np.float32)]).range("median")
 

@@ -4,10 +4,10 @@ import pytest
 
 from backends.artifact import PRECISIONS
 from backends.errors import NotAvailable
+from backends.precision import RECIPES, Recipe, check_runs
 from tests.tiny import FOLDER
 from toolkit.convert.binding import LIMITS
-from toolkit.convert.recipes import RECIPES, Recipe, check_runs
-from toolkit.detector import Detector
+from toolkit.models.watermark.detector import Detector
 
 
 def test_every_precision_has_a_recipe_and_a_limit() -> None:

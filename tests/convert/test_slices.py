@@ -9,7 +9,7 @@ import pytest
 
 from backends.errors import InvalidInput
 from backends.tensor import Array
-from graphs.onnx_file import save
+from graphs.onnx.file import save
 from tests.seal_tiny import spec, weights
 from toolkit.convert.slices import open_graph, plan, write_slice
 from toolkit.export import export_bundle

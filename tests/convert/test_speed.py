@@ -6,12 +6,12 @@ import pytest
 
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
+from backends.profiling import OperatorTime
 from backends.session import Session
 from tests.tiny import FOLDER
 from toolkit.cli import convert as command
 from toolkit.convert import speed
 from toolkit.convert.speed import Speed, compare_speed
-from toolkit.profiling.operators import OperatorTime
 
 PROFILES = {
     "detector.fp32.tflite": (OperatorTime("Dense", 1.0), OperatorTime("Add", 0.5)),

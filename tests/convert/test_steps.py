@@ -11,10 +11,10 @@ import pytest
 from backends.atomic import replacing
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidInput, NotAvailable
+from graphs.tflite.writer import copy_weights
 from toolkit.convert import direct
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.convert.steps import Steps, kept_steps
-from toolkit.convert.tflite_writer import copy_weights
+from toolkit.convert.resume import Steps, kept_steps
 
 PRECISIONS = ("fp32", "int8")
 LIMIT = 5400  # bytes: the first convolution, then the second and the head

@@ -10,20 +10,19 @@ from ai_edge_litert import schema_py_generated as schema
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
+from backends.litert import TfliteSession
 from backends.registry import open_session
 from backends.tensor import Array
-from backends.tflite import TfliteSession
-from graphs.onnx_part import run_part
+from graphs.onnx.part import run_part
+from graphs.tflite import stitch
+from graphs.tflite.graph import Graph, Node, Payload, Tensor, read_graph
+from graphs.tflite.part import TflitePartSession, cut, name_of
+from graphs.tflite.stitch import Lowered, layer_names, mix
+from graphs.tflite.transposes import cancel_transposes
+from graphs.tflite.writer import write_graph
 from tests.seal_tiny import spec, weights
-from toolkit.convert import stitch
 from toolkit.convert.calibration import Calibration
-from toolkit.convert.mixed_graph import layer_names, mix
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.convert.stitch import Lowered
-from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor, read_graph
-from toolkit.convert.tflite_part import OpenPart, cut, name_of
-from toolkit.convert.tflite_writer import write_graph
-from toolkit.convert.transposes import cancel_transposes
 from toolkit.export import export_bundle
 
 IMAGES = Path(__file__).parent.parent / "images"
@@ -99,7 +98,7 @@ def test_a_tensor_holds_what_the_graph_computes(pair: Pair, tmp_path: Path) -> N
         expected = run_part(model, [values[one.name] for one in held], feeds, folder)
         part = cut(graph, [one.tensor for one in held], list(graph.inputs.values()))
         write_graph(part, tmp_path / "part.tflite")
-        got = OpenPart(tmp_path / "part.tflite").run({"image": feeds["image"].transpose(0, 2, 3, 1)})
+        got = TflitePartSession(tmp_path / "part.tflite").run({"image": feeds["image"].transpose(0, 2, 3, 1)})
         for one in held:
             wanted = expected[one.name] if one.order is None else expected[one.name].transpose(one.order)
             np.testing.assert_allclose(

@@ -10,11 +10,11 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.flatbuffer import check_tflite
 from backends.tensor import Array
+from graphs.tflite.graph import HELD, Payload, Tensor, TensorOrigin, read_graph
+from graphs.tflite.writer import begin_file, copy_weights, write_graph
 from tests.tiny import FOLDER
 from toolkit.convert import preflight
-from toolkit.convert.preflight import check_large_files, check_room
-from toolkit.convert.tflite_graph import HELD, Held, Payload, Tensor, read_graph
-from toolkit.convert.tflite_writer import begin_file, copy_weights, write_graph
+from toolkit.convert.preflight import check_conversion_space, check_large_files
 
 FILES = tuple(f"detector.{precision}.tflite" for precision in ("fp32", "int8", "int8-static"))
 
@@ -44,7 +44,12 @@ def test_what_tensors_hold_is_written_and_read_again(tmp_path: Path) -> None:
     assert first is not None
     assert last is not None
     gone = Tensor(copy.copy(first.table), None)
-    graph.held = [Held("a", gone, None), Held("a", first, (0, 2, 3, 1)), Held("a", last, None), Held("b", gone, None)]
+    graph.held = [
+        TensorOrigin("a", gone, None),
+        TensorOrigin("a", first, (0, 2, 3, 1)),
+        TensorOrigin("a", last, None),
+        TensorOrigin("b", gone, None),
+    ]
     write_graph(graph, tmp_path / "file.tflite")
     (held,) = read_graph(tmp_path / "file.tflite").held
     # Of a name the first whose tensor is in the file; what no tensor of it holds is not named.
@@ -132,6 +137,6 @@ def test_a_runtime_that_cannot_is_named_before_the_work(tmp_path: Path, monkeypa
 
 
 def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
-    check_room(tmp_path, 1000, 1000, ("fp32",))
+    check_conversion_space(tmp_path, 1000, 1000, ("fp32",))
     with pytest.raises(NotAvailable, match=r"GB of disk are free, and this needs about 1\d{6}\.\d GB"):
-        check_room(tmp_path, 10**15, 10**12, ("fp32", "int8"))
+        check_conversion_space(tmp_path, 10**15, 10**12, ("fp32", "int8"))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from toolkit.convert.correspondence import TO_NCHW, TO_NHWC
-from toolkit.convert.tflite_graph import Graph, Held, Node, Tensor
-from toolkit.convert.transposes import cancel_transposes, order_of_axes, remove_transposes, transpose
+from graphs.tflite.graph import Graph, Node, Tensor, TensorOrigin
+from graphs.tflite.tensor_map import TO_NCHW, TO_NHWC
+from graphs.tflite.transposes import cancel_transposes, order_of_axes, remove_transposes, transpose
 
 ADD, OTHER = schema.BuiltinOperator.ADD, schema.BuiltinOperator.CUSTOM
 SHAPES = {"NHWC": [1, 3, 4, 2], "NCHW": [1, 2, 3, 4]}
@@ -49,7 +49,9 @@ def _residual(blocks: int) -> Graph:
         stream = total
     y = _tensor("y")
     nodes.append(transpose(stream, TO_NHWC, y))
-    held = [Held(f"sum{i}", node.outputs[0], None) for i, node in enumerate(n for n in nodes if n.code[0] == ADD)]
+    held = [
+        TensorOrigin(f"sum{i}", node.outputs[0], None) for i, node in enumerate(n for n in nodes if n.code[0] == ADD)
+    ]
     return Graph(b"", {"x": x}, {"y": y}, nodes, held=held)
 
 

@@ -12,15 +12,15 @@ from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
+from backends.sandbox import SandboxDied, SandboxProcess
+from graphs.tflite.graph import Graph
+from graphs.tflite.part import find_crashing_op, run_alone
+from graphs.tflite.writer import write_graph
 from tests.deadly import INT8, greater_of_int8, tensor
 from tests.tiny import FOLDER
 from toolkit.cli import main
 from toolkit.convert import job
 from toolkit.convert.binding import bind_tflite
-from toolkit.convert.culprit import deadly_operator, run_alone
-from toolkit.convert.tflite_graph import Graph
-from toolkit.convert.tflite_writer import write_graph
-from toolkit.convert.trial import Trial, TrialEnded
 
 
 def _refuse(what: str) -> None:
@@ -32,7 +32,7 @@ def _is_imported(name: str) -> bool:
 
 
 def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
-    with Trial(tmp_path / "log", 60) as trial:
+    with SandboxProcess(tmp_path / "log", 60) as trial:
         assert trial.call(np.add, 1, np.arange(3)).tolist() == [1, 2, 3]
         first = trial.call(os.getpid)
         with pytest.raises(InvalidInput, match="x: refused"):
@@ -45,25 +45,25 @@ def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
 
 
 def test_a_process_that_was_started_has_its_modules_when_it_is_called(tmp_path: Path) -> None:
-    with Trial(tmp_path / "log", 60) as trial:
+    with SandboxProcess(tmp_path / "log", 60) as trial:
         assert not trial.call(_is_imported, "this")
-    with Trial(tmp_path / "log", 60, ("this",)) as trial:
+    with SandboxProcess(tmp_path / "log", 60, ("this",)) as trial:
         trial.start()
         assert trial.call(_is_imported, "this")
 
 
 def test_a_death_is_told_and_the_next_call_gets_a_new_process(tmp_path: Path) -> None:
-    with Trial(tmp_path / "log", 60) as trial:
+    with SandboxProcess(tmp_path / "log", 60) as trial:
         first = trial.call(os.getpid)
-        with pytest.raises(TrialEnded, match="was killed by SIGABRT"):
+        with pytest.raises(SandboxDied, match="was killed by SIGABRT"):
             trial.call(os.abort)
-        with pytest.raises(TrialEnded, match="failed with exit code 3"):
+        with pytest.raises(SandboxDied, match="failed with exit code 3"):
             trial.call(os._exit, 3)
         assert trial.call(os.getpid) != first
 
 
 def test_a_call_that_does_not_end_is_stopped(tmp_path: Path) -> None:
-    with Trial(tmp_path / "log", 1) as trial, pytest.raises(TrialEnded, match="took longer than 1 s"):
+    with SandboxProcess(tmp_path / "log", 1) as trial, pytest.raises(SandboxDied, match="took longer than 1 s"):
         trial.call(time.sleep, 600)
 
 
@@ -76,11 +76,11 @@ def _greater_of_int8(path: Path) -> None:
 
 def test_the_operator_that_kills_is_found_and_others_are_not(tmp_path: Path) -> None:
     _greater_of_int8(tmp_path / "greater.tflite")
-    with Trial(tmp_path / "log", 60) as trial:
-        with pytest.raises(TrialEnded, match="SIGABRT"):
+    with SandboxProcess(tmp_path / "log", 60) as trial:
+        with pytest.raises(SandboxDied, match="SIGABRT"):
             trial.call(run_alone, tmp_path / "greater.tflite")
-        assert deadly_operator(tmp_path / "greater.tflite", trial) == "GREATER of int8 ('above')"
-        assert deadly_operator(FOLDER / "detector.int8.tflite", trial) is None
+        assert find_crashing_op(tmp_path / "greater.tflite", trial) == "GREATER of int8 ('above')"
+        assert find_crashing_op(FOLDER / "detector.int8.tflite", trial) is None
 
 
 def _bind_another(path: Path, *arguments: object) -> object:

@@ -11,9 +11,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from backends.tensor import Array
-from toolkit.convert.tflite_graph import Graph, Held, Node, Payload, Tensor, read_graph
-from toolkit.convert.tflite_writer import write_graph
-from toolkit.convert.weights_in_place import use_weights_in_place
+from graphs.tflite.graph import Graph, Node, Payload, Tensor, TensorOrigin, read_graph
+from graphs.tflite.weights_in_place import use_weights_in_place
+from graphs.tflite.writer import write_graph
 
 FLOAT32, FLOAT16 = schema.TensorType.FLOAT32, schema.TensorType.FLOAT16
 DENSE, DEQUANTIZE = schema.BuiltinOperator.FULLY_CONNECTED, schema.BuiltinOperator.DEQUANTIZE
@@ -66,7 +66,7 @@ def run(path: Path) -> Array:
 @pytest.mark.parametrize("half", [False, True])
 def test_a_layer_s_result_still_holds_the_tensor_of_the_graph(half: bool, tmp_path: Path) -> None:
     graph = layers(5, (48, 64, 40), half)
-    graph.held = [Held(f"onnx{i}", node.outputs[0], None) for i, node in enumerate(dense(graph))]
+    graph.held = [TensorOrigin(f"onnx{i}", node.outputs[0], None) for i, node in enumerate(dense(graph))]
     assert use_weights_in_place(graph) == 2
     write_graph(graph, tmp_path / "in-place.tflite")
     read = read_graph(tmp_path / "in-place.tflite")

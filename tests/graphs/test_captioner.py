@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from graphs.captioner.config import BEGIN, END, PADDING, VARIANTS, CaptionerConfig
-from graphs.captioner.model import Captioner
-from graphs.captioner.text import sinusoids
+from graphs.networks.captioner.config import BEGIN, END, PADDING, VARIANTS, CaptionerConfig
+from graphs.networks.captioner.model import Captioner
+from graphs.networks.captioner.text import sinusoids
 
 TINY = CaptionerConfig(32, (4, 6, 8, 10), latent=12, embedding=16, vocabulary=40, depth=3, num_heads=4, max_tokens=20)
 

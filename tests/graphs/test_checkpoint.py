@@ -18,7 +18,7 @@ from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
 from graphs.checkpoint import load_checkpoint, random_weights
 from graphs.export import build_loaded
-from graphs.spec import find_spec
+from graphs.networks.models import find_spec
 from tests.seal_tiny import checkpoint, spec, weights
 
 NAME = "videoseal-1.0-tiny"

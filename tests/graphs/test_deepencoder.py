@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from graphs.deepencoder.config import CLIP_LARGE, LANGUAGE_DIM, MODES_PX, SAM_BASE, DeepEncoderConfig
-from graphs.deepencoder.encoder import DeepEncoder
+from graphs.networks.deepencoder.config import CLIP_LARGE, LANGUAGE_DIM, MODES_PX, SAM_BASE, DeepEncoderConfig
+from graphs.networks.deepencoder.encoder import DeepEncoder
 from tests.deepencoder_tiny import SIZES_PX, config, state, tensors
 
 TOLERANCE = 2e-5  # stated with the goldens

@@ -11,8 +11,8 @@ from torch import Tensor
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
 from graphs.checkpoint import load_checkpoint, random_weights
-from graphs.deepencoder.spec import deepencoder_spec
-from graphs.model_spec import ModelSpec
+from graphs.networks.deepencoder.config import deepencoder_spec
+from graphs.networks.spec import ModelSpec
 from tests.deepencoder_tiny import config, state
 
 LANGUAGE_MODEL = {
@@ -145,7 +145,7 @@ def test_random_weights_are_one_set_for_all_graphs(spec: ModelSpec) -> None:
 
 
 def test_the_published_names_of_the_full_size_are_those_of_the_spec() -> None:
-    from graphs.deepencoder.spec import SPECS
+    from graphs.networks.deepencoder.config import SPECS
 
     names = SPECS[0].expected_state()
     assert all(

@@ -11,10 +11,10 @@ import torch
 
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import probe
 from graphs.export import build_loaded, export, run_module, with_batch
-from graphs.onnx_file import IR_VERSION, OPSET, load, save
-from graphs.prepare.pipeline import prepare, run_once
-from graphs.probe import probe
+from graphs.onnx.file import IR_VERSION, OPSET, load, save
+from graphs.passes.pipeline import prepare, run_once
 from tests.seal_tiny import spec, weights
 
 NAME = "videoseal-1.0-tiny"
@@ -23,9 +23,9 @@ _SAVE = """
 import sys
 from pathlib import Path
 from graphs.export import build_loaded, export
-from graphs.probe import probe
-from graphs.onnx_file import save
-from graphs.prepare.pipeline import prepare
+from backends.tensor import probe
+from graphs.onnx.file import save
+from graphs.passes.pipeline import prepare
 from tests.seal_tiny import spec, weights
 graph = spec("videoseal-1.0-tiny").graph("detector")
 model = export(build_loaded(graph, weights("videoseal-1.0-tiny").states["detector"]), graph)

@@ -5,9 +5,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphs.prepare.fold_norm import fold_norm
-from graphs.prepare.fold_scale import fold_scale
-from graphs.prepare.pipeline import run_once
+from graphs.passes.linear import fold_scale
+from graphs.passes.norm import fold_norm
+from graphs.passes.pipeline import run_once
 from tests.graphs.test_prepare import operators
 
 # Two heads of 4 channels over 6 tokens. BETWEEN makes `tokens` of `norm`; SCALED makes `q` of `heads`.

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.errors import InvalidArtifact, InvalidInput
-from graphs.foreign import constants_of, infer_shapes, read_foreign, specs_of
-from graphs.onnx_file import IR_VERSION, OPSET, save
+from graphs.onnx.file import IR_VERSION, OPSET, save
+from graphs.onnx.foreign import constants_of, infer_shapes, read_foreign, specs_of
 
 
 def _file(folder: Path, opset: int = 11, sizes: tuple[object, ...] = ("n", 3, 4, 4), **options: object) -> Path:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphs.foveated.config import DINOV3_VITS16, FOVEATED, SMOLLM2_135M
-from graphs.foveated.dino import Dino
-from graphs.foveated.llama import Llama
-from graphs.foveated.model import Foveated, Look
+from graphs.networks.foveated.config import DINOV3_VITS16, FOVEATED, SMOLLM2_135M
+from graphs.networks.foveated.dino import Dino
+from graphs.networks.foveated.llama import Llama
+from graphs.networks.foveated.model import Foveated, Look
 from tests import foveated_tiny
 from tests.foveated_tiny import DINO, LANGUAGE, tensors
 

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from graphs.checkpoint import load_checkpoint, random_weights
-from graphs.foveated.model import Foveated
-from graphs.foveated.spec import foveated_spec
-from graphs.model_spec import ModelSpec
+from graphs.networks.foveated.config import foveated_spec
+from graphs.networks.foveated.model import Foveated
+from graphs.networks.spec import ModelSpec
 from tests import foveated_tiny
 from tests.foveated_tiny import DINO, LANGUAGE
 

@@ -7,8 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from backends.errors import InvalidArtifact
-from graphs.external_data import external_files
-from graphs.foreign import read_foreign
+from graphs.onnx.foreign import external_files, read_foreign
 
 _BYTES = 4 * 16 * 16
 

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from backends.bundle import read_learned
 from backends.registry import open_session
-from backends.tensor import Array
+from backends.tensor import Array, probe
 from graphs.checkpoint import random_weights
-from graphs.probe import probe
 from tests import kinds_tiny
 from tests.kinds_tiny import SPECS, exported, operators
-from toolkit.learned import read_learned
 
 GRAPHS = [(kind, role) for kind, spec in SPECS.items() for role in spec.roles]
 # What stays of shapes and indices that were not computed before: each of these walks over memory for nothing.

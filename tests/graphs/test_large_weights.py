@@ -13,14 +13,14 @@ import onnxsim
 import pytest
 
 from backends.bundle import sha256_of
-from graphs import large_weights, onnx_file
+from backends.tensor import probe
 from graphs.export import build_loaded, export, run_module
-from graphs.large_weights import computed, put_back, set_aside, transposed
-from graphs.model_spec import GraphSpec
-from graphs.onnx_file import external_name, load, save, weight_bytes
-from graphs.prepare.pipeline import prepare, run_once
-from graphs.probe import probe
-from graphs.simplify import simplify
+from graphs.networks.spec import GraphSpec
+from graphs.onnx import file as onnx_file
+from graphs.onnx import weights as large_weights
+from graphs.onnx.file import external_name, load, save, weight_bytes
+from graphs.onnx.weights import attach_weights, detach_weights, lazy_tensor, transposed
+from graphs.passes.pipeline import prepare, run_once, simplify
 from tests.seal_tiny import spec, weights
 
 DETECTOR = ("chunkyseal-tiny", "detector")
@@ -82,11 +82,11 @@ def _chain() -> ir.Model:
 def test_what_was_set_aside_comes_back_unless_nothing_reads_it() -> None:
     model = _chain()
     before = model.graph.initializers["w"].const_value
-    taken = set_aside(model, at_least_bytes=1)
+    taken = detach_weights(model, at_least_bytes=1)
     assert taken.keys() == {"w", "unread"}
     assert [value.name for value in model.graph.inputs] == ["x", "w", "unread"]
     assert not model.graph.initializers
-    put_back(model, taken)
+    attach_weights(model, taken)
     assert [value.name for value in model.graph.inputs] == ["x"]
     assert list(model.graph.initializers) == ["w"]
     assert model.graph.initializers["w"].const_value is before
@@ -102,9 +102,9 @@ def test_a_computed_weight_is_made_once_for_each_time_it_is_written(tmp_path: Pa
         made.append(1)
         return source.numpy() * 2
 
-    model.graph.initializers["w"].const_value = computed((3, 4), source, make)
-    taken = set_aside(model, at_least_bytes=1)
-    put_back(model, taken)
+    model.graph.initializers["w"].const_value = lazy_tensor((3, 4), source, make)
+    taken = detach_weights(model, at_least_bytes=1)
+    attach_weights(model, taken)
     assert weight_bytes(model) == 48
     assert not made
     save(model, tmp_path / "a.onnx")

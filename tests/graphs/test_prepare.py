@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.export import build_loaded, export
-from graphs.prepare.fold_affine import fold_affine
-from graphs.prepare.gelu import erf_to_gelu
-from graphs.prepare.gemm import matmul_to_gemm
-from graphs.prepare.grn import shorten_grn
-from graphs.prepare.layer_norm import layer_norm_over_channels
-from graphs.prepare.nodes import add_constant
-from graphs.prepare.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
-from graphs.prepare.relative_positions import join_relative_positions
+from graphs.onnx.readers import add_constant
+from graphs.passes.activation import erf_to_gelu
+from graphs.passes.linear import fold_affine, matmul_to_gemm
+from graphs.passes.norm import layer_norm_over_channels, shorten_grn
+from graphs.passes.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
+from graphs.passes.positions import join_relative_positions
 from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
 
 GOLDENS = [*NAMES, EMBEDDER_NAME]

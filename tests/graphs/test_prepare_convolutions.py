@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.prepare import large_conv
-from graphs.prepare.large_conv import split_large_conv
-from graphs.prepare.patches import patches_to_depth
-from graphs.prepare.pipeline import run_once
-from graphs.prepare.transposed_conv import transposed_to_conv
+from graphs.passes import convolution as large_conv
+from graphs.passes.convolution import patches_to_depth, split_large_conv, transposed_to_conv
+from graphs.passes.pipeline import run_once
 
 Sizes = tuple[int, ...]
 

@@ -5,8 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphs.prepare.einsum import einsum_to_matmul
-from graphs.prepare.pipeline import run_once
+from graphs.passes.pipeline import run_once
+from graphs.passes.positions import einsum_to_matmul
 
 BATCH, HEADS, HEIGHT, WIDTH, FEATURES, KEYS = 2, 3, 4, 5, 6, 7
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.prepare.depthwise import MOST_TAPS, row_groups, split_depthwise
-from graphs.prepare.layer_norm_parts import write_out_layer_norm
-from graphs.prepare.pipeline import run_once
-from graphs.prepare.reflect_pad import reflect_by_slices
+from graphs.passes.convolution import MOST_TAPS, row_groups, split_depthwise
+from graphs.passes.layout import reflect_by_slices
+from graphs.passes.norm import write_out_layer_norm
+from graphs.passes.pipeline import run_once
 
 
 def _depthwise(channels: int, size: tuple[int, int], kernel: tuple[int, int], more: str, seed: int) -> ir.Model:

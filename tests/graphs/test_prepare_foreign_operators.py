@@ -8,14 +8,11 @@ import onnx_ir as ir
 import pytest
 
 from backends.tensor import Array
-from graphs.prepare.elu import scale_elu
-from graphs.prepare.log_softmax import write_out_log_softmax
-from graphs.prepare.lp_norm import write_out_lp_norm
-from graphs.prepare.outer_axes import keep_axes
-from graphs.prepare.pipeline import run_once
-from graphs.prepare.small_bounds import keep_small_bounds
-from graphs.prepare.small_integers import widen_small_integers
-from graphs.prepare.uneven_split import slice_uneven_splits
+from graphs.passes.activation import scale_elu, write_out_log_softmax
+from graphs.passes.layout import pin_io_layout
+from graphs.passes.lowering import keep_small_bounds, slice_uneven_splits, widen_small_integers
+from graphs.passes.norm import write_out_lp_norm
+from graphs.passes.pipeline import run_once
 
 Rewrite = Callable[[ir.Model], tuple[ir.Model, bool]]
 
@@ -111,14 +108,14 @@ def test_an_uneven_split_is_slices(more: str) -> None:
 def test_an_output_of_five_axes_leaves_as_it_is() -> None:
     x = np.random.default_rng(0).random((1, 2, 3, 4, 5), np.float32)
     text = "(float[1,2,3,4,5] x) => (float[1,2,3,4,5] y) { y = Sqrt(x) }"
-    got, expected = _both(keep_axes, _model(text), {"x": x})
+    got, expected = _both(pin_io_layout, _model(text), {"x": x})
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
 def test_an_output_with_a_row_of_channels_leaves_as_it_is() -> None:
     x = np.random.default_rng(0).random((2, 3, 5), np.float32)
     text = "(float[2,3,5] x) => (float[2,3,5] y) { s = MaxPool<kernel_shape = [1]>(x) y = Neg(s) }"
-    got, expected = _both(keep_axes, _model(text), {"x": x})
+    got, expected = _both(pin_io_layout, _model(text), {"x": x})
     np.testing.assert_array_equal(got["y"], expected["y"])
 
 
@@ -136,7 +133,7 @@ def test_axes_that_are_turned_at_the_rim_of_a_graph_come_and_leave_as_stated(tex
     model = _model(text)
     rng = np.random.default_rng(0)
     feeds = {str(v.name): rng.random(tuple(map(int, v.shape or ())), np.float32) for v in model.graph.inputs}
-    got, expected = _both(keep_axes, model, feeds)
+    got, expected = _both(pin_io_layout, model, feeds)
     np.testing.assert_array_equal(got["y"], expected["y"])
     assert sum(node.op_type == "Reshape" for node in model.graph) == 2
 
@@ -159,11 +156,11 @@ def test_a_tiny_bound_stays_one(bounded: str) -> None:
         (keep_small_bounds, "(float[4] a) => (float[4] y) <float c = {0}, float d = {6}> { y = Clip(a, c, d) }"),
         (scale_elu, "(float[4] a) => (float[4] y) { y = Elu(a) }"),
         (slice_uneven_splits, "(float[4] a) => (float[2] y, float[2] z) { y, z = Split<num_outputs = 2>(a) }"),
-        (keep_axes, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
-        (keep_axes, "(float[1,5,3] a) => (float[1,5,3] y) { y = Sqrt(a) }"),
-        (keep_axes, "(float[2,3] a) => (float[2,3] y) { y = Sqrt(a) }"),
-        (keep_axes, "(float[2,3] a) => (float[3,2] y) { t = Transpose<perm = [1,0]>(a) y = Sqrt(t) }"),
-        (keep_axes, "(float[2,4,3] a) => (float[3,4,2] y) { t = Transpose<perm = [2,1,0]>(a) y = Sqrt(t) }"),
+        (pin_io_layout, "(float[1,2,3,4] a) => (float[1,2,3,4] y) { y = Sqrt(a) }"),
+        (pin_io_layout, "(float[1,5,3] a) => (float[1,5,3] y) { y = Sqrt(a) }"),
+        (pin_io_layout, "(float[2,3] a) => (float[2,3] y) { y = Sqrt(a) }"),
+        (pin_io_layout, "(float[2,3] a) => (float[3,2] y) { t = Transpose<perm = [1,0]>(a) y = Sqrt(t) }"),
+        (pin_io_layout, "(float[2,4,3] a) => (float[3,4,2] y) { t = Transpose<perm = [2,1,0]>(a) y = Sqrt(t) }"),
     ],
 )
 def test_what_is_lowered_right_stays(rewrite: Rewrite, text: str) -> None:

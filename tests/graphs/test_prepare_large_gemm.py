@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 
 from backends.tensor import Array
-from graphs.onnx_file import save
-from graphs.prepare.large_gemm import split_large_gemm
+from graphs.onnx.file import save
+from graphs.passes.lowering import split_large_gemm
 
 IN, OUT = 16, 50
 _NODES = {

@@ -5,10 +5,10 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from graphs.prepare.pipeline import run_once
-from graphs.prepare.qkv import split_qkv
-from graphs.prepare.reduce_l2 import reduce_l2_to_sum
-from graphs.prepare.rows import keep_rows
+from graphs.passes.attention import split_qkv
+from graphs.passes.layout import keep_rows
+from graphs.passes.norm import reduce_l2_to_sum
+from graphs.passes.pipeline import run_once
 
 
 def _joint(text: str) -> tuple[ir.Model, dict[str, np.ndarray]]:

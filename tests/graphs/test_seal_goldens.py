@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from graphs.seal.detector import SealDetector
-from graphs.seal.embedder import SealEmbedder, blend, jnd_heatmap, luma, resize
+from graphs.networks.seal.detector import SealDetector
+from graphs.networks.seal.embedder import SealEmbedder, blend, jnd_heatmap, luma, resize
 from tests import seal_tiny
 
 TOLERANCE = 2e-5  # float32 rounding over a few dozen layers; stated with the goldens

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.registry import ARCHITECTURES
-from graphs.config_json import from_json, to_json
-from graphs.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig
-from graphs.spec import MODELS, find_spec
+from graphs.networks.models import MODELS, find_spec
+from graphs.networks.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig
+from graphs.networks.spec import from_json, to_json
 
 # Counted on the published state dicts.
 PARAMETERS = {
@@ -26,7 +26,9 @@ PARAMETERS = {
 
 
 def test_importing_the_table_imports_no_framework() -> None:
-    code = "import sys, graphs.spec; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
+    code = (
+        "import sys, graphs.networks.models; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

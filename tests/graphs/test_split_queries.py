@@ -5,8 +5,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from graphs.prepare.pipeline import prepare, run_once
-from graphs.prepare.split_queries import split_queries
+from graphs.passes.attention import split_queries
+from graphs.passes.pipeline import prepare, run_once
 from tests.graphs.test_prepare import exported_once, operators
 
 HEADS, SIDE, FEATURES = 2, 4, 3

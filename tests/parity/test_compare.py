@@ -10,14 +10,14 @@ from PIL import Image
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
-from toolkit.image_files import image_files
+from toolkit.export import SHIPPED
+from toolkit.images.open import image_files
+from toolkit.images.samples import shipped_photographs
+from toolkit.metrics.samples import Sample
+from toolkit.models.watermark.compare import ALL_DISTORTIONS, samples
 from toolkit.parity import compare as compare_module
 from toolkit.parity.compare import compare_bundle
-from toolkit.parity.readings import ALL_DISTORTIONS, shipped_photographs
 from toolkit.parity.report import FileReport, ParityReport
-from toolkit.parity.sample import Sample
-from toolkit.parity.watermark import samples
-from toolkit.weights import SHIPPED
 
 COFFEE = Path(__file__).parents[1] / "images" / "coffee.jpg"
 

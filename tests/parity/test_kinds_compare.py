@@ -12,15 +12,14 @@ from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from tests.kinds_tiny import LOWERED, converted
 from toolkit.cli import main
+from toolkit.images.samples import text_pages
+from toolkit.metrics import judges as vectors
+from toolkit.metrics.judges import ChoiceJudge, Drawn, VectorJudge
+from toolkit.metrics.limit import Limit
+from toolkit.metrics.samples import Sample
+from toolkit.models.foveated.compare import WHOLES, _PassesJudge
 from toolkit.parity import compare as compare_module
-from toolkit.parity import vectors
-from toolkit.parity.choices import ChoiceJudge
 from toolkit.parity.compare import compare_bundle
-from toolkit.parity.foveated import WHOLES, _PassesJudge
-from toolkit.parity.limit import Limit
-from toolkit.parity.pages import text_pages
-from toolkit.parity.sample import Sample
-from toolkit.parity.vectors import Drawn, VectorJudge
 
 REAL = Sample("a page", "real", {}, None)
 NOISE = Sample("noise", "synthetic", {}, None)
@@ -81,7 +80,7 @@ def test_a_whole_that_differs_fails_the_report(monkeypatch: pytest.MonkeyPatch) 
     half = replace(
         bundle, artifacts=tuple(a for a in bundle.artifacts if a.format != "tflite" and a.precision == "fp32")
     )
-    monkeypatch.setattr("toolkit.kinds.captioner.Captioner.caption", _other_caption)
+    monkeypatch.setattr("toolkit.models.captioner.runner.Captioner.caption", _other_caption)
     report = compare_bundle(half)
     (caption,) = (whole for whole in report.wholes if whole.name == "caption")
     assert [check.number for run in caption.runs for check in run.failures] == ["captions_changed"]
@@ -90,7 +89,7 @@ def test_a_whole_that_differs_fails_the_report(monkeypatch: pytest.MonkeyPatch) 
 
 
 def _other_caption(captioner: object, *arguments: object) -> object:
-    from toolkit.kinds.captioner import Caption
+    from toolkit.models.captioner.runner import Caption
 
     backend = captioner.graphs.backend  # type: ignore[attr-defined]  # a Captioner
     return Caption((3, 4 if backend == "ort" else 5), 0.0)

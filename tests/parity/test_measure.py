@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from toolkit.parity.measure import RunningError
+from toolkit.metrics.error import RunningMetrics
 
 
 def _pairs(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -14,8 +14,8 @@ def _pairs(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (expected + 0.01 * rng.standard_normal(expected.shape)).astype(np.float32), expected
 
 
-def _running(got: np.ndarray, expected: np.ndarray) -> RunningError:
-    error = RunningError()
+def _running(got: np.ndarray, expected: np.ndarray) -> RunningMetrics:
+    error = RunningMetrics()
     for i, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
         error.add(f"sample {i}", ours, theirs)
     return error
@@ -91,6 +91,6 @@ def test_integers_and_booleans_are_compared_one_by_one(dtype: str) -> None:
 
 def test_nothing_compared_and_unlike_arrays_are_errors() -> None:
     with pytest.raises(ValueError, match="nothing was compared"):
-        RunningError().result()
+        RunningMetrics().result()
     with pytest.raises(ValueError, match="expected float32"):
-        RunningError().add("a", np.zeros(3, np.float32), np.zeros(4, np.float32))
+        RunningMetrics().add("a", np.zeros(3, np.float32), np.zeros(4, np.float32))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from toolkit.message import Message
-from toolkit.parity.messages import READINGS_KEPT, MessageJudge
-from toolkit.parity.sample import Sample
+from toolkit.metrics.samples import Sample
+from toolkit.models.watermark.judge import READINGS_KEPT, MessageJudge
+from toolkit.models.watermark.message import Message
 
 BITS = 32
 HIDDEN = Message((1, 0) * 16)

@@ -7,11 +7,12 @@ import pytest
 
 from backends.artifact import PRECISIONS
 from backends.errors import NotAvailable
-from toolkit.parity.judging import NoJudge
+from toolkit.metrics.judges import NoJudge
+from toolkit.metrics.limit import Limit, Tolerance
+from toolkit.metrics.samples import Sample
+from toolkit.models.tolerances import TOLERANCES, tolerance_for
 from toolkit.parity.report import judge
-from toolkit.parity.sample import Sample
 from toolkit.parity.stream import Comparison, RunningComparison
-from toolkit.parity.tolerance import TOLERANCES, Limit, Tolerance, tolerance_for
 
 TOLERANCE = Tolerance(
     outputs=(Limit("relative_l2", 1e-2, needs_training=False),),

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from backends.tensor import Array
-from toolkit.parity.judging import NoJudge
-from toolkit.parity.sample import Sample
-from toolkit.parity.stream import Opened, RunningComparison, compare_stream
+from toolkit.metrics.judges import NoJudge
+from toolkit.metrics.samples import Sample
+from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
 
 
 class Function:
@@ -28,9 +28,9 @@ def _samples(count: int, size: int = 64) -> Iterator[Sample]:
         yield Sample(f"{i}", "synthetic", {"x": rng.standard_normal(size, dtype=np.float32)}, None)
 
 
-def _opened(compute: Callable[[Array], Array], parent: str | None = None) -> Opened:
+def _opened(compute: Callable[[Array], Array], parent: str | None = None) -> CandidateRun:
     step = None if parent is None else RunningComparison(parent, NoJudge())
-    return Opened(Function(compute), RunningComparison("reference", NoJudge()), parent, step)
+    return CandidateRun(Function(compute), RunningComparison("reference", NoJudge()), parent, step)
 
 
 def test_total_is_against_the_reference_and_step_against_the_parent() -> None:

@@ -1,8 +1,8 @@
 """A file's operators beside what XNNPACK says that it ran."""
 
 from backends.bundle import Bundle
-from toolkit.profiling.align import aligned, operator_names
-from toolkit.profiling.operators import profile
+from backends.profiling import profile
+from graphs.tflite.align import aligned, operator_names
 
 
 def test_the_same_operators_by_other_names_are_paired_in_order() -> None:

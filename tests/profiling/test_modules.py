@@ -1,6 +1,6 @@
 """Names that survive, and where in the source they come from."""
 
-from toolkit.profiling.modules import Modules, between, folded, modules_of
+from graphs.onnx.modules import Modules, between, folded, modules_of
 
 _PARAMETERS = ("stem.weight", "stages.0.dw.weight", "stages.0.pw.bias", "stages.1.dw.weight")
 

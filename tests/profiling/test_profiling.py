@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from backends.errors import NotAvailable
+from backends.profiling import OperatorTime, by_op_type, profile
 from tests.tiny import FOLDER
-from toolkit.profiling.operators import OperatorTime, by_kind, profile
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_is_no_model_cannot_be_profiled(name: str, tmp_path: Path) -> None:
 
 def test_kinds_are_added_up_the_longest_first() -> None:
     times = (OperatorTime("Add", 1.0), OperatorTime("Conv", 5.0), OperatorTime("Add", 2.0))
-    first, second = by_kind(times)
+    first, second = by_op_type(times)
     assert (first.kind, first.count, first.total_ms, first.share) == ("Conv", 1, 5.0, 5 / 8)
     assert (second.kind, second.count, second.total_ms, second.share) == ("Add", 2, 3.0, 3 / 8)
-    assert by_kind(()) == ()
+    assert by_op_type(()) == ()

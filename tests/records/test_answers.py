@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from backends.bundle import Bundle
-from toolkit.message import Message
-from toolkit.records.answers import answers_of
+from toolkit.models.watermark.message import Message
+from toolkit.records.making import answers_of
 
 
 def test_a_detector_answers_with_bits_and_its_channel_and_too_few_bits_give_no_verdict(tiny: Bundle) -> None:

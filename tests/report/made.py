@@ -8,19 +8,19 @@ import numpy as np
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.profiling import OperatorTime, by_op_type
 from backends.tensor import Binding, TensorSpec
 from toolkit.bench.result import BenchResult, FileResult, PeerResult
 from toolkit.bench.rounds import Timing
-from toolkit.message import Message
-from toolkit.parity.judging import Judge
-from toolkit.parity.messages import MessageJudge
-from toolkit.parity.readings import shipped_photographs
+from toolkit.images.samples import shipped_photographs
+from toolkit.metrics.judges import Judge
+from toolkit.metrics.samples import Sample
+from toolkit.models.tolerances import tolerance_for
+from toolkit.models.watermark.compare import sample_name
+from toolkit.models.watermark.judge import MessageJudge
+from toolkit.models.watermark.message import Message
 from toolkit.parity.report import FileReport, ParityReport, RoleReport, judge
-from toolkit.parity.sample import Sample
 from toolkit.parity.stream import RunningComparison
-from toolkit.parity.tolerance import tolerance_for
-from toolkit.parity.watermark import sample_name
-from toolkit.profiling.operators import OperatorTime, by_kind
 from toolkit.report.evidence import Evidence
 
 BITS = 64
@@ -154,7 +154,7 @@ def made(
     times = [OperatorTime(kind, ms) for kind, ms in (("Conv", 1.0), ("Gemm", 0.5), ("Conv", 0.25), ("Add", 0.25))]
     profile = {
         "file": "detector.onnx",
-        "by_kind": [asdict(kind) for kind in by_kind(times)],
+        "by_kind": [asdict(kind) for kind in by_op_type(times)],
         "by_module": [{"module": "body.0", "count": 2, "total_ms": 1.25, "share": 0.625}],
     }
     parity = compared(made_of, drift, judge_of).to_json()

@@ -7,9 +7,8 @@ import pytest
 from backends.errors import NotAvailable
 from tests.report.made import benched, bisected, bundle, made
 from toolkit.bench.profile import FileProfile
-from toolkit.report import gather as module
-from toolkit.report.evidence import Evidence
-from toolkit.report.gather import gather
+from toolkit.report import evidence as module
+from toolkit.report.evidence import Evidence, gather
 from toolkit.report.page import render
 
 

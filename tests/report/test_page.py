@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.report.made import bisected, bundle, made
-from toolkit.parity.measure import RunningError
-from toolkit.parity.report import Check, RunReport, WholeReport
+from toolkit.metrics.error import RunningMetrics
+from toolkit.parity.report import Check, EndToEndReport, RunReport
 from toolkit.parity.stream import Comparison
 from toolkit.report import layers
 from toolkit.report.page import render, write_page
@@ -173,11 +173,11 @@ def test_values_that_are_not_finite_fail_and_are_drawn_as_none() -> None:
 
 def test_what_graphs_make_together_is_judged_beside_their_files_and_a_least_reads_as_one() -> None:
     evidence = made()
-    error = RunningError()
+    error = RunningMetrics()
     error.add("clip", np.ones(4, np.float32), np.full(4, 1.01, np.float32))
     low = Check("psnr_db", "", 31.25, None, False, "", at_least=35.0)
     total = Comparison("onnx fp32", {"frames": error.result()}, {"psnr_db": 31.25}, {}, {})
-    whole = WholeReport(
+    whole = EndToEndReport(
         "clip", ("detector",), "onnx", {"real": 1}, (RunReport("tflite", "int8", total, (low,), "Why."),)
     )
     page = Elements(render(replace(evidence, parity=evidence.parity | {"wholes": [asdict(whole)]})))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.made import made
-from toolkit.report.rows import Row, dominates, rows_of, with_front
+from toolkit.report.tradeoff import Row, dominates, rows_of, with_front
 
 ROW = Row("a", "detector", "fp32", 1, True, 0.0, 0.0, 1.0, 1.0, ())
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from toolkit.report.numbers import tick
-from toolkit.report.scatter import PEER, Point, lower_left, scatter
-from toolkit.report.svg import text_width
+from toolkit.report.scatter import PEER, Point, lower_left, scatter, text_width
 
 
 def _drawn(points: list[Point], size: tuple[float, float] = (520, 340)) -> ElementTree.Element:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from toolkit.kinds.attention import attention_animation, attention_picture, attention_views
+from toolkit.models.foveated.command import attention_animation, attention_picture, attention_views
 
 SIDE = 192  # of a frame as it is shown
 GRID = 4

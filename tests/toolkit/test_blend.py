@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from graphs.seal import embedder as reference
-from graphs.seal.config import EmbedderConfig
-from toolkit import blend
-from toolkit.attenuation import HALO, jnd_1_1
-from toolkit.image_io import open_photo
-from toolkit.watermark import EmbedderModel
+from graphs.networks.seal import embedder as reference
+from graphs.networks.seal.config import EmbedderConfig
+from toolkit.images.open import open_photo
+from toolkit.models.watermark import embed as blend
+from toolkit.models.watermark.detector import EmbedderModel
+from toolkit.models.watermark.embed import HALO, jnd_1_1
 
 TOLERANCE = 1e-5
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 from backends.errors import InvalidInput, NotAvailable
 from tests.clips import HEIGHT, STEP, WIDTH, write_video
-from toolkit import extras
-from toolkit.kinds import video
-from toolkit.kinds.clip import Clip
+from toolkit import environments as extras
+from toolkit.images import clips as video
+from toolkit.images.clips import Clip
 
 COUNT = 20
 

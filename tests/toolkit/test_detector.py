@@ -12,9 +12,9 @@ import toolkit
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from tests.tiny import BITS, FOLDER
-from toolkit.detector import Detector
-from toolkit.message import Message
-from toolkit.preprocess import preprocess
+from toolkit.images.preprocess import preprocess
+from toolkit.models.watermark.detector import Detector
+from toolkit.models.watermark.message import Message
 
 PHOTO = np.random.default_rng(3).integers(0, 256, (50, 70, 3), dtype=np.uint8)
 

@@ -14,10 +14,10 @@ from PIL import ExifTags, Image, ImageCms
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from tests.tiny import FOLDER
-from toolkit import save
-from toolkit.embed import Embedder
-from toolkit.image_io import open_photo
-from toolkit.message import Message
+from toolkit.images import save
+from toolkit.images.open import open_photo
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.message import Message
 
 RANDOM = np.random.default_rng(5)
 # Smooth, as photographs are: JPEG keeps it nearly as it is.

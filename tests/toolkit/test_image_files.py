@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from toolkit.image_files import image_files
+from toolkit.images.open import image_files
 
 
 def test_a_long_list_keeps_names_alone(tmp_path: Path) -> None:

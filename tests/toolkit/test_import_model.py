@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
-from toolkit import import_check
+from toolkit import import_model as import_check
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model

@@ -6,15 +6,15 @@ import torch
 from PIL import Image
 
 from backends.errors import InvalidArtifact, InvalidInput
-from graphs.captioner.config import BEGIN, END
-from graphs.captioner.model import Captioner as CaptionerModule
 from graphs.checkpoint import random_weights
-from graphs.foveated.model import Foveated, Look
+from graphs.networks.captioner.config import BEGIN, END
+from graphs.networks.captioner.model import Captioner as CaptionerModule
+from graphs.networks.foveated.model import Foveated, Look
 from tests import foveated_tiny
 from tests.kinds_tiny import CAPTIONER, SPECS, converted, exported
-from toolkit.kinds.captioner import Captioner, likeliest
-from toolkit.kinds.deepencoder import PageEncoder, choose_tiles, laid_over
-from toolkit.kinds.foveated import TwoPass
+from toolkit.models.captioner.runner import Captioner, likeliest
+from toolkit.models.deepencoder.runner import PageEncoder, choose_tiles, laid_over
+from toolkit.models.foveated.runner import TwoPass
 
 BACKENDS = ("torch", "ort")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import InvalidInput
-from toolkit.message import Message
+from toolkit.models.watermark.message import Message
 
 messages = st.lists(st.integers(0, 1), min_size=1, max_size=1100).map(lambda bits: Message(tuple(bits)))
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageCms
 from safetensors.numpy import load_file
 
 from backends.errors import InvalidInput
-from toolkit.image_io import ImageSource, open_photo
-from toolkit.preprocess import preprocess
+from toolkit.images.open import ImageSource, open_photo
+from toolkit.images.preprocess import preprocess
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "resize-antialias.safetensors")
 RANDOM = np.random.default_rng(0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit import threads
+from backends import machine as threads
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import InvalidInput
-from toolkit.message import Message
-from toolkit.verdict import compare, matching_bits_needed, p_value
+from toolkit.models.watermark.message import Message, compare, matching_bits_needed, p_value
 
 
 @pytest.mark.parametrize("bits", [1, 2, 5, 8])

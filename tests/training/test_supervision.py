@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs.seal.detector import SealDetector
-from graphs.seal.pocketseal import DETECTOR, EMBEDDER
+from graphs.networks.seal.cards import POCKET_DETECTOR, POCKET_EMBEDDER
+from graphs.networks.seal.detector import SealDetector
 from training import attacks
 from training.supervision import SupervisedDetector, TileLayout, whole
 
-LAYOUT = TileLayout(EMBEDDER)
+LAYOUT = TileLayout(POCKET_EMBEDDER)
 SIDE = 128
 
 
@@ -40,17 +40,17 @@ def test_frames_say_what_part_of_the_picture_a_crop_or_flip_shows(seed: int) -> 
 
 def test_cells_cover_every_position_once() -> None:
     cover = LAYOUT.cover(np.array([[0.0, 0.0, 1.0, 1.0], [0.9, 0.05, 0.1, 0.8]]), 16)
-    assert cover.shape == (2, EMBEDDER.bits, 16, 16)
+    assert cover.shape == (2, POCKET_EMBEDDER.bits, 16, 16)
     total = cover.sum(dim=1)
     assert torch.allclose(total, total.flatten()[0].expand_as(total))
     assert float(cover.max()) == 1.0
 
 
 def test_a_bit_of_the_first_table_changes_the_mark_in_its_own_cell_alone() -> None:
-    table = LAYOUT.embedding(EMBEDDER.message_dim, np.random.default_rng(0))
-    dim, tile = EMBEDDER.message_dim, EMBEDDER.message_tile
-    message = np.zeros(EMBEDDER.bits, int)
-    rows = 2 * np.arange(EMBEDDER.bits)
+    table = LAYOUT.embedding(POCKET_EMBEDDER.message_dim, np.random.default_rng(0))
+    dim, tile = POCKET_EMBEDDER.message_dim, POCKET_EMBEDDER.message_tile
+    message = np.zeros(POCKET_EMBEDDER.bits, int)
+    rows = 2 * np.arange(POCKET_EMBEDDER.bits)
     bit = 11
     changed = message.copy()
     changed[bit] = 1
@@ -70,19 +70,19 @@ def test_phases_follow_a_mirrored_picture() -> None:
 
 def test_the_supervised_detector_says_what_the_detector_says() -> None:
     torch.manual_seed(0)
-    detector = SealDetector(DETECTOR).eval()
-    image = torch.rand(2, 3, DETECTOR.image_size_px, DETECTOR.image_size_px)
+    detector = SealDetector(POCKET_DETECTOR).eval()
+    image = torch.rand(2, 3, POCKET_DETECTOR.image_size_px, POCKET_DETECTOR.image_size_px)
     with torch.no_grad():
-        logits, phases, maps = SupervisedDetector(detector, EMBEDDER.bits)(image)
+        logits, phases, maps = SupervisedDetector(detector, POCKET_EMBEDDER.bits)(image)
         assert torch.equal(logits, detector(image))
     assert phases.shape[1] == 4
-    assert all(bits.shape[1] == EMBEDDER.bits for bits in maps)
+    assert all(bits.shape[1] == POCKET_EMBEDDER.bits for bits in maps)
 
 
 def test_right_maps_lose_less_than_wrong_ones() -> None:
     rng = np.random.default_rng(0)
     frames = np.array([[0.05, 0.0, 0.95, 0.9], [1.0, 0.0, 0.0, 1.0]])
-    message = torch.from_numpy(rng.integers(0, 2, (2, EMBEDDER.bits))).float()
+    message = torch.from_numpy(rng.integers(0, 2, (2, POCKET_EMBEDDER.bits))).float()
     signs = (2 * message - 1)[:, :, None, None]
     phases, maps = LAYOUT.phases(frames, 16), [5 * signs * LAYOUT.cover(frames, 16)]
     phase_loss, cell_loss = LAYOUT.loss(frames, message, phases, maps)
@@ -93,4 +93,4 @@ def test_right_maps_lose_less_than_wrong_ones() -> None:
 
 def test_a_tile_needs_a_cell_for_every_bit() -> None:
     with pytest.raises(ValueError, match="cells"):
-        TileLayout(dataclasses.replace(EMBEDDER, message_tile=1))
+        TileLayout(dataclasses.replace(POCKET_EMBEDDER, message_tile=1))

@@ -7,27 +7,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
-from backends.bundle import Bundle
-from toolkit.bench.batches import at_batch
-from toolkit.bench.kept import Kept
-from toolkit.bench.machine import describe
+from backends.bundle import Bundle, Progress
+from backends.machine import describe
 from toolkit.bench.peers import Peer, make_peers
 from toolkit.bench.profile import profile_files
-from toolkit.bench.request import Progress, Request
-from toolkit.bench.result import Batch, BenchResult, FileResult, PeerResult
+from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, PeerResult
+from toolkit.bench.rounds import ResumeLog
 from toolkit.bench.rows import candidate_of, file_result, peer_result, same_file
+from toolkit.bench.throughput import at_batch
 from toolkit.bench.together import Together, measure_together
 from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
 
 NO_TORCH = "torch is not installed: files of torch weights are left out"
+
 NO_ENERGY = "this machine does not tell what energy it uses"
 
 
 def bench_bundle(
-    bundle: Bundle, request: Request, progress: Progress = lambda step: None, keep: Path | None = None
+    bundle: Bundle, request: BenchOptions, progress: Progress = lambda step: None, keep: Path | None = None
 ) -> BenchResult:
     """Time every file of a bundle, role by role, interleaved; then each alone in a fresh process.
 
@@ -41,7 +41,7 @@ def bench_bundle(
     """
     if request.source is not None:
         check_source(bundle, request.source)
-    kept = Kept(keep, _measured_of(bundle, request))
+    kept = ResumeLog(keep, _measured_of(bundle, request))
     notes = [f"{len(kept)} of the measurements are of a run that was interrupted"] if len(kept) else []
     artifacts = bundle.artifacts
     if find_spec("torch") is None and any(artifact.format == "torch" for artifact in artifacts):
@@ -85,7 +85,7 @@ def bench_bundle(
     )
 
 
-def _measured_of(bundle: Bundle, request: Request) -> dict[str, Any]:
+def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
     """What two runs must have in common for their figures to stand in one result."""
     return {
         "machine": describe(),
@@ -101,9 +101,9 @@ def _together(
     artifacts: Sequence[Artifact],
     reference: Artifact,
     peers: Sequence[Peer],
-    request: Request,
+    request: BenchOptions,
     progress: Progress,
-    kept: Kept,
+    kept: ResumeLog,
 ) -> Together:
     """The files of a role and its peers in the same rounds; but a peer that is one of the files runs once."""
     files = {artifact.file: candidate_of(bundle, artifact) for artifact in artifacts}
@@ -125,10 +125,10 @@ def _batches(
     bundle: Bundle,
     artifacts: Sequence[Artifact],
     references: Mapping[str, Artifact],
-    request: Request,
+    request: BenchOptions,
     folder: Path,
     progress: Progress,
-    kept: Kept,
+    kept: ResumeLog,
 ) -> dict[tuple[str, str], list[Batch]]:
     found: dict[tuple[str, str], list[Batch]] = {}
     for batch in request.batches:

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from backends.bundle import Bundle
+from backends.crash_check import check_crash, is_known_safe
 from backends.errors import InvalidArtifact
-from backends.processes import environment, how_it_ended, python_module
-from backends.survival import check_survival, survived
-from toolkit.bench.candidate import Candidate, session_class
-from toolkit.bench.feeds import timing_feeds
+from backends.sandbox import environment, how_it_ended, python_module
+from toolkit.bench.together import BenchTarget, session_class, timing_feeds
 
 _RAPL = Path("/sys/class/powercap")
 # "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, Any]:
+def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> dict[str, Any]:
     """What `main` measures in a fresh process, which runs the file for `seconds` after its first run.
 
     "delegate": what LiteRT itself says there that it made, such as "XNNPACK"; None of other runtimes. What
@@ -46,16 +45,16 @@ def alone(candidate: Candidate, threads: int, seconds: float) -> dict[str, Any]:
 
 def main(folder: str, role: str, file: str, backend: str, threads: str, seconds: str) -> None:
     """Print the figures as one line of JSON."""
-    import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+    import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 
     bundle = Bundle.open(Path(folder))
     (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
-    candidate = Candidate(file, bundle, artifact, backend)
+    candidate = BenchTarget(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
     # The runtime's own import is the same for every file, and survival is found out once: neither is part of the load.
     session_class(backend)
-    if artifact.format == "tflite" and not survived(artifact.sha256):
-        check_survival(bundle.verify(artifact), artifact, int(threads))
+    if artifact.format == "tflite" and not is_known_safe(artifact.sha256):
+        check_crash(bundle.verify(artifact), artifact, int(threads))
     imported_bytes = _peak_rss_bytes()
     start = time.perf_counter()
     session = candidate.open(int(threads))

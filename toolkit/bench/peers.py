@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle, sha256_of
+from backends.bundle import Bundle, Progress, sha256_of
+from backends.crash_check import remember_safe
 from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_line
 from backends.registry import BACKENDS
-from backends.survival import remember
-from toolkit.bench.candidate import Candidate
-from toolkit.bench.request import Progress
+from toolkit.bench.together import BenchTarget
 from toolkit.bench.unprepared import write_unprepared
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class Peer:
     name: str
     role: str
     note: str
-    candidate: Candidate | None
+    candidate: BenchTarget | None
 
 
 def make_peers(
@@ -109,7 +108,7 @@ class _Makers:
         return "the graph as exported" if self._source is None else f"{self._source.name} as it is"
 
     def _peer(self, name: str, bundle: Bundle, artifact: Artifact, backend: str, note: str) -> Peer:
-        return Peer(name, self._role, note, Candidate(name, bundle, artifact, backend))
+        return Peer(name, self._role, note, BenchTarget(name, bundle, artifact, backend))
 
     def _weights(self) -> Artifact:
         if find_spec("torch") is None:
@@ -194,9 +193,9 @@ class _Makers:
 
     def _bound(self, path: Path, precision: str, route: str, tools: dict[str, str]) -> Artifact:
         """A converter's file moved beside the graph, after it was run and compared with it."""
-        from graphs.probe import probe
+        from backends.sandbox import SandboxDied, SandboxProcess
+        from backends.tensor import probe
         from toolkit.convert.binding import bind_tflite
-        from toolkit.convert.trial import Trial, TrialEnded
 
         graph = self._unprepared()
         file = path.replace(self._folder / f"{route}.{precision}.tflite")
@@ -212,12 +211,12 @@ class _Makers:
             tools=tools,
         )
         feeds = probe(tuple(binding.spec for binding in graph.inputs))
-        with Candidate(EXPORTED, self._own(graph), graph, "ort").open(threads=1) as session:
+        with BenchTarget(EXPORTED, self._own(graph), graph, "ort").open(threads=1) as session:
             expected = session.run(feeds)
-        with Trial(self._folder / "litert.log", _TIMEOUT_S) as trial:
+        with SandboxProcess(self._folder / "litert.log", _TIMEOUT_S) as trial:
             try:
                 bound = trial.call(bind_tflite, file, draft, feeds, expected)
-            except TrialEnded as ended:
+            except SandboxDied as ended:
                 raise InvalidArtifact(f"the process in which LiteRT first ran the file {ended}") from ended
-        remember(bound.sha256)
+        remember_safe(bound.sha256)
         return bound

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
-from toolkit.bench.request import Progress
-from toolkit.profiling.align import operator_names
-from toolkit.profiling.modules import Modules, read_modules
-from toolkit.profiling.operators import Kind, OperatorTime, by_kind, profile, summed_by
+from backends.profiling import OperatorTime, OpTypeTotal, by_op_type, profile, summed_by
+from graphs.onnx.modules import Modules, read_modules
+from graphs.tflite.align import operator_names
 
 # Of each file: about two seconds of runs, within these.
 _SECONDS = 2.0
@@ -18,7 +17,7 @@ _RUNS = (3, 50)
 
 
 @dataclass(frozen=True)
-class Module:
+class ModuleTotal:
     """All operators of one module: its path with dots, "" for those of no one module; the rest as in Kind."""
 
     module: str
@@ -34,8 +33,8 @@ class FileProfile:
     file: str
     role: str
     runtime: str
-    by_kind: tuple[Kind, ...]
-    by_module: tuple[Module, ...]
+    by_kind: tuple[OpTypeTotal, ...]
+    by_module: tuple[ModuleTotal, ...]
     note: str
 
 
@@ -61,12 +60,12 @@ def profile_files(
             modules[artifact.role] = _modules(bundle, artifact.role)
         known = modules[artifact.role]
         if isinstance(known, str):
-            found.append(FileProfile(artifact.file, artifact.role, runtime, by_kind(times), (), known))
+            found.append(FileProfile(artifact.file, artifact.role, runtime, by_op_type(times), (), known))
             continue
         by_module = tuple(
-            Module(*summed) for summed in summed_by(known.of_operators(_names(bundle, artifact, times)), times)
+            ModuleTotal(*summed) for summed in summed_by(known.of_operators(_names(bundle, artifact, times)), times)
         )
-        found.append(FileProfile(artifact.file, artifact.role, runtime, by_kind(times), by_module, ""))
+        found.append(FileProfile(artifact.file, artifact.role, runtime, by_op_type(times), by_module, ""))
     return tuple(found)
 
 

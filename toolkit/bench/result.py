@@ -1,9 +1,26 @@
-"""What a benchmark found, as JSON holds it."""
+"""What a benchmark is asked for."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from toolkit.bench.rounds import Timing
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure. time_limit_s: for the rounds of one role. peers: beside what somebody would run instead.
+
+    batches: also throughput at these batches. profile: also operator by operator. source: of an imported graph, the
+    file that was imported, which its peers and its batches need.
+    """
+
+    threads: int
+    time_limit_s: float
+    peers: bool = False
+    batches: tuple[int, ...] = ()
+    profile: bool = False
+    source: Path | None = None
 
 
 @dataclass(frozen=True)

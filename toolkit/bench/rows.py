@@ -5,27 +5,25 @@ from dataclasses import asdict
 from typing import Any
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
 from backends.registry import BACKENDS
-from toolkit.bench.candidate import Candidate
-from toolkit.bench.cold import alone
-from toolkit.bench.kept import Kept
+from toolkit.bench.cold import measure_cold_start
 from toolkit.bench.peers import Peer
-from toolkit.bench.request import Progress, Request
-from toolkit.bench.result import Batch, FileResult, PeerResult, Streams
-from toolkit.bench.streams import throughput
-from toolkit.bench.together import Measured, Together
+from toolkit.bench.result import Batch, BenchOptions, FileResult, PeerResult, Streams
+from toolkit.bench.rounds import ResumeLog
+from toolkit.bench.throughput import throughput
+from toolkit.bench.together import BenchTarget, TargetTiming, Together
 
 ALONE_S = 1.0
 
 
-def candidate_of(bundle: Bundle, artifact: Artifact) -> Candidate:
+def candidate_of(bundle: Bundle, artifact: Artifact) -> BenchTarget:
     """A file of the bundle, for the backend that files of its format are for."""
-    return Candidate(artifact.file, bundle, artifact, BACKENDS[artifact.format])
+    return BenchTarget(artifact.file, bundle, artifact, BACKENDS[artifact.format])
 
 
-def same_file(candidate: Candidate, artifacts: Sequence[Artifact]) -> Artifact | None:
+def same_file(candidate: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact | None:
     """The file of the bundle that a peer is, opened as the bundle's own files are."""
     for artifact in artifacts:
         if candidate.artifact == artifact and candidate.backend == BACKENDS[artifact.format]:
@@ -38,15 +36,17 @@ def file_result(
     artifact: Artifact,
     done: Together,
     batches: Mapping[tuple[str, str], Sequence[Batch]],
-    request: Request,
+    request: BenchOptions,
     progress: Progress,
-    kept: Kept,
+    kept: ResumeLog,
 ) -> FileResult:
     """The rounds of a file, then what is measured here: alone in a fresh process, and in streams."""
     measured = done.measured[artifact.file]
     candidate = candidate_of(bundle, artifact)
     progress(f"{artifact.file} alone")
-    figures = kept.once(f"{artifact.role}/{artifact.file} alone", lambda: alone(candidate, request.threads, ALONE_S))
+    figures = kept.once(
+        f"{artifact.role}/{artifact.file} alone", lambda: measure_cold_start(candidate, request.threads, ALONE_S)
+    )
     progress(f"{artifact.file} in streams")
     found = kept.once(
         f"{artifact.role}/{artifact.file} in streams",
@@ -73,7 +73,7 @@ def file_result(
     )
 
 
-def _in_use(measured: Measured, figures: dict[str, Any]) -> dict[str, Any]:
+def _in_use(measured: TargetTiming, figures: dict[str, Any]) -> dict[str, Any]:
     """With the delegate that took parts of the file as LiteRT named it; None where it named none."""
     described = dict(measured.in_use)
     if "delegated_parts" in described:
@@ -86,7 +86,7 @@ def peer_result(
     artifacts: Sequence[Artifact],
     done: Together,
     files: Sequence[FileResult],
-    request: Request,
+    request: BenchOptions,
     progress: Progress,
 ) -> PeerResult:
     """Likewise of a peer. Of one that is a file of the bundle, that file's figures, which stand in `files`."""
@@ -110,7 +110,7 @@ def peer_result(
     measured = done.measured[peer.name]
     progress(f"{peer.name} alone")
     try:
-        figures = alone(candidate, request.threads, ALONE_S)
+        figures = measure_cold_start(candidate, request.threads, ALONE_S)
     except ToolkitError as error:
         return _without_figures(peer, one_line(error))
     return PeerResult(

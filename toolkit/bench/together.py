@@ -1,23 +1,140 @@
-"""Candidates timed in the same rounds, in groups that fit memory."""
+"""What is timed: a file of a bundle, or what somebody would run instead, and the runtime that opens it."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
-from backends.errors import ToolkitError, one_line
-from toolkit.bench.candidate import Candidate
-from toolkit.bench.feeds import timing_feeds
-from toolkit.bench.kept import Kept
-from toolkit.bench.memory import check_pair, groups
-from toolkit.bench.request import Progress
-from toolkit.bench.rounds import Run, Timing, measure
-from toolkit.bench.runtime import in_use
+from backends.artifact import Artifact
+from backends.bundle import Bundle, Progress
+from backends.errors import NotAvailable, ToolkitError, one_line
+from backends.machine import free_bytes
+from backends.registry import SESSIONS, Registry, open_as
+from backends.session import Session
+from backends.tensor import Array
+from toolkit.bench.rounds import ResumeLog, Run, Timing, measure
+from toolkit.metrics.samples import signed_samples
+
+# Runtimes that nothing but a comparison needs.
+PEER_SESSIONS = Registry("peer")
+
+PEER_SESSIONS.register("torch.compile", "backends.torch:CompiledSession", needs="torch safetensors")
+
+PEER_SESSIONS.register("openvino", "backends.openvino:OpenvinoSession", needs="openvino")
 
 
 @dataclass(frozen=True)
-class Measured:
+class BenchTarget:
+    """An artifact of `bundle` under a name that a table shows, for a backend of SESSIONS or PEER_SESSIONS."""
+
+    name: str
+    bundle: Bundle
+    artifact: Artifact
+    backend: str
+
+    def open(self, threads: int) -> Session:
+        """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact."""
+        return open_as(session_class(self.backend), self.bundle, self.artifact, threads)
+
+
+def session_class(backend: str) -> type[Session]:
+    """The class of a backend's sessions, its runtime imported. Raises NotAvailable."""
+    found: type[Session] = (PEER_SESSIONS if backend in PEER_SESSIONS.names else SESSIONS).load(backend)
+    return found
+
+
+def timing_feeds(artifact: Artifact) -> dict[str, Array]:
+    """Uniform noise in [0, 1), seeded, for floats; 0 and 1 for integers. Zeros could take shortcuts."""
+    return dict(next(signed_samples(tuple(binding.spec for binding in artifact.inputs))).feeds)
+
+
+# Open files may take this share of the memory that is free; a runtime keeps a packed copy of weights beside the file.
+_SHARE = 0.4
+
+# One file beside its reference may take this one: without the pair there is no ratio.
+_PAIR_SHARE = 0.8
+
+
+def fits(nbytes: int) -> bool:
+    """Whether files of this size together may be open."""
+    free = free_bytes()
+    return free is None or nbytes <= _SHARE * free
+
+
+def check_pair(candidate: BenchTarget, reference: BenchTarget) -> None:
+    """Raise NotAvailable where a candidate does not fit beside the reference, even with nothing else open."""
+    free, need = free_bytes(), _together([candidate], reference)
+    if free is not None and need > _PAIR_SHARE * free:
+        raise NotAvailable(
+            f"{candidate.name}: it and {reference.name} have {need / 1e9:.1f} GB; expected at most "
+            f"{_PAIR_SHARE:.0%} of the {free / 1e9:.1f} GB of memory that is free"
+        )
+
+
+def groups(candidates: Sequence[BenchTarget], reference: BenchTarget) -> Iterator[list[BenchTarget]]:
+    """The candidates in groups that fit memory with the reference, which is first in each; at least one beside it."""
+    others = [candidate for candidate in candidates if candidate.name != reference.name]
+    group: list[BenchTarget] = []
+    for candidate in others:
+        if group and not fits(_together([*group, candidate], reference)):
+            yield [reference, *group]
+            group = []
+        group.append(candidate)
+    yield [reference, *group]
+
+
+def _together(candidates: Sequence[BenchTarget], reference: BenchTarget) -> int:
+    return sum({candidate.name: candidate.artifact.bytes for candidate in (reference, *candidates)}.values())
+
+
+# By backend.
+PACKAGES = {
+    "ort": "onnxruntime",
+    "tflite": "ai-edge-litert",
+    "torch": "torch",
+    "torch.compile": "torch",
+    "openvino": "openvino",
+}
+
+_DELEGATE = "DELEGATE"
+
+
+def in_use(session: Session, backend: str) -> dict[str, Any]:
+    """The runtime of an opened session, its version and threads, and its providers or what its delegate took.
+
+    As the runtime itself says it. The one delegate that LiteRT's interpreter takes by itself is XNNPACK; its name is on
+    stderr alone, where toolkit.bench.cold reads it.
+    """
+    described: dict[str, Any] = {
+        "runtime": PACKAGES[backend],
+        "version": version(PACKAGES[backend]),
+        "threads": session.threads,
+    }
+    opened: Any = session
+    if backend == "ort":
+        described["providers"] = opened._session.get_providers()
+    elif backend == "tflite":
+        operators = Counter(detail["op_name"] for detail in opened._interpreter._get_ops_details())
+        # The list holds every operator of the file and, after them, the delegate's: one for each part that it took.
+        described["delegated_parts"] = operators.pop(_DELEGATE, 0)
+        described["delegate"] = "XNNPACK" if described["delegated_parts"] else None
+        described["operators"] = operators.total()
+    elif backend == "openvino":
+        described["providers"] = list(opened._compiled.get_property("EXECUTION_DEVICES"))
+    else:
+        import torch
+
+        described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+        if backend == "torch.compile":
+            described["compiler"] = "inductor"
+    return described
+
+
+@dataclass(frozen=True)
+class TargetTiming:
     """One candidate. of_reference: its median over the reference's of the same group's rounds."""
 
     group: int
@@ -30,19 +147,19 @@ class Measured:
 class Together:
     """What was measured, by name, and why what is not there could not be."""
 
-    measured: dict[str, Measured] = field(default_factory=dict)
+    measured: dict[str, TargetTiming] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     groups: int = 0
 
 
 def measure_together(
-    candidates: Sequence[Candidate],
-    reference: Candidate,
+    candidates: Sequence[BenchTarget],
+    reference: BenchTarget,
     threads: int,
     time_limit_s: float,
     progress: Progress = lambda step: None,
     may_fail: Collection[str] = (),
-    kept: Kept | None = None,
+    kept: ResumeLog | None = None,
 ) -> Together:
     """Time candidates that all compute the same, interleaved; time_limit_s is shared by the groups.
 
@@ -50,7 +167,7 @@ def measure_together(
     do not open or do not run. What `kept` has of a group is not measured again. Raises what opening any other raises;
     NotAvailable for one that does not fit memory even alone with the reference.
     """
-    kept, found = Kept() if kept is None else kept, Together()
+    kept, found = ResumeLog() if kept is None else kept, Together()
     for candidate in candidates:
         try:
             check_pair(candidate, reference)
@@ -70,12 +187,12 @@ def measure_together(
         base = timings[reference.name].median_ms
         for name, timing in timings.items():
             if name not in found.measured:
-                found.measured[name] = Measured(number, timing, timing.median_ms / base, done["in_use"][name])
+                found.measured[name] = TargetTiming(number, timing, timing.median_ms / base, done["in_use"][name])
     return found
 
 
 def _group(
-    group: Sequence[Candidate], threads: int, time_limit_s: float, progress: Progress, may_fail: Collection[str]
+    group: Sequence[BenchTarget], threads: int, time_limit_s: float, progress: Progress, may_fail: Collection[str]
 ) -> dict[str, Any]:
     """{"timings": a Timing's fields by name, "in_use": likewise, "failed": the reason by name}, as JSON values."""
     failed: dict[str, str] = {}

@@ -9,7 +9,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidInput, NotAvailable
 from backends.registry import ARCHITECTURES
-from graphs.model_spec import GraphSpec
+from graphs.networks.spec import GraphSpec
 
 NAME = "exported.onnx"
 
@@ -21,8 +21,8 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
     imported, at the sizes and the opset that it was imported with. The artifact is that of a bundle in `folder`.
     Raises NotAvailable where there are no torch weights and no source, InvalidInput for another source.
     """
-    import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
-    from graphs.onnx_file import save
+    import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
+    from graphs.onnx.file import save
 
     graph = bundle.find(role, "onnx", "fp32")
     weights = [a for a in bundle.artifacts if (a.role, a.format) == (role, "torch")]
@@ -66,7 +66,7 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
 
 
 def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
-    from graphs.foreign import read_foreign
+    from graphs.onnx.foreign import read_foreign
 
     check_source(bundle, source)
     return read_foreign(source, {binding.spec.name: binding.spec.shape for binding in graph.inputs})
@@ -74,7 +74,7 @@ def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
 
 def check_source(bundle: Bundle, source: Path) -> None:
     """Raise InvalidInput for a file that is not the one which a bundle was imported from."""
-    from graphs.external_data import external_files
+    from graphs.onnx.foreign import external_files
 
     if bundle.model["kind"] != "tensor":
         raise InvalidInput(f"--source {source}: {bundle.folder} was not imported; leave it out")

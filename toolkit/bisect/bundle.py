@@ -1,7 +1,7 @@
 """Bisects one file of a bundle against the float32 graph, or against a graph of before."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -10,26 +10,20 @@ from pathlib import Path
 import onnx_ir as ir
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.atomic import replacing_folder
+from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
+from backends.sandbox import SandboxProcess
 from backends.tensor import Array
-from graphs.onnx_file import check
-from toolkit.bisect.candidate import Candidate
-from toolkit.bisect.graph import read_with_shapes, shape_and_dtype
-from toolkit.bisect.layers import cut_layers
-from toolkit.bisect.measure import LIMIT_BYTES, Measured, measure_layers
+from graphs.onnx.file import check
+from graphs.onnx.part import read_with_shapes, shape_and_dtype
+from toolkit.bisect.candidates import OnnxCandidate, TfliteCandidate
+from toolkit.bisect.layers import Candidate, cut_layers
+from toolkit.bisect.measure import LIMIT_BYTES, LayerError, measure_layers
 from toolkit.bisect.modules import modules_of
-from toolkit.bisect.onnx_candidate import OnnxCandidate
-from toolkit.bisect.report import BisectReport, LayerReport
-from toolkit.bisect.repro import SCRIPT, write_repro
-from toolkit.bisect.tflite_candidate import TfliteCandidate
-from toolkit.convert.trial import Trial
-from toolkit.folders import replacing_folder
-from toolkit.parity.kinds import KINDS
-from toolkit.parity.sample import Sample
-from toolkit.parity.synthetic import signed_samples
-
-Progress = Callable[[str], None]
+from toolkit.bisect.report import SCRIPT, BisectReport, LayerReport, write_repro
+from toolkit.metrics.samples import Sample, signed_samples
+from toolkit.models.kind import KINDS
 
 # For one layer, run twice: the largest of what is here takes a second.
 LAYER_TIMEOUT_S = 600.0
@@ -51,7 +45,7 @@ def bisect_bundle(
     """Measure every layer of a candidate, a file of the bundle, and write the repro of the worst into a folder.
 
     The reference is the bundle's float32 ONNX file of that role, or `before`, another ONNX file with the same inputs.
-    With `around_pass`, the name of a pass of graphs.prepare, the graphs just before and just after it are compared
+    With `around_pass`, the name of a pass of graphs.passes, the graphs just before and just after it are compared
     instead. `repro` is by default beside the bundle. What goes in are the first samples that `toolkit compare` puts in,
     SAMPLES of them. limit_bytes: of layers' results that are in memory at once.
     Raises InvalidInput for a file that is not there or is the reference itself, a graph with other inputs, or a folder
@@ -77,7 +71,7 @@ def bisect_bundle(
             before = before or bundle.verify(reference_file)
             names = (before.name, artifact.file)
             path = bundle.verify(artifact)
-            trial = stack.enter_context(Trial(made / "litert.log", LAYER_TIMEOUT_S))
+            trial = stack.enter_context(SandboxProcess(made / "litert.log", LAYER_TIMEOUT_S))
             opened = OnnxCandidate(path) if artifact.format == "onnx" else TfliteCandidate(path, artifact, trial)
         check(before)
         reference = read_with_shapes(before)
@@ -117,7 +111,7 @@ def _find(bundle: Bundle, candidate: str) -> Artifact:
     raise InvalidInput(f"{bundle.folder}: no candidate {candidate!r}; there is {', '.join(files)}")
 
 
-def _layer(measured: Measured, modules: dict[ir.Node, str]) -> LayerReport:
+def _layer(measured: LayerError, modules: dict[ir.Node, str]) -> LayerReport:
     layer = measured.layer
     node = layer.value.producer()
     assert node is not None  # a layer's own

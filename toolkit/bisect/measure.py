@@ -1,22 +1,63 @@
-"""Runs two files layer by layer, and measures what each layer of the candidate adds to the error."""
+"""Runs a graph from its inputs to its end, some nodes at a time: only what is still needed stays in memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from backends.tensor import Array
+from graphs.onnx.part import OnnxPartSession, part_of
 from toolkit.bisect.layers import Cuts, Layer, groups
-from toolkit.bisect.noise import noise_to_signal, rms
-from toolkit.bisect.stream import Stream
+from toolkit.metrics.noise import noise_to_signal, rms
+
+
+class Stream:
+    """Each node runs once for each of some samples, and each weight is read once, in the mapped file where it lies."""
+
+    def __init__(self, model: ir.Model, folder: Path, samples: Sequence[Mapping[str, Array]], threads: int) -> None:
+        """samples: the inputs of the graph by name. folder: where the weights beside it lie."""
+        self._model = model
+        self._folder = folder
+        self._threads = threads
+        self._nodes = list(model.graph)
+        index = {node: i for i, node in enumerate(self._nodes)}
+        # A value that a graph inside a node reads is kept to the end: such uses are not told by position.
+        values = (*model.graph.inputs, *(value for node in self._nodes for value in node.outputs))
+        self._last = {v: max((index.get(use.node, len(index)) for use in v.uses()), default=-1) for v in values}
+        self._values = {value: [feeds[str(value.name)] for feeds in samples] for value in model.graph.inputs}
+        self._at = 0
+
+    def advance(self, end: int, wanted: Collection[ir.Value]) -> dict[str, list[Array]]:
+        """Run the nodes up to, and without, the one at `end`.
+
+        Returns those of `wanted` that they make, by name, of each sample.
+        """
+        nodes = self._nodes[self._at : end]
+        made = [value for node in nodes for value in node.outputs]
+        passing = [value for value in made if self._last[value] >= end]
+        outputs = list(dict.fromkeys([*passing, *(value for value in made if value in wanted)]))
+        read = {value for node in nodes for value in node.inputs}
+        inputs = [value for value in self._values if value in read or self._last[value] >= len(self._nodes)]
+        results = self._run(inputs, outputs) if outputs else {}
+        self._values |= {value: results[value] for value in passing}
+        self._values = {value: arrays for value, arrays in self._values.items() if self._last[value] >= end}
+        self._at = end
+        return {str(value.name): results[value] for value in made if value in wanted}
+
+    def _run(self, inputs: list[ir.Value], outputs: list[ir.Value]) -> dict[ir.Value, list[Array]]:
+        part = OnnxPartSession(part_of(self._model, inputs, outputs), self._folder, self._threads)
+        by_name = {str(value.name): self._values[value] for value in inputs}
+        runs = [part.run(dict(zip(by_name, arrays, strict=True))) for arrays in zip(*by_name.values(), strict=True)]
+        return {value: [run[str(value.name)] for run in runs] for value in outputs}
+
 
 # Of results that are held at once, in both files. Beside them there are those that later layers read.
 LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Measured:
+class LayerError:
     """The two errors of a layer, as toolkit.bisect.report says them."""
 
     layer: Layer
@@ -29,7 +70,7 @@ class Worst:
     """The layer that introduces most, on the sample on which it introduces most: its number, by how much on it alone,
     and the reference's inputs of the layer by name."""
 
-    measured: Measured
+    measured: LayerError
     sample: int
     introduced: float
     feeds: Mapping[str, Array]
@@ -43,7 +84,7 @@ def measure_layers(
     threads: int,
     progress: Callable[[str], None],
     limit_bytes: int = LIMIT_BYTES,
-) -> tuple[list[Measured], Worst | None]:
+) -> tuple[list[LayerError], Worst | None]:
     """Measure every layer on some samples, and keep what shows the worst of them. `folder` is that of the reference.
 
     The reference runs once, some layers at a time. Each layer of the candidate is loaded alone and runs twice a sample:
@@ -64,7 +105,7 @@ class _Run:
     """What is known of both files so far: of their values, those that later layers read, of each sample."""
 
     def __init__(self, cuts: Cuts, samples: Sequence[Mapping[str, Array]]) -> None:
-        self.done: list[Measured] = []
+        self.done: list[LayerError] = []
         self.worst: Worst | None = None
         self.expected = {match.name: [feeds[match.name] for feeds in samples] for match in cuts.inputs}
         self._got = {match.name: [match.to_stored(feeds[match.name]) for feeds in samples] for match in cuts.inputs}
@@ -82,7 +123,7 @@ class _Run:
         inherited, introduced = (
             noise_to_signal([match.from_stored(one) for one in got], expected, size) for got in (chained, alone)
         )
-        self.done.append(Measured(layer, inherited, introduced))
+        self.done.append(LayerError(layer, inherited, introduced))
         if self.worst is None or introduced > self.worst.measured.introduced:
             each = [noise_to_signal([match.from_stored(alone[i])], [expected[i]], size) for i in self._samples]
             worst = each.index(max(each))

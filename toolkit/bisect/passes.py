@@ -6,15 +6,15 @@ import onnx_ir as ir
 import torch
 from safetensors.torch import load_file
 
-import graphs.spec  # noqa: F401  its import names the architectures that torch artifacts are made of
+import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput, NotAvailable
 from backends.registry import ARCHITECTURES
 from graphs.export import export
-from graphs.model_spec import GraphSpec
-from graphs.onnx_file import read, save
-from graphs.prepare.pipeline import LOWERING_PASSES, PASSES
+from graphs.networks.spec import GraphSpec
+from graphs.onnx.file import read, save
+from graphs.passes.pipeline import LOWERING_PASSES, PASSES
 
 _MARK = "@before"
 

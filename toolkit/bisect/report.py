@@ -1,10 +1,22 @@
 """What was found, in the order in which the reference runs."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
+
+from backends.tensor import Array
+from graphs.onnx.file import save
+from graphs.onnx.part import named_values, needed_nodes, part_of
+from toolkit.bisect import repro_script
+from toolkit.bisect.candidates import Match
 from toolkit.bisect.layers import Unmatched
+from toolkit.bisect.measure import Worst
 
 
 @dataclass(frozen=True)
@@ -12,7 +24,7 @@ class LayerReport:
     """One layer of the candidate, named after the reference's tensor that it makes and the node that makes it there.
 
     inherited: error of the tensor as the candidate comes to it; introduced: where the layer is given the reference's
-    own inputs. Both are noise over signal, of all samples together, see toolkit.bisect.noise: 0.0 for none, at most
+    own inputs. Both are noise over signal, of all samples together, see toolkit.metrics.noise: 0.0 for none, at most
     LARGEST. tflite_ops: the candidate's operators, of an ONNX candidate too. module: the torch module, "" where no name
     tells.
     """
@@ -50,3 +62,52 @@ class BisectReport:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, every number finite."""
         return asdict(self)
+
+
+SCRIPT = "repro.py"
+
+
+def write_repro(
+    folder: Path,
+    reference: ir.Model,
+    worst: Worst,
+    layer: LayerReport,
+    sample: Mapping[str, Array],
+    suffix: str,
+    described: dict[str, Any],
+) -> None:
+    """Fill a folder with the one layer of both files, its inputs, and the script that runs them.
+
+    reference.onnx, candidate.tflite or .onnx (by `suffix`), inputs.npz, layer.json and repro.py. described: what
+    layer.json says of the two files beside that.
+    """
+    cut = worst.measured.layer
+    values = named_values(reference)
+    # What the reference makes the tensor of may be more than what the candidate does: then inputs of the graph come in.
+    _, inputs = needed_nodes([cut.value], {values[name] for name in worst.feeds})
+    save(part_of(reference, inputs, [cut.value]), folder / "reference.onnx")
+    file = f"candidate{suffix}"
+    cut.part.write(folder / file)
+    feeds = dict(sample) | dict(worst.feeds)
+    names = dict.fromkeys([*(str(value.name) for value in inputs), *worst.feeds])
+    keys = {name: f"input_{i}" for i, name in enumerate(names)}
+    arrays: dict[str, Any] = {key: feeds[name] for name, key in keys.items()}
+    np.savez(folder / "inputs.npz", **arrays)
+    document = {
+        **described,
+        "file": file,
+        "onnx_node": layer.onnx_node,
+        "onnx_op": layer.onnx_op,
+        "module": layer.module,
+        "operators": layer.tflite_ops,
+        "introduced": worst.introduced,
+        "reference_inputs": {str(value.name): keys[str(value.name)] for value in inputs},
+        "inputs": [_stored(match) | {"array": keys[match.name]} for match in cut.inputs],
+        "output": {"name": layer.tensor, "shape": layer.shape, "stored": _stored(cut.match)},
+    }
+    (folder / "layer.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(repro_script.__file__, folder / SCRIPT)
+
+
+def _stored(match: Match) -> dict[str, Any]:
+    return asdict(match.stored) | {"order": match.order}

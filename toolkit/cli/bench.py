@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.target import Target
+from toolkit.cli.console import Target
 
 
 @click.command()
@@ -68,11 +68,10 @@ def bench(
 
     from backends.atomic import replacing
     from backends.bundle import Bundle
-    from toolkit.bench.against import read_result
+    from backends.machine import default_threads
+    from toolkit.bench.regressions import read_result
     from toolkit.cli.bench_table import print_against, print_result
-    from toolkit.cli.bundles import warn_if_random
-    from toolkit.cli.console import working
-    from toolkit.threads import default_threads
+    from toolkit.cli.console import warn_if_random, working
 
     opened = Bundle.open(bundle)
     before = read_result(against) if against else None
@@ -80,9 +79,9 @@ def bench(
     with working(f"bench {bundle}") as progress:
         progress.step("loading the runtimes")
         from toolkit.bench.bundle import bench_bundle
-        from toolkit.bench.request import Request
+        from toolkit.bench.result import BenchOptions
 
-        request = Request(
+        request = BenchOptions(
             threads=threads or default_threads(),
             time_limit_s=time_limit_s,
             peers=peers,

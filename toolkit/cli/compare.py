@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.target import Target
+from toolkit.cli.console import Target
 
 DIFFERS = 1
 
@@ -80,12 +80,11 @@ def compare(
 
     from backends.atomic import replacing
     from backends.bundle import Bundle
-    from toolkit.cli.bundles import warn_if_random
-    from toolkit.cli.console import working
+    from backends.machine import default_threads
+    from toolkit.cli.console import warn_if_random, working
     from toolkit.cli.parity_table import print_report
     from toolkit.report.evidence import read_bench, read_bisection
     from toolkit.report.page import write_page
-    from toolkit.threads import default_threads
 
     if html is None and (timed or bisected):
         raise click.UsageError("--bench and --bisect bring results to the report: give --html too", ctx)
@@ -95,9 +94,9 @@ def compare(
     warn_if_random(opened)
     with working(f"compare {bundle}") as progress:
         progress.step("loading the runtimes")
-        from toolkit.image_files import image_files
+        from toolkit.images.open import image_files
         from toolkit.parity.compare import compare_bundle
-        from toolkit.report.gather import gather
+        from toolkit.report.evidence import gather
 
         paths = image_files(images) if images else []
         threads = threads or default_threads()
@@ -121,10 +120,9 @@ def _records(
 
     from backends.atomic import replacing
     from backends.bundle import Bundle
-    from toolkit.cli.bundles import warn_if_random
-    from toolkit.cli.console import working
+    from backends.machine import default_threads
+    from toolkit.cli.console import warn_if_random, working
     from toolkit.cli.record_table import print_drift
-    from toolkit.threads import default_threads
 
     bundle = Bundle.open(folder)
     warn_if_random(bundle)

@@ -71,9 +71,8 @@ def convert(
       toolkit convert build/pocketseal -p fp32 -p int8
       toolkit convert build/pocketseal -p mixed --budget "flips<=0.2%" --images marked-photographs
     """
-    from toolkit.cli.bundles import print_artifacts, warn_if_random
-    from toolkit.cli.console import working
-    from toolkit.extras import need
+    from toolkit.cli.console import print_artifacts, warn_if_random, working
+    from toolkit.environments import need
 
     if method is not None and calibration is None:
         raise click.UsageError("--calibration-method needs --calibration", click.get_current_context())
@@ -81,8 +80,8 @@ def convert(
     with working(f"convert {bundle}") as progress:
         progress.step("loading onnx")
         from toolkit.convert.calibration import Calibration
-        from toolkit.convert.mixed import MixedRequest
         from toolkit.convert.pipeline import convert_bundle
+        from toolkit.convert.quantize.mixed import MixedRequest
 
         seen = None if calibration is None else Calibration.of(calibration, method or "min-max")
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)

@@ -31,9 +31,8 @@ def embed(
     Example:
       toolkit embed photo.jpg --message 0123456789abcdef -o marked.jpg
     """
-    from toolkit.cli.bundles import chosen_bundle, warn_if_random
-    from toolkit.cli.console import working
-    from toolkit.embed import Embedder
+    from toolkit.cli.console import chosen_bundle, warn_if_random, working
+    from toolkit.models.watermark.embed import Embedder
 
     opened = chosen_bundle(model, bundle)
     with working(f"embed {image}"), Embedder.open(opened, threads) as embedder:

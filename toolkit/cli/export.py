@@ -44,17 +44,15 @@ def export(
       toolkit export chunkyseal --checkpoint checkpoint.pth --role detector
       toolkit export deepencoder --checkpoint model.safetensors.index.json --role base
     """
-    from graphs.spec import find_spec
-    from toolkit.cli.bundles import print_artifacts, warn_if_random
-    from toolkit.cli.console import working
-    from toolkit.extras import need
+    from graphs.networks.models import find_spec
+    from toolkit.cli.console import print_artifacts, warn_if_random, working
+    from toolkit.environments import need
 
     spec = find_spec(model).only(*roles)
     need("export")
     with working(f"export {model}") as progress:
         progress.step("loading torch and onnx")
-        from toolkit.export import export_bundle
-        from toolkit.weights import choose_weights
+        from toolkit.export import choose_weights, export_bundle
 
         progress.step(f"reading {' and '.join(map(str, checkpoints))}" if checkpoints else "choosing weights")
         weights = choose_weights(spec, checkpoints, seed)

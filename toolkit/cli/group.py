@@ -9,7 +9,9 @@ import click
 from backends.errors import ToolkitError
 
 BAD_INPUT = 2  # also what click gives a wrong option
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
 BROKEN_PIPE = 141  # 128 + SIGPIPE: whoever read our output stopped
 
 

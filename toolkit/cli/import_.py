@@ -54,9 +54,8 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[st
     Example:
       toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224
     """
-    from toolkit.cli.bundles import print_artifacts
-    from toolkit.cli.console import working
-    from toolkit.extras import need
+    from toolkit.cli.console import print_artifacts, working
+    from toolkit.environments import need
 
     given = dict(_shape(text) for text in shapes)
     fixed = dict(_value(text) for text in values)
@@ -66,7 +65,7 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[st
         progress.step("loading onnx")
         import numpy as np
 
-        from toolkit.convert.support import lowering_problems
+        from toolkit.convert.preflight import lowering_problems
         from toolkit.import_model import import_model
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}

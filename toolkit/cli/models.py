@@ -14,7 +14,7 @@ def models(as_json: bool) -> None:
     Example:
       toolkit models
     """
-    from graphs.spec import MODELS
+    from graphs.networks.models import MODELS
 
     if as_json:
         for spec in MODELS.values():

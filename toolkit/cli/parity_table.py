@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.parity.measure import OutputError
-from toolkit.parity.report import FileReport, Judged, ParityReport, RoleReport, WholeReport
+from toolkit.metrics.error import OutputMetrics
+from toolkit.parity.report import EndToEndReport, FileReport, Judged, ParityReport, RoleReport
 from toolkit.parity.stream import Comparison
 
 # From here on there is room for every column.
@@ -82,7 +82,7 @@ def print_report(report: ParityReport, console: Console) -> None:
     )
 
 
-def print_whole(whole: WholeReport, console: Console) -> None:
+def print_whole(whole: EndToEndReport, console: Console) -> None:
     """A table of what several graphs made together, in every format and precision."""
     samples = ", ".join(f"{count} {family}" for family, count in whole.samples.items())
     title = f"{whole.name}: {', '.join(whole.graphs)} together, against {whole.reference} fp32, on {samples} samples"
@@ -168,7 +168,7 @@ def _step_rows(
         ]
 
 
-def _error(error: OutputError, name: str) -> float | None:
+def _error(error: OutputMetrics, name: str) -> float | None:
     value: float | None = getattr(error, name)
     return value
 

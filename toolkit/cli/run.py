@@ -7,8 +7,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from toolkit.cli.runs import captioner, deepencoder, foveated, watermark
-from toolkit.cli.runs.request import Request
+from toolkit.models.captioner import command as captioner
+from toolkit.models.command import RunRequest
+from toolkit.models.deepencoder import command as deepencoder
+from toolkit.models.foveated import command as foveated
+from toolkit.models.watermark import command as watermark
 
 # By the kind that a bundle's manifest states.
 KINDS: dict[str, ModuleType] = {
@@ -63,7 +66,7 @@ def run(
       toolkit run page.png -m deepencoder --mode gundam
       toolkit run clip.mp4 -m foveated --query deep
     """
-    from toolkit.cli.bundles import chosen_bundle
+    from toolkit.cli.console import chosen_bundle
 
     if variant is not None:
         if model is None:
@@ -81,5 +84,5 @@ def run(
             others = [other for other, module in KINDS.items() if name in {option.name for option in module.OPTIONS}]
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option} is for {' and '.join(others)} models, and this is a {kind}", ctx)
-    request = Request(opened, images, backend, precision, threads, as_json)
+    request = RunRequest(opened, images, backend, precision, threads, as_json)
     KINDS[kind].run(ctx, request, **{name: value for name, value in own.items() if name in names})

@@ -1,30 +1,36 @@
 """What a static quantizer sees the ranges of activations on: images of a folder or generated ones, as a graph's own
 kind of model brings them to it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
-from backends.tensor import Array
+from backends.tensor import Array, Binding
+from graphs.tflite.stitch import seam_permutation
+from toolkit.convert.slices import Slice
 from toolkit.convert.worker.ranges import METHODS
-from toolkit.image_files import image_files
-from toolkit.image_io import ImageSource
-from toolkit.kinds.feeds import FEEDS
-from toolkit.preprocess import preprocess
+from toolkit.images.open import ImageSource, image_files
+from toolkit.images.preprocess import preprocess
+from toolkit.models.kind import FEEDS
 
 GENERATED = "generated"
+
 # More changes ranges no more, and each costs a float32 run; the inputs of all of them lie on the disk meanwhile.
 MOST_IMAGES = MOST_RUNS = 128
+
 MOST_BYTES = 1 << 30
+
 GENERATED_IMAGES = 64
+
 _GENERATED_PX = 256  # for a graph that takes no image: what comes before it resizes them
+
 _SEED = 0
 
 
@@ -66,7 +72,7 @@ def read_calibration(
 ) -> Calibrated:
     """Write what the images bring to a graph to files, a run after the other, so that memory does not grow with them.
 
-    Which inputs that gives is up to the kind of model, see toolkit.kinds.feeds. Of a folder with more than MOST_IMAGES
+    Which inputs that gives is up to the kind of model, see toolkit.models.kind. Of a folder with more than MOST_IMAGES
     a seeded choice is taken; there are MOST_RUNS at most, and fewer where they pass MOST_BYTES.
     Raises InvalidInput for a folder that is missing or without images, for a file that cannot be read, and for images
     too few for one run; NotAvailable for a kind of model that nobody gives inputs for, or without the graphs before.
@@ -156,3 +162,71 @@ def _shape(size_px: int, random: np.random.Generator) -> Array:
     angle = random.uniform(0, np.pi)
     bar: Array = np.abs(x * np.cos(angle) + y * np.sin(angle)) < random.uniform(0.01, 0.15)
     return bar
+
+
+class SliceSamples:
+    """Samples for inputs of slices that have not run yet; none at all where nothing is calibrated.
+
+    Ranges are seen slice by slice, on what the float32 slices before it made of them: the uncut float32 file
+    of a large graph passes what the converter's runtime loads, and one slice after the other gives the same ranges.
+    """
+
+    def __init__(self, folder: Path, slices: Sequence[Slice], calibrated: Calibrated | None) -> None:
+        self._folder = folder
+        self._slices = slices
+        self._calibrated = calibrated
+        self._written: set[str] = set()
+        self._files: dict[str, tuple[str, str | None]] = {}  # tensor -> file and the layout of each sample in it
+
+    def write_inputs(self, bindings: Sequence[Binding]) -> None:
+        """The samples of those of the graph's own inputs that a slice is the first to have, in its layout."""
+        if self._calibrated is None:
+            return
+        for binding in bindings:
+            name, values = binding.spec.name, self._calibrated.inputs.get(binding.spec.name)
+            if values is None or name in self._written:
+                continue
+            file = f"samples-input-{len(self._written)}.npy"
+            shape = (len(values), *binding.stored.shape)
+            stored = np.lib.format.open_memmap(self._folder / file, "w+", np.dtype(binding.stored.dtype), shape)
+            for i, sample in enumerate(values):
+                stored[i] = binding.to_stored(sample)
+            self._files[name] = (file, binding.stored.layout)
+            self._written.add(name)
+
+    def request(self, i: int, layouts: dict[str, str | None]) -> dict[str, Any] | None:
+        """What the quantizer needs to know: where slice i's samples are, and where its outputs go as samples."""
+        if self._calibrated is None:
+            return None
+        inputs = {}
+        for name in self._slices[i].inputs:
+            file, layout = self._files[name]
+            inputs[name] = {"file": str(self._folder / file), "order": seam_permutation(layout, layouts[name])}
+        needed = self._needed_after(i)
+        outputs = {}
+        for k, name in enumerate(self._slices[i].outputs):
+            if name in needed:
+                self._files[name] = (f"samples-{i}-{k}.npy", layouts[name])
+                outputs[name] = str(self._folder / self._files[name][0])
+        return {"method": self._calibrated.method, "inputs": inputs, "outputs": outputs}
+
+    def forget(self, i: int) -> None:
+        """Remove what no slice after i needs."""
+        needed = self._needed_after(i)
+        for name in [name for name in self._files if name not in needed]:
+            (self._folder / self._files.pop(name)[0]).unlink(missing_ok=True)
+
+    def needed_state(self, i: int) -> dict[str, tuple[str, str | None]]:
+        """What slices after i need, as `restore` takes it and JSON holds it."""
+        return {name: where for name, where in self._files.items() if name in self._needed_after(i)}
+
+    def restore(self, state: dict[str, tuple[str, str | None]]) -> bool:
+        """Go on from a state. False, and nothing changes, if a file of it is gone."""
+        if not all((self._folder / file).is_file() for file, _ in state.values()):
+            return False
+        self._files = {name: (file, layout) for name, (file, layout) in state.items()}
+        self._written |= self._files.keys()
+        return True
+
+    def _needed_after(self, i: int) -> set[str]:
+        return {name for piece in self._slices[i + 1 :] for name in piece.inputs}

@@ -7,17 +7,15 @@ import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from backends.bundle import Progress
 from backends.errors import ToolkitError
-from backends.processes import how_it_ended
-from toolkit.convert.steps import NO_ROOM
+from backends.sandbox import how_it_ended
+from toolkit.convert.resume import NO_ROOM
 from toolkit.environments import converter_python
-
-Progress = Callable[[str], None]
 
 # What a run of the converter may allocate. A slice of 490 MB was seen to take 2.4 GB.
 MEMORY_LIMIT_BYTES = 8 << 30

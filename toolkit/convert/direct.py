@@ -14,19 +14,18 @@ import onnx_ir as ir
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact
+from backends.precision import RECIPES
 from backends.registry import SESSIONS
 from backends.tensor import Binding, TensorSpec
-from toolkit.convert.calibration import Calibrated
-from toolkit.convert.correspondence import Place, find_places, order_of
+from graphs.tflite.graph import Graph
+from graphs.tflite.stitch import Lowered, stitch
+from graphs.tflite.tensor_map import TensorLocation, map_tensors, order_of
+from graphs.tflite.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
+from graphs.tflite.writer import Weights, begin_file, copy_weights
+from toolkit.convert.calibration import Calibrated, SliceSamples
 from toolkit.convert.job import Job, Made
-from toolkit.convert.recipes import RECIPES
-from toolkit.convert.samples import Samples
+from toolkit.convert.resume import Steps
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
-from toolkit.convert.steps import Steps
-from toolkit.convert.stitch import Lowered, stitch
-from toolkit.convert.tflite_graph import Graph
-from toolkit.convert.tflite_writer import Weights, begin_file, copy_weights
-from toolkit.convert.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
 
 
 def convert_direct(
@@ -84,8 +83,8 @@ class _Slices:
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
         self._values = dict(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
-        self._held: list[dict[str, Place]] = []
-        self._samples = Samples(job.folder, slices, calibrated)
+        self._held: list[dict[str, TensorLocation]] = []
+        self._samples = SliceSamples(job.folder, slices, calibrated)
         self._tools: dict[str, str] = {}
 
     def restore(self, batches: Sequence[Sequence[int]]) -> int:
@@ -134,7 +133,7 @@ class _Slices:
             self._samples.write_inputs(bound.inputs)
             names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
-            self._held.append(self._job.trial.call(find_places, files[0], path, names, self._shapes, orders, feeds))
+            self._held.append(self._job.trial.call(map_tensors, files[0], path, names, self._shapes, orders, feeds))
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}

@@ -1,4 +1,7 @@
-"""What every step of one conversion needs, and the two ways in which a file becomes an artifact."""
+"""Does a file of an imported graph compute what the graph does? Noise, constants and extremes, held to its tolerance.
+
+Nobody knows what such a graph is for, so nothing is known of its inputs either: `toolkit compare` puts in the same.
+"""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -7,29 +10,52 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle, sha256_of
+from backends.bundle import Bundle, Progress, sha256_of
+from backends.crash_check import remember_safe
 from backends.errors import InvalidArtifact
-from backends.survival import remember
+from backends.precision import Recipe
+from backends.registry import BACKENDS, SESSIONS
+from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
-from toolkit.convert.agreement import KIND, disagreements
+from graphs.tflite.part import find_crashing_op
+from graphs.tflite.tensor_map import map_tensors
 from toolkit.convert.binding import bind_tflite, check_onnx
 from toolkit.convert.calibration import Calibrated
-from toolkit.convert.converter import Progress, WorkerResult, run_worker
-from toolkit.convert.correspondence import find_places
-from toolkit.convert.culprit import deadly_operator
-from toolkit.convert.onnx_quantize import quantize_onnx
-from toolkit.convert.onnx_ranges import observe
-from toolkit.convert.recipes import Recipe
-from toolkit.convert.trial import Trial, TrialEnded
-from toolkit.parity.report import Check
+from toolkit.convert.converter import WorkerResult, run_worker
+from toolkit.convert.quantize.onnx import observe, quantize_onnx
+from toolkit.metrics.judges import NoJudge
+from toolkit.metrics.samples import signed_samples
+from toolkit.models.tolerances import tolerance_for
+from toolkit.parity.report import Check, judge
+from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
+
+# The kind of bundles that `toolkit import` makes.
+KIND = "tensor"
+
+
+def disagreements(source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[Check, ...]:
+    """What of `path` is further from the float32 ONNX graph in `source` than the tolerance of its precision says."""
+    tolerance = tolerance_for(KIND, artifact.role, artifact.precision)
+    with (
+        SESSIONS.load("ort")(source, parent, 1) as reference,
+        SESSIONS.load(BACKENDS[artifact.format])(path, artifact, 1) as session,
+    ):
+        opened = CandidateRun(session, RunningComparison(parent.file, NoJudge()), None, None)
+        samples = signed_samples(tuple(binding.spec for binding in parent.inputs))
+        compare_stream(samples, reference, {}, {artifact.file: opened}, may_leave_domain=True)
+    return tuple(check for check in judge(opened.total.result(), tolerance, random=False) if check.passed is False)
+
 
 P = ParamSpec("P")
+
 Result = TypeVar("Result")
+
 # Told of every file of an imported graph, and of what in it is over its tolerance.
 Judged = Callable[[str, tuple[Check, ...]], None]
 
 # Of what runs in the trial process first, and takes a second to import.
-TRIED = (bind_tflite.__module__, find_places.__module__)
+TRIED = (bind_tflite.__module__, map_tensors.__module__)
+
 # An artifact and its files, still outside the bundle.
 Made = tuple[Artifact, tuple[Path, ...]]
 
@@ -54,7 +80,7 @@ class Job:
     timeout_s: float
     progress: Progress
     reference: Reference
-    trial: Trial
+    trial: SandboxProcess
     judged: Judged
 
     def run(self, task: str, **request: object) -> WorkerResult:
@@ -79,7 +105,7 @@ class Job:
         self.progress(f"comparing {draft.file} with the float32 graph")
         artifact = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         self._check_agreement(path, artifact)
-        remember(artifact.sha256)
+        remember_safe(artifact.sha256)
         return artifact, (path,)
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
@@ -112,8 +138,8 @@ class Job:
         """What a function that runs the file at `path` gives, called in a process of its own."""
         try:
             return self.trial.call(function, *arguments, **named)
-        except TrialEnded as ended:
-            blamed = deadly_operator(path, self.trial)
+        except SandboxDied as ended:
+            blamed = find_crashing_op(path, self.trial)
             raise InvalidArtifact(
                 f"{self.reference.path}: no {draft.precision} TFLite file can be made: the process in which LiteRT "
                 f"{version('ai-edge-litert')} ran it {ended}{f'; its {blamed} does that alone' if blamed else ''}; run "

@@ -1,4 +1,4 @@
-"""Adds lowered and quantized artifacts to a bundle."""
+"""Which graphs of a bundle are lowered."""
 
 import hashlib
 import shutil
@@ -11,28 +11,43 @@ from typing import BinaryIO, cast
 
 from backends.artifact import Artifact
 from backends.atomic import replacing
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
+from backends.precision import RECIPES, Recipe, chosen
 from backends.registry import open_session
+from backends.sandbox import SandboxProcess
 from backends.session import Session
-from backends.tensor import Array
-from graphs.probe import probe
-from toolkit.convert.agreement import KIND
+from backends.tensor import Array, probe
 from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
-from toolkit.convert.converter import Progress
 from toolkit.convert.direct import convert_direct
-from toolkit.convert.job import TRIED, Job, Judged, Made, Reference
-from toolkit.convert.mixed import RECIPE_FILE, Kept, MixedRequest, find_kept, make_mixed
-from toolkit.convert.preflight import check_large_files, check_room
-from toolkit.convert.recipes import RECIPES, Recipe, chosen
-from toolkit.convert.roles import graphs_to_lower
+from toolkit.convert.job import KIND, TRIED, Job, Judged, Made, Reference
+from toolkit.convert.preflight import check_conversion_space, check_large_files, check_support, supported_operators
+from toolkit.convert.quantize.mixed import RECIPE_FILE, MixedRecipe, MixedRequest, find_mixed_recipe, make_mixed
+from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
-from toolkit.convert.steps import Steps, kept_steps
-from toolkit.convert.support import check_support, supported_operators
-from toolkit.convert.trial import Trial
 from toolkit.environments import converter_python
-from toolkit.parity.stream import all_finite
-from toolkit.parity.synthetic import signed_samples
+from toolkit.metrics.error import all_finite
+from toolkit.metrics.samples import signed_samples
+
+# By kind of model, where not every graph is. Marks are drawn once, on ONNX Runtime; they are read everywhere.
+LOWERED = {"watermark": ("detector",)}
+
+
+def graphs_to_lower(bundle: Bundle, roles: Sequence[str] = ()) -> tuple[Artifact, ...]:
+    """The float32 graphs that TFLite files are made of; of these roles alone, if any are named.
+
+    Raises NotAvailable for a role that is not in the bundle, InvalidInput for one that is not lowered.
+    """
+    there = [
+        artifact.role for artifact in bundle.artifacts if (artifact.format, artifact.precision) == ("onnx", "fp32")
+    ]
+    lowered = LOWERED.get(bundle.model["kind"], tuple(there))
+    for role in roles:
+        bundle.find(role, "onnx", "fp32")
+        if role not in lowered:
+            raise InvalidInput(f"{bundle.folder}: {role!r} is not lowered; {', '.join(lowered)} can be")
+    return tuple(bundle.find(role, "onnx", "fp32") for role in roles or lowered)
+
 
 DEFAULT_TIMEOUT_S = 3600.0
 
@@ -52,7 +67,7 @@ def convert_bundle(
     """Lower graphs of a bundle, and add the files of each to the bundle once all of its own are made and checked.
 
     Which graphs: those of `roles`, or all that models of its kind lower. For each the direct route makes
-    ROLE.PRECISION.tflite for every precision of toolkit.convert.recipes, and ROLE.PRECISION.onnx where ONNX Runtime
+    ROLE.PRECISION.tflite for every precision of backends.precision, and ROLE.PRECISION.onnx where ONNX Runtime
     can run it; the tf route makes ROLE.PRECISION.tf.tflite for some.
     `calibration` and `mixed` are for the precisions that need them. timeout_s bounds each run of the converter; its
     log is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of
@@ -147,7 +162,9 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     slices = plan(model, options.slice_limit_bytes)
     sizes = [piece.weight_bytes for piece in slices]
     # Besides the mixed files there is one on trial, which may be as large as the FP16 one.
-    check_room(bundle.folder, sum(sizes), max(sizes), [*options.lowered, *(["mixed", "fp16"] if options.mixed else [])])
+    check_conversion_space(
+        bundle.folder, sum(sizes), max(sizes), [*options.lowered, *(["mixed", "fp16"] if options.mixed else [])]
+    )
     check_large_files(bundle.folder, sum(sizes), options.lowered)
 
     options.progress("running the float32 graph (ONNX Runtime)")
@@ -161,7 +178,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         "images": images.key,
         "mixed": repr(options.mixed),
     }
-    with kept_steps(bundle.folder, inputs) as steps, Trial(log, options.timeout_s, TRIED) as trial:
+    with kept_steps(bundle.folder, inputs) as steps, SandboxProcess(log, options.timeout_s, TRIED) as trial:
         trial.start()  # the converter comes first, and keeps one core
         reference = Reference(path, parent, feeds, outputs)
         job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference, trial, options.judged)
@@ -195,14 +212,14 @@ def _probed(
     return next((run for run in (first, *runs) if all_finite(run[1])), first)
 
 
-def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, images: Array | None) -> Kept:
+def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, images: Array | None) -> MixedRecipe:
     """The layers of a mixed file: as asked for, as an interrupted conversion found them, or as found now."""
     if mixed.kept is not None:
         return mixed.kept
     if (known := steps.finished("mixed")) is not None:
-        return Kept.from_json(known, str(steps.folder))
+        return MixedRecipe.from_json(known, str(steps.folder))
     assert mixed.budget is not None and images is not None  # a MixedRequest has both or neither
-    kept = find_kept(job, *_both(tflite), mixed.budget, images)
+    kept = find_mixed_recipe(job, *_both(tflite), mixed.budget, images)
     steps.finish("mixed", (), kept.document())
     return kept
 

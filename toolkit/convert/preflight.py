@@ -1,27 +1,94 @@
-"""What can be known before hours of work: whether the disk has room, and whether the runtime loads files over 2 GB."""
+"""What the lowering cannot do, said before it starts: by node and operator, from the converter's own list."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from backends import machine as room
+from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, one_line
+from backends.precision import RECIPES
 from backends.tensor import Array
-from toolkit import room
-from toolkit.convert.recipes import RECIPES
-from toolkit.convert.steps import kept_bytes
-from toolkit.convert.tflite_graph import Graph, Node, Payload, Tensor
-from toolkit.convert.tflite_writer import LARGEST_FLATBUFFER_BYTES, write_graph
+from graphs.tflite.graph import Graph, Node, Payload, Tensor
+from graphs.tflite.writer import LARGEST_FLATBUFFER_BYTES, write_graph
+from toolkit.convert.converter import ConversionFailed, run_worker
+from toolkit.convert.resume import kept_bytes
+from toolkit.convert.slices import open_graph
+from toolkit.environments import converter_python
+
+_TIMEOUT_S = 300.0
+
+_SHOWN = 5
+
+_ASKED: dict[Path, frozenset[str]] = {}  # by the converter's Python
+
+
+def supported_operators(log: Path, progress: Progress = lambda step: None) -> frozenset[str]:
+    """The ONNX operators that the installed converter lowers, asked once. Raises NotAvailable without a converter.
+
+    What the converter prints is added to `log`. Raises ConversionFailed if it does not answer.
+    """
+    python = converter_python()
+    if python not in _ASKED:
+        progress("asking onnx2tf which operators it lowers")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            result = run_worker({"task": "operators"}, folder, log, _TIMEOUT_S, progress)
+            _ASKED[python] = frozenset(json.loads(result.files["operators"].read_text(encoding="utf-8")))
+    return _ASKED[python]
+
+
+def unsupported_nodes(model: ir.Model, supported: frozenset[str]) -> list[str]:
+    """Nodes, inside the branches of others too, whose operator is not among `supported`: "'name' (Operator)"."""
+    return [
+        f"{node.name or node.outputs[0].name!r} ({node.domain + '.' if node.domain else ''}{node.op_type})"
+        for node in ir.traversal.RecursiveGraphIterator(model.graph)
+        if node.domain not in ("", "ai.onnx") or node.op_type not in supported
+    ]
+
+
+def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> None:
+    """Raise NotAvailable that names the nodes which the converter does not lower, and what would be needed."""
+    if nodes := unsupported_nodes(model, supported):
+        raise NotAvailable(f"{path}: {_explained(nodes)}")
+
+
+def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:
+    """For a person, before a conversion: one line a graph. Empty where every operator is lowered."""
+    log = bundle.folder / "operators.log"
+    try:
+        supported = supported_operators(log, progress)
+    except (NotAvailable, ConversionFailed) as error:
+        return [f"whether TFLite has every operator is not known: {error}"]
+    log.unlink(missing_ok=True)  # it stays only where it explains something
+    found = {
+        artifact.file: unsupported_nodes(open_graph(bundle.folder / artifact.file), supported)
+        for artifact in bundle.artifacts
+        if artifact.format == "onnx"
+    }
+    return [f"{file}: {_explained(nodes)}" for file, nodes in found.items() if nodes]
+
+
+def _explained(nodes: list[str]) -> str:
+    shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
+    return (
+        f"no TFLite file can be made: onnx2tf does not lower {shown}; run it on ONNX Runtime, or export the model with "
+        "operators that it lowers in their place"
+    )
+
 
 # What the tables and the slices in the making come to beside the weights.
 _SPARE_BYTES = 64 << 20
 
 
-def check_room(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
+def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
     """Raise NotAvailable if `folder` has too little room for the files of a conversion and what it makes on its way.
 
     weight_bytes are those of the float32 graph, slice_bytes those of its largest slice.
@@ -30,7 +97,7 @@ def check_room(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Se
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
     # A slice exists as ONNX, in float32, and a second time while it is copied into the whole file.
     need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
-    room.check_room(folder, need, freed_bytes=kept_bytes(folder))
+    room.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 
 
 def check_large_files(folder: Path, weight_bytes: int, precisions: Sequence[str]) -> None:

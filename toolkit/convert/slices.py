@@ -8,9 +8,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from backends.errors import InvalidInput
-from graphs.onnx_file import read, save
-from graphs.prepare.large_gemm import split_large_gemm
-from graphs.prepare.pipeline import LOWERING_PASSES, prepare
+from graphs.onnx.file import read, save
+from graphs.passes.lowering import split_large_gemm
+from graphs.passes.pipeline import LOWERING_PASSES, prepare
 
 # What one run of the lowering is given. It holds several copies: slices of 490 MB were seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable
+from backends.machine import default_threads
+from backends.profiling import by_op_type, profile
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
-from backends.tensor import Array
-from graphs.probe import probe
-from toolkit.convert.converter import Progress
-from toolkit.profiling.operators import by_kind, profile
-from toolkit.threads import default_threads
+from backends.tensor import Array, probe
 
 _BUDGET_S = 2.0  # for one pair of files, beside loading them
 _ROUNDS = (3, 40)
@@ -106,7 +104,7 @@ def _blame(
     progress(f"asking which operators make {artifact.file} slow")
     try:
         mine, theirs = (
-            {k.kind: k.total_ms for k in by_kind(profile(bundle.folder / a.file, default_threads(), _PROFILED_RUNS))}
+            {k.kind: k.total_ms for k in by_op_type(profile(bundle.folder / a.file, default_threads(), _PROFILED_RUNS))}
             for a in (artifact, reference)
         )
     except NotAvailable:

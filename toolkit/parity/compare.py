@@ -1,25 +1,23 @@
 """Every file of a bundle against the reference, and against the file that it was made from."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
-import graphs.spec  # noqa: F401  its import names the architectures that torch artifacts are made of
+import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import InvalidArtifact
 from backends.registry import BACKENDS, open_session
 from backends.session import Session
-from backends.tensor import TensorSpec
-from toolkit.parity.kinds import KINDS, Kind
-from toolkit.parity.report import Check, FileReport, ParityReport, RoleReport, judge
-from toolkit.parity.sample import Sample
-from toolkit.parity.stream import Opened, RunningComparison, Seen, compare_stream
-from toolkit.parity.tolerance import tolerance_for
-from toolkit.parity.wholes import compare_wholes, variants
-
-Progress = Callable[[str], None]
+from backends.tensor import Array, TensorSpec
+from toolkit.metrics.samples import Sample
+from toolkit.models.kind import KINDS, ComparisonSpec, EndToEndCase
+from toolkit.models.tolerances import tolerance_for
+from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
+from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
 # Files that are open at once. A large model's go one after the other, each time beside its reference and its parent.
 OPEN_LIMIT_BYTES = 4 << 30
@@ -43,7 +41,7 @@ def compare_bundle(
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
     name = bundle.model["kind"]
-    kind: Kind = KINDS.load(name)
+    kind: ComparisonSpec = KINDS.load(name)
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
@@ -59,7 +57,7 @@ def compare_bundle(
         _compare_role(bundle, kind, [a for a in chosen if a.role == role], images, threads, progress, open_limit_bytes)
         for role in dict.fromkeys(artifact.role for artifact in chosen)
     )
-    wholes = compare_wholes(bundle, kind, chosen, images, threads, progress)
+    wholes = compare_end_to_end(bundle, kind, chosen, images, threads, progress)
     return ParityReport(bundle.model["name"], name, bundle.weights, roles, tuple(notes), wholes)
 
 
@@ -74,7 +72,7 @@ def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
 
 def _compare_role(
     bundle: Bundle,
-    kind: Kind,
+    kind: ComparisonSpec,
     artifacts: Sequence[Artifact],
     images: Sequence[Path],
     threads: int,
@@ -85,7 +83,7 @@ def _compare_role(
     by_file = {artifact.file: artifact for artifact in artifacts}
     unlike = {a.file: reason for a in artifacts if (reason := _unlike(a, reference))}
     candidates = [a for a in artifacts if a is not reference and a.file not in unlike]
-    seen = Seen()
+    seen = SampleCounts()
     reports = {file: _incomparable(by_file[file], reason) for file, reason in unlike.items()}
     for group in _groups(candidates, reference, by_file, open_limit_bytes):
         with ExitStack() as stack:
@@ -113,14 +111,14 @@ def _compare_role(
 
 
 def _open(
-    bundle: Bundle, kind: Kind, artifact: Artifact, session: Session, reference: Artifact, parent: str | None
-) -> Opened:
+    bundle: Bundle, kind: ComparisonSpec, artifact: Artifact, session: Session, reference: Artifact, parent: str | None
+) -> CandidateRun:
     total = RunningComparison(reference.file, kind.judge(bundle, artifact.role))
     step = None if parent is None else RunningComparison(parent, kind.judge(bundle, artifact.role))
-    return Opened(session, total, parent, step)
+    return CandidateRun(session, total, parent, step)
 
 
-def _report(bundle: Bundle, artifact: Artifact, opened: Opened) -> FileReport:
+def _report(bundle: Bundle, artifact: Artifact, opened: CandidateRun) -> FileReport:
     tolerance = tolerance_for(bundle.model["kind"], artifact.role, artifact.precision)
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
@@ -173,3 +171,71 @@ def _told(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
     for number, sample in enumerate(samples, 1):
         progress(f"sample {number}: {sample.name}")
         yield sample
+
+
+# In this order one of them is the reference.
+_FORMATS = ("torch", "onnx", "tflite")
+
+
+def variants(whole: EndToEndCase, artifacts: Sequence[Artifact]) -> list[tuple[str, str]]:
+    """(format, precision) of which every graph of the whole is there, those of float32 first, torch before ONNX."""
+    there = {(artifact.role, artifact.format, artifact.precision) for artifact in artifacts}
+    precisions = sorted({artifact.precision for artifact in artifacts}, key=lambda name: (name != "fp32", name))
+    return [
+        (format, precision)
+        for precision in precisions
+        for format in _FORMATS
+        if all((role, format, precision) in there for role in whole.graphs)
+    ]
+
+
+def compare_end_to_end(
+    bundle: Bundle,
+    kind: ComparisonSpec,
+    artifacts: Sequence[Artifact],
+    images: Sequence[Path],
+    threads: int,
+    progress: Callable[[str], None],
+) -> tuple[EndToEndReport, ...]:
+    """Run each whole of a kind on its samples in every variant. Those with fewer than two variants are left out."""
+    reports = []
+    for whole in kind.wholes:
+        reference, *others = variants(whole, artifacts) or [("", "")]
+        if others and reference[1] == "fp32":
+            reports.append(_compare_case(bundle, whole, reference, others, images, threads, progress))
+    return tuple(reports)
+
+
+def _compare_case(
+    bundle: Bundle,
+    whole: EndToEndCase,
+    reference: tuple[str, str],
+    others: Sequence[tuple[str, str]],
+    images: Sequence[Path],
+    threads: int,
+    progress: Callable[[str], None],
+) -> EndToEndReport:
+    samples = list(whole.samples(bundle, images))
+
+    # One variant after the other: each opens every graph, and a large model's are gigabytes.
+    def run(variant: tuple[str, str]) -> list[dict[str, Array]]:
+        format, precision = variant
+        progress(f"{whole.name}: {format} {precision}")
+        with whole.open(bundle, BACKENDS[format], precision, threads) as pipeline:
+            return [pipeline.run(sample.feeds) for sample in samples]
+
+    expected = run(reference)
+    runs = []
+    for variant in others:
+        total = RunningComparison(" ".join(reference), whole.judge(bundle))
+        for sample, got, wanted in zip(samples, run(variant), expected, strict=True):
+            total.add(sample, got, wanted)
+        runs.append(_run_report(bundle, whole, variant, total.result()))
+    families = Counter(sample.family for sample in samples)
+    return EndToEndReport(whole.name, whole.graphs, reference[0], dict(families), tuple(runs))
+
+
+def _run_report(bundle: Bundle, whole: EndToEndCase, variant: tuple[str, str], total: Comparison) -> RunReport:
+    tolerance = tolerance_for(bundle.model["kind"], whole.name, variant[1])
+    checks = judge(total, tolerance, bundle.weights["origin"] == "random")
+    return RunReport(*variant, total, checks, tolerance.reason)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backends.artifact import Artifact
-from toolkit.parity.limit import Limit, Tolerance
+from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.parity.stream import Comparison
 
 
@@ -71,7 +71,7 @@ class RunReport(Judged):
 
 
 @dataclass(frozen=True)
-class WholeReport:
+class EndToEndReport:
     """Everything that was run of one Whole. reference: the format of the float32 files that the others are held to."""
 
     name: str
@@ -101,7 +101,7 @@ class ParityReport:
     weights: dict[str, Any]
     roles: tuple[RoleReport, ...]
     notes: tuple[str, ...]
-    wholes: tuple[WholeReport, ...] = ()
+    wholes: tuple[EndToEndReport, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -4,26 +4,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
-from toolkit.parity.judging import Judge
-from toolkit.parity.measure import OutputError, RunningError
-from toolkit.parity.sample import Sample
+from toolkit.metrics.error import OutputMetrics, RunningMetrics, all_finite
+from toolkit.metrics.judges import Judge
+from toolkit.metrics.samples import Sample
+from toolkit.models.kind import Runner
 
 # Each file runs this many samples in turn: the threads of two runtimes that take turns at every sample are in each
 # other's way, because a pool spins for a while before it sleeps.
 _CHUNK = 8
-
-
-class Runner(Protocol):
-    """What a Session is to a comparison."""
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,7 @@ class Comparison:
     """One file against another, over all samples: errors by output, and what the kind's judge says."""
 
     against: str
-    outputs: dict[str, OutputError]
+    outputs: dict[str, OutputMetrics]
     numbers: dict[str, float]
     uncounted: dict[str, str]
     details: dict[str, Any]
@@ -43,11 +35,11 @@ class RunningComparison:
     def __init__(self, against: str, judge: Judge) -> None:
         self._against = against
         self._judge = judge
-        self._outputs: dict[str, RunningError] = {}
+        self._outputs: dict[str, RunningMetrics] = {}
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         for name, value in expected.items():
-            self._outputs.setdefault(name, RunningError()).add(sample.name, got[name], value)
+            self._outputs.setdefault(name, RunningMetrics()).add(sample.name, got[name], value)
         if all_finite(got) and all_finite(expected):
             self._judge.add(sample, got, expected)
 
@@ -58,7 +50,7 @@ class RunningComparison:
 
 
 @dataclass
-class Opened:
+class CandidateRun:
     """One file of a pass: its session, what it is compared with, and what has been summed."""
 
     session: Runner
@@ -68,7 +60,7 @@ class Opened:
 
 
 @dataclass
-class Seen:
+class SampleCounts:
     """Samples by family, and those that were left out because the reference fails or is not finite on them."""
 
     families: Counter[str] = field(default_factory=Counter)
@@ -79,15 +71,15 @@ def compare_stream(
     samples: Iterable[Sample],
     reference: Runner,
     parents: Mapping[str, Runner],
-    opened: Mapping[str, Opened],
+    opened: Mapping[str, CandidateRun],
     may_leave_domain: bool,
-) -> Seen:
+) -> SampleCounts:
     """Run every sample on the reference, then on each file, and add what differs to the files' sums.
 
     `parents` are files that others are compared with and that are not among `opened` themselves. A file's `parent`
     of None is the reference: then total and step are the same, and step is None.
     """
-    seen = Seen()
+    seen = SampleCounts()
     remaining = iter(samples)
     while chunk := list(islice(remaining, _CHUNK)):
         outputs = [_inside(reference, sample, may_leave_domain) for sample in chunk]
@@ -125,8 +117,3 @@ def _add(
 ) -> None:
     for sample, ours, theirs in zip(chunk, got, expected, strict=True):
         comparison.add(sample, ours, theirs)
-
-
-def all_finite(outputs: Mapping[str, Array]) -> bool:
-    """Whether there is no NaN and no infinity among the outputs of floats."""
-    return all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f")

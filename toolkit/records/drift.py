@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
+from backends.machine import describe
 from backends.tensor import Array
-from toolkit.bench.machine import describe
-from toolkit.records.answers import answers_of
-from toolkit.records.making import Progress, message_of, run_file, runnable, samples_of
+from toolkit.records.making import answers_of, message_of, run_file, runnable, samples_of
 from toolkit.records.record import KeptFile, KeptOutput, KeptSample, Record, read_record
 
 

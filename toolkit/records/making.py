@@ -1,4 +1,4 @@
-"""Samples of a bundle's kind through every file, one file open at a time."""
+"""What a person takes from a model's outputs: answers, which are the same or not, and never nearly the same."""
 
 import hashlib
 import heapq
@@ -9,27 +9,70 @@ from itertools import chain
 
 import numpy as np
 
-import graphs.spec  # noqa: F401  registers the architectures that torch files are made of
+import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
+from backends.machine import describe
 from backends.registry import BACKENDS, open_session
 from backends.tensor import Array
-from toolkit.bench.machine import describe
-from toolkit.bench.runtime import in_use
-from toolkit.message import Message
+from toolkit.bench.together import in_use
+from toolkit.metrics.samples import Sample, signed_samples, unit_samples
+from toolkit.models.kind import KINDS, ComparisonSpec
+from toolkit.models.watermark.detector import WatermarkModel
+from toolkit.models.watermark.message import Message, matching_bits_needed
 from toolkit.parity.compare import reference_of
-from toolkit.parity.kinds import KINDS, Kind
-from toolkit.parity.sample import Sample
-from toolkit.parity.synthetic import signed_samples, unit_samples
 from toolkit.records.record import KeptFile, KeptOutput, KeptSample, Record, in_eight_bits
 
-Progress = Callable[[str], None]
+# Outputs of one sample, and the message hidden in it, if any -> arrays of answers by their names.
+Answers = Callable[[Mapping[str, Array], Message | None], dict[str, Array]]
+
+
+def answers_of(bundle: Bundle, role: str) -> Answers:
+    """How the outputs of a role of this bundle are read.
+
+    A watermark's detector: bits, the verdict on a hidden message, and the detection channel where the model has one.
+    Any other graph: integers and booleans as they are; of floats named "logits", and of an imported graph's with two
+    axes, the index of the largest along the last axis. Others have no answer but their numbers.
+    """
+    kind = bundle.model["kind"]
+    if kind == "watermark":
+        return _messages(WatermarkModel.of(bundle)) if role == "detector" else lambda outputs, message: {}
+    return lambda outputs, message: _choices(outputs, two_axes=kind == "tensor")
+
+
+def _messages(model: WatermarkModel) -> Answers:
+    needed = matching_bits_needed(model.bits)
+
+    def read(outputs: Mapping[str, Array], message: Message | None) -> dict[str, Array]:
+        logits = outputs["logits"][0]
+        bits = logits[1:] > 0
+        found = {"bits": bits}
+        if model.detection_threshold is not None:
+            found["channel"] = np.array(logits[0] > model.detection_threshold)
+        if message is not None and needed is not None:
+            found["verdict"] = np.array(np.count_nonzero(bits == np.array(message.bits, bool)) >= needed)
+        return found
+
+    return read
+
+
+def _choices(outputs: Mapping[str, Array], two_axes: bool) -> dict[str, Array]:
+    found = {}
+    for name, value in outputs.items():
+        if value.dtype.kind != "f":
+            found[name] = value
+        elif value.ndim and value.shape[-1] > 1 and (name == "logits" or (two_axes and value.ndim == 2)):
+            found[f"{name}, largest"] = value.argmax(axis=-1)
+    return found
+
+
 # A sample and its inputs by name.
 Fed = tuple[KeptSample, Mapping[str, Array]]
 
 # Of photographs, marked or not, so many of each family: those whose names hash lowest, the same ones each time.
 PHOTOGRAPHS = 24
+
 # Of an output with more values than this, so many of them are kept.
 VALUES = 4096
 
@@ -162,7 +205,7 @@ def _chosen(bundle: Bundle, reference: Artifact, progress: Progress) -> list[Fed
 
 
 def _samples(bundle: Bundle, reference: Artifact, progress: Progress) -> Iterator[Sample]:
-    kind: Kind = KINDS.load(bundle.model["kind"])
+    kind: ComparisonSpec = KINDS.load(bundle.model["kind"])
     for sample in kind.samples(bundle, reference, ()):
         progress(f"{reference.role}: sample {sample.name}")
         yield sample

@@ -55,7 +55,7 @@ class KeptOutput:
 
 @dataclass(frozen=True)
 class KeptFile:
-    """One file: what it is, what it ran on (see toolkit.bench.runtime), and its outputs by name."""
+    """One file: what it is, what it ran on (see toolkit.bench.together), and its outputs by name."""
 
     file: str
     role: str
@@ -67,7 +67,7 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Record:
-    """inputs: by role, sample and name of the input; only of samples that are kept. machine: toolkit.bench.machine."""
+    """inputs: by role, sample and name of the input; only of samples that are kept. machine: backends.machine."""
 
     model: str
     kind: str

@@ -7,7 +7,7 @@ from typing import Any
 from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import error, has_value, tick
-from toolkit.report.svg import Drawing, log_axis
+from toolkit.report.scatter import Drawing, log_axis
 
 _WIDE, _NARROW = (1080.0, 300.0), (335.0, 300.0)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0

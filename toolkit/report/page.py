@@ -1,7 +1,8 @@
-"""Evidence as one self-contained HTML file: no request leaves it, whatever a manifest holds."""
+"""The section that a kind of model brings to the page, where it has one."""
 
 import base64
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -11,9 +12,29 @@ import jinja2
 from markupsafe import Markup
 
 from backends.atomic import replacing
-from toolkit.report import histograms, layers, limits, operators, provenance, summary, tradeoff
+from backends.registry import Registry
+from toolkit.report import errors as histograms
+from toolkit.report import errors as limits
+from toolkit.report import layers, summary, tradeoff
+from toolkit.report import machine as operators
+from toolkit.report import machine as provenance
+from toolkit.report.blocks import Section
 from toolkit.report.evidence import Evidence
-from toolkit.report.kinds import section_of
+
+# By the `kind` of a bundle's manifest. Each makes a Section from Evidence, or None where there is nothing to show.
+SECTIONS = Registry("section of a report")
+
+SECTIONS.register("watermark", "toolkit.models.watermark.report:section", needs="pillow")
+
+
+def section_of(evidence: Evidence) -> Section | None:
+    """The kind's own section; None for a kind that has none."""
+    kind = evidence.bundle.model["kind"]
+    if kind not in SECTIONS.names:
+        return None
+    make: Callable[[Evidence], Section | None] = SECTIONS.load(kind)
+    return make(evidence)
+
 
 _TEMPLATES = "templates"
 
@@ -29,11 +50,11 @@ def render(evidence: Evidence) -> str:
     sections = [
         summary.section(evidence),
         tradeoff.section(evidence),
-        limits.section(evidence),
+        limits.limits_section(evidence),
         layers.section(evidence),
-        histograms.section(evidence),
+        histograms.histogram_section(evidence),
         section_of(evidence),
-        operators.section(evidence),
+        operators.operators_section(evidence),
         provenance.machine(evidence),
         provenance.manifest(evidence),
     ]

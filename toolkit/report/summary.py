@@ -4,9 +4,8 @@ from typing import Any
 
 from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
-from toolkit.report.numbers import NONE, error, has_value, megabytes, significant
-from toolkit.report.rows import Row, answer_name, rows_of
-from toolkit.report.wording import bound, capital, form, wording
+from toolkit.report.numbers import NONE, bound, capital, error, form, has_value, megabytes, significant, wording
+from toolkit.report.tradeoff import Row, answer_name, rows_of
 
 
 def section(evidence: Evidence) -> Section:

@@ -1,4 +1,4 @@
-"""A float32 TFLite file to the recipes that are described in toolkit/convert/recipes.py, with ai-edge-quantizer."""
+"""A float32 TFLite file to the recipes that are described in backends/precision.py, with ai-edge-quantizer."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
 from ai_edge_quantizer.utils import tfl_flatbuffer_utils, tfl_interpreter_utils
 
-from .ranges import Observed
+from .ranges import HistogramObserver
 
 SIGNATURE = "serving_default"
 _OPERATIONS = {
@@ -54,7 +54,7 @@ def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen:
 class Seen:
     """What the tensors of a file were on the calibration samples."""
 
-    def __init__(self, method: str, sample: dict[str, Any], tensors: dict[str, Observed]) -> None:
+    def __init__(self, method: str, sample: dict[str, Any], tensors: dict[str, HistogramObserver]) -> None:
         self._method = method
         self._sample = sample
         self._tensors = tensors
@@ -85,7 +85,7 @@ def observe(model: Path, calibration: dict[str, Any]) -> Seen:
     inputs = {name: np.load(source["file"], mmap_mode="r") for name, source in calibration["inputs"].items()}
     orders = {name: source["order"] for name, source in calibration["inputs"].items()}
     interpreter = tfl_interpreter_utils.create_tfl_interpreter(str(model), num_threads=1)
-    watched = {name: Observed() for name in _around_weights(model)}
+    watched = {name: HistogramObserver() for name in _around_weights(model)}
     index = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
     written: dict[str, Any] = {}
     count = len(next(iter(inputs.values())))

@@ -12,7 +12,7 @@ _BINS = 4096
 _ENTROPY_STEP = 8  # bins between two candidates
 
 
-class Observed:
+class HistogramObserver:
     """The values of one tensor: their extremes, and a histogram over [-limit, limit].
 
     The limit is a power of two and doubles as values need it: each pair of bins becomes one. So one pass over the

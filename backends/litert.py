@@ -1,0 +1,213 @@
+"""TFLite files on LiteRT's interpreter, with its default XNNPACK delegate."""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from ctypes import Structure, byref, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import ai_edge_litert
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from backends.errors import InvalidArtifact, NotAvailable, one_line
+from backends.flatbuffer import check_tflite
+from backends.profiling import OperatorTime
+from backends.session import Session
+from backends.tensor import Array, Binding
+
+_LARGEST_SCALE = 1e6
+
+
+class TfliteSession(Session):
+    """Finds tensors by their recorded names; their order and shapes in the file decide nothing."""
+
+    FORMAT = "tflite"
+
+    def _open(self) -> None:
+        check_tflite(self.path)
+        try:
+            # By path: the file is mapped, not read.
+            self._interpreter = Interpreter(model_path=str(self.path), num_threads=self.threads)
+            self._check_scales()
+            self._interpreter.allocate_tensors()
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        except (ValueError, RuntimeError) as error:
+            raise InvalidArtifact(f"{self.path}: LiteRT cannot load it: {one_line(error)}") from error
+        self._inputs = self._match("input", inputs, self.artifact.inputs)
+        self._outputs = self._match("output", outputs, self.artifact.outputs)
+
+    def _check_scales(self) -> None:
+        for detail in self._interpreter.get_tensor_details():
+            scales = detail["quantization_parameters"]["scales"]
+            # The runtime does not check: with scales that make no sense its kernels write outside their memory.
+            if not ((scales >= 0) & (scales < _LARGEST_SCALE)).all():
+                raise InvalidArtifact(
+                    f"{self.path}: tensor {detail['name']!r}: expected scales below {_LARGEST_SCALE:g}"
+                )
+
+    def _match(self, kind: str, details: list[dict[str, Any]], bindings: tuple[Binding, ...]) -> dict[str, int]:
+        """Stored name -> index of the tensor in the file, after checking that each is what the manifest says."""
+        names = sorted(detail["name"] for detail in details)
+        if names != sorted(binding.stored.name for binding in bindings):
+            expected = sorted(binding.stored.name for binding in bindings)
+            raise InvalidArtifact(f"{self.path}: {kind}s: the manifest says {expected}, the file has {names}")
+        by_name = {detail["name"]: detail for detail in details}
+        for binding in bindings:
+            detail = by_name[binding.stored.name]
+            scale, zero_point = detail["quantization"]
+            # The file keeps scales as float32; a scale of 0 means that the tensor is not quantized.
+            wanted_scale = float(np.float32(binding.scale or 0))
+            got = (np.dtype(detail["dtype"]).name, tuple(detail["shape"].tolist()), scale, zero_point)
+            wanted = (binding.stored.dtype, binding.stored.shape, wanted_scale, binding.zero_point or 0)
+            if got != wanted:
+                raise InvalidArtifact(
+                    f"{self.path}: {kind} {binding.stored.name!r}: the manifest says {wanted}, the file has {got}"
+                )
+        return {name: detail["index"] for name, detail in by_name.items()}
+
+    def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        try:
+            self._hold(feeds)
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise InvalidArtifact(f"{self.path}: LiteRT failed to run it: {one_line(error)}") from error
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+    def _hold(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        for name, array in feeds.items():
+            # Straight into the interpreter's memory, where inputs stay: set_tensor would first make a contiguous copy.
+            _fill(self._interpreter.tensor(self._inputs[name])(), array)
+        return {}
+
+    def _close(self) -> None:
+        del self._interpreter
+
+
+def _fill(memory: Array, array: Array) -> None:
+    if array.ndim == 4 and array.shape[3] <= 4 and not array.flags.c_contiguous:
+        # An image seen channels last: plane by plane is four times as fast as numpy's own order.
+        for channel in range(array.shape[3]):
+            memory[..., channel] = array[..., channel]
+    else:
+        memory[...] = array
+
+
+_LIBRARY = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
+
+_CPU = 1
+
+# Types of events: an operator of the interpreter's own, and one inside a delegate.
+_OPERATOR, _DELEGATED = 2, 8
+
+
+class _Layout(Structure):
+    _fields_ = (("rank", c_uint32), ("dimensions", c_int32 * 8), ("strides", c_uint32 * 8))
+
+
+class _TensorType(Structure):
+    _fields_ = (("element", c_int), ("layout", _Layout))
+
+
+class _Event(Structure):
+    _fields_ = (
+        ("tag", c_char_p),
+        ("type", c_int),
+        ("start_us", c_uint64),
+        ("elapsed_us", c_uint64),
+        ("memory", c_size_t * 6),
+        ("metadata", c_uint64 * 2),
+        ("source", c_int),
+    )
+
+
+def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+    """The operators of a file in running order, as LiteRT's compiled model with XNNPACK runs it `runs` times.
+
+    Raises NotAvailable where this LiteRT has no such profiler. Handles are not given back: for a process that ends.
+    """
+    library = _Library()
+    environment, model, options, compiled, signature, profiler = (c_void_p() for _ in range(6))
+    library("CreateEnvironment", c_int(0), None, byref(environment))
+    library("CreateModelFromFile", environment, str(path).encode(), byref(model))
+    library("CreateOptions", byref(options))
+    library("SetOptionsHardwareAccelerators", options, c_int(_CPU))
+    library.add_options(options, "runtime_options_string", "enable_profiling = true\n")
+    library.add_options(options, "xnnpack", f"num_threads = {threads}\n")
+    library("CreateCompiledModel", environment, model, options, byref(compiled))
+    library("GetModelSignature", model, c_size_t(0), byref(signature))
+    inputs = library.buffers(environment, compiled, signature, "Input")
+    outputs = library.buffers(environment, compiled, signature, "Output")
+    given = (c_size_t(0), c_size_t(len(inputs)), inputs, c_size_t(len(outputs)), outputs)
+    library("RunCompiledModel", compiled, *given)
+    library("CompiledModelGetProfiler", compiled, byref(profiler))
+    times: list[list[tuple[str, int]]] = []
+    for _ in range(runs):
+        library("ResetProfiler", profiler)
+        library("StartProfiler", profiler)
+        library("RunCompiledModel", compiled, *given)
+        library("StopProfiler", profiler)
+        times.append(library.operators(profiler))
+    return _medians(path, times)
+
+
+def _medians(path: Path, runs: Sequence[Sequence[tuple[str, int]]]) -> tuple[OperatorTime, ...]:
+    kinds = [kind for kind, _ in runs[0]]
+    if not kinds or any([kind for kind, _ in run] != kinds for run in runs):
+        raise NotAvailable(f"{path.name}: LiteRT's profiler lists no operators, or others in each run")
+    return tuple(
+        OperatorTime(kind, median(run[i][1] for run in runs) / 1e3)  # microseconds
+        for i, kind in enumerate(kinds)
+    )
+
+
+class _Library:
+    """Calls of the C API by their names without LiteRt; each returns a status, and another than 0 is an error."""
+
+    def __init__(self) -> None:
+        try:
+            self._library = ctypes.CDLL(str(_LIBRARY))
+        except OSError as error:
+            raise NotAvailable(f"this LiteRT has no C library at {_LIBRARY.name}: {error}") from error
+        self._system = ctypes.CDLL(None)
+        self._system.strdup.restype = c_void_p
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        try:
+            call = getattr(self._library, f"LiteRt{name}")
+        except AttributeError as error:
+            raise NotAvailable(f"this LiteRT has no LiteRt{name}: expected that of release 2.3") from error
+        call.restype = c_int
+        if status := call(*arguments):
+            raise NotAvailable(f"LiteRt{name} failed with status {status}")
+
+    def add_options(self, options: c_void_p, identifier: str, text: str) -> None:
+        made = c_void_p()
+        payload = c_void_p(self._system.strdup(text.encode()))  # the library frees it
+        free = ctypes.cast(self._system.free, c_void_p)
+        self("CreateOpaqueOptions", identifier.encode(), payload, free, byref(made))
+        self("AddOpaqueOptions", options, made)
+
+    def buffers(self, environment: c_void_p, compiled: c_void_p, signature: c_void_p, side: str) -> Any:
+        """Memory for every input or output of the first signature."""
+        count = c_size_t()
+        self(f"GetNumSignature{side}s", signature, byref(count))
+        made = (c_void_p * count.value)()
+        for i in range(count.value):
+            tensor, needs, buffer, kind = c_void_p(), c_void_p(), c_void_p(), _TensorType()
+            self(f"GetSignature{side}TensorByIndex", signature, c_size_t(i), byref(tensor))
+            self("GetRankedTensorType", tensor, byref(kind))
+            which = (compiled, c_size_t(0), c_size_t(i))
+            self(f"GetCompiledModel{side}BufferRequirements", *which, byref(needs))
+            self("CreateManagedTensorBufferFromRequirements", environment, byref(kind), needs, byref(buffer))
+            made[i] = buffer.value
+        return made
+
+    def operators(self, profiler: c_void_p) -> list[tuple[str, int]]:
+        """Kind and microseconds of every operator since the profiler was started."""
+        count = c_int()
+        self("GetNumProfilerEvents", profiler, byref(count))
+        events = (_Event * count.value)()
+        self("GetProfilerEvents", profiler, count, events)
+        return [(e.tag.decode(), e.elapsed_us) for e in events if e.type in (_OPERATOR, _DELEGATED)]

@@ -1,0 +1,1 @@
+"""The networks: torch modules and model descriptions that read like the papers."""

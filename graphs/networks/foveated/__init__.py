@@ -1,0 +1,1 @@
+"""The foveated video model: each frame is encoded once and looked at twice; the first look asks the second."""

@@ -1,0 +1,1 @@
+"""ONNX files and graphs: reading, writing, cutting, and the readers that say what a node is."""

@@ -1,0 +1,243 @@
+"""Where an ONNX file of anybody's keeps its weights: only in files beside it, and only in bytes that are there."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx_ir as ir
+
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import DTYPES, Array, TensorSpec
+from graphs.onnx.file import IR_VERSION, OPSET, check
+from graphs.onnx.opset import NotOurOpset, nodes, to_opset
+from graphs.onnx.weights import attach_weights, detach_weights
+
+
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files of a model's external data, by name, after a look at each weight's place in them.
+
+    onnx's checker has seen to it that they lie beside the model: it refuses absolute paths, links and `..`.
+    Raises InvalidArtifact naming the weight whose bytes are not all in its file.
+    """
+    model = onnx.load(path, load_external_data=False)
+    names = set()
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            names.add(_checked(path, tensor))
+    return tuple(path.parent / name for name in sorted(names))
+
+
+def _checked(path: Path, tensor: onnx.TensorProto) -> str:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location: str = entries.get("location", "")
+    offset, length = entries.get("offset", "0"), entries.get("length")
+    for key, value in (("offset", offset), ("length", length or "0")):
+        if not value.isdecimal():
+            raise InvalidArtifact(f"{path}: weight {tensor.name!r}: expected a number as its {key}, got {value!r}")
+    file = path.parent / location
+    if not file.is_file():
+        raise InvalidArtifact(f"{path}: weight {tensor.name!r}: no file {location!r} beside the model")
+    size = file.stat().st_size
+    need = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    for dim in tensor.dims:
+        need *= dim
+    claimed = need if length is None else int(length)
+    if claimed < need or int(offset) + claimed > size:
+        raise InvalidArtifact(
+            f"{path}: weight {tensor.name!r}: expected {need} bytes from byte {offset} of {location}, which the file "
+            f"says are {claimed}; it has {size} in all"
+        )
+    return location
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every weight and constant, those inside the branches of nodes too."""
+    yield from graph.initializer
+    for node in nodes(graph):
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from inner.initializer
+            yield from (attribute.t, *attribute.tensors)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+Values = Mapping[str, Array]
+
+
+def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) -> ir.Model:
+    """Read an ONNX file of anybody's, external data and local functions included, bring it to our opset, and state
+    its sizes.
+
+    shapes fixes the sizes of inputs by name; every input without one must state static sizes. Inputs among
+    `constants`, see constants_of, become weights: for those that sizes inside the graph depend on. Large weights stay
+    in their files.
+    Raises InvalidArtifact for a file that is no valid ONNX model, or that cannot be brought to our opset; InvalidInput
+    naming the input whose sizes are missing, wrong, or not a tensor of a dtype that we carry.
+    """
+    if not path.is_file():
+        raise InvalidInput(f"{path}: no such ONNX file")
+    check(path)
+    external_files(path)
+    model = ir.load(path)
+    taken = detach_weights(model)
+    proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
+    _drop_initializers_from_inputs(proto.graph)
+    _drop_missing_last_inputs(proto.graph)
+    _fix_values(proto.graph, constants or {})
+    _fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    proto.ir_version = IR_VERSION  # before version 4 weights had to be inputs as well
+    # Said before: the way to our opset may end half-way.
+    versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+    try:
+        proto = to_opset(proto)
+    except NotOurOpset as error:
+        raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
+    del proto.graph.value_info[:]  # sizes that were inferred for other inputs
+    ours = ir.from_proto(proto)
+    attach_weights(ours, taken)
+    return infer_shapes(ours)  # the passes go by shapes: without them a dense layer stays a MatMul
+
+
+def constants_of(path: Path, values: Values) -> dict[str, Array]:
+    """Values of inputs in the dtypes and shapes that the file states: a row of as many elements takes any shape.
+
+    Raises InvalidInput naming what does not fit, and InvalidArtifact for a file that is no ONNX model.
+    """
+    if not values:
+        return {}
+    check(path)
+    inputs = {value.name: value.type.tensor_type for value in onnx.load(path, load_external_data=False).graph.input}
+    return {name: _constant(path, name, inputs, array) for name, array in values.items()}
+
+
+def _constant(path: Path, name: str, inputs: Mapping[str, onnx.TypeProto.Tensor], array: Array) -> Array:
+    what = f"{path}: --input-value {name}"
+    if name not in inputs:
+        raise InvalidInput(f"{what}: no such input; there is {', '.join(inputs) or 'none'}")
+    if inputs[name].elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        raise InvalidInput(f"{what}: the input is no tensor of numbers")
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in inputs[name].shape.dim]
+    static = [size for size in sizes if size is not None]
+    if array.ndim == 1 and len(static) == len(sizes) and math.prod(static) == array.size:
+        array = array.reshape(static)
+    if len(sizes) != array.ndim or any(a is not None and a != b for a, b in zip(sizes, array.shape, strict=True)):
+        stated = " x ".join("any" if size is None else str(size) for size in sizes) or "one"
+        raise InvalidInput(f"{what}: expected {stated} value(s), got {array.size}")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(inputs[name].elem_type)
+    typed = array.astype(dtype)
+    if dtype.kind in "iub" and not np.array_equal(typed, array):
+        raise InvalidInput(f"{what}: the input is {dtype}, which cannot hold {array.tolist()}")
+    return typed
+
+
+def _fix_values(graph: onnx.GraphProto, constants: Values) -> None:
+    kept = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(kept)
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+
+
+def infer_shapes(model: ir.Model) -> ir.Model:
+    """The same graph with every size stated that follows from its inputs' sizes."""
+    taken = detach_weights(model)
+    try:
+        proto = onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
+    finally:
+        attach_weights(model, taken)
+    inferred = ir.from_proto(proto)
+    attach_weights(inferred, taken)
+    return inferred
+
+
+def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec, ...]:
+    """The tensors of one side of a graph. Four axes are called NCHW here, whatever they mean: see TensorSpec.
+
+    Raises InvalidInput naming the first that has a size that is not known, or is no tensor of a dtype that we carry.
+    """
+    if not values:
+        raise InvalidInput(f"{path}: expected at least one {side}, it has none")
+    specs = []
+    for value in values:
+        name = str(value.name)
+        _check_type(path, side, name, value.type, value.dtype)
+        if value.shape is None or not value.shape.is_static():
+            sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
+            raise InvalidInput(
+                f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}; where those are "
+                "an input's, give --input-value NAME=..."
+            )
+        shape = tuple(int(size) for size in value.shape if isinstance(size, int))
+        if 0 in shape:
+            raise InvalidInput(f"{path}: {side} {name!r}: expected sizes of at least 1, got {list(shape)}")
+        assert value.dtype is not None
+        specs.append(TensorSpec(name, shape, value.dtype.numpy().name, "NCHW" if len(shape) == 4 else None))
+    return tuple(specs)
+
+
+def _check_type(path: Path, side: str, name: str, kind: object, dtype: ir.DataType | None) -> None:
+    if not isinstance(kind, ir.TensorType) or dtype is None:
+        raise InvalidInput(f"{path}: {side} {name!r}: expected a tensor, got {kind}")
+    if dtype == ir.DataType.STRING or dtype.numpy().name not in DTYPES:
+        raise InvalidInput(
+            f"{path}: {side} {name!r}: expected a dtype of {', '.join(DTYPES)}, got {dtype.name.lower()}"
+        )
+
+
+def _drop_initializers_from_inputs(graph: onnx.GraphProto) -> None:
+    """Files of before IR version 4 list their weights as inputs, too."""
+    constant = {tensor.name for tensor in (*graph.initializer, *(t.values for t in graph.sparse_initializer))}
+    kept = [value for value in graph.input if value.name not in constant]
+    del graph.input[:]
+    graph.input.extend(kept)
+
+
+def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
+    """An optional input that is missing at the end need not be named: ONNX Runtime 1.31 dies of a norm's empty bias."""
+    for node in graph.node:
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+                _drop_missing_last_inputs(inner)
+
+
+def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: frozenset[str]) -> None:
+    inputs = [value for value in graph.input if value.name not in weights]
+    names = [value.name for value in inputs]
+    if unknown := sorted(set(shapes) - set(names)):
+        raise InvalidInput(f"{path}: --input-shape: no input {unknown[0]!r}; there is {', '.join(names) or 'none'}")
+    for value in inputs:
+        if value.type.WhichOneof("value") != "tensor_type":
+            raise InvalidInput(f"{path}: input {value.name!r}: expected a tensor, got {value.type.WhichOneof('value')}")
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        stated = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
+        given = shapes.get(value.name)
+        if given is None:
+            if not tensor.HasField("shape") or any(not isinstance(size, int) for size in stated):
+                shown = ",".join(map(str, stated)) if tensor.HasField("shape") else "nothing"
+                raise InvalidInput(
+                    f"{path}: input {value.name!r}: expected static sizes, the file states {shown}; "
+                    f"give --input-shape {value.name}=..."
+                )
+            continue
+        fits = not tensor.HasField("shape") or (
+            len(given) == len(stated)
+            and all(not isinstance(size, int) or size == want for size, want in zip(stated, given, strict=True))
+        )
+        if not fits or any(size < 1 for size in given):
+            raise InvalidInput(
+                f"{path}: --input-shape {value.name}={','.join(map(str, given))}: the file states "
+                f"{','.join(map(str, stated))}"
+            )
+        tensor.shape.ClearField("dim")
+        for size in given:
+            tensor.shape.dim.add().dim_value = size
+    for number, value in enumerate(graph.output):  # sizes there follow from the inputs'; the number of axes stands
+        if value.type.WhichOneof("value") == "tensor_type":
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                dim.dim_param = f"output_{number}_{axis}"

@@ -1,0 +1,95 @@
+"""The written-out erf form of GELU -> one Gelu.
+
+Below opset 20 exporters write `x / 2 * (1 + erf(x / sqrt(2)))`, in several orders. onnx2tf expands that Erf into a
+polynomial of dozens of operators once onnxsim has touched it, and TensorFlow Lite has no Erf at all.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+
+from graphs.onnx.readers import add_constant, add_sizes, apply, replace_node, set_value_info, static_shape
+
+_SCALED: tuple[Callable[..., Any], ...] = (
+    lambda op, x: op.Div(x, math.sqrt(2)),
+    lambda op, x: op.Mul(x, math.sqrt(0.5)),
+)
+
+_PRODUCT: tuple[Callable[..., Any], ...] = (
+    lambda op, x, factor: op.Mul(op.Mul(x, 0.5), factor),
+    lambda op, x, factor: op.Mul(op.Mul(x, factor), 0.5),
+    lambda op, x, factor: op.Mul(x, op.Mul(factor, 0.5)),
+)
+
+
+def _rule(scaled: Callable[..., Any], product: Callable[..., Any]) -> pattern.RewriteRule:
+    def written_out(op: Any, x: Any) -> Any:
+        return product(op, x, op.Add(op.Erf(scaled(op, x)), 1.0))
+
+    return pattern.RewriteRule(written_out, lambda op, x: op.Gelu(x))
+
+
+def _rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet(
+        [_rule(scaled, product) for scaled in _SCALED for product in _PRODUCT],
+        commute=True,
+    )
+
+
+def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every exact GELU of a model of opset 20 or newer; older opsets have no Gelu."""
+    if (model.opset_imports.get("") or 0) < 20:
+        return model, False
+    return apply(_rules(), model)
+
+
+def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write Elu(x, alpha) as Relu(x) + alpha * Elu(Min(x, 0)), unless alpha is 1."""
+    found = [node for node in model.graph if node.op_type == "Elu" and node.attributes.get_float("alpha", 1.0) != 1]
+    for node in found:
+        x, name = node.inputs[0], str(node.outputs[0].name)
+        assert x is not None and x.dtype is not None  # an operator's own, in a graph with its shapes
+        zero, alpha = (
+            add_constant(model.graph, f"{name}_{what}", np.array(value, x.dtype.numpy()))
+            for what, value in (("zero", 0), ("alpha", node.attributes.get_float("alpha", 1.0)))
+        )
+        above = ir.node("Relu", [x])
+        negative = ir.node("Min", [x, zero])
+        below = ir.node("Elu", negative.outputs)
+        scaled = ir.node("Mul", [below.outputs[0], alpha])
+        for made, what in ((above, "above"), (negative, "negative"), (below, "below"), (scaled, "scaled")):
+            set_value_info(made.outputs[0], f"{name}_{what}", x)
+        replace_node(
+            model.graph, node, [above, negative, below, scaled, ir.node("Add", [above.outputs[0], scaled.outputs[0]])]
+        )
+    return model, bool(found)
+
+
+def write_out_log_softmax(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write d - log(sum(exp(d))), where d = x - max(x), over the axis."""
+    found = [node for node in model.graph if node.op_type == "LogSoftmax" and static_shape(node.inputs[0])]
+    for node in found:
+        x, name = node.inputs[0], str(node.outputs[0].name)
+        shape = static_shape(x) or ()
+        axis = node.attributes.get_int("axis", -1) % len(shape)
+        reduced = tuple(1 if i == axis else size for i, size in enumerate(shape))
+        axes = add_sizes(model.graph, f"{name}_axis", (axis,))
+        largest = ir.node("ReduceMax", [x, axes], attributes={"keepdims": 1})
+        below = ir.node("Sub", [x, largest.outputs[0]])
+        parts = ir.node("Exp", below.outputs)
+        whole = ir.node("ReduceSum", [parts.outputs[0], axes], attributes={"keepdims": 1})
+        log = ir.node("Log", whole.outputs)
+        for made, what in ((largest, "largest"), (whole, "whole"), (log, "log")):
+            set_value_info(made.outputs[0], f"{name}_{what}", x, reduced)
+        for made, what in ((below, "below"), (parts, "parts")):
+            set_value_info(made.outputs[0], f"{name}_{what}", x)
+        replace_node(
+            model.graph,
+            node,
+            [largest, below, parts, whole, log, ir.node("Sub", [below.outputs[0], log.outputs[0]])],
+        )
+    return model, bool(found)

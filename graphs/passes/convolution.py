@@ -1,0 +1,262 @@
+"""BatchNormalization after a convolution -> into the convolution's weight, and a bias.
+
+Exporter and onnxsim both do this, but only with weights they can see; see graphs/onnx/weights.py.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+
+from backends.tensor import Array
+from graphs.onnx.readers import (
+    Convolution,
+    add_constant,
+    add_sizes,
+    add_tensor,
+    apply,
+    constant,
+    new_constant,
+    replace_node,
+    rewrite_convolutions,
+    set_value_info,
+)
+from graphs.onnx.weights import lazy_tensor
+
+
+def _normalized(op: Any, x: Any, weight: Any, scale: Any, shift: Any, mean: Any, variance: Any) -> Any:
+    convolved = op.Conv(x, weight, _allow_other_attributes=True, _outputs=["convolved"])
+    return op.BatchNormalization(
+        convolved, scale, shift, mean, variance, _allow_other_attributes=True, _outputs=["norm"]
+    )
+
+
+def _batch_norm_fits(context: Any, weight: ir.Value, **values: Any) -> bool:
+    numbers = (values[name] for name in ("scale", "shift", "mean", "variance"))
+    return weight.const_value is not None and all(constant(value) is not None for value in numbers)
+
+
+def _folded(
+    op: Any,
+    x: ir.Value,
+    weight: ir.Value,
+    scale: ir.Value,
+    shift: ir.Value,
+    mean: ir.Value,
+    variance: ir.Value,
+    convolved: ir.Value,
+    norm: ir.Value,
+) -> Any:
+    kernel, convolution, normalization = weight.const_value, convolved.producer(), norm.producer()
+    assert kernel is not None and convolution is not None and normalization is not None  # _fits, matched
+    gamma, beta, average, spread = (constant(value) for value in (scale, shift, mean, variance))
+    assert gamma is not None and beta is not None and average is not None and spread is not None  # _fits
+    by = gamma / np.sqrt(spread + np.float32(normalization.attributes.get_float("epsilon", 1e-5)))
+    columns = by.reshape(-1, *(1 for _ in kernel.shape[1:]))
+    return op.Conv(
+        x,
+        new_constant(
+            op, lazy_tensor(tuple(kernel.shape.numpy()), kernel, lambda: kernel.numpy() * columns), weight, "folded"
+        ),
+        new_constant(op, ir.tensor(beta - average * by), weight, "folded_bias"),
+        **convolution.attributes,
+    )
+
+
+def _batch_norm_rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_normalized, _folded, _batch_norm_fits)])
+
+
+def fold_batch_norm(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Fold every BatchNormalization that follows a Conv without a bias."""
+    return apply(_batch_norm_rules(), model)
+
+
+MOST_TAPS = 25
+
+
+def split_depthwise(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Split every depthwise Conv over MOST_TAPS that keeps the size of its map (stride 1, padded by half the kernel).
+
+    Each part takes rows of the kernel that are equally far apart and lie around its middle, so its own dilation and
+    padding keep the size too, and no part needs a padded or shifted copy of the map.
+    """
+    found = [(node, kernel) for node in model.graph if (kernel := _large_depthwise(node)) is not None]
+    for node, kernel in found:
+        _split_kernel(model.graph, node, kernel)
+    return model, bool(found)
+
+
+def row_groups(rows: int, most: int) -> list[range]:
+    """Split the rows of a kernel, an odd number of them, into at most `most` a group, evenly spaced around the middle.
+
+    Row 0 is the middle one: 7 rows, 3 a group, are -3, 0, 3 and -2, 2 and -1, 1.
+    """
+    outermost = rows // 2
+    largest = most - 1 + most % 2  # an odd number has the middle row
+    taken = min(largest, rows)
+    step = max(1, outermost // max(1, taken // 2))
+    middle = range(-step * (taken // 2), step * (taken // 2) + 1, step)
+    pairs = [k for k in range(outermost, 0, -1) if k not in middle]
+    return [middle, *(range(-k, k + 1, 2 * k) for k in pairs)]
+
+
+def _large_depthwise(node: ir.Node) -> ir.TensorProtocol | None:
+    """The kernel of a convolution that is to be split, (C, 1, rows, columns), or None."""
+    if node.op_type != "Conv" or node.inputs[1] is None or node.inputs[0] is None:
+        return None
+    kernel = ir.convenience.get_const_tensor(node.inputs[1])
+    if kernel is None or len(kernel.shape) != 4 or node.attributes.get_int("group", 1) != kernel.shape[0]:
+        return None
+    _, per_group, rows, columns = kernel.shape.numpy()
+    half = [rows // 2, columns // 2]
+    keeps_size = (
+        rows % 2 == columns % 2 == 1
+        and list(node.attributes.get_ints("pads", (0, 0, 0, 0))) == half * 2
+        and set(node.attributes.get_ints("strides", (1, 1))) == {1}
+        and set(node.attributes.get_ints("dilations", (1, 1))) == {1}
+    )
+    return kernel if per_group == 1 and keeps_size and rows * columns > MOST_TAPS >= 2 * columns else None
+
+
+def _split_kernel(graph: ir.Graph, node: ir.Node, kernel: ir.TensorProtocol) -> None:
+    values = kernel.numpy()
+    channels, _, rows, columns = values.shape
+    output, weight = node.outputs[0], node.inputs[1]
+    assert weight is not None
+    made: list[ir.Node] = []
+    for i, group in enumerate(row_groups(rows, MOST_TAPS // columns)):
+        part = add_constant(graph, f"{weight.name}.rows{i}", values[:, :, [rows // 2 + row for row in group]])
+        bias = node.inputs[2:] if i == 0 else ()
+        attributes = {
+            "group": channels,
+            "kernel_shape": [len(group), columns],
+            "dilations": [group.step if len(group) > 1 else 1, 1],
+            "pads": [group[-1], columns // 2] * 2,
+            "strides": [1, 1],
+        }
+        before = made[-1:]
+        made.append(ir.node("Conv", [node.inputs[0], part, *bias], attributes, name=f"{node.name}.rows{i}"))
+        if before:
+            made.append(ir.node("Add", [before[0].outputs[0], made[-1].outputs[0]], name=f"{node.name}.sum{i}"))
+    for new in made:
+        set_value_info(new.outputs[0], f"{new.name}.out", output)
+    replace_node(graph, node, made)
+    if not weight.uses() and weight.name is not None:
+        graph.initializers.pop(weight.name, None)
+
+
+# Weights of one output.
+MOST_WEIGHTS = 1 << 14
+
+
+def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Split every Conv with more than MOST_WEIGHTS weights an output, unless it pads or skips."""
+    return rewrite_convolutions(model, _is_large, _split_rows)
+
+
+def _is_large(node: ir.Node, conv: Convolution) -> bool:
+    weights = conv.of[1] * math.prod(conv.kernel)
+    return weights > MOST_WEIGHTS and conv.kernel[0] > 1 and conv.steps == (1, 1) and not any(conv.pads)
+
+
+def _split_rows(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
+    output, height = node.outputs[0], conv.made[2]
+    new: list[ir.Node] = []
+    total: ir.Value | None = None
+    for row in range(conv.kernel[0]):
+        name = f"{output.name}.row{row}"
+        bounds = [add_sizes(graph, f"{name}.{what}", (at,)) for what, at in (("from", row), ("to", row + height))]
+        part = ir.node("Slice", [conv.x, *bounds, add_sizes(graph, f"{name}.axis", (2,))], name=f"{name}.part")
+        set_value_info(part.outputs[0], f"{name}.part", conv.x, (*conv.of[:2], height, conv.of[3]))
+        bias = node.inputs[2:] if row == 0 else ()
+        inputs = [part.outputs[0], add_tensor(graph, f"{name}.weight", _row(conv, row)), *bias]
+        product = ir.node("Conv", inputs, {"kernel_shape": [1, conv.kernel[1]]}, name=name)
+        set_value_info(product.outputs[0], f"{name}.out", output)
+        new += [part, product]
+        if total is not None:
+            new.append(ir.node("Add", [total, product.outputs[0]], name=f"{name}.sum"))
+            set_value_info(new[-1].outputs[0], f"{name}.sum", output)
+        total = new[-1].outputs[0]
+    replace_node(graph, node, new)
+
+
+def _row(conv: Convolution, row: int) -> ir.TensorProtocol:
+    shape = (conv.made[1], conv.of[1], 1, conv.kernel[1])
+    return lazy_tensor(shape, conv.values, lambda: conv.values.numpy()[:, :, row : row + 1])
+
+
+def patches_to_depth(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every Conv of square patches on a map that they fill."""
+    return rewrite_convolutions(model, _fills, _patches_rewrite)
+
+
+def _fills(node: ir.Node, conv: Convolution) -> bool:
+    return conv.makes_patches and conv.of[2] % conv.kernel[0] == conv.of[3] % conv.kernel[1] == 0
+
+
+def _patches_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
+    """Conv(x, w, b) -> Conv(SpaceToDepth(x), w as 1 x 1, b); depth goes by row, column and then channel of a patch."""
+    size, output = conv.kernel[0], node.outputs[0]
+    outputs, depth = conv.made[1], conv.of[1] * size * size
+    deep = ir.node("SpaceToDepth", [conv.x], {"blocksize": size}, name=f"{node.name}.patches")
+    set_value_info(deep.outputs[0], f"{output.name}.patches", conv.x, (conv.of[0], depth, *conv.made[2:]))
+    name, shape = f"{conv.weight.name}.patches", (outputs, depth, 1, 1)
+    if name not in graph.initializers:
+        by_pixel = lazy_tensor(shape, conv.values, lambda: conv.values.numpy().transpose(0, 2, 3, 1).reshape(shape))
+        add_tensor(graph, name, by_pixel)
+    inputs = [deep.outputs[0], graph.initializers[name], *node.inputs[2:]]
+    replace_node(graph, node, [deep, ir.node("Conv", inputs, {"kernel_shape": [1, 1]}, name=node.name)])
+
+
+def transposed_to_conv(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every ConvTranspose whose square kernel is a multiple of its step."""
+    return rewrite_convolutions(model, _transposed_fits, _transposed_rewrite, "ConvTranspose")
+
+
+def _transposed_fits(node: ir.Node, conv: Convolution) -> bool:
+    (rows, columns), (step, other) = conv.kernel, conv.steps
+    more = node.attributes.get_ints("output_padding", (0, 0))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return (
+        rows == columns
+        and step == other > 1
+        and rows % step == 0
+        and min(conv.pads) >= 0
+        # More rows than the kernel reaches would have to be added.
+        and all(size <= end for size, end in zip(more, conv.pads[2:], strict=True))
+        and "output_shape" not in node.attributes
+        and (bias is None or constant(bias) is not None)
+    )
+
+
+def _transposed_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
+    """ConvTranspose(x, w, b) -> Slice(DepthToSpace(Conv(x, w', b')))"""
+    output, step, taps = node.outputs[0], conv.steps[0], conv.kernel[0] // conv.steps[0]
+    name, channels, outputs = str(output.name), conv.of[1], conv.made[1]
+    shape = (step * step * outputs, channels, taps, taps)
+
+    def by_place() -> Array:
+        # (in, out, tap, place, tap, place): a place's last tap is the first in the map.
+        split = conv.values.numpy().reshape(channels, outputs, taps, step, taps, step)[:, :, ::-1, :, ::-1]
+        places: Array = split.transpose(3, 5, 1, 0, 2, 4).reshape(shape)
+        return places
+
+    inputs = [conv.x, add_tensor(graph, f"{name}.kernels", lazy_tensor(shape, conv.values, by_place))]
+    if len(node.inputs) > 2 and (bias := constant(node.inputs[2])) is not None:
+        inputs.append(add_constant(graph, f"{name}.bias", np.tile(bias, step * step)))
+    rows, columns = (size + taps - 1 for size in conv.of[2:])
+    pads = {"kernel_shape": [taps, taps], "pads": [taps - 1] * 4}
+    new = [ir.node("Conv", inputs, pads, name=node.name)]
+    set_value_info(new[0].outputs[0], f"{name}.places", output, (conv.of[0], shape[0], rows, columns))
+    new.append(ir.node("DepthToSpace", new[0].outputs, {"blocksize": step}, name=f"{node.name}.map"))
+    cut, made = conv.pads[:2], conv.made[2:]
+    if any(cut) or made != (rows * step, columns * step):
+        set_value_info(new[1].outputs[0], f"{name}.whole", output, (conv.of[0], outputs, rows * step, columns * step))
+        ends = tuple(first + size for first, size in zip(cut, made, strict=True))
+        bounds = [add_sizes(graph, f"{name}.{what}", at) for what, at in (("from", cut), ("to", ends))]
+        axes = add_sizes(graph, f"{name}.axes", (2, 3))
+        new.append(ir.node("Slice", [new[1].outputs[0], *bounds, axes], name=f"{node.name}.cut"))
+    replace_node(graph, node, new)

@@ -1,0 +1,191 @@
+"""Arithmetic on integers of 8 and 16 bits -> the same on int32, with casts around it.
+
+TFLite knows such tensors as quantized ones alone: without a scale its kernels abort the process, or are not there. The
+results are the same, bit for bit: casting back wraps around as the small type does.
+"""
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.onnx.readers import (
+    add_constant,
+    add_sizes,
+    constant,
+    matrix_shape,
+    replace_node,
+    set_value_info,
+    static_shape,
+)
+from graphs.onnx.weights import lazy_tensor
+
+_SMALL = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
+
+_ARITHMETIC = ("Abs", "Add", "Clip", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Relu", "Sign", "Sub", "Sum", "Where")
+
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+
+_OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
+
+
+def widen_small_integers(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Compute every element-wise operator on int8, uint8 and int16 in int32."""
+    found = [node for node in model.graph if node.op_type in _OPERATORS and any(map(_is_small, node.inputs))]
+    for node in found:
+        for i, value in enumerate(node.inputs):
+            if value is not None and _is_small(value):
+                before = ir.node("Cast", [value], attributes={"to": ir.DataType.INT32})
+                _describe(before.outputs[0], f"{value.name}_{node.name or node.outputs[0].name}_{i}_wide", value)
+                before.outputs[0].dtype = ir.DataType.INT32
+                model.graph.insert_before(node, before)
+                node.replace_input_with(i, before.outputs[0])
+        for output in node.outputs:
+            if _is_small(output):
+                _narrow(model.graph, node, output)
+    return model, bool(found)
+
+
+def _narrow(graph: ir.Graph, node: ir.Node, output: ir.Value) -> None:
+    assert output.dtype is not None  # _is_small
+    after = ir.node("Cast", [output], attributes={"to": output.dtype})
+    name, result = str(output.name), after.outputs[0]
+    _describe(result, name, output)
+    result.dtype = output.dtype
+    output.replace_all_uses_with(result, replace_graph_outputs=True)
+    after.replace_input_with(0, output)
+    output.name, output.dtype = f"{name}_wide", ir.DataType.INT32
+    graph.insert_after(node, after)
+
+
+def _describe(value: ir.Value, name: str, like: ir.Value) -> None:
+    value.name, value.shape = name, like.shape
+
+
+def _is_small(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype in _SMALL
+
+
+# Of the absolute value of a bound that is not 0; the converter was seen to round 1e-12 and 1e-30 to it.
+_TINY = 1e-3
+
+
+def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number."""
+    found = [(node, at) for node in model.graph if (at := _bound(node)) is not None]
+    for node, at in found:
+        bound, x = node.inputs[at], node.inputs[1 - at]
+        value = constant(bound)
+        assert x is not None and value is not None  # _bound
+        name = str(node.outputs[0].name)
+        turned = ir.node("Neg", [x])
+        least = ir.node("Min", [turned.outputs[0], add_constant(model.graph, f"{name}_bound", -value)])
+        new = [turned, least, ir.node("Neg", least.outputs)]
+        if node.op_type == "Clip" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            new.append(ir.node("Min", [new[-1].outputs[0], node.inputs[2]]))
+        for number, made in enumerate(new):
+            set_value_info(made.outputs[0], f"{name}_part_{number}", node.outputs[0])
+        replace_node(model.graph, node, new)
+    return model, bool(found)
+
+
+def _bound(node: ir.Node) -> int | None:
+    """Which input of a node is a tiny bound from below."""
+    if node.op_type not in ("Max", "Clip") or len(node.inputs) < 2 or (node.op_type == "Max" and len(node.inputs) > 2):
+        return None
+    for at in (1,) if node.op_type == "Clip" else (1, 0):
+        value = constant(node.inputs[at])
+        if value is not None and value.size == 1 and value.dtype.kind == "f" and 0 < abs(float(value.item())) < _TINY:
+            return at
+    return None
+
+
+def slice_uneven_splits(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write every Split whose constant sizes are not all the same as Slices."""
+    found = [(node, sizes) for node in model.graph if (sizes := _uneven(node)) is not None]
+    for node, sizes in found:
+        x, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+        assert x is not None and x.shape is not None  # an operator's own, in a graph with its shapes
+        axis %= len(x.shape)
+        ends = np.cumsum(sizes).tolist()
+        for output, start, end in zip(node.outputs, [0, *ends], ends, strict=False):
+            name = str(output.name)
+            places = [add_sizes(model.graph, f"{name}_{what}", (at,)) for what, at in (("start", start), ("end", end))]
+            part = ir.node("Slice", [x, *places, add_sizes(model.graph, f"{name}_axis", (axis,))])
+            output.name = None
+            set_value_info(part.outputs[0], name, output)
+            model.graph.insert_before(node, part)
+            output.replace_all_uses_with(part.outputs[0], replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+    return model, bool(found)
+
+
+def _uneven(node: ir.Node) -> list[int] | None:
+    """The sizes of the parts, where they are known and differ, and none is empty."""
+    if node.op_type != "Split" or node.inputs[0] is None or (shape := static_shape(node.inputs[0])) is None:
+        return None
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        sizes = constant(node.inputs[1])
+        parts = [] if sizes is None else [int(size) for size in sizes]
+    else:  # as many as there are outputs, of which the last is what is left
+        whole, count = shape[node.attributes.get_int("axis", 0)], len(node.outputs)
+        most = -(-whole // count)
+        parts = [most] * (count - 1) + [whole - most * (count - 1)]
+    return parts if len(set(parts)) > 1 and min(parts) > 0 else None
+
+
+def split_large_gemm(model: ir.Model, limit_bytes: int) -> tuple[ir.Model, bool]:
+    """Split every Gemm with a constant matrix and bias of more than limit_bytes, into parts of nearly the same size."""
+    return model, bool(sum(_split(model.graph, node, limit_bytes) for node in list(model.graph)))
+
+
+def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
+    """Gemm(x, w, b) -> Concat(Gemm(x, w[rows], b[rows]), ...)"""
+    if node.op_type != "Gemm" or (matrix := matrix_shape(node.inputs[1])) is None:
+        return False
+    weight = node.inputs[1]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    shape = static_shape(node.outputs[0])
+    by_output = bool(node.attributes.get_int("transB", 0))
+    outputs = matrix[0] if by_output else matrix[1]
+    assert weight is not None and weight.const_value is not None  # matrix_shape
+    constants = [weight.const_value]
+    if bias is not None:
+        if bias.const_value is None or tuple(bias.const_value.shape.numpy()) != (outputs,):
+            return False
+        constants.append(bias.const_value)
+    most = limit_bytes // math.ceil(sum(tensor.nbytes for tensor in constants) / outputs)
+    if shape is None or not 0 < most < outputs:
+        return False
+    parts: list[ir.Node] = []
+    rows = math.ceil(outputs / math.ceil(outputs / most))
+    for start in range(0, outputs, rows):
+        end = min(start + rows, outputs)
+        values = [_part(graph, weight, start, end, 0 if by_output else 1)]
+        if bias is not None:
+            values.append(_part(graph, bias, start, end, 0))
+        name = f"{node.name}.rows{len(parts)}"
+        parts.append(ir.node("Gemm", [node.inputs[0], *values], dict(node.attributes), name=name))
+        set_value_info(parts[-1].outputs[0], f"{name}.out", node.outputs[0], (shape[0], end - start))
+    joined = ir.node("Concat", [part.outputs[0] for part in parts], {"axis": 1}, name=f"{node.name}.join")
+    replace_node(graph, node, [*parts, joined])
+    for value in (weight, bias):
+        if value is not None and value.name is not None and not value.uses():
+            del graph.initializers[value.name]
+    return True
+
+
+def _part(graph: ir.Graph, value: ir.Value, start: int, end: int, axis: int) -> ir.Value:
+    """Entries start to end of a constant along an axis, read when they are written; one part for all that use it."""
+    whole = value.const_value
+    assert whole is not None  # _split
+    name = f"{value.name}.rows{start}-{end}"
+    if name not in graph.initializers:
+        sizes = [int(size) for size in whole.shape.numpy()]
+        sizes[axis] = end - start
+        chosen = (slice(None),) * axis + (slice(start, end),)
+        tensor = lazy_tensor(tuple(sizes), whole, lambda: whole.numpy()[chosen])
+        tensor.name = name
+        kind = ir.TensorType(whole.dtype)
+        graph.initializers.add(ir.Value(name=name, const_value=tensor, type=kind, shape=ir.Shape(sizes)))
+    return graph.initializers[name]

@@ -1,0 +1,267 @@
+"""LayerNorm over channels, written out -> Transpose, LayerNormalization, Transpose.
+
+ONNX Runtime has one kernel for it, over the last axis. TFLite holds maps channels last anyway: the transposes vanish.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+
+from graphs.onnx.readers import (
+    add_constant,
+    add_sizes,
+    add_tensor,
+    apply,
+    constant,
+    matrix_shape,
+    new_constant,
+    replace_node,
+    set_value_info,
+    static_shape,
+)
+from graphs.passes.linear import folded, per_channel
+
+
+def _layer_norm_pattern(op: Any, x: Any, axes: Any, epsilon: Any, scale: Any, shift: Any) -> Any:
+    centred = op.Sub(x, op.ReduceMean(x, axes))
+    variance = op.ReduceMean(op.Mul(centred, centred), axes)
+    normalized = op.Div(centred, op.Sqrt(op.Add(variance, epsilon)))
+    return op.Add(op.Mul(scale, normalized), shift)
+
+
+def _layer_norm_fits(
+    context: Any, x: ir.Value, axes: ir.Value, epsilon: ir.Value, scale: ir.Value, shift: ir.Value
+) -> bool:
+    shape, axis, small = static_shape(x), constant(axes), constant(epsilon)
+    if shape is None or len(shape) != 4 or axis is None or axis.tolist() != [1] or small is None or small.size != 1:
+        return False
+    wanted = (shape[1], 1, 1)
+    return all(array is not None and array.shape[-3:] == wanted for array in (constant(scale), constant(shift)))
+
+
+def _one_operator(op: Any, x: ir.Value, axes: ir.Value, epsilon: ir.Value, scale: ir.Value, shift: ir.Value) -> Any:
+    small, weight, bias = constant(epsilon), constant(scale), constant(shift)
+    assert small is not None  # _fits
+    assert weight is not None
+    assert bias is not None
+    last = op.LayerNormalization(
+        op.Transpose(x, perm=[0, 2, 3, 1]),
+        new_constant(op, ir.tensor(np.ascontiguousarray(weight.reshape(-1))), scale, "vector"),
+        new_constant(op, ir.tensor(np.ascontiguousarray(bias.reshape(-1))), shift, "offset"),
+        axis=-1,
+        epsilon=float(small.item()),
+    )
+    return op.Transpose(last, perm=[0, 3, 1, 2])
+
+
+def _layer_norm_rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet(
+        [pattern.RewriteRule(_layer_norm_pattern, _one_operator, _layer_norm_fits)], commute=True
+    )
+
+
+def layer_norm_over_channels(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every LayerNorm over axis 1 of a map of rank 4 that is written out."""
+    return apply(_layer_norm_rules(), model)
+
+
+def _plain_norm(op: Any, x: Any, scale: Any) -> Any:
+    return op.LayerNormalization(x, scale, _outputs=["norm"])
+
+
+def _norm_with_shift(op: Any, x: Any, scale: Any, shift: Any) -> Any:
+    return op.LayerNormalization(x, scale, shift, _outputs=["norm"])
+
+
+def _parts_fit(context: Any, x: ir.Value, scale: ir.Value, norm: ir.Value, shift: ir.Value | None = None) -> bool:
+    node, shape = norm.producer(), static_shape(norm)
+    if node is None or shape is None or len(node.outputs) != 1:
+        return False
+    last = node.attributes.get_int("axis", -1) in (-1, len(shape) - 1)
+    return last and constant(scale) is not None and (shift is None or constant(shift) is not None)
+
+
+def _parts(op: Any, x: ir.Value, scale: ir.Value, norm: ir.Value, shift: ir.Value | None = None) -> Any:
+    node, factor, offset = norm.producer(), constant(scale), constant(shift)
+    assert node is not None and factor is not None  # _fits
+    axes = op.initializer(ir.tensor(np.array([-1], np.int64)), name=f"{norm.name}.axis")
+    epsilon = np.array(node.attributes.get_float("epsilon", 1e-5), factor.dtype)
+    centred = op.Sub(x, op.ReduceMean(x, axes))
+    variance = op.ReduceMean(op.Mul(centred, centred), axes)
+    deviation = op.Sqrt(op.Add(variance, op.initializer(ir.tensor(epsilon), name=f"{norm.name}.epsilon")))
+    # One division a row and a product a value: a division a value costs several times as much.
+    result = op.Mul(centred, op.Reciprocal(deviation))
+    if (factor != 1).any():
+        result = op.Mul(result, scale)
+    if offset is not None and offset.any():
+        result = op.Add(result, shift)
+    return result
+
+
+def _parts_rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet(
+        [
+            pattern.RewriteRule(_norm_with_shift, _parts, _parts_fit),
+            pattern.RewriteRule(_plain_norm, _parts, _parts_fit),
+        ]
+    )
+
+
+def write_out_layer_norm(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write out every LayerNormalization over the last axis with a constant scale."""
+    return apply(_parts_rules(), model)
+
+
+def fold_norm(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Fold every affine part that nothing but Gemms reads, across Reshapes and Transposes that leave channels last."""
+    changed = [_fold(model.graph, node) for node in list(model.graph) if node.op_type == "LayerNormalization"]
+    return model, any(changed)
+
+
+def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
+    scale, shift = norm.inputs[1], norm.inputs[2] if len(norm.inputs) > 2 else None
+    factors = constant(scale)
+    if scale is None or shift is None or factors is None:
+        return False
+    channels = factors.size
+    gemms = _readers(norm.outputs[0], channels)
+    if not gemms or per_channel(scale, channels) is None or per_channel(shift, channels) is None:
+        return False
+    for gemm in gemms:
+        weight, bias = gemm.inputs[1], gemm.inputs[2]
+        assert weight is not None and bias is not None  # _is_linear
+        matrix, vector = folded(weight, bias, shift, scale)
+        name = f"{gemm.outputs[0].name}.folded"
+        gemm.replace_input_with(1, add_tensor(graph, f"{name}.weight", matrix))
+        gemm.replace_input_with(2, add_constant(graph, f"{name}.bias", vector.numpy()))
+    ones = f"ones.{channels}"
+    one = graph.initializers.get(ones) or add_constant(graph, ones, np.ones(channels, factors.dtype))
+    norm.replace_input_with(1, one)
+    norm.resize_inputs(2)  # ONNX Runtime 1.31 dies of a third one without a name
+    return True
+
+
+def _readers(value: ir.Value, channels: int) -> list[ir.Node] | None:
+    """The Gemms that read a value in the end, each row of its channels whole; None if anything else does."""
+    if value.is_graph_output():
+        return None
+    found = []
+    for user, index in value.uses():
+        if user.op_type == "Gemm" and index == 0 and _is_linear(user, channels):
+            found.append(user)
+        elif index == 0 and _keeps_channels(user, channels):
+            behind = _readers(user.outputs[0], channels)
+            if behind is None:
+                return None
+            found += behind
+        else:
+            return None
+    return found
+
+
+def _is_linear(gemm: ir.Node, channels: int) -> bool:
+    matrix = matrix_shape(gemm.inputs[1])
+    bias = constant(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
+    plain = not gemm.attributes.get_int("transA", 0) and gemm.attributes.get_int("transB", 0) == 1
+    scaled = any(gemm.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
+    return plain and not scaled and matrix is not None and bias is not None and matrix[1] == channels
+
+
+def _keeps_channels(node: ir.Node, channels: int) -> bool:
+    if node.op_type == "Reshape":
+        sizes = constant(node.inputs[1])
+        return sizes is not None and sizes[-1] == channels
+    order = node.attributes.get_ints("perm", ()) if node.op_type == "Transpose" else ()
+    return bool(order) and order[-1] == len(order) - 1
+
+
+def _grn_pattern(op: Any, x: Any, n: Any, gamma: Any, beta: Any) -> Any:
+    return op.Add(op.Add(op.Mul(gamma, op.Mul(x, n)), beta), x)
+
+
+def _grn_fits(context: Any, n: ir.Value, gamma: ir.Value, beta: ir.Value, **_: Any) -> bool:
+    return constant(gamma) is not None and constant(beta) is not None and constant(n) is None
+
+
+def _shorter(op: Any, x: ir.Value, n: ir.Value, gamma: ir.Value, beta: ir.Value) -> Any:
+    one = new_constant(op, ir.tensor(np.float32(1)), gamma, "one")
+    scale = op.Add(op.Mul(n, gamma), one)
+    return op.Add(op.Mul(x, scale), beta)
+
+
+def _grn_rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_grn_pattern, _shorter, _grn_fits)], commute=True)
+
+
+def shorten_grn(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every global response normalization."""
+    return apply(_grn_rules(), model)
+
+
+def _l2_pattern(op: Any, x: Any, axes: Any) -> Any:
+    return op.ReduceL2(x, axes, _outputs=["norm"])
+
+
+def _l2_replacement(op: Any, x: ir.Value, axes: ir.Value, norm: ir.Value) -> Any:
+    node = norm.producer()
+    assert node is not None  # it was matched
+    keepdims = node.attributes.get_int("keepdims", 1)
+    shape = static_shape(x)
+    if shape is None or not keepdims or not _leaves_the_last_axis(shape, axes):
+        return op.Sqrt(op.ReduceSum(op.Mul(x, x), axes, keepdims=keepdims))
+    matrix = op.Reshape(x, op.Constant(value_ints=[math.prod(shape[:-1]), shape[-1]]))
+    total = op.ReduceSum(op.Mul(matrix, matrix), op.Constant(value_ints=[0]), keepdims=1)
+    return op.Reshape(op.Sqrt(total), op.Constant(value_ints=[*(1 for _ in shape[:-1]), shape[-1]]))
+
+
+def _leaves_the_last_axis(shape: tuple[int, ...], axes: ir.Value) -> bool:
+    """Whether the last axis is all that is left of a shape: every other is summed over, or is 1 anyway."""
+    values = constant(axes)
+    if values is None or len(shape) < 3:
+        return False
+    summed = {int(axis) % len(shape) for axis in values}
+    last = len(shape) - 1
+    return last not in summed and all(axis in summed or shape[axis] == 1 for axis in range(last))
+
+
+def _l2_rules() -> pattern.RewriteRuleSet:
+    return pattern.RewriteRuleSet([pattern.RewriteRule(_l2_pattern, _l2_replacement)])
+
+
+def reduce_l2_to_sum(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every ReduceL2 that names its axes."""
+    return apply(_l2_rules(), model)
+
+
+def write_out_lp_norm(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write x / (norm + 1 where the norm is 0), with p = 1 or 2, over an axis; so zeros stay zeros."""
+    found = [node for node in model.graph if node.op_type == "LpNormalization" and static_shape(node.inputs[0])]
+    for node in found:
+        x, name = node.inputs[0], str(node.outputs[0].name)
+        shape = static_shape(x)
+        assert x is not None and x.dtype is not None and shape is not None  # found by them
+        axis = node.attributes.get_int("axis", -1) % len(shape)
+        squared = node.attributes.get_int("p", 2) == 2
+        reduced = tuple(1 if i == axis else size for i, size in enumerate(shape))
+        sizes = ir.node("Mul", [x, x]) if squared else ir.node("Abs", [x])
+        axes = add_sizes(model.graph, f"{name}_axis", (axis,))
+        norm = [ir.node("ReduceSum", [sizes.outputs[0], axes], attributes={"keepdims": 1})]
+        if squared:
+            norm.append(ir.node("Sqrt", norm[0].outputs))
+        length = norm[-1].outputs[0]
+        # 1 - Sign of what is at least 0.
+        sign = ir.node("Sign", [length])
+        one = ir.node("Sub", [_one(model.graph, name, x.dtype), sign.outputs[0]])
+        guarded = ir.node("Add", [length, one.outputs[0]])
+        set_value_info(sizes.outputs[0], f"{name}_parts", x)
+        for i, made in enumerate((*norm, sign, one, guarded)):
+            set_value_info(made.outputs[0], f"{name}_norm_{i}", x, reduced)
+        replace_node(model.graph, node, [sizes, *norm, sign, one, guarded, ir.node("Div", [x, guarded.outputs[0]])])
+    return model, bool(found)
+
+
+def _one(graph: ir.Graph, name: str, dtype: ir.DataType) -> ir.Value:
+    return add_constant(graph, f"{name}_one", np.ones((), dtype.numpy()))

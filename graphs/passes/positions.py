@@ -1,0 +1,174 @@
+"""Decomposed relative positions of an attention (SAM, ViTDet) -> features of its queries and keys.
+
+The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart]. Written out, the last two
+are an Einsum each, added to each other and to the scores: two passes over the largest maps of the network. As more
+features of the queries, met by a one where the key has that row or column, they are part of the one product.
+"""
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from graphs.onnx.readers import (
+    add_constant,
+    add_sizes,
+    constant,
+    made_by,
+    replace_node,
+    reshape_of,
+    set_value_info,
+    static_shape,
+)
+
+_ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
+
+
+def join_relative_positions(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them."""
+    changed = sum(_join(model.graph, node) for node in list(model.graph))
+    if changed:
+        RemoveUnusedNodesPass()(model)
+    return model, bool(changed)
+
+
+def _join(graph: ir.Graph, node: ir.Node) -> bool:
+    if node.op_type != "Add":
+        return False
+    for scores, bias in (node.inputs, tuple(reversed(node.inputs))):
+        product, terms = made_by(scores, "MatMul"), _terms(bias)
+        if product is not None and terms is not None and len(product.outputs[0].uses()) == 1:
+            return _rewrite(graph, node, product, *terms)
+    return False
+
+
+def _terms(bias: ir.Value | None) -> tuple[ir.Value, ir.Value, ir.Value] | None:
+    """The grid of queries (B, heads, h, w, d), and the positions by rows and by columns: constants (side, keys, d)."""
+    reshape = reshape_of(bias)
+    both = None if reshape is None else made_by(reshape.inputs[0], "Add")
+    found: dict[str, ir.Node] = {}
+    for value in () if both is None else both.inputs:
+        wider = None if value is None else value.producer()
+        if wider is None or wider.op_type not in ("Unsqueeze", "Reshape"):
+            return None
+        einsum = made_by(wider.inputs[0], "Einsum")
+        if einsum is None or constant(einsum.inputs[1]) is None:
+            return None
+        found[einsum.attributes.get_string("equation", "").replace(" ", "")] = einsum
+    if set(found) != {_ROWS, _COLUMNS}:
+        return None
+    rows, columns = found[_ROWS], found[_COLUMNS]
+    grid, row_table, column_table = rows.inputs[0], rows.inputs[1], columns.inputs[1]
+    if grid is None or row_table is None or column_table is None or columns.inputs[0] is not grid:
+        return None
+    return grid, row_table, column_table
+
+
+def _rewrite(
+    graph: ir.Graph, node: ir.Node, product: ir.Node, grid: ir.Value, row_table: ir.Value, column_table: ir.Value
+) -> bool:
+    queries, keys = product.inputs
+    sizes, scores, key_shape = static_shape(grid), static_shape(node.outputs[0]), static_shape(keys)
+    by_row, by_column = constant(row_table), constant(column_table)
+    if sizes is None or len(sizes) != 5 or scores is None or key_shape is None or by_row is None or by_column is None:
+        return False
+    batch, heads, height, width, features = sizes
+    key_rows, key_columns = by_row.shape[1], by_column.shape[1]
+    tokens = height * width
+    if key_rows + key_columns > features:  # twice the work and more in the product, to save a pass over the scores
+        return False
+    if scores != (batch, heads, tokens, key_rows * key_columns) or key_shape[-2] != features:
+        return False
+    name = node.name or str(node.outputs[0].name)
+
+    def made(
+        op_type: str, inputs: list[ir.Value | None], what: str, shape: tuple[int, ...], **attributes: object
+    ) -> ir.Node:
+        new = ir.node(op_type, inputs, attributes, name=f"{name}.{what}")  # type: ignore[arg-type]  # any attribute
+        set_value_info(new.outputs[0], f"{name}.{what}", grid, shape)
+        return new
+
+    def flat(value: ir.Value, what: str, keys: int) -> ir.Node:
+        shape = (batch, heads, tokens, keys)
+        return made("Reshape", [value, add_sizes(graph, f"{name}.{what}.sizes", shape)], what, shape)
+
+    # (h, d, keys) and (w, d, keys): each row of the grid, then each column, has a matrix of its own. Heads are taken as
+    # part of the batch: TensorFlow's route reads a product of rank 5 wrongly on small grids.
+    rows_table = add_constant(graph, f"{name}.row_table", by_row.transpose(0, 2, 1))
+    columns_table = add_constant(graph, f"{name}.column_table", by_column.transpose(0, 2, 1))
+    places = _places(graph, (batch, heads, key_rows, key_columns), by_row.dtype)
+    every, turn = batch * heads, [0, 2, 1, 3]
+    sizes = (every, height, width, features)
+    maps = made("Reshape", [grid, add_sizes(graph, f"{name}.maps.sizes", sizes)], "maps", sizes)
+    rows = made("MatMul", [maps.outputs[0], rows_table], "rows", (every, height, width, key_rows))
+    turned = made("Transpose", [maps.outputs[0]], "turned", (every, width, height, features), perm=turn)
+    columns = made("MatMul", [turned.outputs[0], columns_table], "columns", (every, width, height, key_columns))
+    back = made("Transpose", [columns.outputs[0]], "back", (every, height, width, key_columns), perm=turn)
+    flat_rows, flat_columns = (
+        flat(rows.outputs[0], "flat_rows", key_rows),
+        flat(back.outputs[0], "flat_columns", key_columns),
+    )
+    depth = features + key_rows + key_columns
+    left = made(
+        "Concat",
+        [queries, flat_rows.outputs[0], flat_columns.outputs[0]],
+        "queries",
+        (batch, heads, tokens, depth),
+        axis=-1,
+    )
+    right = made("Concat", [keys, places], "keys", (*key_shape[:-2], depth, key_shape[-1]), axis=-2)
+    final = ir.node("MatMul", [left.outputs[0], right.outputs[0]], name=f"{name}.scores")
+    replace_node(graph, node, [maps, rows, turned, columns, back, flat_rows, flat_columns, left, right, final])
+    return True
+
+
+def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) -> ir.Value:
+    """(B, heads, rows + columns, keys): a one where a key has that row, or that column. One for all layers alike."""
+    name = "places." + "x".join(map(str, sizes))
+    if name in graph.initializers:
+        return graph.initializers[name]
+    batch, heads, rows, columns = sizes
+    ones = np.concatenate([np.repeat(np.eye(rows), columns, 1), np.tile(np.eye(columns), rows)]).astype(dtype)
+    return add_constant(graph, name, np.broadcast_to(ones, (batch, heads, *ones.shape)))
+
+
+_MAP_ROWS, _MAP_COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
+
+_TURN = [0, 2, 1, 3]
+
+
+def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k)."""
+    return model, bool(sum(_rewrite_einsum(model.graph, node) for node in list(model.graph)))
+
+
+def _rewrite_einsum(graph: ir.Graph, node: ir.Node) -> bool:
+    equation = node.attributes.get_string("equation", "") if node.op_type == "Einsum" else ""
+    kind = (equation or "").replace(" ", "")
+    if kind not in (_MAP_ROWS, _MAP_COLUMNS):
+        return False
+    maps, table = static_shape(node.inputs[0]), constant(node.inputs[1])
+    if maps is None or table is None:
+        return False
+    batch, heads, height, width, features = maps
+    name, keys = node.name or str(node.outputs[0].name), table.shape[1]
+    # Heads are part of the batch: a product of rank 5 is read wrongly by one of the lowerings.
+    shape = (batch * heads, height, width, features)
+    made = [ir.node("Reshape", [node.inputs[0], add_sizes(graph, f"{name}.maps.sizes", shape)], name=f"{name}.maps")]
+    matrices = add_constant(graph, f"{name}.table", table.transpose(0, 2, 1))
+
+    def add(op_type: str, inputs: list[ir.Value], what: str, **attributes: list[int]) -> None:
+        made.append(ir.node(op_type, inputs, attributes, name=f"{name}.{what}"))
+
+    if kind == _MAP_COLUMNS:
+        add("Transpose", [made[-1].outputs[0]], "turned", perm=_TURN)
+    add("MatMul", [made[-1].outputs[0], matrices], "product")
+    if kind == _MAP_COLUMNS:
+        add("Transpose", [made[-1].outputs[0]], "back", perm=_TURN)
+    add("Reshape", [made[-1].outputs[0], add_sizes(graph, f"{name}.sizes", (*maps[:-1], keys))], "out")
+    turned = (batch * heads, width, height)
+    between = [(*turned, features), (*turned, keys)] if kind == _MAP_COLUMNS else []
+    sizes = [shape, *between, (*shape[:-1], keys), (*maps[:-1], keys)]
+    for new, size in zip(made, sizes, strict=True):
+        set_value_info(new.outputs[0], f"{new.name}.value", node.outputs[0], size)
+    replace_node(graph, node, made)
+    return True

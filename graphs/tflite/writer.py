@@ -1,0 +1,222 @@
+"""Writes a graph as a TFLite file, copying weights from file to file: memory holds the tables alone."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import flatbuffers  # type: ignore[import-untyped]  # it publishes no types
+from ai_edge_litert import schema_py_generated as schema
+
+from graphs.tflite.graph import HELD, SIGNATURE, Graph, Payload, Tensor, held_payload
+
+# Offsets inside a flatbuffer are signed 32-bit numbers. The tables of a large model take a few of these bytes.
+LARGEST_FLATBUFFER_BYTES = (1 << 31) - (64 << 20)
+
+_IDENTIFIER = b"TFL3"
+
+_ALIGNMENT = 16  # the schema's for weights
+
+_COPY_BYTES = 4 << 20
+
+# Positions of the fields of the table Buffer in its vtable.
+_DATA, _OFFSET, _SIZE = 4, 6, 8
+
+_LAST_OLD_CODE = 127  # builtin codes had one byte once; older readers look there first
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`size` bytes at `offset` of a file, whose place is at `start` of the file being written."""
+
+    file: Path
+    offset: int
+    size: int
+    start: int
+
+
+def write_graph(
+    graph: Graph, path: Path, flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES, weights_from: int = 0
+) -> None:
+    """Write `graph` with one subgraph and one signature. The same graph gives the same bytes.
+
+    Weights go inside the flatbuffer, or behind it, by offset, where that would pass `flatbuffer_limit_bytes`.
+    Weights behind the flatbuffer start at byte `weights_from` at the earliest.
+    """
+    copy_weights(begin_file(graph, path, flatbuffer_limit_bytes, weights_from), path)
+
+
+def begin_file(
+    graph: Graph, path: Path, flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES, weights_from: int = 0
+) -> list[Weights]:
+    """Write all of a graph but the weights that lie in files, whose places are holes: the file has its whole size.
+
+    Returns what is to be copied there.
+    """
+    tensors = list(graph.tensors())
+    _make_distinct(tensors)
+    metadata = dict(graph.metadata)
+    if (held := held_payload(graph.held, tensors)) is not None:
+        metadata[HELD] = held
+    payloads = list(dict.fromkeys(payload for payload in _payloads(metadata, tensors)))
+    inside = sum(_aligned(payload.size) + _ALIGNMENT for payload in payloads) <= flatbuffer_limit_bytes
+    head = _head(_model(graph, tensors, payloads, metadata, inside))
+    fields = _fields(head)
+    left = []
+    end = len(head)
+    with path.open("wb") as target:
+        for i, payload in enumerate(payloads):
+            if inside:  # a flatbuffer's vector: its length, then its items
+                start = _aligned(end + 4)
+                target.seek(start - 4)
+                target.write(payload.size.to_bytes(4, "little"))
+                at = fields[i + 1][_DATA]
+                _patch(head, at, start - 4 - at, 4)
+            else:
+                start = max(_aligned(end), weights_from)
+                _patch(head, fields[i + 1][_OFFSET], start, 8)
+                _patch(head, fields[i + 1][_SIZE], payload.size, 8)
+            if payload.file is None:
+                target.seek(start)
+                target.write(payload.data)
+            else:
+                left.append(Weights(payload.file, payload.offset, payload.size, start))
+            end = start + payload.size
+        target.truncate(_aligned(end))
+        target.seek(0)
+        target.write(head)
+    return left
+
+
+def copy_weights(weights: Iterable[Weights], path: Path, copied: Callable[[Path], None] = lambda file: None) -> None:
+    """Copy weights to their places in `path`, one file after the other.
+
+    `copied` is called with each file once all that is wanted of it is on the disk.
+    """
+    by_file: dict[Path, list[Weights]] = {}
+    for one in weights:
+        by_file.setdefault(one.file, []).append(one)
+    with path.open("r+b") as target:
+        for file, ranges in by_file.items():
+            with file.open("rb") as source:
+                for one in ranges:
+                    _copy(source, target, one)
+            target.flush()
+            os.fsync(target.fileno())
+            copied(file)
+
+
+def _payloads(metadata: Mapping[bytes, Payload], tensors: Iterable[Tensor]) -> Iterable[Payload]:
+    yield from (tensor.payload for tensor in tensors if tensor.payload is not None)
+    yield from metadata.values()
+
+
+def _make_distinct(tensors: Iterable[Tensor]) -> None:
+    """Slices name some tensors alike, and tools look them up by name: the second is /2 in files of any precision."""
+    uses: Counter[bytes] = Counter()
+    for tensor in tensors:
+        uses[tensor.table.name] += 1
+        if uses[tensor.table.name] > 1:
+            tensor.table.name += b"/%d" % uses[tensor.table.name]
+
+
+def _model(
+    graph: Graph, tensors: list[Tensor], payloads: list[Payload], metadata: Mapping[bytes, Payload], inside: bool
+) -> Any:
+    """The schema's objects, with places for the weights that are filled once their positions are known."""
+    index = {id(tensor): i for i, tensor in enumerate(tensors)}
+    buffer = {payload: i + 1 for i, payload in enumerate(payloads)}  # buffer 0 is the schema's empty one
+    codes = {code: i for i, code in enumerate(dict.fromkeys(node.code for node in graph.nodes))}
+    for tensor in tensors:
+        tensor.table.buffer = 0 if tensor.payload is None else buffer[tensor.payload]
+    for node in graph.nodes:
+        node.table.opcodeIndex = codes[node.code]
+        for field in ("inputs", "outputs", "intermediates"):
+            picked = [-1 if tensor is None else index[id(tensor)] for tensor in getattr(node, field)]
+            setattr(node.table, field, picked)
+
+    subgraph = schema.SubGraphT()
+    subgraph.name = b"main"
+    subgraph.tensors = [tensor.table for tensor in tensors]
+    subgraph.operators = [node.table for node in graph.nodes]
+    subgraph.inputs = [index[id(tensor)] for tensor in graph.inputs.values()]
+    subgraph.outputs = [index[id(tensor)] for tensor in graph.outputs.values()]
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE
+    signature.inputs = [_tensor_map(name, index[id(tensor)]) for name, tensor in graph.inputs.items()]
+    signature.outputs = [_tensor_map(name, index[id(tensor)]) for name, tensor in graph.outputs.items()]
+    model = schema.ModelT()
+    model.version = 3
+    model.description = graph.description
+    model.operatorCodes = [_operator_code(*code) for code in codes]
+    model.subgraphs = [subgraph]
+    model.signatureDefs = [signature]
+    model.buffers = [schema.BufferT(), *(_place(inside) for _ in payloads)]
+    model.metadata = [_metadata(name, buffer[payload]) for name, payload in metadata.items()]
+    return model
+
+
+def _place(inside: bool) -> Any:
+    buffer = schema.BufferT()
+    if inside:
+        buffer.data = b""
+    else:
+        buffer.offset = buffer.size = 1  # a field that holds its default is left out of the file
+    return buffer
+
+
+def _tensor_map(name: str, index: int) -> Any:
+    entry = schema.TensorMapT()
+    entry.name, entry.tensorIndex = name.encode(), index
+    return entry
+
+
+def _operator_code(builtin: int, custom: bytes | None, version: int) -> Any:
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.customCode, code.version = builtin, custom, version
+    code.deprecatedBuiltinCode = min(builtin, _LAST_OLD_CODE)
+    return code
+
+
+def _metadata(name: bytes, buffer: int) -> Any:
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = name, buffer
+    return entry
+
+
+def _head(model: Any) -> bytearray:
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytearray(builder.Output())
+
+
+def _fields(head: bytearray) -> list[dict[int, int]]:
+    """For each buffer, the positions of its fields in `head`: 0 for one that is left out."""
+    model = schema.Model.GetRootAs(head, 0)
+    tables = [model.Buffers(i)._tab for i in range(model.BuffersLength())]
+    return [
+        {field: table.Pos + at if (at := table.Offset(field)) else 0 for field in (_DATA, _OFFSET, _SIZE)}
+        for table in tables
+    ]
+
+
+def _patch(head: bytearray, at: int, value: int, size: int) -> None:
+    head[at : at + size] = value.to_bytes(size, "little")
+
+
+def _copy(source: BinaryIO, target: BinaryIO, weights: Weights) -> None:
+    source.seek(weights.offset)
+    target.seek(weights.start)
+    left = weights.size
+    while left:
+        chunk = source.read(min(left, _COPY_BYTES))
+        if not chunk:
+            raise OSError(f"{weights.file}: shorter than when it was read")
+        target.write(chunk)
+        left -= len(chunk)
+
+
+def _aligned(position: int) -> int:
+    return -(-position // _ALIGNMENT) * _ALIGNMENT

@@ -1,0 +1,183 @@
+"""Throughput: several sessions of one file at once, one thread each."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle, Progress
+from backends.errors import NotAvailable, ToolkitError, one_line
+from backends.precision import RECIPES
+from backends.registry import BACKENDS
+from backends.session import Session
+from backends.tensor import Array
+from toolkit.bench.result import Batch, Streams
+from toolkit.bench.together import BenchTarget, fits, measure_together, timing_feeds
+
+
+def throughput(candidate: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
+    """At one stream, at each power of two, and at `threads`, as far as so many sessions fit memory."""
+    found = []
+    for count in stream_counts(threads):
+        if count > 1 and not fits(count * candidate.artifact.bytes):
+            break
+        with ExitStack() as stack:
+            sessions = [stack.enter_context(candidate.open(threads=1)) for _ in range(count)]
+            found.append(Streams(count, runs_a_second(sessions, timing_feeds(candidate.artifact), seconds)))
+    return tuple(found)
+
+
+def stream_counts(threads: int) -> Iterator[int]:
+    """1, 2, 4, ... and `threads` itself."""
+    count = 1
+    while count < threads:
+        yield count
+        count *= 2
+    yield threads
+
+
+def runs_a_second(sessions: Sequence[Session], feeds: dict[str, Array], seconds: float) -> float:
+    """How many runs all sessions end in a second, each in a thread of its own. They start together, warmed up."""
+    counts = [0] * len(sessions)
+    together = threading.Barrier(len(sessions) + 1)
+    errors: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            sessions[index].run(feeds)
+            together.wait()
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                sessions[index].run(feeds)
+                counts[index] += 1
+        except BaseException as error:  # noqa: BLE001  raised again below, where somebody sees it
+            errors.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    with suppress(threading.BrokenBarrierError):
+        together.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return sum(counts) / (time.perf_counter() - start)
+
+
+# By role and file.
+Batches = Mapping[tuple[str, str], Batch]
+
+
+def at_batch(
+    bundle: Bundle,
+    artifacts: Sequence[Artifact],
+    references: Mapping[str, Artifact],
+    batch: int,
+    folder: Path,
+    source: Path | None,
+    threads: int,
+    time_limit_s: float,
+    progress: Progress,
+) -> Batches:
+    """Images a second of every artifact's like with `batch` images at once, files of a role in the same rounds.
+
+    Makes the files in `folder`, an empty one: of torch weights the graph is exported again, and of an imported one
+    `source` is imported again. What cannot be made has a note instead.
+    """
+    try:
+        made = _graphs(bundle, batch, folder, source, {a.role for a in artifacts}, progress)
+    except ToolkitError as error:
+        return {(a.role, a.file): Batch(batch, None, None, None, one_line(error)) for a in artifacts}
+    made, missing = _converted(made, artifacts, progress)
+    found: dict[tuple[str, str], Batch] = {}
+    for role, reference in references.items():
+        likes = {a.file: like for a in artifacts if a.role == role and (like := _like(made, a)) is not None}
+        runs = {file: BenchTarget(file, made, like, BACKENDS[like.format]) for file, like in likes.items()}
+        if reference.file in runs:
+            names = set(runs) - {reference.file}
+            done = measure_together([*runs.values()], runs[reference.file], threads, time_limit_s, progress, names)
+            for file, one in done.measured.items():
+                median = one.timing.median_ms
+                found[role, file] = Batch(batch, 1e3 * batch / median, median, one.timing.noise, "")
+            missing |= {(role, file): why for file, why in done.failed.items()}
+    for artifact in artifacts:
+        key = (artifact.role, artifact.file)
+        if key not in found:
+            found[key] = Batch(batch, None, None, None, missing.get(key, "no file of this batch was made"))
+    return found
+
+
+def _like(made: Bundle, artifact: Artifact) -> Artifact | None:
+    """The file of another bundle that was made as an artifact was."""
+    key = (artifact.role, artifact.format, artifact.precision, artifact.route)
+    return next((a for a in made.artifacts if (a.role, a.format, a.precision, a.route) == key), None)
+
+
+def _graphs(
+    bundle: Bundle, batch: int, folder: Path, source: Path | None, roles: set[str], progress: Progress
+) -> Bundle:
+    """A bundle in `folder`/batch with the graphs, and the torch weights, at a batch."""
+    target = folder / "batch"
+    if bundle.model["kind"] == "tensor":
+        return _imported(bundle, batch, target, source, progress)
+    weights = {a.role: a for a in bundle.artifacts if a.format == "torch" and a.role in roles}
+    if not weights:
+        raise NotAvailable("needs the torch weights, which this bundle does not have")
+    from safetensors.torch import load_file
+
+    from graphs.checkpoint import Weights
+    from graphs.networks.models import find_spec
+    from toolkit.export import export_bundle
+
+    spec = find_spec(bundle.model["name"]).only(*weights)
+    states = {role: load_file(bundle.verify(artifact)) for role, artifact in weights.items()}
+    kept = Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
+    return export_bundle(replace(spec, learned=()), kept, target, batch, progress)
+
+
+def _imported(bundle: Bundle, batch: int, target: Path, source: Path | None, progress: Progress) -> Bundle:
+    from toolkit.import_model import ROLE, import_model
+
+    if source is None:
+        raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
+    graph = bundle.find(ROLE, "onnx", "fp32")
+    shapes = {b.spec.name: (batch * b.spec.shape[0], *b.spec.shape[1:]) for b in graph.inputs}
+    return import_model(source, target, shapes, progress)
+
+
+def _converted(
+    made: Bundle, artifacts: Sequence[Artifact], progress: Progress
+) -> tuple[Bundle, dict[tuple[str, str], str]]:
+    """The bundle with the precisions that `artifacts` have, and why some could not be made."""
+    from toolkit.convert.calibration import Calibration
+    from toolkit.convert.pipeline import convert_bundle
+
+    missing: dict[tuple[str, str], str] = {}
+    wanted = [artifact for artifact in artifacts if _like(made, artifact) is None]
+    for key in dict.fromkeys(map(_conversion, wanted)):
+        alike = [artifact for artifact in wanted if _conversion(artifact) == key]
+        role, route, alone = key
+        if alone == "mixed":
+            missing |= {(role, a.file): "its recipe names layers of the graph at batch 1" for a in alike}
+            continue
+        # Ranges decide no speed, so that generated images do.
+        calibration = Calibration(None) if alone else None
+        precisions = tuple(dict.fromkeys(artifact.precision for artifact in alike))
+        try:
+            made = convert_bundle(made.folder, precisions, route, calibration, progress, roles=(role,))
+        except ToolkitError as error:
+            missing |= {(artifact.role, artifact.file): one_line(error) for artifact in alike}
+    return made, missing
+
+
+def _conversion(artifact: Artifact) -> tuple[str, str, str]:
+    """Artifacts of which this is the same come out of one conversion; one that may fail alone is alone."""
+    recipe = RECIPES[artifact.precision]
+    alone = artifact.precision if recipe.calibrated or artifact.precision == "mixed" else ""
+    return artifact.role, artifact.route or "direct", alone

@@ -1,0 +1,219 @@
+"""A tensor of the reference, and the one of a candidate that holds it: its layout, its dtype, its scale."""
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+
+from backends.artifact import Artifact
+from backends.errors import InvalidArtifact
+from backends.sandbox import SandboxDied, SandboxProcess
+from backends.tensor import Array
+from graphs.onnx.file import save
+from graphs.onnx.part import OnnxPartSession, named_values, needed_nodes, part_of, read_with_shapes, shape_and_dtype
+from graphs.tflite.graph import Graph, Tensor, read_graph
+from graphs.tflite.part import TflitePartSession, cut, name_of
+from graphs.tflite.tensor_map import Order, fitting_orders, order_of
+from graphs.tflite.writer import write_graph
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a candidate's file has it; real = (stored - zero_point) * scale where it has a scale."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Match:
+    """A tensor of the reference, by its name there, and where the candidate holds it, its axes in `order`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    stored: Stored
+    order: Order
+
+    def to_stored(self, values: Array) -> Array:
+        """The reference's values as the candidate takes them. Raises nothing: what does not fit is cut off."""
+        if self.order is not None:
+            values = values.transpose(self.order)
+        values = values.reshape(self.stored.shape)
+        dtype = np.dtype(self.stored.dtype)
+        if self.stored.scale is not None:
+            limits = np.iinfo(dtype)
+            steps = np.rint(values / np.float32(self.stored.scale)) + self.stored.zero_point
+            values = np.clip(steps, limits.min, limits.max)
+        with np.errstate(over="ignore"):  # beyond float16: infinite, as in the file
+            return np.ascontiguousarray(values.astype(dtype, copy=False))
+
+    def from_stored(self, values: Array) -> Array:
+        """The candidate's values in the reference's layout, float32 where they are quantized."""
+        if self.stored.scale is not None:
+            values = (values.astype(np.float32) - self.stored.zero_point) * np.float32(self.stored.scale)
+        if self.order is not None:
+            values = values.transpose(np.argsort(self.order))
+        return values.reshape(self.shape)
+
+
+def unfit(shape: tuple[int, ...], dtype: str, stored: Stored, order: Order) -> str | None:
+    """Why a tensor of the candidate cannot hold one of the reference; None where it can."""
+    if order not in fitting_orders(shape, stored.shape):
+        turned = "" if order is None else f" with its axes as {list(order)}"
+        return f"the file's {stored.name!r} has shape {list(stored.shape)}, expected {list(shape)}{turned}"
+    kinds = {np.dtype(dtype).kind, np.dtype(stored.dtype).kind}
+    if stored.scale is None and kinds != {"f"} and not kinds <= {"i", "u"} and kinds != {"b"}:
+        return f"the file's {stored.name!r} is {stored.dtype}, expected {dtype}"
+    return None
+
+
+class OnnxPart:
+    """Nodes of one graph; their weights stay where they are."""
+
+    def __init__(self, model: ir.Model, inputs: list[ir.Value], output: ir.Value, nodes: list[ir.Node], folder: Path):
+        self._cut = (model, inputs, output)
+        self._folder = folder
+        self.inputs = tuple(str(value.name) for value in inputs)
+        self.operators = tuple(node.op_type for node in nodes)
+
+    def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+        part = OnnxPartSession(self._model(), self._folder, threads)
+        return [part.run(one) for one in feeds]
+
+    def write(self, path: Path) -> None:
+        save(self._model(), path)
+
+    def _model(self) -> ir.Model:
+        model, inputs, output = self._cut
+        return part_of(model, inputs, [output])
+
+
+class OnnxCandidate:
+    """Tensors are found by their names."""
+
+    suffix = ".onnx"
+    missing = "the file holds no such tensor"
+
+    def __init__(self, path: Path) -> None:
+        self._model = read_with_shapes(path)
+        self._folder = path.parent
+        self._values = named_values(self._model)
+        self._index = {node: i for i, node in enumerate(self._model.graph)}
+
+    def places(self) -> Mapping[str, tuple[Stored, Order]]:
+        found = {}
+        for name, value in self._values.items():
+            if (known := shape_and_dtype(value)) is not None:
+                found[name] = (Stored(name, *known), None)
+        return found
+
+    def cut(self, stored: str, given: Collection[str]) -> OnnxPart | None:
+        value = self._values[stored]
+        if value.producer() is None:
+            return None
+        nodes, inputs = needed_nodes([value], {self._values[name] for name in given if name != stored})
+        return OnnxPart(self._model, inputs, value, sorted(nodes, key=self._index.__getitem__), self._folder)
+
+
+_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+
+_DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+
+_DEQUANTIZE = schema.BuiltinOperator.DEQUANTIZE
+
+
+class TflitePart:
+    """Operators of one file; their weights stay there until the part is opened or written."""
+
+    def __init__(self, graph: Graph, trial: SandboxProcess) -> None:
+        self._graph = graph
+        self._trial = trial
+        self.inputs = tuple(graph.inputs)
+        self.operators = tuple(_OPERATORS.get(node.code[0], str(node.code[0])) for node in graph.nodes)
+
+    def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.tflite"
+            self.write(path)
+            try:
+                return self._trial.call(run_file, path, feeds, threads)
+            except SandboxDied as ended:
+                raise InvalidArtifact(
+                    f"the layer that makes {', '.join(self._graph.outputs)} ({', '.join(self.operators)}): the process "
+                    f"in which LiteRT ran it alone {ended}"
+                ) from ended
+
+    def write(self, path: Path) -> None:
+        write_graph(self._graph, path)
+
+
+def run_file(path: Path, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+    """Run a file on each of some feeds, as LiteRT takes and gives them."""
+    part = TflitePartSession(path, threads)
+    return [part.run(one) for one in feeds]
+
+
+class TfliteCandidate:
+    """Tensors are found by what the lowering wrote into the file; by the manifest alone where it wrote nothing."""
+
+    suffix = ".tflite"
+
+    def __init__(self, path: Path, artifact: Artifact, trial: SandboxProcess) -> None:
+        """Its parts run in `trial`: a layer that kills the runtime is one error. Raises InvalidArtifact if damaged."""
+        self._trial = trial
+        self._graph = read_graph(path)
+        self._tensors = {name_of(tensor): tensor for tensor in self._graph.tensors()}
+        self._artifact = artifact
+        self.missing = _missing(artifact, self._graph)
+        self._makers = {id(t): node for node in self._graph.nodes for t in node.outputs if t is not None}
+
+    def places(self) -> Mapping[str, tuple[Stored, Order]]:
+        found = {b.spec.name: (b.stored.name, order_of(b)) for b in (*self._artifact.inputs, *self._artifact.outputs)}
+        places = {name: (self._tensors[stored], order) for name, (stored, order) in found.items()}
+        float_forms = self._float_forms()
+        for one in self._graph.held:
+            places.setdefault(one.name, (float_forms.get(id(one.tensor), one.tensor), one.order))
+        return {name: (_stored(tensor), order) for name, (tensor, order) in places.items()}
+
+    def cut(self, stored: str, given: Collection[str]) -> TflitePart | None:
+        tensor = self._tensors[stored]
+        if id(tensor) not in self._makers:
+            return None
+        stops = [self._tensors[name] for name in given if name != stored]
+        return TflitePart(cut(self._graph, [tensor], stops), self._trial)
+
+    def _float_forms(self) -> dict[int, Tensor]:
+        """Quantized tensors that are only ever dequantized again: a reader of the result sees no rounding of ours."""
+        users: dict[int, list[Tensor | None]] = {}
+        for node in self._graph.nodes:
+            for tensor in node.inputs:
+                if tensor is not None:
+                    users.setdefault(id(tensor), []).append(node.outputs[0] if node.code[0] == _DEQUANTIZE else None)
+        return {key: made[0] for key, made in users.items() if len(made) == 1 and made[0] is not None}
+
+
+def _missing(artifact: Artifact, graph: Graph) -> str:
+    if graph.held:
+        return "the file holds no such tensor"
+    if artifact.route == "tf":
+        return "files of the tf route do not say which tensors they hold: bisect one of the direct route"
+    return "the file does not say which tensors it holds: run `toolkit convert` again, and it will"
+
+
+def _stored(tensor: Tensor) -> Stored:
+    quantization = tensor.table.quantization
+    scales = None if quantization is None else quantization.scale
+    dtype = _DTYPES[tensor.table.type]
+    if scales is None or len(scales) != 1 or not dtype.startswith(("int", "uint")):
+        return Stored(name_of(tensor), tensor.shape, dtype)
+    points = quantization.zeroPoint
+    zero_point = int(points[0]) if points is not None and len(points) else 0
+    return Stored(name_of(tensor), tensor.shape, dtype, float(scales[0]), zero_point)

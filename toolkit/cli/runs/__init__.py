@@ -1,1 +1,0 @@
-"""`toolkit run` for each kind of model: OPTIONS, its own, and run, which prints and writes what they ask for."""

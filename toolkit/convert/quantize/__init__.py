@@ -1,0 +1,1 @@
+"""Smaller files: quantization of ONNX graphs, and the search for mixed precisions."""

@@ -1,0 +1,158 @@
+"""Mixed files: INT8 but for some layers in FP16, chosen for a budget or named by a recipe file."""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from backends.artifact import Artifact
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.manifest import Fields, parse
+from backends.precision import RECIPES
+from backends.registry import SESSIONS
+from backends.tensor import Array
+from graphs.onnx.file import save
+from graphs.tflite.stitch import layer_names, mix
+from graphs.tflite.writer import write_graph
+from toolkit.convert.job import Job, Made
+from toolkit.convert.quantize.layers import layers
+from toolkit.convert.quantize.onnx import quantize_model
+from toolkit.convert.quantize.search import Budget, FileVariants, Found, Watched, read_logits, search
+from toolkit.models.watermark.detector import WatermarkModel
+
+FORMAT_VERSION = 1
+
+RECIPE_FILE = "detector.mixed.recipe.json"
+
+_RECIPE = RECIPES["mixed"]
+
+_KEYS = ("format_version", "source_sha256", "kept", "found")
+
+
+@dataclass(frozen=True)
+class MixedRecipe:
+    """The layers in FP16: ONNX nodes by name, and TFLite operators by the names of their weights.
+
+    found: how they were found, for a person to read; None where a person chose them.
+    """
+
+    onnx: tuple[str, ...]
+    tflite: tuple[str, ...]
+    source_sha256: str
+    found: dict[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As the recipe file holds it."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "source_sha256": self.source_sha256,
+            "kept": {"onnx": list(self.onnx), "tflite": list(self.tflite)},
+            "found": self.found,
+        }
+
+    def to_json(self) -> str:
+        """The recipe file."""
+        return json.dumps(self.document(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> "MixedRecipe":
+        """Read strictly what `document` gives. Raises InvalidArtifact that names the place."""
+        data = Fields(value, where, _KEYS)
+        if data.integer("format_version") != FORMAT_VERSION:
+            raise InvalidArtifact(f"{where}: expected format_version {FORMAT_VERSION}, got {data['format_version']}")
+        kept = Fields(data.mapping("kept"), f"{where}: kept", ("onnx", "tflite"))
+        return cls(kept.texts("onnx"), kept.texts("tflite"), data.text("source_sha256"), data.optional_mapping("found"))
+
+
+@dataclass(frozen=True)
+class MixedRequest:
+    """What decides the layers to keep: a recipe that was found before, or a budget on a folder of images."""
+
+    kept: MixedRecipe | None = None
+    budget: Budget | None = None
+    images: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kept is None) == (self.budget is None) or (self.budget is None) != (self.images is None):
+            raise InvalidInput("mixed: give a recipe file, or a budget with a folder of images to keep it on")
+
+    @classmethod
+    def of(cls, budget: str | None, images: Path | None, recipe: Path | None) -> "MixedRequest":
+        """From a budget's text and a folder, or a recipe file. Raises InvalidInput."""
+        return cls(
+            None if recipe is None else read_recipe(recipe), None if budget is None else Budget.parse(budget), images
+        )
+
+
+def read_recipe(path: Path) -> MixedRecipe:
+    """Read a recipe file. Raises InvalidInput, which says what in it is not right."""
+    try:
+        return MixedRecipe.from_json(parse(path.read_bytes(), str(path)), str(path))
+    except OSError as error:
+        raise InvalidInput(f"recipe {path}: cannot read: {error.strerror}") from error
+    except InvalidArtifact as error:
+        raise InvalidInput(str(error)) from error
+
+
+def make_mixed(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> list[Made]:
+    """The mixed file of each runtime, out of the INT8 and FP16 ones. Raises InvalidInput if a kept layer is none."""
+    job.progress("mixing INT8 with FP16 (TFLite)")
+    path = job.folder / "detector.mixed.tflite"
+    write_graph(mix(fp16[1][0], int8[1][0], kept.tflite), path)
+    return [job.tflite("mixed", "direct", path, int8[0].tools), job.onnx(_RECIPE, kept=kept.onnx)]
+
+
+def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: Array) -> MixedRecipe:
+    """Search the layers to keep on each runtime for a budget on some images, (N, 3, S, S).
+
+    Raises NotAvailable where not even all of them are enough.
+    """
+    threshold = WatermarkModel.of(job.bundle).detection_threshold
+    job.progress(f"reading {len(images)} images with the float32 graph")
+    reference = job.reference
+    watched = Watched(images, read_logits(reference.path, reference.artifact, "ort", images), threshold)
+    found = {
+        trials.backend: search(trials, budget, watched, job.progress)
+        for trials in (_onnx_trials(job), _tflite_trials(job, fp16, int8))
+    }
+    account = {"budget": budget.text, "images": len(images)}
+    account |= {SESSIONS.load(backend).FORMAT: _account(one) for backend, one in found.items()}
+    return MixedRecipe(found["ort"].kept, found["tflite"].kept, reference.artifact.sha256, account)
+
+
+def _account(found: Found) -> dict[str, Any]:
+    """What a person wants to know of a search."""
+    return {
+        "kept_layers": len(found.kept),
+        "layers": len(found.alone),
+        "files_checked": found.checked_files,
+        "measured": asdict(found.measured),
+        "each_layer_quantized_alone": {
+            layer: {"error": one.error, "flips": one.flips, "verdicts_changed": one.verdicts_changed}
+            for layer, one in sorted(found.alone.items(), key=lambda item: -item[1].error)
+        },
+    }
+
+
+def _onnx_trials(job: Job) -> FileVariants:
+    path = job.folder / "trial.onnx"
+
+    def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
+        # Not checked each time: the reference was when it was exported, and takes longer to check than to rewrite.
+        files = save(quantize_model(ir.load(job.reference.path), _RECIPE, kept=kept), path)
+        return job.onnx_artifact(_RECIPE, files), files
+
+    return FileVariants("ort", tuple(layer.name for layer in layers(ir.load(job.reference.path).graph)), write)
+
+
+def _tflite_trials(job: Job, fp16: Made, int8: Made) -> FileVariants:
+    path = job.folder / "trial.tflite"
+
+    def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
+        write_graph(mix(fp16[1][0], int8[1][0], kept), path)
+        return replace(fp16[0], file="trial.tflite", precision="mixed"), (path,)
+
+    return FileVariants("tflite", layer_names(int8[1][0]), write)

@@ -1,0 +1,211 @@
+"""What a mixed-precision file may cost, as it is written on the command line."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.artifact import Artifact
+from backends.bundle import Progress
+from backends.errors import InvalidInput, NotAvailable
+from backends.machine import default_threads
+from backends.registry import SESSIONS
+from backends.tensor import Array
+from toolkit.models.watermark.message import matching_bits_needed
+
+_FORM = re.compile(r"\s*(flips|size|latency)\s*<=\s*([0-9]+(?:\.[0-9]+)?)\s*(%|MB|ms)\s*")
+
+_UNITS = {"flips": ("%", 0.01), "size": ("MB", 1e6), "latency": ("ms", 1.0)}
+
+_EXAMPLES = '"flips<=0.2%", "size<=12MB" or "latency<=20ms"'
+
+
+@dataclass(frozen=True)
+class Budget:
+    """kind and limit: flips, a share of the bits, with no verdict changed; size, in bytes; latency, in ms."""
+
+    text: str
+    kind: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read "flips<=0.2%", "size<=12MB" (decimal) or "latency<=20ms". Raises InvalidInput."""
+        match = _FORM.fullmatch(text)
+        if match is None or match[3] != _UNITS[match[1]][0]:
+            raise InvalidInput(f"budget: expected {_EXAMPLES}, got {text!r}")
+        return cls(f"{match[1]}<={match[2]}{match[3]}", match[1], float(match[2]) * _UNITS[match[1]][1])
+
+
+@dataclass(frozen=True)
+class MixedCost:
+    """A file on a folder of images, beside the float32 graph.
+
+    flips: share of the message's bits. verdicts_changed: images whose detection channel says otherwise, or whose
+    message would not be found any more. error: root mean square of the difference over that of float32's logits.
+    """
+
+    flips: float
+    verdicts_changed: int
+    error: float
+    bytes: int
+    latency_ms: float | None  # only where a latency is asked for: it takes runs of its own
+
+    def within(self, budget: Budget) -> bool:
+        if budget.kind == "flips":
+            return self.verdicts_changed == 0 and self.flips <= budget.limit
+        if budget.kind == "size":
+            return self.bytes <= budget.limit
+        return self.latency_ms is not None and self.latency_ms <= budget.limit
+
+    def __str__(self) -> str:
+        latency = "" if self.latency_ms is None else f", {self.latency_ms:.1f} ms"
+        changed = f"{self.verdicts_changed} verdicts changed"
+        return f"{self.flips:.3%} of bits flipped, {changed}, {self.bytes / 1e6:.2f} MB{latency}"
+
+
+# Images on which a layer alone is measured: its error is an average over all logits, of which each image has many.
+ALONE_IMAGES = 32
+
+_LATENCY_RUNS = 20
+
+Write = Callable[[frozenset[str]], tuple[Artifact, tuple[Path, ...]]]
+
+
+@dataclass(frozen=True)
+class FileVariants:
+    """How one runtime's candidates are made: `write` makes the file that keeps some of `layers`, in a place of its own
+    that the next one overwrites."""
+
+    backend: str
+    layers: tuple[str, ...]
+    write: Write
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Images, (N, 3, S, S), what the float32 graph reads in them, (N, 1 + bits), and the detection threshold."""
+
+    images: Array
+    logits: Array
+    threshold: float | None
+
+    def first(self, count: int) -> "Watched":
+        """Some of them, spread over all."""
+        chosen = np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)
+        return Watched(self.images[chosen], self.logits[chosen], self.threshold)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Layers kept in FP16, the file's figures on all images, and those of each layer's quantization alone."""
+
+    kept: tuple[str, ...]
+    measured: MixedCost
+    alone: dict[str, MixedCost]
+    checked_files: int
+
+
+def read_logits(path: Path, artifact: Artifact, backend: str, images: Array) -> Array:
+    """(N, 1 + bits) float32, one image a run."""
+    name, output = artifact.inputs[0].spec.name, artifact.outputs[0].spec.name
+    with SESSIONS.load(backend)(path, artifact, default_threads()) as session:
+        return np.concatenate([session.run({name: image[None]})[output] for image in images])
+
+
+def search(trials: FileVariants, budget: Budget, watched: Watched, progress: Progress) -> Found:
+    """The layers to keep within a budget.
+
+    For flips: the fewest. Layers are kept in the order of the error that quantizing each alone makes, as few as the
+    whole file needs; then each is given back whose loss the whole file bears. For a size or a latency: as many as it
+    buys, in the order of that error, for a size over the bytes that keeping a layer costs.
+    One file a layer and one a check: each is run on the images, so that is what a search costs.
+    Raises NotAvailable if the budget cannot be kept.
+    """
+    few = watched.first(ALONE_IMAGES)
+    every = frozenset(trials.layers)
+    largest = measure(trials, every, few)
+    alone = {}
+    for i, layer in enumerate(trials.layers):
+        progress(f"layer {i + 1} of {len(trials.layers)} alone ({trials.backend})")
+        alone[layer] = measure(trials, every - {layer}, few)
+    checked: dict[frozenset[str], MixedCost] = {}
+
+    def fits(kept: frozenset[str]) -> bool:
+        if kept not in checked:
+            progress(f"checking {len(kept)} layers in FP16 ({trials.backend})")
+            checked[kept] = measure(trials, kept, watched, timed=budget.kind == "latency")
+        return checked[kept].within(budget)
+
+    def worth(layer: str) -> float:
+        cost = largest.bytes - alone[layer].bytes if budget.kind == "size" else 1
+        return alone[layer].error / max(cost, 1)
+
+    order = sorted(trials.layers, key=worth, reverse=True)
+    if budget.kind == "flips":
+        kept = _fewest(order, fits)
+    else:
+        kept = frozenset(order[: _last(lambda count: fits(frozenset(order[:count])), len(order))])
+    if not fits(kept):
+        raise NotAvailable(
+            f"mixed: {budget.text} cannot be kept on {trials.backend}: "
+            f"{len(kept)} of {len(order)} layers in FP16 give {checked[kept]}"
+        )
+    return Found(tuple(layer for layer in trials.layers if layer in kept), checked[kept], alone, len(checked))
+
+
+def measure(trials: FileVariants, kept: frozenset[str], watched: Watched, timed: bool = False) -> MixedCost:
+    """Make one file and run it on the images."""
+    artifact, files = trials.write(kept)
+    logits = read_logits(files[0], artifact, trials.backend, watched.images)
+    latency_ms = _latency_ms(files[0], artifact, trials.backend, watched.images[:1]) if timed else None
+    size = sum(path.stat().st_size for path in files)
+    return compared(logits, watched, size, latency_ms)
+
+
+def compared(logits: Array, watched: Watched, size_bytes: int, latency_ms: float | None = None) -> MixedCost:
+    """What a file read beside what the float32 graph did."""
+    got, expected = logits[:, 1:] > 0, watched.logits[:, 1:] > 0
+    flipped = got != expected
+    needed = matching_bits_needed(flipped.shape[1])
+    changed = np.zeros(len(flipped), bool) if needed is None else (~flipped).sum(axis=1) < needed
+    if watched.threshold is not None:
+        changed |= (logits[:, 0] > watched.threshold) != (watched.logits[:, 0] > watched.threshold)
+    error = np.linalg.norm(logits - watched.logits) / max(float(np.linalg.norm(watched.logits)), 1e-12)
+    return MixedCost(float(flipped.mean()), int(changed.sum()), float(error), size_bytes, latency_ms)
+
+
+def _fewest(order: list[str], fits: Callable[[frozenset[str]], bool]) -> frozenset[str]:
+    def too_few(count: int) -> bool:
+        return not fits(frozenset(order[:count]))
+
+    count = 0 if not too_few(0) else 1 + _last(too_few, len(order) - 1)
+    kept = frozenset(order[:count])
+    for layer in reversed(order[:count]):
+        if fits(kept) and fits(kept - {layer}):
+            kept -= {layer}
+    return kept
+
+
+def _last(holds: Callable[[int], bool], most: int) -> int:
+    """The largest count up to `most` that holds, where all below one that holds do too; 0 if none does."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
+
+
+def _latency_ms(path: Path, artifact: Artifact, backend: str, image: Array) -> float:
+    feeds: dict[str, Any] = {artifact.inputs[0].spec.name: image}
+    times = []
+    with SESSIONS.load(backend)(path, artifact, default_threads()) as session:
+        for _ in range(_LATENCY_RUNS):
+            start = time.perf_counter()
+            session.run(feeds)
+            times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))

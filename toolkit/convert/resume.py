@@ -1,0 +1,110 @@
+"""The finished steps of a conversion, kept so that one that was interrupted goes on where it stopped."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import graphs
+from backends.atomic import remove_leftovers, replacing
+from backends.errors import InvalidInput, NotAvailable
+from toolkit.environments import lock_text
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_PREFIX = ".convert-"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A folder of files, and beside them one record for each step that was finished."""
+
+    folder: Path
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """What `finish` was given, or None if the step was not finished or a file of it is gone."""
+        path = self._record(name)
+        if not path.is_file():
+            return None
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        files = {self.folder / file: size for file, size in record["files"].items()}
+        return record["content"] if all(f.is_file() and f.stat().st_size == size for f, size in files.items()) else None
+
+    def finish(self, name: str, files: tuple[Path, ...], content: dict[str, Any]) -> None:
+        """Record a step, last of all, with the files that it left in the folder."""
+        record = {"content": content, "files": {file.name: file.stat().st_size for file in files}}
+        with replacing(self._record(name)) as path:
+            path.write_text(json.dumps(record), encoding="utf-8")
+
+    @property
+    def any(self) -> bool:
+        """Whether a step was finished."""
+        return any(self.folder.glob("*.step.json"))
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.step.json"
+
+
+def kept_bytes(bundle: Path) -> int:
+    """What earlier conversions left: the next one takes it up, or removes it."""
+    # Blocks and not sizes: a file that is being stitched has holes.
+    return sum(path.stat().st_blocks * 512 for path in bundle.glob(f"{_PREFIX}*/*"))
+
+
+@contextmanager
+def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
+    """The steps of a conversion with these inputs, in a hidden folder of the bundle.
+
+    Those of other inputs are removed: another graph, another limit, other versions of the converter or of this code.
+    At the end nothing stays; after an error what was finished does.
+    Raises InvalidInput while another conversion works on the bundle, NotAvailable when the disk is full.
+    """
+    folder = bundle / f"{_PREFIX}{_key(inputs)}"
+    with _alone(bundle):
+        remove_leftovers(bundle)
+        for other in bundle.glob(f"{_PREFIX}*"):
+            if other != folder and other.is_dir():
+                shutil.rmtree(other)
+        folder.mkdir(exist_ok=True)
+        steps = Steps(folder)
+        try:
+            yield steps
+        except BaseException as error:
+            if not steps.any:
+                shutil.rmtree(folder)
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise NotAvailable(
+                    f"{bundle}: no room on the disk ({error.strerror}): make some, and run it again: it goes on after "
+                    "the last finished step"
+                ) from error
+            raise
+        shutil.rmtree(folder)
+
+
+def _key(inputs: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
+    digest.update(lock_text().encode())
+    for folder in (Path(__file__).parent, Path(graphs.__path__[0])):
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _alone(bundle: Path) -> Iterator[None]:
+    handle = os.open(bundle, os.O_RDONLY)
+    try:
+        # On the folder itself. The system lets go of it however this process ends.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InvalidInput(f"{bundle}: another conversion works on this bundle; wait for its end") from error
+    finally:
+        os.close(handle)

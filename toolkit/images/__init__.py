@@ -1,0 +1,1 @@
+"""Opening, preparing, distorting and saving images and clips: everything that touches Pillow or PyAV."""

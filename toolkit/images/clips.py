@@ -1,0 +1,171 @@
+"""Frames of a video file, decoded one after the other and let go; PyAV is imported on first use."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from backends.errors import InvalidInput, one_line
+from backends.tensor import Array
+from toolkit.environments import need
+from toolkit.images.open import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+
+def count_frames(path: Path) -> int:
+    """How many frames a video has: its packets are counted, nothing is decoded.
+
+    Raises InvalidInput for what is no video, has no frame or is cut short; NotAvailable without PyAV.
+    """
+    with _opened(path) as (container, stream):
+        count = 0
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise InvalidInput(f"{path}: cut short: frame {count + 1} is not all there")
+            count += packet.size > 0
+        if not count:
+            raise InvalidInput(f"{path}: a video without a single frame")
+        if count < stream.frames:
+            raise InvalidInput(f"{path}: cut short: it says that it has {stream.frames} frames, and {count} are there")
+        return count
+
+
+def video_frames(path: Path, wanted: Sequence[int]) -> Iterator[Image.Image]:
+    """The frames at these places, ascending from 0, upright and in RGB. What lies between is decoded and dropped.
+
+    Raises InvalidInput for a frame that is damaged or not there.
+    """
+    remaining = iter(wanted)
+    next_wanted = next(remaining, None)
+    number = -1
+    with _opened(path) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            if next_wanted is None:
+                return
+            if number == next_wanted:
+                # Stored turned, as a phone stores it, with a note of how to turn it back.
+                image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # av has no types here
+                yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
+                next_wanted = next(remaining, None)
+    if next_wanted is not None:
+        raise InvalidInput(f"{path}: cut short: expected a frame {next_wanted + 1}, the last one is {number + 1}")
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
+    """A file and its first video stream. Whatever FFmpeg says becomes InvalidInput."""
+    need("video")
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InvalidInput(f"{path}: has no picture; give a video, an animated image or a folder of frames")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise InvalidInput(f"{path}: expected at most {MAX_PIXELS} pixels, got {stream.width}x{stream.height}")
+            yield container, stream
+    except av.FFmpegError as error:
+        raise InvalidInput(
+            f"{path}: not a clip that can be read; give a video, an animated image or a folder of frames: "
+            f"{one_line(error)}"
+        ) from error
+
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+_BROKEN = (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video, an animated image (GIF, WebP, APNG) or a folder of images by name. count: of its frames.
+
+    A video's frames are read with PyAV.
+    """
+
+    path: Path
+    count: int
+
+    @classmethod
+    def open(cls, path: Path) -> "Clip":
+        """Find out what it is and count its frames; none is decoded. Raises InvalidInput, NotAvailable without PyAV."""
+        if path.is_dir():
+            return cls(path, len(_images(path)))
+        if not path.is_file():
+            raise InvalidInput(f"{path}: no such clip; give a video, an animated image or a folder of frames")
+        if not path.stat().st_size:
+            raise InvalidInput(f"{path}: an empty file; give a video, an animated image or a folder of frames")
+        try:
+            with Image.open(path) as image:
+                return cls(path, getattr(image, "n_frames", 1))
+        except UnidentifiedImageError:
+            return cls(path, count_frames(path))
+        except _BROKEN as error:
+            raise _unreadable(path, error) from error
+
+    def frames(self, most: int) -> Iterator[Image.Image]:
+        """`most` frames spread over the clip from its first to its last, or all if there are fewer; RGB.
+
+        One is in memory at a time. Raises InvalidInput for one that cannot be decoded.
+        """
+        wanted = np.linspace(0, self.count - 1, min(most, self.count)).round().astype(int).tolist()
+        if self.path.is_dir():
+            files = _images(self.path)
+            for place in wanted:
+                yield from _decoded(files[place], [0])
+        elif _is_image(self.path):
+            yield from _decoded(self.path, wanted)
+        else:
+            yield from video_frames(self.path, wanted)
+
+
+def _images(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise InvalidInput(f"{folder}: no images in this folder (looked for {', '.join(sorted(_SUFFIXES))})")
+    return files
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except UnidentifiedImageError:
+        return False
+
+
+def _decoded(path: Path, wanted: Sequence[int]) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            for place in wanted:
+                image.seek(place)
+                yield image.convert("RGB")
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidInput:
+    return InvalidInput(
+        f"{path}: not an image that can be read; give a video, an animated image or a folder of frames: "
+        f"{one_line(error)}"
+    )
+
+
+def read_array(path: Path) -> Array:
+    """The one array of an .npz. Raises InvalidInput."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            if not isinstance(held, np.lib.npyio.NpzFile) or len(held.files) != 1:
+                raise InvalidInput(f"{path}: expected an .npz that holds one array")
+            return np.asarray(held[held.files[0]])
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise InvalidInput(f"{path}: not an .npz that can be read: {one_line(error)}") from error

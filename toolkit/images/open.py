@@ -1,0 +1,251 @@
+"""Opens images as a person means them: files, PIL images and arrays of every common kind."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from backends.errors import InvalidInput, one_line
+from toolkit.images.photo import Photo
+
+ImageSource = str | Path | Image.Image | npt.NDArray[Any]
+
+# A file of a few kilobytes can claim any size. 89 megapixels is Pillow's own limit.
+MAX_PIXELS = 89_478_485
+
+MAX_SIDE_PX = 65_535
+
+_ROUNDING = 1e-3  # floats that a resize or a colour conversion left just outside [0, 1]
+
+_CHANNELS = (1, 3, 4)
+
+_ORIENTATION = ExifTags.Base.Orientation
+
+_DESCRIBING = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
+
+
+def open_photo(source: ImageSource) -> Photo:
+    """Open a path, a PIL image or an array.
+
+    Files and PIL images: greyscale, palette, alpha, 16-bit, CMYK (through its ICC profile where it has one) and
+    EXIF rotation are seen as a viewer shows them; of several frames, the first. Pillow reads 16-bit colour as 8 bits.
+    Arrays: (H, W), HWC, CHW, or either with a batch of 1; uint8, uint16, or float in [0, 1].
+    Raises InvalidInput for what is no image, is cut short, too large, not finite, or could be read in two ways.
+    """
+    if isinstance(source, str | Path):
+        return _open_file(Path(source))
+    if isinstance(source, Image.Image):
+        with _decoding("image"):
+            return _from_pil(source, "image")
+    if isinstance(source, np.ndarray):
+        return Photo("array", _to_hwc(source), None, 1, None, None)
+    raise InvalidInput(f"image: expected a path, a PIL image or a numpy array, got {type(source).__name__}")
+
+
+def _open_file(path: Path) -> Photo:
+    if not path.is_file():
+        raise InvalidInput(f"{path}: no such image file")
+    with _decoding(str(path)), Image.open(path) as image:
+        return _from_pil(image, str(path))
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Whatever goes wrong while Pillow reads becomes InvalidInput."""
+    try:
+        with warnings.catch_warnings():
+            # Past its limit Pillow warns first and refuses only at twice the size.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except InvalidInput:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{name}: expected at most {MAX_PIXELS} pixels: {one_line(error)}") from error
+    except MemoryError as error:
+        raise InvalidInput(f"{name}: not enough memory to read it") from error
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise InvalidInput(f"{name}: not an image that can be read: {one_line(error)}") from error
+
+
+def _from_pil(image: Image.Image, name: str) -> Photo:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise InvalidInput(f"{name}: expected an image of at least 1 x 1, got {width} x {height}")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        raise InvalidInput(
+            f"{name}: expected at most {MAX_PIXELS} pixels and sides of {MAX_SIDE_PX}, got {width} x {height}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    source_format = image.format
+    image.load()
+    upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+    # A CMYK profile describes inks, which the RGB pixels no longer are.
+    icc_profile = None if upright.mode == "CMYK" else upright.info.get("icc_profile")
+    return Photo(name, _known_mode(upright, name), source_format, frames, icc_profile, _exif(upright))
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    """The EXIF block as it is; from a TIFF, whose tags also describe its pixels, what a camera or person wrote."""
+    raw = image.info.get("exif")
+    if isinstance(raw, bytes):
+        return raw
+    tags, kept = image.getexif(), Image.Exif()
+    for tag in _DESCRIBING:
+        if tag in tags:
+            kept[tag] = tags[tag]
+    for folder in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if folder in tags:
+            kept[folder] = tags.get_ifd(folder)
+    return kept.tobytes() if len(kept) else None
+
+
+def _known_mode(image: Image.Image, name: str) -> Image.Image:
+    """The image in a mode that Photo knows, without loss where the mode allows."""
+    mode = image.mode
+    if mode in ("L", "LA", "RGB", "RGBA", "I;16"):
+        # A transparent colour named beside the pixels is alpha as well.
+        return image if mode in ("LA", "RGBA") or "transparency" not in image.info else image.convert("RGBA")
+    if mode == "P":
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if mode in ("PA", "RGBa", "La"):
+        return image.convert("LA" if mode == "La" else "RGBA")
+    if mode == "1":
+        return image.convert("L")
+    if mode == "CMYK":
+        return _cmyk_to_rgb(image)
+    if mode in ("YCbCr", "LAB", "HSV", "RGBX"):
+        return image.convert("RGB")
+    if mode.startswith("I;16"):
+        return Image.fromarray(np.asarray(image).astype(np.uint16))
+    if mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65_535:
+            raise InvalidInput(
+                f"{name}: expected 32-bit grey values from 0 to 65535, got {values.min()} to {values.max()}"
+            )
+        return Image.fromarray(values.astype(np.uint16))
+    if mode == "F":
+        values = np.asarray(image)
+        _check_floats(values, name)
+        return Image.fromarray(np.rint(np.clip(values, 0, 1) * 65_535).astype(np.uint16))
+    raise InvalidInput(f"{name}: expected a greyscale or colour image, got Pillow's mode {mode!r}")
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return image.convert("RGB")
+    inks = ImageCms.ImageCmsProfile(BytesIO(profile))
+    converted = ImageCms.profileToProfile(image, inks, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    if converted is None:
+        raise InvalidInput("image: its CMYK profile gives no RGB image")
+    return converted
+
+
+def _to_hwc(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    shape = array.shape
+    if array.size == 0:
+        raise InvalidInput(f"image array: expected pixels, got an empty array of shape {shape}")
+    if array.ndim == 4:
+        if shape[0] != 1:
+            raise InvalidInput(f"image array: expected one image, got {shape[0]} in shape {shape}; use detect_batch")
+        array = array[0]
+    if array.ndim == 2:
+        array = array[:, :, None]
+    elif array.ndim == 3:
+        first, last = array.shape[0] in _CHANNELS, array.shape[2] in _CHANNELS
+        if first == last:
+            which = "could be channels first or last" if first else "has 1, 3 or 4 channels neither first nor last"
+            raise InvalidInput(f"image array: shape {shape} {which}; give (H, W, 3) or a PIL image")
+        array = array if last else array.transpose(1, 2, 0)
+    else:
+        raise InvalidInput(f"image array: expected (H, W), (H, W, C) or (C, H, W), got shape {shape}")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS or max(array.shape) > MAX_SIDE_PX:
+        raise InvalidInput(f"image array: expected at most {MAX_PIXELS} pixels and sides of {MAX_SIDE_PX}, got {shape}")
+    if array.dtype.kind == "f":
+        _check_floats(array, "image array")
+    elif array.dtype not in (np.uint8, np.uint16):
+        raise InvalidInput(f"image array: expected uint8, uint16 or float in [0, 1], got {array.dtype}")
+    return array
+
+
+def _check_floats(values: npt.NDArray[Any], name: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InvalidInput(f"{name}: expected finite values, got NaN or infinity")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InvalidInput(
+            f"{name}: expected float values from 0 to 1, got {low:g} to {high:g}; for 0 to 255 give uint8"
+        )
+
+
+@dataclass(frozen=True)
+class ImageFiles(Sequence[Path]):
+    """Files of a folder. Their names alone are kept: a Path takes seven times as much, and there may be many."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ImageFiles": ...
+    def __getitem__(self, index: int | slice) -> "Path | ImageFiles":
+        if isinstance(index, slice):
+            return ImageFiles(self.folder, self.names[index])
+        return self.folder / self.names[index]
+
+
+def image_files(folder: Path, what: str = "images") -> ImageFiles:
+    """Every image in a folder, by name. Raises InvalidInput, which says `what` they are for, for a folder that is
+    missing, has none, or holds a broken one.
+
+    Only headers are read here, so that what cannot be read is said before anything is computed.
+    """
+    if not folder.is_dir():
+        raise InvalidInput(f"{what} {folder}: no such folder; give one with photographs")
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    found = ImageFiles(folder, tuple(names))
+    if not found:
+        raise InvalidInput(f"{what} {folder}: no images in it that Pillow knows by their suffix")
+    for path in found:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except Exception as error:  # decoders of damaged files raise nearly anything
+            raise InvalidInput(f"{path}: not an image that can be read; remove it or give another folder") from error
+        if width * height > MAX_PIXELS:
+            raise InvalidInput(f"{path}: expected at most {MAX_PIXELS} pixels, got {width} x {height}")
+    return found
+
+
+def name_of(image: ImageSource, number: int) -> str:
+    """The name of a file, else the image's place in the order, from 1 on."""
+    return Path(image).name if isinstance(image, str | Path) else f"image {number}"
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """A photograph in 8-bit RGB, as a viewer shows it. Raises InvalidInput."""
+    photo = open_photo(path)
+    if isinstance(photo.pixels, Image.Image) and photo.mode != "I;16":
+        return photo.pixels.convert("RGB")
+    return Image.fromarray(np.rint(photo.rows(0, photo.height) * 255).astype(np.uint8))

@@ -1,0 +1,1 @@
+"""Every error measure, every judge of answers, and every limit."""

@@ -1,0 +1,173 @@
+"""How far one output is from another, over any number of samples, in memory that does not grow with them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.tensor import Array
+
+Doubles = npt.NDArray[np.float64]
+
+# Upper edges of the histogram's bins, of abs error: half a decade each. Exact zeros and what lies above have their own.
+_EDGES = np.array([float(f"1e{i}") * step for i in range(-9, 6) for step in (1.0, 10**0.5)])
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of abs errors: exactly 0, then at most each of `edges` (and above the one before), then above all."""
+
+    edges: tuple[float, ...]
+    exact: int
+    counts: tuple[int, ...]
+    above: int
+
+
+@dataclass(frozen=True)
+class OutputMetrics:
+    """The difference of one output from its reference, over all samples.
+
+    relative_l2: norm of the difference over the norm of the reference; None where that is 0 and the difference is not.
+    of_variation: over the norm of what the reference varies from its mean over the samples: an output that ignores its
+    input has at least 1 there, however small its relative_l2. None where the reference does not vary.
+    of_range: max_abs over the reference's range, or its largest absolute value where it has none; None as the first.
+    signal_to_noise_db: None where either is 0. changed: share of values that are not the same, bit for bit.
+    not_finite: values that are NaN or infinite, here and in the reference. With any, the other numbers are of the rest.
+    worst_sample: where max_abs was.
+    """
+
+    dtype: str
+    samples: int
+    values: int
+    not_finite: int
+    reference_not_finite: int
+    max_abs: float
+    worst_sample: str
+    of_range: float | None
+    mean_abs: float
+    relative_l2: float | None
+    of_variation: float | None
+    cosine: float
+    signal_to_noise_db: float | None
+    changed: float
+    reference_low: float
+    reference_high: float
+    histogram: Histogram
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its numbers count or name something, so that near is not good enough: integers and booleans."""
+        return np.dtype(self.dtype).kind != "f"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class RunningMetrics:
+    """Sums for an OutputError: call add for each sample, then result."""
+
+    def __init__(self) -> None:
+        self._dtype = ""
+        self._samples = self._values = self._changed = self._not_finite = self._reference_not_finite = 0
+        self._max_abs, self._worst = 0.0, ""
+        self._abs = self._error = self._signal = self._got = self._product = 0.0
+        self._low, self._high = np.inf, -np.inf
+        self._exact, self._counts = 0, np.zeros(len(_EDGES) + 1, np.int64)
+        self._sum: Doubles | None = None
+        self._squares: Doubles | None = None
+
+    def add(self, sample: str, got: Array, expected: Array) -> None:
+        """One sample's output and its reference, of one shape and dtype, which must be the same for every sample."""
+        if (got.shape, got.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(f"expected {expected.dtype} {expected.shape}, got {got.dtype} {got.shape}")
+        self._dtype = got.dtype.name
+        self._samples += 1
+        self._values += got.size
+        ours, theirs = got.astype(np.float64), expected.astype(np.float64)
+        finite, reference_finite = np.isfinite(ours), np.isfinite(theirs)
+        self._not_finite += got.size - int(np.count_nonzero(finite))
+        self._reference_not_finite += got.size - int(np.count_nonzero(reference_finite))
+        self._changed += int(np.count_nonzero(got != expected))
+        both = finite & reference_finite
+        if not both.all():
+            ours, theirs = np.where(both, ours, 0), np.where(both, theirs, 0)
+        self._add_finite(sample, ours, theirs)
+
+    def _add_finite(self, sample: str, ours: Doubles, theirs: Doubles) -> None:
+        error = np.abs(ours - theirs)
+        if not error.size:
+            return
+        if (largest := float(error.max())) > self._max_abs or not self._worst:
+            self._max_abs, self._worst = largest, sample
+        self._abs += float(error.sum())
+        self._error += float(np.square(error).sum())
+        self._signal += float(np.square(theirs).sum())
+        self._got += float(np.square(ours).sum())
+        self._product += float((ours * theirs).sum())
+        self._low, self._high = min(self._low, float(theirs.min())), max(self._high, float(theirs.max()))
+        moved = error[error > 0]
+        self._exact += error.size - moved.size
+        self._counts += np.bincount(np.searchsorted(_EDGES, moved), minlength=len(self._counts))
+        # About the first sample: sums of squares of small differences lose nothing to a large mean.
+        if self._sum is None or self._squares is None:
+            self._first = theirs.copy()
+            self._sum, self._squares = np.zeros_like(theirs), np.zeros_like(theirs)
+        shifted = theirs - self._first
+        self._sum += shifted
+        self._squares += np.square(shifted)
+
+    def result(self) -> OutputMetrics:
+        """The numbers over everything added. Raises ValueError without a sample."""
+        if not self._samples or not self._values:
+            raise ValueError("nothing was compared")
+        scale = self._high - self._low or max(abs(self._high), abs(self._low))
+        return OutputMetrics(
+            dtype=self._dtype,
+            samples=self._samples,
+            values=self._values,
+            not_finite=self._not_finite,
+            reference_not_finite=self._reference_not_finite,
+            max_abs=self._max_abs,
+            worst_sample=self._worst,
+            of_range=_ratio(self._max_abs, scale),
+            mean_abs=self._abs / self._values,
+            relative_l2=_ratio(self._error**0.5, self._signal**0.5),
+            of_variation=self._of_variation(),
+            cosine=self._cosine(),
+            signal_to_noise_db=self._decibels(),
+            changed=self._changed / self._values,
+            reference_low=self._low,
+            reference_high=self._high,
+            histogram=Histogram(
+                tuple(_EDGES.tolist()), self._exact, tuple(self._counts[:-1].tolist()), int(self._counts[-1])
+            ),
+        )
+
+    def _of_variation(self) -> float | None:
+        if self._sum is None or self._squares is None or self._samples < 2:
+            return None
+        variation = float((self._squares - np.square(self._sum) / self._samples).sum())
+        return (self._error / variation) ** 0.5 if variation > 0 else None
+
+    def _cosine(self) -> float:
+        norms = (self._signal * self._got) ** 0.5
+        if norms:
+            return float(self._product / norms)
+        return 1.0 if self._signal == self._got else 0.0  # both zero throughout, or one of them
+
+    def _decibels(self) -> float | None:
+        return 10 * float(np.log10(self._signal / self._error)) if self._signal and self._error else None
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """part / whole, where nothing of nothing is 0 and something of nothing has no value."""
+    if not part:
+        return 0.0
+    return part / whole if whole else None
+
+
+def all_finite(outputs: Mapping[str, Array]) -> bool:
+    """Whether there is no NaN and no infinity among the outputs of floats."""
+    return all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f")

@@ -1,0 +1,193 @@
+"""What judges the answers of a kind of model, beside the raw error: named numbers, each of which a Limit may bound."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from backends.tensor import Array
+from toolkit.metrics.samples import Sample
+
+
+class Judge(Protocol):
+    """Sees every sample once, and keeps sums of them."""
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        """One sample: what the file gave, and the reference. Outputs by name, of finite values."""
+
+    def numbers(self) -> dict[str, float]:
+        """By the names that limits use. What could not be counted is not there."""
+
+    def uncounted(self) -> dict[str, str]:
+        """The numbers that the samples could not give, and why: these are not judged, and the report says so."""
+
+    def details(self) -> dict[str, Any]:
+        """Everything else that a report may show, as JSON values."""
+
+
+class NoJudge:
+    """For outputs that are judged by their error alone."""
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        return None
+
+    def numbers(self) -> dict[str, float]:
+        return {}
+
+    def uncounted(self) -> dict[str, str]:
+        return {}
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+
+NOTHING_REAL = "no sample was a real image"
+
+# What is held of any number of images: enough for the lowest hundredth, and for neighbours that are looked up pairwise.
+MOST_COSINES = 1 << 15
+
+MOST_IMAGES = 2048
+
+# Two neighbours that are the same but for rounding are as near as each other.
+_AS_NEAR = 1e-6
+
+
+class VectorJudge:
+    """Reads one output, (..., N, dim): N vectors of one image, or a single one.
+
+    Numbers, of real images: mean_cosine, the mean over all vectors of that with their reference; lost, the share of
+    vectors to which another one of the same image is nearer, by cosine, than their own reference. Where an image is a
+    single vector, the others are those of all images, of more than MOST_IMAGES of as many, drawn evenly.
+    """
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._sum = 0.0
+        self._cosines = Drawn(MOST_COSINES)
+        self._lost = self._vectors = 0
+        self._single = Drawn(MOST_IMAGES)
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        if sample.family != "real":
+            return
+        ours, theirs = (_directions(side[self._output]) for side in (got, expected))
+        # Where the reference is nothing at all, so must the vector be.
+        nothing = ~theirs.any(axis=1)
+        cosines = np.where(nothing, ~ours.any(axis=1), (ours * theirs).sum(axis=1))
+        self._sum += float(cosines.sum())
+        self._cosines.add(cosines[:, None])
+        if len(ours) == 1:
+            self._single.add(np.stack([ours, theirs], axis=1))
+        else:
+            self._lost += _lost(ours, theirs)
+            self._vectors += len(ours)
+
+    def numbers(self) -> dict[str, float]:
+        if not self._cosines.seen:
+            return {}
+        lost, vectors = self._lost, self._vectors
+        if self._single.seen:
+            ours, theirs = self._single.rows.transpose(1, 0, 2)
+            lost, vectors = lost + _lost(ours, theirs), vectors + len(ours)
+        return {"mean_cosine": self._sum / self._cosines.seen, "lost": lost / vectors}
+
+    def uncounted(self) -> dict[str, str]:
+        return {} if self._cosines.seen else dict.fromkeys(("mean_cosine", "lost"), NOTHING_REAL)
+
+    def details(self) -> dict[str, Any]:
+        if not self._cosines.seen:
+            return {}
+        low = {f"{share:g}": float(np.quantile(self._cosines.rows, share)) for share in (0, 0.01, 0.1, 0.5)}
+        return {"vectors": self._cosines.seen, "cosine_quantiles": low}
+
+
+class Drawn:
+    """Of any number of rows at most `most`, each as likely kept as any other (Vitter, 1985: algorithm R). Seeded."""
+
+    def __init__(self, most: int) -> None:
+        self.seen = 0
+        self._most = most
+        self._random = np.random.default_rng(0)
+        self._rows: list[Array] = []
+
+    def add(self, rows: Array) -> None:
+        for row in rows:
+            self.seen += 1
+            if len(self._rows) < self._most:
+                self._rows.append(row.copy())
+            elif (place := int(self._random.integers(self.seen))) < self._most:
+                self._rows[place] = row.copy()
+
+    @property
+    def rows(self) -> Array:
+        return np.stack(self._rows)
+
+
+def _directions(vectors: Array) -> Array:
+    """(N, dim) float64 of length 1; a vector of zeros stays one."""
+    rows = vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30))
+
+
+def _lost(ours: Array, theirs: Array) -> int:
+    cosines = ours @ theirs.T
+    return int((cosines.max(axis=1) > np.diagonal(cosines) + _AS_NEAR).sum())
+
+
+class ChoiceJudge:
+    """Reads one output, (..., N, choices).
+
+    Its number, of real images, is called as `number` says: the share of rows whose largest value is another one.
+    counted: which rows of a sample count, as numpy takes them, by default all.
+    """
+
+    def __init__(self, number: str, output: str, counted: Callable[[Sample], Any] = lambda sample: slice(None)) -> None:
+        self._number = number
+        self._output = output
+        self._counted = counted
+        self._rows = self._changed = 0
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        if sample.family != "real":
+            return
+        sides = (side[self._output] for side in (got, expected))
+        ours, theirs = (side.reshape(-1, side.shape[-1])[self._counted(sample)].argmax(axis=1) for side in sides)
+        self._rows += len(ours)
+        self._changed += int((ours != theirs).sum())
+
+    def numbers(self) -> dict[str, float]:
+        return {self._number: self._changed / self._rows} if self._rows else {}
+
+    def uncounted(self) -> dict[str, str]:
+        return {} if self._rows else {self._number: NOTHING_REAL}
+
+    def details(self) -> dict[str, Any]:
+        return {"choices": self._rows, "changed": self._changed}
+
+
+class WithRealError:
+    """Another judge, and one more number: real_error, the norm of the difference over that of the reference, on real
+    images, of the output where that is largest."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._squares: dict[str, list[float]] = {}  # output -> of the difference, of the reference
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        self._judge.add(sample, got, expected)
+        if sample.family != "real":
+            return
+        for name, theirs in expected.items():
+            sums = self._squares.setdefault(name, [0.0, 0.0])
+            sums[0] += float(np.square(got[name].astype(np.float64) - theirs).sum())
+            sums[1] += float(np.square(theirs, dtype=np.float64).sum())
+
+    def numbers(self) -> dict[str, float]:
+        errors = [(error / max(size, 1e-30)) ** 0.5 for error, size in self._squares.values()]
+        return self._judge.numbers() | ({"real_error": max(errors)} if errors else {})
+
+    def uncounted(self) -> dict[str, str]:
+        return self._judge.uncounted() | ({} if self._squares else {"real_error": NOTHING_REAL})
+
+    def details(self) -> dict[str, Any]:
+        return self._judge.details()

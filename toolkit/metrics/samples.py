@@ -1,0 +1,102 @@
+"""What is put into every file that is compared."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from backends.tensor import Array, TensorSpec
+from toolkit.models.watermark.message import Message
+
+# marked: a real image with a message that was hidden in it. real: as it is. synthetic: noise, constants, extremes.
+FAMILIES = ("marked", "real", "synthetic")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs by name, where they come from, and the message that is hidden in them, if any."""
+
+    name: str
+    family: str
+    feeds: Mapping[str, Array]
+    message: Message | None
+
+
+NOISE_SAMPLES = 16
+
+_Fill = Callable[[TensorSpec, np.random.Generator], Array]
+
+
+def unit_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> Iterator[Sample]:
+    """For inputs in [0, 1], images and bits: uniform noise, so many of it; black, white, half, stripes of one pixel,
+    one bright pixel, values just above 0. Integer and boolean inputs get 0 and 1."""
+    yield from _noise(specs, "uniform noise", _uniform, noise)
+    yield from _constants(specs, (0.0, 1.0, 0.5))
+    yield _sample("stripes of one pixel", specs, _stripes)
+    yield _sample("one bright value", specs, _one_bright)
+    yield _sample("noise up to 1e-6", specs, lambda spec, rng: _uniform(spec, rng) * np.float32(1e-6))
+
+
+def signed_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> Iterator[Sample]:
+    """For inputs whose range nobody states: uniform noise in [0, 1) and normal noise, so many of each; normal noise
+    ten times as large, constants, and the extremes of unit_samples. Integer and boolean inputs get 0 and 1, which are
+    valid indices nearly everywhere."""
+    yield from _noise(specs, "uniform noise", _uniform, noise)
+    yield from _noise(specs, "normal noise", _normal, noise)
+    yield _sample("normal noise x10", specs, lambda spec, rng: _normal(spec, rng) * np.float32(10))
+    yield from _constants(specs, (0.0, 1.0, -1.0))
+    yield _sample("one bright value", specs, _one_bright)
+    yield _sample("noise up to 1e-6", specs, lambda spec, rng: _uniform(spec, rng) * np.float32(1e-6))
+
+
+def moved(samples: Iterable[Sample], to: Callable[[str, Array], Array]) -> Iterator[Sample]:
+    """The same samples with each input as `to` makes it of its name and values."""
+    for sample in samples:
+        yield replace(sample, feeds={name: to(name, values) for name, values in sample.feeds.items()})
+
+
+def _noise(specs: tuple[TensorSpec, ...], name: str, fill: _Fill, count: int) -> Iterator[Sample]:
+    for seed in range(count):
+        yield _sample(f"{name} {seed}", specs, fill, seed)
+
+
+def _constants(specs: tuple[TensorSpec, ...], values: tuple[float, ...]) -> Iterator[Sample]:
+    for value in values:
+        yield _sample(f"all {value:g}", specs, partial(_full, value))
+
+
+def _sample(name: str, specs: tuple[TensorSpec, ...], fill: _Fill, seed: int = 0) -> Sample:
+    rng = np.random.default_rng(seed)
+    return Sample(name, "synthetic", {spec.name: _as(spec, fill(spec, rng), rng) for spec in specs}, None)
+
+
+def _as(spec: TensorSpec, values: Array, rng: np.random.Generator) -> Array:
+    if np.dtype(spec.dtype).kind == "f":
+        return np.asarray(values, spec.dtype)
+    if np.unique(values).size > 1:  # noise
+        return np.asarray(rng.integers(0, 2, spec.shape), spec.dtype)
+    return np.asarray(np.clip(np.rint(values), 0, 1), spec.dtype)
+
+
+def _full(value: float, spec: TensorSpec, rng: np.random.Generator) -> Array:
+    return np.full(spec.shape, value, np.float32)
+
+
+def _uniform(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    return rng.random(spec.shape, dtype=np.float32)
+
+
+def _normal(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    return rng.standard_normal(spec.shape, dtype=np.float32)
+
+
+def _stripes(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    length = spec.shape[-1] if spec.shape else 1
+    return np.broadcast_to(np.arange(length) % 2, spec.shape)
+
+
+def _one_bright(spec: TensorSpec, rng: np.random.Generator) -> Array:
+    values = np.zeros(spec.shape, np.float32)
+    values.flat[values.size // 2] = 1
+    return values

@@ -1,0 +1,1 @@
+"""The kinds of models: one folder a kind, each exporting one ModelKind."""

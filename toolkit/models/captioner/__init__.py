@@ -1,0 +1,1 @@
+"""The captioner: images to texts and back."""

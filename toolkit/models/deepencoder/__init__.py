@@ -1,0 +1,1 @@
+"""DeepEncoder: a page of text as the tokens a language model reads."""

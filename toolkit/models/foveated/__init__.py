@@ -1,0 +1,1 @@
+"""The foveated model: two passes over a clip."""

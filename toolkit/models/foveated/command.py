@@ -1,0 +1,114 @@
+"""Where a two-pass model looked, for a person: over a clip's frames, all at once and one after the other."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from toolkit.images.photo import Floats
+from toolkit.models.command import OUTPUT, RunRequest, milliseconds, write_animation, write_arrays, write_picture
+
+_FRAME_PX = 192
+
+
+def attention_views(frames: Iterable[Image.Image], attention: Sequence[Floats]) -> list[list[Image.Image]]:
+    """For each frame: the frame, then what each pass looked at, brighter where it looked more; small RGB squares.
+
+    attention: for each pass (T, grid, grid).
+    """
+    views = []
+    for number, frame in enumerate(frames):
+        small = frame.resize((_FRAME_PX, _FRAME_PX), Image.Resampling.BILINEAR)
+        views.append([small, *(_lit(small, maps[number]) for maps in attention)])
+    return views
+
+
+def attention_picture(views: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """A column a frame."""
+    sheet = Image.new("RGB", (_FRAME_PX * len(views), _FRAME_PX * len(views[0])))
+    for column, view in enumerate(views):
+        for row, square in enumerate(view):
+            sheet.paste(square, (column * _FRAME_PX, row * _FRAME_PX))
+    return sheet
+
+
+def attention_animation(views: Sequence[Sequence[Image.Image]]) -> list[Image.Image]:
+    """A picture a frame: the frame, the first pass and the second, side by side."""
+    return [attention_picture([[square] for square in view]) for view in views]
+
+
+def _lit(frame: Image.Image, weights: Floats) -> Image.Image:
+    """A frame that is dark where nothing was looked at. weights: (grid, grid)."""
+    share = weights / max(float(weights.max()), 1e-12)
+    light = Image.fromarray((255 * share).round().astype(np.uint8)).resize(frame.size, Image.Resampling.NEAREST)
+    return Image.composite(frame, frame.point(lambda value: value // 4), light)
+
+
+OPTIONS = (
+    click.Option(
+        ["--query"], type=click.Choice(["shallow", "deep"]), default="shallow", help="How a query looks at a frame."
+    ),
+    click.Option(
+        ["--frames"],
+        type=click.IntRange(min=1),
+        help="How many, spread over the clip; by default as many as one run of a query takes.",
+    ),
+    click.Option(["--latents"], metavar="FILE", help="The true VAE latents, .npz: then the losses are printed."),
+    click.Option(["--text-embeds"], metavar="FILE", help="Embeddings of a text, .npz; by default one zero token."),
+    OUTPUT,
+)
+
+
+def run(
+    ctx: click.Context,
+    request: RunRequest,
+    query: str,
+    frames: int | None,
+    latents: str | None,
+    text_embeds: str | None,
+    output: Path,
+) -> None:
+    """Writes STEM.QUERY.npz with predictions and attention, and both passes' attention over the frames as a picture,
+    STEM.QUERY.png, and as an animation, STEM.QUERY.gif."""
+    from toolkit.cli.console import warn_if_random
+    from toolkit.images.clips import Clip, read_array
+    from toolkit.models.foveated.runner import TwoPass
+
+    true = None if latents is None else read_array(Path(latents))
+    text = None if text_embeds is None else read_array(Path(text_embeds))
+    with TwoPass(request.bundle, request.backend, request.precision, request.threads) as model:
+        warn_if_random(request.bundle)
+        for name in request.inputs:
+            model.graphs.timing_ms.clear()
+            clip, most = Clip.open(Path(name)), frames or model.group
+            passes = model.run(clip.frames(most), text, true, "deep" if query == "deep" else "shallow")
+            stem = output / f"{Path(name).stem}.{query}"
+            arrays = {
+                "coarse": passes.coarse,
+                "fine": passes.fine,
+                "coarse_attention": passes.coarse_attention,
+                "fine_attention": passes.fine_attention,
+            }
+            file = write_arrays(Path(f"{stem}.npz"), arrays)
+            views = attention_views(clip.frames(most), [passes.coarse_attention, passes.fine_attention])
+            picture = write_picture(Path(f"{stem}.png"), attention_picture(views))
+            animation = write_animation(Path(f"{stem}.gif"), attention_animation(views))
+            losses = passes.losses or {}
+            row = request.row(
+                name,
+                "encode_frames",
+                query=query,
+                frames=len(passes.fine),
+                **{key: losses.get(key) for key in ("loss_coarse", "loss_fine", "loss")},
+                files=[file, picture, animation],
+                timing_ms=model.graphs.timing_ms,
+            )
+            lines = [
+                f"{len(passes.fine)} frames, {query} queries",
+                *(f"{key} {value:.6f}" for key, value in losses.items()),
+                milliseconds(model.graphs.timing_ms),
+                f"wrote {file}, {picture} and {animation}",
+            ]
+            request.show(row, lines)

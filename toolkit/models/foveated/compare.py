@@ -1,0 +1,158 @@
+"""What each graph of the foveated model gets in both passes over a clip: an image that the camera pans across."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.tensor import Array
+from toolkit.images.open import ImageSource, name_of, open_photo
+from toolkit.images.photo import Floats
+from toolkit.images.samples import shipped_photographs
+from toolkit.metrics.judges import ChoiceJudge, Judge, NoJudge, VectorJudge, WithRealError
+from toolkit.metrics.samples import Sample, moved, signed_samples, unit_samples
+from toolkit.models.foveated.runner import DEVIATION, MEAN, Look, TwoPass
+from toolkit.models.kind import RANDOM_WEIGHTS, ComparisonSpec, EndToEndCase, Pipeline
+
+# Of the image's width and height: what the camera sees at once.
+_WINDOW = 0.75
+
+
+def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
+    """For each image, what `role` gets: a frame for the encoder, and else what both passes over a clip ask of it."""
+    how: Look = "deep" if role == "query_deep" else "shallow"
+    with TwoPass(bundle) as model:
+        seen: list[dict[str, Array]] = []
+
+        def watch(ran: str, given: Mapping[str, Array]) -> None:
+            if ran == role:
+                seen.append({name: value.copy() for name, value in given.items()})
+
+        model.graphs.watch = watch
+        for number, image in enumerate(images, 1):
+            name = name_of(image, number)
+            if role == "encode_frames":
+                yield name, {"frame": model.read(image)}
+                continue
+            frames = pan(image, min(model.group, model.most_frames()))
+            model.run(frames, None, latents_like(model, len(frames), number), how)
+            yield from ((f"{name}, pass {i}", given) for i, given in enumerate(seen, 1))
+            seen.clear()
+
+
+def pan(image: ImageSource, count: int) -> list[Floats]:
+    """A clip of `count` frames, (H, W, 3) float32 in [0, 1]: a window that moves across an image, corner to corner."""
+    photo = open_photo(image)
+    height, width = (max(1, round(_WINDOW * side)) for side in (photo.height, photo.width))
+    whole = photo.rows(0, photo.height)
+    steps = np.linspace(0, 1, count)
+    tops, lefts = ((steps * room).round().astype(int) for room in (photo.height - height, photo.width - width))
+    return [whole[top : top + height, left : left + width] for top, left in zip(tops, lefts, strict=True)]
+
+
+def latents_like(model: TwoPass, count: int, seed: int) -> Floats:
+    """Numbers as a VAE's latents are scaled to: normal, of standard deviation 1."""
+    return np.random.default_rng(seed).standard_normal((count, *model.latent_shape), dtype=np.float32)
+
+
+_NOISE_SAMPLES = 4
+
+_JUDGES: Mapping[str, Callable[[], Judge]] = {
+    "encode_frames": lambda: VectorJudge("patches"),
+    "query_shallow": lambda: ChoiceJudge("attention_changed", "attention"),
+    "query_deep": lambda: ChoiceJudge("attention_changed", "attention"),
+    "language": lambda: VectorJudge("states"),
+    "predict": NoJudge,
+}
+
+
+def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
+    """What clips made of the shipped photographs and the user's images bring to a graph, and synthetic inputs."""
+    for name, given in feeds(bundle, reference.role, [*shipped_photographs(), *images]):
+        yield Sample(name, "real", given, None)
+    specs = tuple(binding.spec for binding in reference.inputs)
+    if reference.role == "encode_frames":
+        mean, deviation = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in (MEAN, DEVIATION))
+        yield from moved(unit_samples(specs, _NOISE_SAMPLES), lambda name, values: (values - mean) / deviation)
+    else:
+        yield from signed_samples(specs, _NOISE_SAMPLES)
+
+
+def judge(bundle: Bundle, role: str) -> Judge:
+    """Features and states by their direction, attention by where it is highest, latents by their error."""
+    return WithRealError(_JUDGES[role]())
+
+
+class _TwoPasses(Pipeline):
+    """Both passes over a clip: `frames` (T, H, W, 3) in [0, 1], and its `latents`, to toolkit.models.foveated.runner.Passes."""
+
+    def __init__(self, how: Look, bundle: Bundle, backend: str, precision: str, threads: int) -> None:
+        self._how: Look = how
+        self._model = TwoPass(bundle, backend, precision, threads)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        passes = self._model.run(list(feeds["frames"]), None, feeds["latents"], self._how)
+        return {name: getattr(passes, name) for name in ("coarse", "fine", "coarse_attention", "fine_attention")}
+
+    def close(self) -> None:
+        self._model.close()
+
+
+class _PassesJudge:
+    """Numbers: latent_max_abs and latent_error (of their own size), the worse of both passes; attention_changed, the
+    share of frames whose attention is highest elsewhere, in either pass."""
+
+    def __init__(self) -> None:
+        self._largest = 0.0
+        self._squares = np.zeros((2, 2))  # pass: of the difference, of the reference
+        self._looks = self._changed = 0
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        for i, name in enumerate(("coarse", "fine")):
+            theirs = expected[name].astype(np.float64)
+            difference = got[name] - theirs
+            self._largest = max(self._largest, float(np.abs(difference).max()))
+            self._squares[i] += np.square(difference).sum(), np.square(theirs).sum()
+            looks, wanted = (side[f"{name}_attention"].reshape(len(theirs), -1).argmax(1) for side in (got, expected))
+            self._looks += len(looks)
+            self._changed += int((looks != wanted).sum())
+
+    def numbers(self) -> dict[str, float]:
+        errors = np.sqrt(self._squares[:, 0] / np.maximum(self._squares[:, 1], 1e-30))
+        return {
+            "latent_max_abs": self._largest,
+            "latent_error": float(errors.max()),
+            "attention_changed": self._changed / self._looks,
+        }
+
+    def uncounted(self) -> dict[str, str]:
+        return {}
+
+    def details(self) -> dict[str, Any]:
+        return {"looks": self._looks, "changed": self._changed}
+
+
+def _clips(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
+    with TwoPass(bundle) as model:
+        count = min(model.group, model.most_frames())
+        for number, path in enumerate((*shipped_photographs(), *images)):
+            clip = {"frames": np.stack(pan(path, count)), "latents": latents_like(model, count, number)}
+            yield Sample(path.name, "real", clip, None)
+
+
+WHOLES = tuple(
+    EndToEndCase(
+        f"two passes, {how}",
+        ("encode_frames", f"query_{how}", "language", "predict"),
+        _clips,
+        partial(_TwoPasses, how),
+        lambda bundle: _PassesJudge(),
+    )
+    for how in ("shallow", "deep")
+)
+
+KIND = ComparisonSpec(samples, judge, may_leave_domain=False, random_note=RANDOM_WEIGHTS, wholes=WHOLES)

@@ -1,0 +1,84 @@
+"""The graphs of one bundle on one backend, opened when they are first needed."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact
+from backends.machine import default_threads
+from backends.registry import SESSIONS, open_session
+from backends.session import Closing, Session
+from backends.tensor import Array
+
+
+class Graphs(Closing):
+    """Runs graphs by their roles. Close it, or use it as a context manager.
+
+    timing_ms: for each role, how long its runs took, opening aside. watch: is told the role and the inputs of each run.
+    """
+
+    watch: Callable[[str, Mapping[str, Array]], None]
+
+    def __init__(
+        self,
+        bundle: Bundle | Path,
+        kind: str,
+        backend: str = "ort",
+        precision: str = "fp32",
+        threads: int | None = None,
+    ) -> None:
+        """Raises InvalidArtifact for a bundle of another kind, NotAvailable for an unknown backend."""
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if self.bundle.model["kind"] != kind:
+            raise InvalidArtifact(
+                f"{self.bundle.folder}: expected a model of kind {kind}, got {self.bundle.model['kind']!r}"
+            )
+        self.backend = backend
+        self.precision = precision
+        self.timing_ms: dict[str, list[float]] = {}
+        self.watch = lambda role, feeds: None
+        self._format: str = SESSIONS.load(backend).FORMAT
+        self._threads = default_threads() if threads is None else threads
+        self._sessions: dict[str, Session] = {}
+        self._held: dict[str, Mapping[str, Array]] = {}
+
+    def artifact(self, role: str) -> Artifact:
+        """The file that computes a role here. Raises NotAvailable."""
+        return self.bundle.find(role, self._format, self.precision)
+
+    def run(self, role: str, **feeds: Array) -> dict[str, Array]:
+        """Run one graph: inputs by name, outputs by name. Raises InvalidArtifact for outputs that are not finite."""
+        session = self._session(role)
+        self.watch(role, {**self._held.get(role, {}), **feeds})
+        start = time.perf_counter()
+        outputs = session.run(feeds)
+        # To a tenth of a microsecond: a text is hundreds of runs, and --json prints each.
+        self.timing_ms.setdefault(role, []).append(round(1e3 * (time.perf_counter() - start), 4))
+        for name, value in outputs.items():
+            if not np.isfinite(value).all():
+                raise InvalidArtifact(f"{session.path}: gave a {name!r} that is not finite")
+        return outputs
+
+    def hold(self, role: str, **feeds: Array) -> None:
+        """What all runs of a graph share from now on, see Session.hold; with no inputs, nothing. The very arrays that
+        are held already are not taken again."""
+        held = self._held.get(role, {})
+        if held.keys() != feeds.keys() or any(held[name] is not array for name, array in feeds.items()):
+            self._session(role).hold(feeds)
+            self._held[role] = feeds
+
+    def _session(self, role: str) -> Session:
+        if role not in self._sessions:
+            self._sessions[role] = open_session(self.bundle, self.artifact(role), self.backend, self._threads)
+        return self._sessions[role]
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._held.clear()

@@ -1,0 +1,1 @@
+"""Imported graphs: nobody says what their inputs and outputs mean."""

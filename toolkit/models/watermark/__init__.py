@@ -1,0 +1,1 @@
+"""Watermark models: a message hidden in an image, and read back."""

@@ -1,0 +1,105 @@
+"""`toolkit run` of a watermark model: the message that each image carries."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.models.command import RunRequest
+
+if TYPE_CHECKING:
+    from toolkit.models.watermark.detector import Detector
+    from toolkit.models.watermark.message import Message
+
+
+NOT_DETECTED = 1
+
+BAD_IMAGE = 2
+
+OPTIONS = (
+    click.Option(["--expect"], metavar="HEX", help="The message that should be there; exit code 1 where it is not."),
+)
+
+
+def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
+    """Read every image; one that cannot be read is said on stderr, and the exit code is 2."""
+    from toolkit.cli.console import tracked, warn_if_random
+    from toolkit.models.watermark.detector import Detector
+    from toolkit.models.watermark.message import Message
+
+    images, as_json = request.inputs, request.as_json
+    with Detector.open(request.bundle, request.backend, request.precision, request.threads) as detector:
+        expected = None if expect is None else Message.from_hex(expect, detector.model.bits)
+        warn_if_random(request.bundle)
+        rows = []
+        # On a terminal the lines of --json are progress enough.
+        bar = not (as_json and sys.stdout.isatty())
+        for row in _read(detector, tracked(images, "reading", bar), expected):
+            rows.append(row)
+            if as_json:
+                click.echo(json.dumps(row, allow_nan=False))
+        if not as_json and rows:
+            _print(rows)
+    if len(rows) < len(images):
+        ctx.exit(BAD_IMAGE)
+    if expected is not None and not all(row["detected"] for row in rows):
+        ctx.exit(NOT_DETECTED)
+
+
+def _read(detector: "Detector", images: Iterable[str], expected: "Message | None") -> Iterator[dict[str, Any]]:
+    """One object of the JSON contract for each image that could be read; the others are said on stderr."""
+    from backends.errors import InvalidInput
+
+    for image in images:
+        try:
+            detection = detector.detect(image)
+        except InvalidInput as error:
+            click.echo(f"error: {error}", err=True)
+            continue
+        match = None if expected is None else detection.match(expected)
+        yield {
+            "image": image,
+            "model": detector.model.name,
+            "backend": detector.backend,
+            "precision": detector.artifact.precision,
+            "artifact_sha256": detector.artifact.sha256,
+            "weights": detector.bundle.weights["origin"],
+            "confidence": detection.confidence,
+            "message": detection.message.hex,
+            "bits": len(detection.message),
+            "expected": match and match.expected.hex,
+            "matching_bits": match and match.matching_bits,
+            "p_value": match and match.p_value,
+            "detected": match.detected if match else detection.detected,
+            "timing_ms": detection.timing_ms,
+        }
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    first = rows[0]
+    click.echo(f"{first['model']} on {first['backend']}, {first['precision']}: {first['weights']} weights")
+    expected = first["expected"] is not None
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("message", overflow="fold", min_width=min(16, len(first["message"])))
+    table.add_column("verdict", no_wrap=True)
+    for name in ("bits right", "p-value", "ms") if expected else ("confidence", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    verdicts = {True: "[green]detected", False: "[red]not detected", None: "[dim]needs --expect"}
+    for row in rows:
+        judged = (f"{row['matching_bits']} of {row['bits']}", f"{row['p_value']:.1e}") if expected else ()
+        table.add_row(
+            Text(row["image"]),
+            Text(row["message"]),
+            verdicts[row["detected"]],
+            *(judged or (f"{row['confidence']:.3f}",)),
+            f"{sum(row['timing_ms'].values()):.1f}",
+        )
+    Console().print(table)

@@ -1,0 +1,126 @@
+"""Photographs as a detector meets them: as they are, and with a message hidden in them and then distorted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain, cycle
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidInput
+from backends.tensor import Array, TensorSpec
+from toolkit.images.distortions import FURTHER, MAIN, Distortion
+from toolkit.images.open import read_rgb
+from toolkit.images.photo import Floats
+from toolkit.images.preprocess import preprocess
+from toolkit.images.samples import generator_of, shipped_photographs
+from toolkit.metrics.judges import Judge, NoJudge
+from toolkit.metrics.samples import Sample, unit_samples
+from toolkit.models.kind import ComparisonSpec
+from toolkit.models.watermark.detector import WatermarkModel
+from toolkit.models.watermark.embed import Embedder
+from toolkit.models.watermark.judge import MessageJudge
+from toolkit.models.watermark.message import Message
+
+ALL_DISTORTIONS: Mapping[str, Distortion] = MAIN | FURTHER
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One image as a detector sees it: (1, 3, S, S) float32 in [0, 1], and the message in it, if one was hidden."""
+
+    distortion: str
+    image: Floats
+    message: Message | None
+
+
+def distorted_readings(
+    image: Image.Image,
+    message: Message | None,
+    distortions: Mapping[str, Distortion],
+    size_px: int,
+    rng: np.random.Generator,
+) -> Iterator[Reading]:
+    """An RGB image, marked or not, after each distortion, at the detector's size."""
+    for name, distort in distortions.items():
+        yield Reading(name, preprocess(distort(image, rng), size_px), message)
+
+
+def marked_readings(
+    embedder: Embedder, image: Image.Image, distortions: Mapping[str, Distortion], rng: np.random.Generator
+) -> Iterator[Reading]:
+    """Hide a random message in an RGB image, save it to 8 bits as a file would, and distort that."""
+    message = Message.drawn(embedder.model.bits, rng)
+    marked = embedder.embed(image, message).image
+    yield from distorted_readings(marked, message, distortions, embedder.model.image_size_px, rng)
+
+
+def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
+    """Photographs that ship with this package and the user's images, as the role sees them, and synthetic inputs.
+
+    A detector reads each image as it is and after one distortion; and marked, where the bundle has an embedder whose
+    weights are not random: shipped photographs after every distortion, the user's after none and after one.
+    """
+    model = WatermarkModel.of(bundle)
+    specs = tuple(binding.spec for binding in reference.inputs)
+    if any(spec.shape[0] != 1 for spec in specs):
+        raise InvalidInput(f"{reference.file}: expected inputs for one image at a time, got {specs[0].shape}")
+    if reference.role == "detector":
+        yield from _detector_samples(bundle, model, images)
+    else:
+        for path in chain(shipped_photographs(), images):
+            yield Sample(path.name, "real", _embedder_feeds(specs, path), None)
+    yield from unit_samples(specs)
+
+
+def judge(bundle: Bundle, role: str) -> Judge:
+    """Messages for a detector; an embedder's watermark is judged by its error."""
+    model = WatermarkModel.of(bundle)
+    return MessageJudge(model.bits, model.detection_threshold) if role == "detector" else NoJudge()
+
+
+def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Path]) -> Iterator[Sample]:
+    marks = model.embedder is not None and bundle.weights["origin"] != "random"
+    shipped = shipped_photographs()
+    turns = cycle(name for name in ALL_DISTORTIONS if name != "none")
+    with ExitStack() as stack:
+        embedder = stack.enter_context(Embedder.open(bundle)) if marks else None
+        for path in chain(shipped, images):
+            rng = generator_of(path.name)
+            image = read_rgb(path)
+            two = {name: ALL_DISTORTIONS[name] for name in ("none", next(turns))}
+            for reading in distorted_readings(image, None, two, model.image_size_px, rng):
+                yield _sample(path, "real", reading)
+            if embedder is not None:
+                distortions = ALL_DISTORTIONS if path in shipped else two
+                for reading in marked_readings(embedder, image, distortions, rng):
+                    yield _sample(path, "marked", reading)
+
+
+def _sample(path: Path, family: str, reading: Reading) -> Sample:
+    name = sample_name(path, family, reading.distortion)
+    return Sample(name, family, {"image": reading.image}, reading.message)
+
+
+def sample_name(photograph: Path, family: str, distortion: str) -> str:
+    """What a detector's sample is called, in every list of samples."""
+    return f"{photograph.name}, {family}, {distortion}"
+
+
+def _embedder_feeds(specs: tuple[TensorSpec, ...], path: Path) -> dict[str, Array]:
+    image, message = specs
+    bits = generator_of(path.name).integers(0, 2, message.shape).astype(np.float32)
+    return {"image": preprocess(path, image.shape[-1]), "message": bits}
+
+
+RANDOM = (
+    "The weights are random: logits lie about zero, and a Gaussian logit changes its sign with probability "
+    "arctan(relative error)/pi. Bits, verdicts and the detection channel are shown and not judged; the verdict is that "
+    "of the error."
+)
+
+KIND = ComparisonSpec(samples, judge, may_leave_domain=False, random_note=RANDOM)
