@@ -51,14 +51,14 @@ def load_detector(
     threads: int | None = None,
     route: str | None = None,
 ) -> "Detector":
-    """Open the detector of a model, by name or by its bundle's folder. See toolkit.models.watermark.detector.Detector.open."""
+    """Open the detector of a model, by name or by its bundle's folder. See `Detector.open`."""
     from toolkit.models.watermark.detector import Detector
 
     return Detector.open(find_bundle(model), backend, precision, threads, route)
 
 
 def load_embedder(model: str | Path = "pocketseal", threads: int | None = None) -> "Embedder":
-    """Open the embedder of a model, by name or by its bundle's folder. See toolkit.models.watermark.embed.Embedder.open."""
+    """Open the embedder of a model, by name or by its bundle's folder. See `Embedder.open`."""
     from toolkit.models.watermark.embed import Embedder
 
     return Embedder.open(find_bundle(model), threads)

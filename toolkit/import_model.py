@@ -139,7 +139,7 @@ def import_model(
     Inputs with one of `values` become constants. The graph is brought to our opset, simplified and prepared, and held
     to the source on ONNX Runtime; `note` is told where that cannot run the source itself, and of inputs that nothing
     reads, which are left out.
-    Raises InvalidInput and InvalidArtifact as graphs.onnx.foreign.read_foreign; InvalidArtifact if the file cannot be run,
+    Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidArtifact if the file cannot be run,
     if it gives other outputs at every run, or if the prepared graph does not compute what the file does.
     """
     progress(f"reading {source}")

@@ -109,22 +109,23 @@ def add_sizes(graph: ir.Graph, name: str, shape: tuple[int, ...]) -> ir.Value:
 class Convolution:
     """A Conv or ConvTranspose of one group, not dilated, with constant weights, between maps of known sizes.
 
-    of, made: the maps, (N, C, H, W). kernel, steps: rows, columns. pads: before the rows and columns, then after them.
+    input_shape, output_shape: of the maps, (N, C, H, W). kernel, strides: rows, columns. pads: before the rows and
+    columns, then after them.
     """
 
     x: ir.Value
     weight: ir.Value
     values: ir.TensorProtocol
-    of: tuple[int, ...]
-    made: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
     kernel: tuple[int, int]
-    steps: tuple[int, int]
+    strides: tuple[int, int]
     pads: tuple[int, int, int, int]
 
     @property
     def makes_patches(self) -> bool:
-        """Whether its steps are as large as its square kernel, and nothing is padded: no pixel is seen twice."""
-        return self.steps == self.kernel and self.kernel[0] == self.kernel[1] > 1 and not any(self.pads)
+        """Whether its strides are as large as its square kernel, and nothing is padded: no pixel is seen twice."""
+        return self.strides == self.kernel and self.kernel[0] == self.kernel[1] > 1 and not any(self.pads)
 
 
 def read_convolution(node: ir.Node, op_type: str = "Conv") -> Convolution | None:

@@ -158,19 +158,19 @@ def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _is_large(node: ir.Node, conv: Convolution) -> bool:
-    weights = conv.of[1] * math.prod(conv.kernel)
-    return weights > MOST_WEIGHTS and conv.kernel[0] > 1 and conv.steps == (1, 1) and not any(conv.pads)
+    weights = conv.input_shape[1] * math.prod(conv.kernel)
+    return weights > MOST_WEIGHTS and conv.kernel[0] > 1 and conv.strides == (1, 1) and not any(conv.pads)
 
 
 def _split_rows(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
-    output, height = node.outputs[0], conv.made[2]
+    output, height = node.outputs[0], conv.output_shape[2]
     new: list[ir.Node] = []
     total: ir.Value | None = None
     for row in range(conv.kernel[0]):
         name = f"{output.name}.row{row}"
         bounds = [add_sizes(graph, f"{name}.{what}", (at,)) for what, at in (("from", row), ("to", row + height))]
         part = ir.node("Slice", [conv.x, *bounds, add_sizes(graph, f"{name}.axis", (2,))], name=f"{name}.part")
-        set_value_info(part.outputs[0], f"{name}.part", conv.x, (*conv.of[:2], height, conv.of[3]))
+        set_value_info(part.outputs[0], f"{name}.part", conv.x, (*conv.input_shape[:2], height, conv.input_shape[3]))
         bias = node.inputs[2:] if row == 0 else ()
         inputs = [part.outputs[0], add_tensor(graph, f"{name}.weight", _row(conv, row)), *bias]
         product = ir.node("Conv", inputs, {"kernel_shape": [1, conv.kernel[1]]}, name=name)
@@ -184,7 +184,7 @@ def _split_rows(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
 
 
 def _row(conv: Convolution, row: int) -> ir.TensorProtocol:
-    shape = (conv.made[1], conv.of[1], 1, conv.kernel[1])
+    shape = (conv.output_shape[1], conv.input_shape[1], 1, conv.kernel[1])
     return lazy_tensor(shape, conv.values, lambda: conv.values.numpy()[:, :, row : row + 1])
 
 
@@ -194,15 +194,17 @@ def patches_to_depth(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _fills(node: ir.Node, conv: Convolution) -> bool:
-    return conv.makes_patches and conv.of[2] % conv.kernel[0] == conv.of[3] % conv.kernel[1] == 0
+    return conv.makes_patches and conv.input_shape[2] % conv.kernel[0] == conv.input_shape[3] % conv.kernel[1] == 0
 
 
 def _patches_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
     """Conv(x, w, b) -> Conv(SpaceToDepth(x), w as 1 x 1, b); depth goes by row, column and then channel of a patch."""
     size, output = conv.kernel[0], node.outputs[0]
-    outputs, depth = conv.made[1], conv.of[1] * size * size
+    outputs, depth = conv.output_shape[1], conv.input_shape[1] * size * size
     deep = ir.node("SpaceToDepth", [conv.x], {"blocksize": size}, name=f"{node.name}.patches")
-    set_value_info(deep.outputs[0], f"{output.name}.patches", conv.x, (conv.of[0], depth, *conv.made[2:]))
+    set_value_info(
+        deep.outputs[0], f"{output.name}.patches", conv.x, (conv.input_shape[0], depth, *conv.output_shape[2:])
+    )
     name, shape = f"{conv.weight.name}.patches", (outputs, depth, 1, 1)
     if name not in graph.initializers:
         by_pixel = lazy_tensor(shape, conv.values, lambda: conv.values.numpy().transpose(0, 2, 3, 1).reshape(shape))
@@ -217,7 +219,7 @@ def transposed_to_conv(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _transposed_fits(node: ir.Node, conv: Convolution) -> bool:
-    (rows, columns), (step, other) = conv.kernel, conv.steps
+    (rows, columns), (step, other) = conv.kernel, conv.strides
     more = node.attributes.get_ints("output_padding", (0, 0))
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     return (
@@ -234,8 +236,8 @@ def _transposed_fits(node: ir.Node, conv: Convolution) -> bool:
 
 def _transposed_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
     """ConvTranspose(x, w, b) -> Slice(DepthToSpace(Conv(x, w', b')))"""
-    output, step, taps = node.outputs[0], conv.steps[0], conv.kernel[0] // conv.steps[0]
-    name, channels, outputs = str(output.name), conv.of[1], conv.made[1]
+    output, step, taps = node.outputs[0], conv.strides[0], conv.kernel[0] // conv.strides[0]
+    name, channels, outputs = str(output.name), conv.input_shape[1], conv.output_shape[1]
     shape = (step * step * outputs, channels, taps, taps)
 
     def by_place() -> Array:
@@ -247,14 +249,16 @@ def _transposed_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> No
     inputs = [conv.x, add_tensor(graph, f"{name}.kernels", lazy_tensor(shape, conv.values, by_place))]
     if len(node.inputs) > 2 and (bias := constant(node.inputs[2])) is not None:
         inputs.append(add_constant(graph, f"{name}.bias", np.tile(bias, step * step)))
-    rows, columns = (size + taps - 1 for size in conv.of[2:])
+    rows, columns = (size + taps - 1 for size in conv.input_shape[2:])
     pads = {"kernel_shape": [taps, taps], "pads": [taps - 1] * 4}
     new = [ir.node("Conv", inputs, pads, name=node.name)]
-    set_value_info(new[0].outputs[0], f"{name}.places", output, (conv.of[0], shape[0], rows, columns))
+    set_value_info(new[0].outputs[0], f"{name}.places", output, (conv.input_shape[0], shape[0], rows, columns))
     new.append(ir.node("DepthToSpace", new[0].outputs, {"blocksize": step}, name=f"{node.name}.map"))
-    cut, made = conv.pads[:2], conv.made[2:]
+    cut, made = conv.pads[:2], conv.output_shape[2:]
     if any(cut) or made != (rows * step, columns * step):
-        set_value_info(new[1].outputs[0], f"{name}.whole", output, (conv.of[0], outputs, rows * step, columns * step))
+        set_value_info(
+            new[1].outputs[0], f"{name}.whole", output, (conv.input_shape[0], outputs, rows * step, columns * step)
+        )
         ends = tuple(first + size for first, size in zip(cut, made, strict=True))
         bounds = [add_sizes(graph, f"{name}.{what}", at) for what, at in (("from", cut), ("to", ends))]
         axes = add_sizes(graph, f"{name}.axes", (2, 3))

@@ -111,7 +111,7 @@ LOWERING_PASSES = (
     Pass("write_out_lp_norm", write_out_lp_norm, tolerance=_ROUNDING),
     Pass("write_out_log_softmax", write_out_log_softmax, tolerance=_ROUNDING),
     Pass("slice_uneven_splits", slice_uneven_splits, tolerance=0.0),
-    Pass("keep_axes", pin_io_layout, tolerance=0.0),
+    Pass("pin_io_layout", pin_io_layout, tolerance=0.0),
 )
 
 

@@ -28,7 +28,7 @@ BRANCHES = {
     "keep_small_bounds": (("bound",), "bound_out"),
     "widen_small_integers": (("small_sum", "small"), "small_out"),
     "slice_uneven_splits": (("left", "right"), "split_right"),
-    "keep_axes": (("axes_out", "channels_out"), "axes_out"),
+    "pin_io_layout": (("axes_out", "channels_out"), "axes_out"),
 }
 NORMED = (("normed",), "normed_out")
 FILE = "model.fp32.tflite"

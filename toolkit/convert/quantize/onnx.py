@@ -41,24 +41,24 @@ def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
     Only for full convolutions of one image at a time, whose step is 1 or that of their kernel.
     """
     conv, output = read_convolution(layer.node), layer.node.outputs[0]
-    if conv is None or conv.of[0] != 1 or conv.of[1] < LEAST_CHANNELS:
+    if conv is None or conv.input_shape[0] != 1 or conv.input_shape[1] < LEAST_CHANNELS:
         return None
-    if not conv.makes_patches and conv.steps != (1, 1):
+    if not conv.makes_patches and conv.strides != (1, 1):
         return None
     name = str(output.name)
     nodes = _patches(graph, conv, name) if conv.makes_patches else _windows(graph, conv, name)
-    sizes = add_sizes(graph, f"{name}.places", (conv.made[2] * conv.made[3], -1))
+    sizes = add_sizes(graph, f"{name}.places", (conv.output_shape[2] * conv.output_shape[3], -1))
     nodes.append(ir.node("Reshape", [nodes[-1].outputs[0], sizes], name=f"{name}.row_a_place"))
     for node in nodes:
         node.outputs[0].name, node.outputs[0].type = f"{node.name}.out", conv.x.type
 
-    outputs, depth = conv.made[1], conv.of[1] * conv.kernel[0] * conv.kernel[1]
+    outputs, depth = conv.output_shape[1], conv.input_shape[1] * conv.kernel[0] * conv.kernel[1]
     by_place = lazy_tensor((outputs, depth), conv.values, lambda: _by_place(conv.values, outputs))
     weight = add_tensor(graph, f"{name}.by_place", by_place)
     inputs = [nodes[-1].outputs[0], weight, *layer.node.inputs[2:]]
     gemm = ir.node("Gemm", inputs, {"transB": 1}, name=layer.name)
-    set_value_info(gemm.outputs[0], f"{name}.rows", output, (conv.made[2] * conv.made[3], outputs))
-    back = (1, *conv.made[2:], outputs)
+    set_value_info(gemm.outputs[0], f"{name}.rows", output, (conv.output_shape[2] * conv.output_shape[3], outputs))
+    back = (1, *conv.output_shape[2:], outputs)
     last = ir.node("Reshape", [gemm.outputs[0], add_sizes(graph, f"{name}.back", back)], name=f"{name}.unfolded")
     set_value_info(last.outputs[0], f"{name}.last", output, back)
     turned = ir.node("Transpose", last.outputs, {"perm": [0, 3, 1, 2]}, name=f"{name}.map")
@@ -80,7 +80,9 @@ def _windows(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
     for row in range(conv.kernel[0]):
         for column in range(conv.kernel[1]):
             start = add_sizes(graph, f"{name}.from{row}.{column}", (row, column))
-            end = add_sizes(graph, f"{name}.to{row}.{column}", (row + conv.made[2], column + conv.made[3]))
+            end = add_sizes(
+                graph, f"{name}.to{row}.{column}", (row + conv.output_shape[2], column + conv.output_shape[3])
+            )
             nodes.append(ir.node("Slice", [source, start, end, axes], name=f"{name}.seen{row}.{column}"))
             seen.append(nodes[-1].outputs[0])
     return [*nodes, ir.node("Concat", seen, {"axis": 3}, name=f"{name}.together")]
@@ -90,8 +92,8 @@ def _patches(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
     """What each place sees: its patch, as depth."""
     nodes: list[ir.Node] = []
     size, source = conv.kernel[0], conv.x
-    used = (conv.made[2] * size, conv.made[3] * size)
-    if used != conv.of[2:]:  # the last rows and columns make no patch
+    used = (conv.output_shape[2] * size, conv.output_shape[3] * size)
+    if used != conv.input_shape[2:]:  # the last rows and columns make no patch
         ranges = (("from", (0, 0)), ("to", used), ("axes", (2, 3)))
         bounds = [add_sizes(graph, f"{name}.{what}", at) for what, at in ranges]
         nodes.append(ir.node("Slice", [source, *bounds], name=f"{name}.used"))

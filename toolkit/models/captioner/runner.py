@@ -108,7 +108,7 @@ class Captioner(Closing):
         return cosine / TEMPERATURE
 
     def losses(self, pixels: list[Floats], captions: list[tuple[int, ...]]) -> dict[str, float]:
-        """The published losses of images and their captions, as figures of merit: see graphs.networks.captioner.model."""
+        """The published losses of images and their captions, as figures of merit: see the captioner's model."""
         latents = [self.encode(image) for image in pixels]
         errors = [float(((self.decode(z) - image) ** 2).mean()) for z, image in zip(latents, pixels, strict=True)]
         nats: list[float] = []

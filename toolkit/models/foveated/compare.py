@@ -88,7 +88,7 @@ def judge(bundle: Bundle, role: str) -> Judge:
 
 
 class _TwoPasses(Pipeline):
-    """Both passes over a clip: `frames` (T, H, W, 3) in [0, 1], and its `latents`, to toolkit.models.foveated.runner.Passes."""
+    """Both passes over a clip: `frames` (T, H, W, 3) in [0, 1], and its `latents`, to `Passes`."""
 
     def __init__(self, how: Look, bundle: Bundle, backend: str, precision: str, threads: int) -> None:
         self._how: Look = how

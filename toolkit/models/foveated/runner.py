@@ -127,12 +127,12 @@ class TwoPass(Closing):
 
         asked = np.repeat(self._learned["q_static"], count, axis=0)
         tokens, coarse_attention = self._look(asked, seen, how)
-        states, raised = self._think([text, self._learned["coarse_token"], tokens])
+        states, raised = self._run_language_model([text, self._learned["coarse_token"], tokens])
         coarse = self._predict(states[len(text) : len(text) + count], previous)
         asked = np.concatenate([self._learned["q_init"], raised[len(text) + 1 : len(text) + count]])
         tokens, fine_attention = self._look(asked, seen, how)
         self.graphs.hold(f"query_{how}")
-        states, _ = self._think([text, self._learned["fine_token"], tokens])
+        states, _ = self._run_language_model([text, self._learned["fine_token"], tokens])
         fine = self._predict(states[len(text) : len(text) + count], previous)
         return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
 
@@ -157,7 +157,7 @@ class TwoPass(Closing):
         )
         return tokens, attention.reshape(-1, self.grid_side, self.grid_side)
 
-    def _think(self, parts: list[Array]) -> tuple[Array, Array]:
+    def _run_language_model(self, parts: list[Array]) -> tuple[Array, Array]:
         """States and the queries they raise, for the tokens given; what is behind them no token sees."""
         sequence = np.zeros((1, self._length, self.text_dim), np.float32)
         tokens = np.concatenate(parts)

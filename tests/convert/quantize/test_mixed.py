@@ -26,7 +26,7 @@ from toolkit.convert.quantize.search import Budget, FileVariants, MixedCost, Wat
 from toolkit.export import export_bundle
 
 NAME = "videoseal-1.0-tiny"  # its INT8 file is smaller than its FP16 file on both runtimes, and both times by more
-IMAGES = Path(__file__).parent.parent / "images"
+IMAGES = Path(__file__).parents[2] / "images"
 
 
 def budget(text: str) -> Budget:

@@ -8,7 +8,7 @@ import pytest
 from graphs.passes.linear import fold_scale
 from graphs.passes.norm import fold_norm
 from graphs.passes.pipeline import run_once
-from tests.graphs.test_prepare import operators
+from tests.graphs.passes.test_passes import operators
 
 # Two heads of 4 channels over 6 tokens. BETWEEN makes `tokens` of `norm`; SCALED makes `q` of `heads`.
 _ATTENTION = """<ir_version: 10, opset_import: ["": 20]>

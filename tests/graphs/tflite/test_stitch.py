@@ -25,7 +25,7 @@ from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 
-IMAGES = Path(__file__).parent.parent / "images"
+IMAGES = Path(__file__).parents[2] / "images"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
 
 # A limit for each, small enough for several slices: a ConvNeXt is cut between maps, one with an odd one among them;

@@ -7,7 +7,7 @@ import pytest
 
 from graphs.passes.attention import split_queries
 from graphs.passes.pipeline import prepare, run_once
-from tests.graphs.test_prepare import exported_once, operators
+from tests.graphs.passes.test_passes import exported_once, operators
 
 HEADS, SIDE, FEATURES = 2, 4, 3
 TOKENS = SIDE * SIDE
