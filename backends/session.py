@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self, final
+from typing import Any, Self, final
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
@@ -36,13 +36,9 @@ class Session(Closing):
     independent of each other.
     """
 
-    FORMAT: ClassVar[str]
-
     @final
     def __init__(self, path: Path, artifact: Artifact, threads: int) -> None:
         """Open `path`, already verified. Raises InvalidArtifact if the runtime cannot load it."""
-        if artifact.format != self.FORMAT:
-            raise InvalidArtifact(f"{path}: {type(self).__name__} opens {self.FORMAT} files, got {artifact.format}")
         if threads < 1:
             raise InvalidInput(f"threads: expected at least 1, got {threads}")
         self.path = path
@@ -114,6 +110,10 @@ class Session(Closing):
             if not self._closed:
                 self._closed = True
                 self._close()
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that the runtime itself tells of an opened file, as JSON values: its providers, its delegates."""
+        return {}
 
     @abstractmethod
     def _open(self) -> None:

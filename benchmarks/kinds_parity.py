@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.machine import default_threads, describe
-from backends.registry import BACKENDS, open_session
+from backends.registry import default_backend, open_session
 from backends.tensor import Array, TensorSpec
 from toolkit.images.preprocess import preprocess
 from toolkit.models.captioner.runner import Captioner
@@ -50,7 +49,7 @@ def feeds_of(specs: list[TensorSpec], bundle: Bundle) -> dict[str, Array]:
 
 
 def run(bundle: Bundle, artifact: Artifact, feeds: dict[str, Array]) -> dict[str, Array]:
-    with open_session(bundle, artifact, BACKENDS[artifact.format], default_threads()) as session:
+    with open_session(bundle, artifact, default_backend(artifact.format).name, default_threads()) as session:
         return session.run(feeds)
 
 

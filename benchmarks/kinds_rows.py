@@ -64,7 +64,6 @@ def measure(row: Row, threads: int) -> dict[str, object]:
 
 def _open(row: Row, threads: int) -> tuple[Callable[[], object], float | None, float]:
     """How to run a row, the milliseconds that its file took to check and load, and the memory before."""
-    import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
     from backends.bundle import Bundle
     from toolkit.bench.together import BenchTarget, session_class, timing_feeds
 

@@ -27,7 +27,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.machine import default_threads, describe
-from backends.registry import BACKENDS
+from backends.registry import default_backend
 from backends.sandbox import how_it_ended
 from benchmarks.kinds_rows import CACHED, DEEP, FRAMES, SHALLOW, UNCACHED, WHOLES, Row
 from toolkit.bench.unprepared import NAME, write_unprepared
@@ -42,7 +42,7 @@ def rows_of(bundle: Bundle) -> list[Row]:
     """Every file, every whole run on each runtime and precision that has all of its graphs, and graphs as exported."""
     kind, folder = bundle.model["kind"], str(bundle.folder)
     rows = [
-        Row(_name(a.format, a.precision), a.role, folder, a.file, BACKENDS[a.format], a.precision)
+        Row(_name(a.format, a.precision), a.role, folder, a.file, default_backend(a.format).name, a.precision)
         for a in bundle.artifacts
     ]
     roles = {artifact.role for artifact in bundle.artifacts}
@@ -50,7 +50,7 @@ def rows_of(bundle: Bundle) -> list[Row]:
         has = {a.role for a in bundle.artifacts if (a.format, a.precision) == (file_format, precision)}
         if has == roles:
             rows += [
-                Row(_name(file_format, precision), whole, folder, None, BACKENDS[file_format], precision)
+                Row(_name(file_format, precision), whole, folder, None, default_backend(file_format).name, precision)
                 for whole in WHOLES.get(kind, ())
             ]
     for role in UNPREPARED[kind]:
@@ -60,7 +60,7 @@ def rows_of(bundle: Bundle) -> list[Row]:
 
 
 def _name(file_format: str, precision: str) -> str:
-    runtime = RUNTIMES[BACKENDS[file_format]]
+    runtime = RUNTIMES[default_backend(file_format).name]
     return runtime if file_format == "torch" else f"{runtime} {precision}"
 
 
@@ -176,7 +176,9 @@ def _sha256(row: Row) -> str:
     artifacts = Bundle.open(Path(row.folder)).artifacts
     files = [a.sha256 for a in artifacts if a.file == row.file]
     if row.file is None:
-        files = [a.sha256 for a in artifacts if (BACKENDS[a.format], a.precision) == (row.backend, row.precision)]
+        files = [
+            a.sha256 for a in artifacts if (default_backend(a.format).name, a.precision) == (row.backend, row.precision)
+        ]
     return " ".join(dict.fromkeys(files))
 
 

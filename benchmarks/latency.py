@@ -17,11 +17,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.machine import default_threads
-from backends.registry import BACKENDS, open_session
+from backends.registry import default_backend, open_session
 from backends.session import Session
 from benchmarks.direct import DIRECT, Run, same_runtime
 from benchmarks.head import head
@@ -53,7 +52,7 @@ def _open(bundle: Bundle, threads: int) -> list[Candidate]:
     candidates = []
     for artifact in bundle.artifacts:
         if artifact.role == "detector":
-            session = open_session(bundle, artifact, BACKENDS[artifact.format], threads)
+            session = open_session(bundle, artifact, default_backend(artifact.format).name, threads)
             direct = DIRECT[artifact.format](bundle.folder / artifact.file, artifact, threads)
             candidates.append(Candidate(artifact, session, direct, [], []))
     return candidates
@@ -97,7 +96,7 @@ def _overhead_ms(candidate: Candidate, image: NDArray[np.float32]) -> float:
 
 def _cold_start(bundle: Bundle, artifact: Artifact, threads: int) -> dict[str, float]:
     """Medians over fresh processes."""
-    opened = Startable(artifact.file, bundle, artifact, BACKENDS[artifact.format])
+    opened = Startable(artifact.file, bundle, artifact, default_backend(artifact.format).name)
     runs = [measure_cold_start(opened, threads, seconds=0) for _ in range(COLD_STARTS)]
 
     def median(key: str) -> float:
@@ -116,7 +115,7 @@ def _row(candidate: Candidate, torch_ms: float, cold: dict[str, float]) -> dict[
     artifact = candidate.artifact
     return {
         "file": artifact.file,
-        "backend": BACKENDS[artifact.format],
+        "backend": default_backend(artifact.format).name,
         "precision": artifact.precision,
         "route": artifact.route,
         "sha256": artifact.sha256,

@@ -20,7 +20,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.machine import default_threads, describe
 from backends.profiling import by_op_type, profile
-from backends.registry import BACKENDS, open_session
+from backends.registry import default_backend, open_session
 from backends.tensor import probe
 from benchmarks.ceilings import ceilings
 from benchmarks.graph_cost import Cost, cost
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 def measure(bundle: Bundle, artifact: Artifact, cost: Cost, threads: int) -> dict[str, Any]:
     feeds = probe(tuple(binding.spec for binding in artifact.inputs))
     times: list[float] = []
-    with open_session(bundle, artifact, BACKENDS[artifact.format], threads) as session:
+    with open_session(bundle, artifact, default_backend(artifact.format).name, threads) as session:
         session.run(feeds)
         end = time.perf_counter() + SECONDS
         while len(times) < LEAST_RUNS or time.perf_counter() < end:

@@ -25,11 +25,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.machine import default_threads, describe
-from backends.registry import BACKENDS, open_session
+from backends.registry import default_backend, open_session
 from toolkit.images.distortions import FURTHER, MAIN
 from toolkit.models.watermark.compare import distorted_readings, marked_readings
 from toolkit.models.watermark.embed import Embedder
@@ -82,7 +81,7 @@ def read_marked(folder: Path, photographs: list[Path], count: int = MESSAGES) ->
 
 
 def logits_of(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
-    with open_session(bundle, artifact, BACKENDS[artifact.format], default_threads()) as session:
+    with open_session(bundle, artifact, default_backend(artifact.format).name, default_threads()) as session:
         flat = [session.run({"image": image[None]})["logits"][0] for image in inputs.reshape(-1, *inputs.shape[2:])]
     return np.stack(flat).reshape(*inputs.shape[:2], -1)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from backends.bundle import Bundle
 from backends.machine import default_threads, describe
-from backends.registry import ARCHITECTURES, BACKENDS, open_session
+from backends.registry import ARCHITECTURES, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec
 from graphs.checkpoint import load_checkpoint, random_weights
@@ -30,9 +30,6 @@ from toolkit.export import export_bundle
 
 TOKENS = 64
 PROMPTS = ((1, 2, 3), (11, 402, 9000, 17), (4321,))
-
-if "smollm2-step" not in ARCHITECTURES.names:
-    ARCHITECTURES.register("smollm2-step", "benchmarks.smollm2_greedy:build_step", needs="torch safetensors")
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,9 @@ class Step(Llama):
 def build_step(config: object) -> nn.Module:
     """Step of a StepConfig as JSON, weights not loaded."""
     return Step(from_json(StepConfig, config, "smollm2-step config"))
+
+
+ARCHITECTURES.add("smollm2-step", build_step)
 
 
 def smollm2_spec(config: LlamaConfig, length: int) -> ModelSpec:
@@ -113,7 +113,7 @@ def compare(bundle: Bundle, prompts: tuple[tuple[int, ...], ...], count: int) ->
     found: dict[str, list[tuple[list[int], float]]] = {}
     for artifact in bundle.artifacts:
         if artifact.precision == "fp32":
-            with open_session(bundle, artifact, BACKENDS[artifact.format], default_threads()) as session:
+            with open_session(bundle, artifact, default_backend(artifact.format).name, default_threads()) as session:
                 found[artifact.format] = [greedy(session, prompt, count) for prompt in prompts]
     rows = []
     for i, prompt in enumerate(prompts):

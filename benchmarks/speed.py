@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.bundle import Bundle
 from backends.machine import default_threads
 from benchmarks.direct import DIRECT, Run, same_runtime

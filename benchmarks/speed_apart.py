@@ -20,7 +20,7 @@ from rich.table import Table
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.machine import default_threads
-from backends.registry import BACKENDS
+from backends.registry import default_backend
 from benchmarks.head import head
 from benchmarks.kinds_rows import Row
 from benchmarks.kinds_speed import EXPORTED, artifact_of, exported, run_alone
@@ -37,7 +37,7 @@ def rows_of(bundle: Bundle, files: tuple[str, ...]) -> dict[str, Row]:
     rows = {}
     for file in files:
         one = by_file[file]
-        rows[file] = Row(file, one.role, str(bundle.folder), file, BACKENDS[one.format], one.precision)
+        rows[file] = Row(file, one.role, str(bundle.folder), file, default_backend(one.format).name, one.precision)
     try:
         unprepared = exported(bundle, by_file[files[0]].role)
     except NotAvailable:

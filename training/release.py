@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import toolkit
-from backends import crash_check as survival
+from backends import crash_check
 from graphs.checkpoint import load_checkpoint
 from graphs.networks.models import find_spec
 from graphs.networks.seal.cards import POCKET_EMBEDDER
@@ -83,8 +83,12 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
         for file in artifact.files:
             shutil.copyfile(bundle / file, SHIPPED / file)
     shutil.copyfile(manifest, SHIPPED / manifest.name)
-    survived = [survival.entry(artifact.sha256) for artifact in made.artifacts if artifact.format == "tflite"]
-    survival.SHIPPED.write_text("\n".join(survived) + "\n", encoding="utf-8")
+    survived = [
+        crash_check.entry("ai-edge-litert", artifact.sha256)
+        for artifact in made.artifacts
+        if artifact.format == "tflite"
+    ]
+    crash_check.SHIPPED.write_text("\n".join(survived) + "\n", encoding="utf-8")
     click.echo(json.dumps({artifact.file: artifact.bytes for artifact in made.artifacts}, indent=1))
 
 

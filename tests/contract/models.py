@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import SESSIONS
+from backends.registry import find_artifact
 from graphs.checkpoint import Weights
 from graphs.networks.spec import ModelSpec
 from graphs.onnx.file import load
@@ -54,7 +54,7 @@ def holds(model: str, precision: str) -> bool:
 
 
 def find(bundle: Bundle, backend: str, precision: str, route: str | None) -> Artifact:
-    return bundle.find("detector", SESSIONS.load(backend).FORMAT, precision, route)
+    return find_artifact(bundle, "detector", backend, precision, route)
 
 
 def golden_bundle(name: str, folder: Path) -> Bundle:

@@ -1,97 +1,84 @@
-"""One file in a fresh process: load, first run, then CPU time and energy of more runs, and peak memory. Prints JSON.
+"""A cold start: one file in a fresh process. Load, first run, CPU time and energy of more runs, and peak memory."""
 
-`python -m toolkit.bench.cold BUNDLE ROLE FILE BACKEND THREADS SECONDS`, started by `alone`.
-"""
-
-import json
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.crash_check import check_crash, is_known_safe
+from backends.crash_check import check_crash
 from backends.errors import InvalidArtifact
-from backends.sandbox import environment, how_it_ended, python_module
-from toolkit.bench.together import BenchTarget, session_class, timing_feeds
+from backends.machine import peak_rss_bytes
+from backends.registry import BACKENDS
+from backends.sandbox import SandboxDied, SandboxProcess
+from toolkit.bench.together import BenchTarget, timing_feeds
 
+TIMEOUT_S = 3600.0
 _RAPL = Path("/sys/class/powercap")
 # "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> dict[str, Any]:
-    """What `main` measures in a fresh process, which runs the file for `seconds` after its first run.
+def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> dict[str, Any]:
+    """Measure a file in a fresh process, which runs it for `seconds` after its first run.
 
-    "delegate": what LiteRT itself says there that it made, such as "XNNPACK"; None of other runtimes. What
-    torch.compile makes is kept by nobody, so that its first run is a first one. Raises InvalidArtifact if that process
-    fails.
+    Returns milliseconds to load ("load_ms") and to run first ("first_run_ms"), CPU milliseconds and millijoules of a
+    later run ("cpu_ms_a_run", "energy_mj_a_run": None where the machine has no counter), bytes of memory at most
+    ("peak_rss_bytes") and before loading ("peak_rss_before_load_bytes"), and "delegate": the delegate that LiteRT
+    itself says it made, such as "XNNPACK", None for other runtimes. The cache of torch.compile is an empty folder, so
+    that its first run compiles. Raises InvalidArtifact if that process fails.
     """
-    artifact = candidate.artifact
-    command = [*python_module("toolkit.bench.cold"), str(candidate.bundle.folder), artifact.role, artifact.file]
-    command += [candidate.backend, str(threads), str(seconds)]
-    with tempfile.TemporaryDirectory() as cache:
-        own = environment(TORCHINDUCTOR_CACHE_DIR=cache)
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=own)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InvalidArtifact(f"{candidate.name}: its own process {how_it_ended(done.returncode)}: {last}")
-    said = _DELEGATE.search(done.stderr) if candidate.artifact.format == "tflite" else None
-    return {**json.loads(done.stdout.splitlines()[-1]), "delegate": said and said[1]}
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        variables = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
+        with SandboxProcess(log, TIMEOUT_S, variables=variables) as sandbox:
+            try:
+                figures = sandbox.call(
+                    _measure, target.bundle.folder, target.artifact, target.backend, threads, seconds
+                )
+            except SandboxDied as died:
+                said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
+                raise InvalidArtifact(f"{target.name}: its own process {died}: {said}") from died
+        delegate = _DELEGATE.search(log.read_text(encoding="utf-8", errors="replace"))
+    return {**figures, "delegate": delegate and delegate[1]}
 
 
-def main(folder: str, role: str, file: str, backend: str, threads: str, seconds: str) -> None:
-    """Print the figures as one line of JSON."""
-    import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
-
-    bundle = Bundle.open(Path(folder))
-    (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
-    candidate = BenchTarget(file, bundle, artifact, backend)
+def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
+    bundle = Bundle.open(folder)
+    target = BenchTarget(artifact.file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
-    # The runtime's own import is the same for every file, and survival is found out once: neither is part of the load.
-    session_class(backend)
-    if artifact.format == "tflite" and not is_known_safe(artifact.sha256):
-        check_crash(bundle.verify(artifact), artifact, int(threads))
-    imported_bytes = _peak_rss_bytes()
+    # The import of the runtime is the same for every file, and the crash check runs once: neither is part of the load.
+    spec = BACKENDS.load(backend)
+    if spec.can_crash:
+        check_crash(bundle.verify(artifact), artifact, spec.session, spec.package, threads)
+    imported_bytes = peak_rss_bytes()
     start = time.perf_counter()
-    session = candidate.open(int(threads))
+    session = target.open(threads)
     loaded = time.perf_counter()
     session.run(feeds)
     done = time.perf_counter()
-    energy, cpu, end, runs = energy_joules(), time.process_time(), done + float(seconds), 0
+    energy, cpu, end, runs = energy_joules(), time.process_time(), done + seconds, 0
     while time.perf_counter() < end or not runs:
         session.run(feeds)
         runs += 1
     cpu = time.process_time() - cpu
     used = None if energy is None else (energy_joules() or 0) - energy
-    result = {
+    return {
         "load_ms": 1e3 * (loaded - start),
         "first_run_ms": 1e3 * (done - loaded),
         "cpu_ms_a_run": 1e3 * cpu / runs,
-        # None too where the counter went round meanwhile.
+        # None as well where the counter started again from zero meanwhile.
         "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
-        "peak_rss_bytes": _peak_rss_bytes(),
+        "peak_rss_bytes": peak_rss_bytes(),
         "peak_rss_before_load_bytes": imported_bytes,
     }
-    sys.stdout.write(json.dumps(result) + "\n")
 
 
 def energy_joules(root: Path = _RAPL) -> float | None:
-    """What the processor packages have used, by the machine's own counters; None where it does not tell."""
+    """Joules that the processor packages have used, by the machine's own counters; None where there are none."""
     try:
         return sum(int(path.read_text()) for path in root.glob("intel-rapl:?/energy_uj")) / 1e6 or None
     except (OSError, ValueError):
-        return None  # there, but not for everybody to read
-
-
-def _peak_rss_bytes() -> int:
-    # Not getrusage: its maximum survives exec, and would be the parent's.
-    status = Path("/proc/self/status")
-    return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0]) if status.is_file() else 0
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        return None  # the counters are there, but not for everybody to read

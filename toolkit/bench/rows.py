@@ -7,7 +7,7 @@ from typing import Any
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
-from backends.registry import BACKENDS
+from backends.registry import default_backend
 from toolkit.bench.cold import measure_cold_start
 from toolkit.bench.peers import Peer
 from toolkit.bench.result import Batch, BenchOptions, FileResult, PeerResult, Streams
@@ -20,13 +20,13 @@ ALONE_S = 1.0
 
 def candidate_of(bundle: Bundle, artifact: Artifact) -> BenchTarget:
     """A file of the bundle, for the backend that files of its format are for."""
-    return BenchTarget(artifact.file, bundle, artifact, BACKENDS[artifact.format])
+    return BenchTarget(artifact.file, bundle, artifact, default_backend(artifact.format).name)
 
 
 def same_file(candidate: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact | None:
     """The file of the bundle that a peer is, opened as the bundle's own files are."""
     for artifact in artifacts:
-        if candidate.artifact == artifact and candidate.backend == BACKENDS[artifact.format]:
+        if candidate.artifact == artifact and candidate.backend == default_backend(artifact.format).name:
             return artifact
     return None
 

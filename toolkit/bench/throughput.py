@@ -11,7 +11,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.precision import RECIPES
-from backends.registry import BACKENDS
+from backends.registry import default_backend
 from backends.session import Session
 from backends.tensor import Array
 from toolkit.bench.result import Batch, Streams
@@ -98,7 +98,7 @@ def at_batch(
     found: dict[tuple[str, str], Batch] = {}
     for role, reference in references.items():
         likes = {a.file: like for a in artifacts if a.role == role and (like := _like(made, a)) is not None}
-        runs = {file: BenchTarget(file, made, like, BACKENDS[like.format]) for file, like in likes.items()}
+        runs = {file: BenchTarget(file, made, like, default_backend(like.format).name) for file, like in likes.items()}
         if reference.file in runs:
             names = set(runs) - {reference.file}
             done = measure_together([*runs.values()], runs[reference.file], threads, time_limit_s, progress, names)

@@ -1,6 +1,5 @@
 """What is timed: a file of a bundle, or what somebody would run instead, and the runtime that opens it."""
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -12,23 +11,16 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.machine import free_bytes
-from backends.registry import SESSIONS, Registry, open_as
+from backends.registry import BACKENDS, open_session
 from backends.session import Session
 from backends.tensor import Array
 from toolkit.bench.rounds import ResumeLog, Run, Timing, measure
 from toolkit.metrics.samples import signed_samples
 
-# Runtimes that nothing but a comparison needs.
-PEER_SESSIONS = Registry("peer")
-
-PEER_SESSIONS.register("torch.compile", "backends.torch:CompiledSession", needs="torch safetensors")
-
-PEER_SESSIONS.register("openvino", "backends.openvino:OpenvinoSession", needs="openvino")
-
 
 @dataclass(frozen=True)
 class BenchTarget:
-    """An artifact of `bundle` under a name that a table shows, for a backend of SESSIONS or PEER_SESSIONS."""
+    """An artifact of a bundle on a backend, under the name that a table shows."""
 
     name: str
     bundle: Bundle
@@ -37,13 +29,7 @@ class BenchTarget:
 
     def open(self, threads: int) -> Session:
         """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact."""
-        return open_as(session_class(self.backend), self.bundle, self.artifact, threads)
-
-
-def session_class(backend: str) -> type[Session]:
-    """The class of a backend's sessions, its runtime imported. Raises NotAvailable."""
-    found: type[Session] = (PEER_SESSIONS if backend in PEER_SESSIONS.names else SESSIONS).load(backend)
-    return found
+        return open_session(self.bundle, self.artifact, self.backend, threads)
 
 
 def timing_feeds(artifact: Artifact) -> dict[str, Array]:
@@ -60,14 +46,13 @@ _PAIR_SHARE = 0.8
 
 def fits(nbytes: int) -> bool:
     """Whether files of this size together may be open."""
-    free = free_bytes()
-    return free is None or nbytes <= _SHARE * free
+    return nbytes <= _SHARE * free_bytes()
 
 
 def check_pair(candidate: BenchTarget, reference: BenchTarget) -> None:
     """Raise NotAvailable where a candidate does not fit beside the reference, even with nothing else open."""
     free, need = free_bytes(), _together([candidate], reference)
-    if free is not None and need > _PAIR_SHARE * free:
+    if need > _PAIR_SHARE * free:
         raise NotAvailable(
             f"{candidate.name}: it and {reference.name} have {need / 1e9:.1f} GB; expected at most "
             f"{_PAIR_SHARE:.0%} of the {free / 1e9:.1f} GB of memory that is free"
@@ -90,47 +75,10 @@ def _together(candidates: Sequence[BenchTarget], reference: BenchTarget) -> int:
     return sum({candidate.name: candidate.artifact.bytes for candidate in (reference, *candidates)}.values())
 
 
-# By backend.
-PACKAGES = {
-    "ort": "onnxruntime",
-    "tflite": "ai-edge-litert",
-    "torch": "torch",
-    "torch.compile": "torch",
-    "openvino": "openvino",
-}
-
-_DELEGATE = "DELEGATE"
-
-
 def in_use(session: Session, backend: str) -> dict[str, Any]:
-    """The runtime of an opened session, its version and threads, and its providers or what its delegate took.
-
-    As the runtime itself says it. The one delegate that LiteRT's interpreter takes by itself is XNNPACK; its name is on
-    stderr alone, where toolkit.bench.cold reads it.
-    """
-    described: dict[str, Any] = {
-        "runtime": PACKAGES[backend],
-        "version": version(PACKAGES[backend]),
-        "threads": session.threads,
-    }
-    opened: Any = session
-    if backend == "ort":
-        described["providers"] = opened._session.get_providers()
-    elif backend == "tflite":
-        operators = Counter(detail["op_name"] for detail in opened._interpreter._get_ops_details())
-        # The list holds every operator of the file and, after them, the delegate's: one for each part that it took.
-        described["delegated_parts"] = operators.pop(_DELEGATE, 0)
-        described["delegate"] = "XNNPACK" if described["delegated_parts"] else None
-        described["operators"] = operators.total()
-    elif backend == "openvino":
-        described["providers"] = list(opened._compiled.get_property("EXECUTION_DEVICES"))
-    else:
-        import torch
-
-        described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-        if backend == "torch.compile":
-            described["compiler"] = "inductor"
-    return described
+    """The runtime of an opened session, its version and threads, and the facts that the runtime itself tells."""
+    package = BACKENDS.load(backend).package
+    return {"runtime": package, "version": version(package), "threads": session.threads, **session.describe()}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
     imported, at the sizes and the opset that it was imported with. The artifact is that of a bundle in `folder`.
     Raises NotAvailable where there are no torch weights and no source, InvalidInput for another source.
     """
-    import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
     from graphs.onnx.file import save
 
     graph = bundle.find(role, "onnx", "fp32")

@@ -6,7 +6,6 @@ import onnx_ir as ir
 import torch
 from safetensors.torch import load_file
 
-import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput, NotAvailable

@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, one_line
 from backends.flatbuffer import check_tflite
-from backends.registry import SESSIONS
+from backends.registry import default_backend
 from backends.tensor import LAYOUTS, Array, Binding, TensorSpec
 
 # Root of the mean squared difference, over that of the float32 outputs. They tell a fault from rounding and are no
@@ -51,8 +51,7 @@ def check_onnx(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expec
 
 def relative_error(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
     """Root mean square of the difference over that of `expected`, the worst of all outputs; NaN counts as infinite."""
-    backend = {"onnx": "ort", "tflite": "tflite"}[artifact.format]
-    with SESSIONS.load(backend)(path, artifact, threads=1) as session:
+    with default_backend(artifact.format).session(path, artifact, threads=1) as session:
         got = session.run(feeds)
     errors = [
         _norm(_doubles(got[name]) - _doubles(value)) / max(_norm(_doubles(value)), 1e-12)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact
 from backends.precision import RECIPES
-from backends.registry import SESSIONS
+from backends.registry import default_backend
 from backends.tensor import Binding, TensorSpec
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
@@ -119,7 +119,7 @@ class _Slices:
             if len(self._slices) == 1:  # all of the graph, of which that is known
                 outputs = self._job.reference.outputs
             else:
-                with SESSIONS.load("ort")(path, draft, 1) as session:
+                with default_backend("onnx").session(path, draft, 1) as session:
                     outputs = session.run(feeds)
             expected[i] = (draft, feeds, outputs, files)
             self._values |= outputs

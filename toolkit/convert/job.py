@@ -14,7 +14,7 @@ from backends.bundle import Bundle, Progress, sha256_of
 from backends.crash_check import remember_safe
 from backends.errors import InvalidArtifact
 from backends.precision import Recipe
-from backends.registry import BACKENDS, SESSIONS
+from backends.registry import default_backend
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
 from graphs.tflite.part import find_crashing_op
@@ -37,8 +37,8 @@ def disagreements(source: Path, parent: Artifact, path: Path, artifact: Artifact
     """What of `path` is further from the float32 ONNX graph in `source` than the tolerance of its precision says."""
     tolerance = tolerance_for(KIND, artifact.role, artifact.precision)
     with (
-        SESSIONS.load("ort")(source, parent, 1) as reference,
-        SESSIONS.load(BACKENDS[artifact.format])(path, artifact, 1) as session,
+        default_backend("onnx").session(source, parent, 1) as reference,
+        default_backend(artifact.format).session(path, artifact, 1) as session,
     ):
         opened = CandidateRun(session, RunningComparison(parent.file, NoJudge()), None, None)
         samples = signed_samples(tuple(binding.spec for binding in parent.inputs))
@@ -105,7 +105,7 @@ class Job:
         self.progress(f"comparing {draft.file} with the float32 graph")
         artifact = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         self._check_agreement(path, artifact)
-        remember_safe(artifact.sha256)
+        remember_safe(default_backend("tflite").package, artifact.sha256)
         return artifact, (path,)
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:

@@ -10,8 +10,8 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable
 from backends.machine import default_threads
-from backends.profiling import by_op_type, profile
-from backends.registry import BACKENDS, open_session
+from backends.profiling import OperatorTime, by_op_type, profile
+from backends.registry import default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, probe
 
@@ -88,7 +88,7 @@ def _ratios(bundle: Bundle, artifact: Artifact, reference: Artifact) -> Array:
 
 
 def _opened(bundle: Bundle, artifact: Artifact) -> Session:
-    return open_session(bundle, artifact, BACKENDS[artifact.format], default_threads())
+    return open_session(bundle, artifact, default_backend(artifact.format).name, default_threads())
 
 
 def _timed(session: Session, feeds: dict[str, Array]) -> float:
@@ -97,16 +97,18 @@ def _timed(session: Session, feeds: dict[str, Array]) -> float:
     return time.perf_counter() - start
 
 
+def _profiled(bundle: Bundle, artifact: Artifact) -> tuple[OperatorTime, ...]:
+    profiler = default_backend(artifact.format).profile
+    return profile(bundle.folder / artifact.file, profiler, default_threads(), _PROFILED_RUNS)
+
+
 def _blame(
     bundle: Bundle, artifact: Artifact, reference: Artifact, progress: Progress
 ) -> tuple[tuple[str, float], ...]:
     """The kinds of operators whose time has grown, by their milliseconds."""
     progress(f"asking which operators make {artifact.file} slow")
     try:
-        mine, theirs = (
-            {k.kind: k.total_ms for k in by_op_type(profile(bundle.folder / a.file, default_threads(), _PROFILED_RUNS))}
-            for a in (artifact, reference)
-        )
+        mine, theirs = ({k.kind: k.total_ms for k in by_op_type(_profiled(bundle, a))} for a in (artifact, reference))
     except NotAvailable:
         return ()  # that it is slower is what must be said
     grown = {kind: ms - theirs.get(kind, 0.0) for kind, ms in mine.items()}

@@ -71,9 +71,9 @@ class RunRequest:
 
     def row(self, name: str, role: str, **found: Any) -> dict[str, Any]:
         """One answer as --json prints it: what ran, then what was found."""
-        from backends.registry import SESSIONS
+        from backends.registry import find_artifact
 
-        artifact = self.bundle.find(role, SESSIONS.load(self.backend).FORMAT, self.precision)
+        artifact = find_artifact(self.bundle, role, self.backend, self.precision)
         return {
             "image": name,
             "model": self.bundle.model["name"],

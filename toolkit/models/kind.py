@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
@@ -67,29 +67,9 @@ RANDOM_WEIGHTS = (
 )
 
 # By the `kind` of a bundle's manifest. Each value is a Kind.
-KINDS = Registry("kind of model to compare")
-
-KINDS.register("watermark", "toolkit.models.watermark.compare:KIND", needs="pillow")
-
-KINDS.register("tensor", "toolkit.models.tensor.compare:KIND", needs="pillow")
-
-KINDS.register("deepencoder", "toolkit.models.deepencoder.compare:KIND", needs="pillow")
-
-KINDS.register("foveated", "toolkit.models.foveated.compare:KIND", needs="onnxruntime")
-
-KINDS.register("captioner", "toolkit.models.captioner.compare:KIND", needs="onnxruntime")
+KINDS: Registry[ComparisonSpec] = Registry("seal_toolkit.kind_comparisons", "kind of model to compare")
 
 # By the `kind` of a bundle's manifest. Each value is called with a bundle, a role and images (paths, PIL images or
 # arrays), and yields (name, inputs by name) one after the other, nothing kept. It raises NotAvailable where a graph
 # that runs before is not in the bundle, and InvalidInput for what is no image.
-FEEDS = Registry("kind of model whose graphs can be fed with images")
-
-FEEDS.register("watermark", "toolkit.models.tensor.compare:feeds", needs="pillow")
-
-FEEDS.register("tensor", "toolkit.models.tensor.compare:feeds", needs="pillow")
-
-FEEDS.register("deepencoder", "toolkit.models.deepencoder.compare:feeds", needs="pillow")
-
-FEEDS.register("foveated", "toolkit.models.foveated.compare:feeds", needs="onnxruntime")
-
-FEEDS.register("captioner", "toolkit.models.captioner.compare:feeds", needs="onnxruntime")
+FEEDS: Registry[Any] = Registry("seal_toolkit.kind_feeds", "kind of model whose graphs can be fed with images")

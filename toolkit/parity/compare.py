@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
-import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidArtifact
-from backends.registry import BACKENDS, open_session
+from backends.registry import default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec
 from toolkit.metrics.samples import Sample
@@ -90,7 +89,8 @@ def _compare_role(
 
             def opened(artifact: Artifact, stack: ExitStack = stack) -> Session:
                 progress(f"opening {artifact.file}")
-                return stack.enter_context(open_session(bundle, artifact, BACKENDS[artifact.format], threads))
+                backend = default_backend(artifact.format).name
+                return stack.enter_context(open_session(bundle, artifact, backend, threads))
 
             base = opened(reference)
             parents = {
@@ -221,7 +221,7 @@ def _compare_case(
     def run(variant: tuple[str, str]) -> list[dict[str, Array]]:
         format, precision = variant
         progress(f"{whole.name}: {format} {precision}")
-        with whole.open(bundle, BACKENDS[format], precision, threads) as pipeline:
+        with whole.open(bundle, default_backend(format).name, precision, threads) as pipeline:
             return [pipeline.run(sample.feeds) for sample in samples]
 
     expected = run(reference)

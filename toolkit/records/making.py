@@ -9,12 +9,11 @@ from itertools import chain
 
 import numpy as np
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
 from backends.machine import describe
-from backends.registry import BACKENDS, open_session
+from backends.registry import default_backend, open_session
 from backends.tensor import Array
 from toolkit.bench.together import in_use
 from toolkit.metrics.samples import Sample, signed_samples, unit_samples
@@ -160,7 +159,7 @@ def run_file(
     """What one file gives for each sample, and what it ran on."""
     values: dict[str, list[Array]] = {}
     hashes: dict[str, list[str]] = {}
-    backend = BACKENDS[artifact.format]
+    backend = default_backend(artifact.format).name
     with open_session(bundle, artifact, backend, threads) as session:
         for number, (_, feeds) in enumerate(samples, 1):
             progress(f"{artifact.file}: sample {number} of {len(samples)}")

@@ -22,9 +22,7 @@ from toolkit.report.blocks import Section
 from toolkit.report.evidence import Evidence
 
 # By the `kind` of a bundle's manifest. Each makes a Section from Evidence, or None where there is nothing to show.
-SECTIONS = Registry("section of a report")
-
-SECTIONS.register("watermark", "toolkit.models.watermark.report:section", needs="pillow")
+SECTIONS: Registry[Callable[[Evidence], Section | None]] = Registry("seal_toolkit.kind_sections", "report section")
 
 
 def section_of(evidence: Evidence) -> Section | None:

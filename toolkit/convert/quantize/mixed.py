@@ -12,7 +12,7 @@ from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.manifest import Fields, parse
 from backends.precision import RECIPES
-from backends.registry import SESSIONS
+from backends.registry import BACKENDS
 from backends.tensor import Array
 from graphs.onnx.file import save
 from graphs.tflite.stitch import layer_names, mix
@@ -119,7 +119,7 @@ def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: 
         for trials in (_onnx_trials(job), _tflite_trials(job, fp16, int8))
     }
     account = {"budget": budget.text, "images": len(images)}
-    account |= {SESSIONS.load(backend).FORMAT: _account(one) for backend, one in found.items()}
+    account |= {BACKENDS.load(backend).formats[0]: _account(one) for backend, one in found.items()}
     return MixedRecipe(found["ort"].kept, found["tflite"].kept, reference.artifact.sha256, account)
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.precision import Recipe
-from backends.registry import SESSIONS
+from backends.registry import default_backend
 from backends.tensor import Array, Binding, TensorSpec
 from graphs.onnx.file import load, save
 from graphs.onnx.readers import Convolution, add_sizes, add_tensor, read_convolution, replace_node, set_value_info
@@ -176,7 +176,7 @@ def observe(source: Path, artifact: Artifact, calibrated: Calibrated, folder: Pa
     outputs = (*artifact.outputs, *(Binding.same(spec) for spec in specs if spec.name not in known))
     draft = replace(artifact, external_files=tuple(path.name for path in files[1:]), outputs=outputs)
     seen = {name: HistogramObserver() for name in names}
-    with SESSIONS.load("ort")(files[0], draft, 1) as session:
+    with default_backend("onnx").session(files[0], draft, 1) as session:
         for run in range(calibrated.runs):
             feeds = calibrated.feeds(run)
             values = feeds | session.run(feeds)

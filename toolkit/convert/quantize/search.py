@@ -13,7 +13,7 @@ from backends.artifact import Artifact
 from backends.bundle import Progress
 from backends.errors import InvalidInput, NotAvailable
 from backends.machine import default_threads
-from backends.registry import SESSIONS
+from backends.registry import BACKENDS
 from backends.tensor import Array
 from toolkit.models.watermark.message import matching_bits_needed
 
@@ -113,7 +113,7 @@ class Found:
 def read_logits(path: Path, artifact: Artifact, backend: str, images: Array) -> Array:
     """(N, 1 + bits) float32, one image a run."""
     name, output = artifact.inputs[0].spec.name, artifact.outputs[0].spec.name
-    with SESSIONS.load(backend)(path, artifact, default_threads()) as session:
+    with BACKENDS.load(backend).session(path, artifact, default_threads()) as session:
         return np.concatenate([session.run({name: image[None]})[output] for image in images])
 
 
@@ -203,7 +203,7 @@ def _last(holds: Callable[[int], bool], most: int) -> int:
 def _latency_ms(path: Path, artifact: Artifact, backend: str, image: Array) -> float:
     feeds: dict[str, Any] = {artifact.inputs[0].spec.name: image}
     times = []
-    with SESSIONS.load(backend)(path, artifact, default_threads()) as session:
+    with BACKENDS.load(backend).session(path, artifact, default_threads()) as session:
         for _ in range(_LATENCY_RUNS):
             start = time.perf_counter()
             session.run(feeds)

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
-import graphs.networks.models  # noqa: F401  its import names the architectures
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import ARCHITECTURES
