@@ -6,7 +6,7 @@ A package adds a backend with one line of its own metadata, `NAME = "module:SPEC
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
@@ -36,6 +36,7 @@ class BackendSpec:
     profile: measures the operators of a file, called as `profile(path, threads, runs)` in a process of its own.
     can_crash: the runtime is known to end the whole process on some files, so that an unknown file runs once in a
     process of its own before it is opened here.
+    precisions: the precisions that it runs; None for every one that a file can have.
     compared: whether `compare` and `bench` run it on every file. A runtime that is only timed beside others is not.
     """
 
@@ -48,6 +49,7 @@ class BackendSpec:
     rank: int = 100
     profile: Profiler | None = None
     can_crash: bool = False
+    precisions: tuple[str, ...] | None = None
     compared: bool = True
 
     def __post_init__(self) -> None:
@@ -80,10 +82,14 @@ class Registry(Generic[Thing]):
         self._added: dict[str, Thing] = {}
         self._loaded: dict[str, Thing] = {}
 
+    @cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        return entry_points_of(self.group, self._kind)
+
     @property
     def names(self) -> tuple[str, ...]:
         """All registered names, sorted."""
-        return tuple(sorted({*entry_points_of(self.group, self._kind), *self._added}))
+        return tuple(sorted({*self._points, *self._added}))
 
     def add(self, name: str, thing: Thing) -> None:
         """Register a thing for this process alone, without a package. A name that is taken is a ValueError."""
@@ -96,11 +102,10 @@ class Registry(Generic[Thing]):
         if name in self._added:
             return self._added[name]
         if name not in self._loaded:
-            points = entry_points_of(self.group, self._kind)
-            if name not in points:
+            if name not in self._points:
                 raise NotAvailable(f"no {self._kind} named {name!r}; there is {', '.join(self.names) or 'none'}")
             try:
-                self._loaded[name] = points[name].load()
+                self._loaded[name] = self._points[name].load()
             except ImportError as error:
                 package = (error.name or name).partition(".")[0].replace("_", "-")
                 raise NotAvailable(
@@ -139,16 +144,19 @@ BACKENDS = BackendRegistry("seal_toolkit.backends", "backend")
 ARCHITECTURES: Registry[Callable[[dict[str, Any]], Any]] = Registry("seal_toolkit.architectures", "architecture")
 
 
-@cache
 def backends_for(file_format: str) -> tuple[BackendSpec, ...]:
     """The installed backends that open files of a format, the default one first. Empty where there is none."""
     found = [spec for spec in BACKENDS.installed() if file_format in spec.formats]
     return tuple(sorted(found, key=lambda spec: (spec.rank, spec.name)))
 
 
-def compared_backends(file_format: str) -> tuple[BackendSpec, ...]:
-    """The installed backends that `compare` and `bench` run on every file of a format, the default one first."""
-    return tuple(spec for spec in backends_for(file_format) if spec.compared)
+def compared_backends(artifact: Artifact) -> tuple[BackendSpec, ...]:
+    """The installed backends that `compare` and `bench` run a file on, the default one of its format first."""
+    return tuple(
+        spec
+        for spec in backends_for(artifact.format)
+        if spec.compared and (spec.precisions is None or artifact.precision in spec.precisions)
+    )
 
 
 def default_backend(file_format: str) -> BackendSpec:

@@ -44,8 +44,20 @@ def test_each_format_has_its_default_backend_first() -> None:
     first = {file_format: backends_for(file_format)[0].name for file_format in ("onnx", "tflite", "torch")}
     assert first == {"onnx": "ort", "tflite": "tflite", "torch": "torch"}
     assert [spec.name for spec in backends_for("torch")] == ["torch", "torch.compile"]
-    assert [spec.name for spec in compared_backends("torch")] == ["torch"]
     assert backends_for("no such format") == ()
+
+
+def test_a_file_is_compared_on_the_backends_that_run_its_precision(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(file_format: str, precision: str) -> list[str]:
+        return [spec.name for spec in compared_backends(tiny.find("detector", file_format, precision))]
+
+    assert names("torch", "fp32") == ["torch"]  # torch.compile is only timed
+    other = BackendSpec("other", "Other", ("onnx",), "numpy", Session, precisions=("fp32",))
+    monkeypatch.setitem(BACKENDS._added, "other", other)
+    assert names("onnx", "fp32") == ["ort", "other"]
+    assert names("onnx", "int8") == ["ort"]
 
 
 def test_the_names_of_backends_are_listed_without_their_packages() -> None:

@@ -73,7 +73,7 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
 ) -> None:
     out, unfinished = tmp_path / "bench.json", tmp_path / "bench.json.unfinished"
     command = ("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", out)
-    measured, whole = [], rows.alone
+    measured, whole = [], rows.measure_cold_start
 
     def alone_once(candidate: BenchTarget, threads: int, seconds: float) -> dict[str, object]:
         measured.append(candidate.name)
@@ -81,7 +81,7 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
             raise KeyboardInterrupt
         return whole(candidate, threads, seconds)
 
-    monkeypatch.setattr(rows, "alone", alone_once)
+    monkeypatch.setattr(rows, "measure_cold_start", alone_once)
     shown = toolkit(*command)
     assert shown.exit_code == 130
     assert "the same command goes on" in " ".join(shown.stderr.split())

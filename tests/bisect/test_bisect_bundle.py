@@ -1,6 +1,7 @@
 """Layer by layer is the whole file; memory has a bound; what is not matched is listed; bad input is one error."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
@@ -13,8 +14,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
-from backends.registry import open_session
+from backends.ort import OrtSession
+from backends.registry import BACKENDS, BackendSpec, open_session
 from backends.sandbox import SandboxProcess
+from backends.tensor import Array
 from graphs.onnx import file as onnx_file
 from graphs.onnx.part import read_with_shapes
 from graphs.passes.pipeline import PASSES
@@ -318,3 +321,30 @@ def test_bad_input_is_one_error_that_says_what_there_is(bundle: Bundle, tmp_path
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InvalidArtifact, match=r"expected \d+ bytes, got 1000"):
         bisect_bundle(bundle, path.name)
+
+
+def test_the_reference_file_itself_is_bisected_on_another_backend(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slightly(OrtSession):
+        """ONNX Runtime, but for one layer: what a Gemm gives is a hundredth larger."""
+
+        def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+            grown = 1.01 if "Gemm" in self.path.read_bytes().decode("latin-1") else 1.0
+            return {name: np.asarray(value * np.float32(grown)) for name, value in super()._run(feeds).items()}
+
+    spec = BackendSpec("slightly", "Slightly", ("onnx",), "onnxruntime", Slightly)
+    monkeypatch.setitem(BACKENDS._added, "slightly", spec)
+    with pytest.raises(InvalidInput, match="the reference itself: give a pass, a graph of before, or another backend"):
+        bisect_bundle(tiny, "detector.onnx")
+    report = bisect_bundle(tiny, "detector.onnx", backend="slightly")
+    assert (report.reference, report.candidate) == ("detector.onnx", "detector.onnx on slightly")
+    worst = max(report.layers, key=lambda layer: layer.introduced)
+    assert worst.onnx_op == "Gemm"
+    assert worst.introduced == pytest.approx(0.01, rel=0.1)
+    assert all(layer.introduced < 1e-4 for layer in report.layers if layer.onnx_op != "Gemm")
+
+
+def test_another_backend_must_open_onnx_files(tiny: Bundle) -> None:
+    with pytest.raises(InvalidInput, match=r"detector\.fp32\.tflite: layers run on another backend for ONNX files"):
+        bisect_bundle(tiny, "detector.fp32.tflite", backend="ort")

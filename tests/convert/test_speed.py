@@ -32,7 +32,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     def timed(session: Session, feeds: object) -> float:
         return taken.get(session.artifact.file, 1.0)
 
-    def profiled(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+    def profiled(path: Path, profiler: object, threads: int, runs: int) -> tuple[OperatorTime, ...]:
         return PROFILES[path.name]
 
     monkeypatch.setattr(speed, "_timed", timed)
@@ -76,7 +76,7 @@ def test_large_files_are_timed_one_after_the_other(
 def test_a_slower_file_is_flagged_also_where_its_runtime_does_not_tell_why(
     bundle: Bundle, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(path: Path, threads: int, runs: int) -> None:
+    def silent(path: Path, profiler: object, threads: int, runs: int) -> None:
         raise NotAvailable("no profiler here")
 
     monkeypatch.setattr(speed, "profile", silent)

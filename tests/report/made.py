@@ -9,6 +9,7 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.profiling import OperatorTime, by_op_type
+from backends.registry import default_backend
 from backends.tensor import Binding, TensorSpec
 from toolkit.bench.result import BenchResult, FileResult, PeerResult
 from toolkit.bench.rounds import Timing
@@ -94,7 +95,9 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
         random = made_of.weights["origin"] == "random"
         total = running.result()
         checks = judge(total, tolerance, random)
-        reports.append(FileReport(entry, total, step and step.result(), checks, None, tolerance.reason))
+        backend = default_backend(entry.format).name
+        compared_step = step and step.result()
+        reports.append(FileReport(entry, backend, total, compared_step, checks, None, tolerance.reason, entry.file))
     samples = {"marked": len(_samples()) - 1, "synthetic": 1}
     role = RoleReport("detector", reference, samples, 0, tuple(reports))
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())

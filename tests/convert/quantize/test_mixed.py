@@ -195,7 +195,7 @@ def test_a_search_is_not_repeated_after_a_failure(
         patch.setattr("toolkit.convert.pipeline.make_mixed", fail)
         with pytest.raises(InvalidArtifact, match="after the search"):
             convert_bundle(copy, ("mixed",), mixed=request)
-    monkeypatch.setattr("toolkit.convert.pipeline.find_kept", fail)
+    monkeypatch.setattr("toolkit.convert.pipeline.find_mixed_recipe", fail)
     convert_bundle(copy, ("mixed",), mixed=request)
     kept = read_recipe(copy / RECIPE_FILE)
     assert (kept.onnx, kept.tflite) == ((), ())
