@@ -6,11 +6,10 @@ from typing import Any
 
 from backends.errors import InvalidArtifact
 from backends.manifest import Fields
+from backends.precision import RECIPES, ROUTES
 from backends.tensor import Binding, TensorSpec
 
 FORMATS = ("onnx", "tflite", "torch")
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
-ROUTES = ("direct", "tf")
 
 # A plain name: no folder, no leading dot, nothing a shell or another system reads differently.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -50,7 +49,7 @@ class Artifact:
             raise InvalidArtifact(f"{self.file}: a file is listed twice among {', '.join(self.files)}")
         if not _ROLE.fullmatch(self.role):
             raise InvalidArtifact(f"{self.file}: expected a role like 'detector' or 'encode_image', got {self.role!r}")
-        for field, allowed in (("format", FORMATS), ("precision", PRECISIONS)):
+        for field, allowed in (("format", FORMATS), ("precision", tuple(RECIPES))):
             if getattr(self, field) not in allowed:
                 raise InvalidArtifact(
                     f"{self.file}: expected {field} to be one of {', '.join(allowed)}, got {getattr(self, field)!r}"

@@ -1,6 +1,7 @@
 """Real conversions of a tiny network: every file computes what the graph does, twice the same, or nothing changes."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.crash_check import is_known_safe
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.precision import RECIPES
 from backends.registry import open_session
 from graphs.onnx.file import load
 from tests.seal_tiny import flipped_bits, spec, tensors, weights
 from toolkit.convert import job
-from toolkit.convert.binding import LIMITS, bind_tflite
+from toolkit.convert.binding import bind_tflite
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.converter import ConversionFailed, run_worker
 from toolkit.convert.pipeline import convert_bundle
@@ -242,7 +244,8 @@ def test_a_real_failure_inside_the_converter_is_explained(bundle: Bundle, monkey
 
 def _bind_strictly(*arguments: Any) -> Artifact:
     """Runs in a process of its own, where nothing that is patched here is seen."""
-    LIMITS["fp32"] = 1e-12
+    recipe = RECIPES["fp32"]
+    RECIPES.registry._loaded["fp32"] = replace(recipe, limits={**recipe.limits, "binding_error": 1e-12})
     return bind_tflite(*arguments)
 
 

@@ -163,7 +163,7 @@ def _converted(
     for key in dict.fromkeys(map(_conversion, wanted)):
         alike = [artifact for artifact in wanted if _conversion(artifact) == key]
         role, route, alone = key
-        if alone == "mixed":
+        if alone and RECIPES[alone].keeps_layers:
             missing |= {(role, a.file): "its recipe names layers of the graph at batch 1" for a in alike}
             continue
         # Ranges decide no speed, so that generated images do.
@@ -179,5 +179,5 @@ def _converted(
 def _conversion(artifact: Artifact) -> tuple[str, str, str]:
     """Artifacts of which this is the same come out of one conversion; one that may fail alone is alone."""
     recipe = RECIPES[artifact.precision]
-    alone = artifact.precision if recipe.calibrated or artifact.precision == "mixed" else ""
+    alone = artifact.precision if recipe.calibrated or recipe.keeps_layers else ""
     return artifact.role, artifact.route or "direct", alone

@@ -110,7 +110,7 @@ class _Options:
     def lowered(self) -> list[str]:
         """The precisions that the converter makes: a mixed file is made of two of them."""
         names = {recipe.name for recipe in self.recipes} | ({"fp16", "int8"} if self.mixed else set())
-        return [name for name in RECIPES if name in names and name != "mixed"]
+        return [name for name, recipe in RECIPES.items() if name in names and not recipe.keeps_layers]
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
             return _publish(bundle, _tensorflow(job, options.lowered))
         tflite = convert_direct(job, steps, model, slices, options.lowered, images.calibrated)
         made = [one for one in tflite if RECIPES[one[0].precision] in options.recipes]
-        wanted = [recipe for recipe in options.recipes if recipe.for_onnx and recipe.name != "mixed"]
+        wanted = [recipe for recipe in options.recipes if recipe.for_onnx and not recipe.keeps_layers]
         made += [job.onnx(recipe, images.calibrated) for recipe in wanted]
         if options.mixed is None:
             return _publish(bundle, made)
@@ -236,7 +236,7 @@ def _check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mi
     if calibration is not None and not names:
         known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
         raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
-    if (mixed is not None) != any(recipe.name == "mixed" for recipe in recipes):
+    if (mixed is not None) != any(recipe.keeps_layers for recipe in recipes):
         raise InvalidInput("mixed goes with a recipe file, or with a budget and images, and these go with nothing else")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import Registry
+from backends.plugins import Registry
 from backends.session import Closing
 from backends.tensor import Array
 from toolkit.metrics.judges import Judge

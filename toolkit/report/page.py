@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from backends.atomic import replacing
-from backends.registry import Registry
+from backends.plugins import Registry
 from toolkit.report import errors as histograms
 from toolkit.report import errors as limits
 from toolkit.report import layers, summary, tradeoff

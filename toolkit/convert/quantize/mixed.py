@@ -11,7 +11,7 @@ import onnx_ir as ir
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.manifest import Fields, parse
-from backends.precision import RECIPES
+from backends.precision import MIXED
 from backends.registry import BACKENDS
 from backends.tensor import Array
 from graphs.onnx.file import save
@@ -27,7 +27,6 @@ FORMAT_VERSION = 1
 
 RECIPE_FILE = "detector.mixed.recipe.json"
 
-_RECIPE = RECIPES["mixed"]
 
 _KEYS = ("format_version", "source_sha256", "kept", "found")
 
@@ -102,7 +101,7 @@ def make_mixed(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> list[Made
     job.progress("mixing INT8 with FP16 (TFLite)")
     path = job.folder / "detector.mixed.tflite"
     write_graph(mix(fp16[1][0], int8[1][0], kept.tflite), path)
-    return [job.tflite("mixed", "direct", path, int8[0].tools), job.onnx(_RECIPE, kept=kept.onnx)]
+    return [job.tflite(MIXED.name, "direct", path, int8[0].tools), job.onnx(MIXED, kept=kept.onnx)]
 
 
 def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: Array) -> MixedRecipe:
@@ -142,8 +141,8 @@ def _onnx_trials(job: Job) -> FileVariants:
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
         # Not checked each time: the reference was when it was exported, and takes longer to check than to rewrite.
-        files = save(quantize_model(ir.load(job.reference.path), _RECIPE, kept=kept), path)
-        return job.onnx_artifact(_RECIPE, files), files
+        files = save(quantize_model(ir.load(job.reference.path), MIXED, kept=kept), path)
+        return job.onnx_artifact(MIXED, files), files
 
     return FileVariants("ort", tuple(layer.name for layer in layers(ir.load(job.reference.path).graph)), write)
 
@@ -153,6 +152,6 @@ def _tflite_trials(job: Job, fp16: Made, int8: Made) -> FileVariants:
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
         write_graph(mix(fp16[1][0], int8[1][0], kept), path)
-        return replace(fp16[0], file="trial.tflite", precision="mixed"), (path,)
+        return replace(fp16[0], file="trial.tflite", precision=MIXED.name), (path,)
 
     return FileVariants("tflite", layer_names(int8[1][0]), write)

@@ -1,0 +1,203 @@
+"""The promises of a Session, on every file of the shipped watermark detector that a backend opens.
+
+The reference is the float32 ONNX file on ONNX Runtime: for it the default backend of ONNX files must be installed.
+"""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle, sha256_of
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.precision import RECIPES
+from backends.profiling import profile
+from backends.registry import BackendSpec, default_backend, open_session
+from backends.session import Session
+from backends.tensor import Array, probe
+from toolkit.images.preprocess import preprocess
+from toolkit.images.samples import shipped_photographs
+
+Case = tuple[BackendSpec, Artifact]
+
+# Nearer to zero than this share of the logits' root mean square, rounding alone may decide a bit.
+CERTAIN = 0.01
+RUNS = 20
+
+
+def opened(bundle: Bundle, case: Case, threads: int = 1) -> Session:
+    """A session of a case."""
+    spec, artifact = case
+    return open_session(bundle, artifact, spec.name, threads)
+
+
+@cache
+def images(side: int) -> tuple[Array, ...]:
+    """Shipped photographs and seeded noise as the detector reads them, each (1, 3, side, side) float32 in [0, 1]."""
+    random = np.random.default_rng(5)
+    noise = tuple(random.random((1, 3, side, side), dtype=np.float32) for _ in range(4))
+    return (*(preprocess(path, side) for path in shipped_photographs()), *noise)
+
+
+@cache
+def _reference(folder: Path) -> Array:
+    bundle = Bundle.open(folder)
+    artifact = bundle.find("detector", "onnx", "fp32")
+    with open_session(bundle, artifact, default_backend("onnx").name, 1) as session:
+        feeds = images(artifact.inputs[0].spec.shape[-1])
+        return np.concatenate([session.run({"image": image})["logits"] for image in feeds])
+
+
+def logits_of(session: Session) -> Array:
+    """(N, 1 + bits) float32 of all images."""
+    side = session.artifact.inputs[0].spec.shape[-1]
+    return np.concatenate([session.run({"image": image})["logits"] for image in images(side)])
+
+
+def test_outputs_have_the_names_shapes_and_dtypes_of_the_manifest(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as session:
+        outputs = session.run(probe(tuple(binding.spec for binding in session.artifact.inputs)))
+    assert list(outputs) == [binding.spec.name for binding in session.artifact.outputs]
+    for binding in session.artifact.outputs:
+        value = outputs[binding.spec.name]
+        assert (value.shape, value.dtype.name) == (binding.spec.shape, binding.spec.dtype)
+        assert value.flags.c_contiguous
+        assert np.isfinite(value).all()
+
+
+def test_answers_agree_with_the_float32_graph(bundle: Bundle, case: Case) -> None:
+    recipe = RECIPES[case[1].precision]
+    expected = _reference(bundle.folder)
+    with opened(bundle, case) as session:
+        got = logits_of(session)
+    error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+    assert error <= recipe.limit("relative_l2")
+    certain = np.abs(expected) > CERTAIN * np.sqrt(np.mean(np.square(expected)))
+    assert certain.mean() > 0.9
+    flipped = ((got > 0) != (expected > 0))[certain].mean()
+    assert flipped <= recipe.limit("bits_flipped")
+
+
+def test_the_same_input_gives_the_same_bytes_each_time(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case, threads=2) as session:
+        first, second, *_ = images(session.artifact.inputs[0].spec.shape[-1])
+        expected = session.run({"image": first})["logits"].tobytes()
+        other = session.run({"image": second})["logits"].tobytes()
+        again = {session.run({"image": first})["logits"].tobytes() for _ in range(RUNS)}
+    assert again == {expected}
+    assert other != expected
+
+
+def test_an_output_is_not_overwritten_by_later_runs(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as session:
+        first, second, *_ = images(session.artifact.inputs[0].spec.shape[-1])
+        kept = session.run({"image": first})["logits"]
+        before = kept.copy()
+        session.run({"image": second})
+        np.testing.assert_array_equal(kept, before)
+        kept[...] = 0  # the array is the caller's own
+        np.testing.assert_array_equal(session.run({"image": first})["logits"], before)
+
+
+def test_inputs_are_left_as_they_are(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as session:
+        image = images(session.artifact.inputs[0].spec.shape[-1])[0].copy()
+        image.setflags(write=False)
+        before = image.copy()
+        session.run({"image": image})
+    np.testing.assert_array_equal(image, before)
+
+
+def test_an_input_that_is_held_gives_the_same_answer(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as session:
+        first, second, *_ = images(session.artifact.inputs[0].spec.shape[-1])
+        expected = [session.run({"image": image})["logits"] for image in (first, second)]
+        for image, wanted in zip((first, second), expected, strict=True):
+            session.hold({"image": image})
+            np.testing.assert_array_equal(session.run({})["logits"], wanted)
+        session.hold({})
+        np.testing.assert_array_equal(session.run({"image": first})["logits"], expected[0])
+
+
+def test_wrong_feeds_are_refused_before_the_runtime_sees_them(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as session:
+        image = images(session.artifact.inputs[0].spec.shape[-1])[0]
+        wrong: tuple[tuple[dict[str, Array], str], ...] = (
+            ({"picture": image}, "expected inputs"),
+            ({}, "expected inputs"),
+            ({"image": image[:, :1]}, "expected shape"),
+            ({"image": image.astype(np.float64)}, "expected dtype"),
+            ({"image": np.full_like(image, np.nan)}, "NaN"),
+        )
+        for feeds, says in wrong:
+            with pytest.raises(InvalidInput, match=says):
+                session.run(feeds)
+        assert np.isfinite(session.run({"image": image})["logits"]).all()
+
+
+def test_a_closed_session_says_so_and_closes_twice(bundle: Bundle, case: Case) -> None:
+    session = opened(bundle, case)
+    image = images(session.artifact.inputs[0].spec.shape[-1])[0]
+    session.close()
+    session.close()
+    with pytest.raises(InvalidInput, match="closed"):
+        session.run({"image": image})
+
+
+def test_two_sessions_and_several_threads_do_not_disturb_each_other(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as one, opened(bundle, case) as two:
+        pair = images(one.artifact.inputs[0].spec.shape[-1])[:2]
+        expected = [one.run({"image": image})["logits"] for image in pair]
+
+        def read(session: Session, index: int) -> bool:
+            found = [session.run({"image": pair[index]})["logits"] for _ in range(5)]
+            return all(np.array_equal(value, expected[index]) for value in found)
+
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(read, session, index) for session in (one, two) for index in (0, 1)]
+            assert [job.result() for job in jobs] == [True] * 4
+
+
+def test_a_damaged_file_is_one_clear_error(bundle: Bundle, case: Case, tmp_path: Path) -> None:
+    spec, artifact = case
+    for name in artifact.files:
+        shutil.copyfile(bundle.folder / name, tmp_path / name)
+    path = tmp_path / artifact.file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    files = [tmp_path / name for name in artifact.files]
+    cut = replace(artifact, sha256=sha256_of(*files), bytes=sum(file.stat().st_size for file in files))
+    damaged = replace(bundle, folder=tmp_path, artifacts=(cut,))
+    with pytest.raises(InvalidArtifact, match=artifact.file.replace(".", r"\.")):
+        open_session(damaged, cut, spec.name, 1)
+
+
+def test_a_file_that_is_not_what_the_manifest_says_is_refused(bundle: Bundle, case: Case) -> None:
+    spec, artifact = case
+    (output,) = artifact.outputs
+    narrower = replace(output.spec, shape=(1, output.spec.shape[1] - 1))
+    wrong = replace(
+        artifact, outputs=(replace(output, spec=narrower, stored=replace(output.stored, shape=(1, narrower.shape[1]))),)
+    )
+    with pytest.raises(InvalidArtifact, match=artifact.file.replace(".", r"\.")):
+        with open_session(bundle, wrong, spec.name, 1) as session:
+            session.run({"image": images(artifact.inputs[0].spec.shape[-1])[0]})
+
+
+def test_an_opened_file_describes_itself_in_json(bundle: Bundle, case: Case) -> None:
+    with opened(bundle, case) as session:
+        described = session.describe()
+    assert json.loads(json.dumps(described)) == described
+
+
+def test_a_profiler_lists_the_operators_and_their_times(bundle: Bundle, profiled_case: Case) -> None:
+    spec, artifact = profiled_case
+    times = profile(bundle.folder / artifact.file, spec.profile, 1, 2)
+    assert times
+    assert all(time.kind for time in times)
+    assert sum(time.median_ms for time in times) > 0
