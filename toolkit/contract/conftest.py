@@ -1,20 +1,13 @@
-"""The option --backend, and the files that a backend is tried on: those of the shipped model that it opens."""
-
-from pathlib import Path
+"""The files that a backend is tried on: those of the shipped model that it opens."""
 
 import pytest
 
-import toolkit
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import BACKENDS, BackendSpec, compared_backends
+from toolkit.contract import find_shipped
 
-_BUNDLE = Bundle.open(Path(toolkit.__file__).parent / "bundles" / "pocketseal")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --backend NAME: the backend to try; without it every installed backend that `compare` runs."""
-    parser.addoption("--backend", metavar="NAME", help="Hold this backend to the contract.  [default: all installed]")
+_BUNDLE = Bundle.open(find_shipped())
 
 
 def _chosen(config: pytest.Config) -> list[tuple[BackendSpec, Artifact]]:
