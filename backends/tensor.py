@@ -100,7 +100,7 @@ class Binding:
         return cls(spec, spec)
 
     def to_stored(self, array: Array) -> Array:
-        """Return the caller's array in the file's layout and dtype: a view, not contiguous, where only the layout differs.
+        """Return the caller's array in the file's layout and dtype. Where only the layout differs it is a view.
 
         Raises InvalidInput for integers that the file's dtype cannot hold.
         """

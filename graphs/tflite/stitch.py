@@ -16,12 +16,12 @@ _SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices hav
 
 @dataclass(frozen=True)
 class Lowered:
-    """A slice's TFLite file, the layout that it gives each input and output ("NCHW", "NHWC" or None), and `held`:
+    """A slice's TFLite file, the layout that it gives each input and output ("NCHW", "NHWC" or None), and `locations`:
     by name, each tensor of the ONNX graph that graphs.tflite.tensor_map found in the float32 file."""
 
     path: Path
     layouts: dict[str, str | None]
-    held: dict[str, TensorLocation] = field(default_factory=dict)
+    locations: dict[str, TensorLocation] = field(default_factory=dict)
 
 
 def seam_permutation(made: str | None, wanted: str | None) -> tuple[int, ...] | None:
@@ -58,8 +58,10 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
         whole.nodes += graph.nodes
         by_name = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
         # A tensor that the quantizer took out of the graph holds nothing any more.
-        whole.held += [
-            TensorOrigin(n, by_name[stored], order) for n, (stored, order) in piece.held.items() if stored in by_name
+        whole.origins += [
+            TensorOrigin(n, by_name[stored], order)
+            for n, (stored, order) in piece.locations.items()
+            if stored in by_name
         ]
         replace_tensors(whole, replaced)
         here |= {

@@ -124,8 +124,8 @@ def test_a_tensor_of_another_shape_is_not_matched_and_listed(bundle: Bundle) -> 
     artifact = bundle.find("model", "tflite", "fp32")
     path = bundle.folder / artifact.file
     graph = read_graph(path)
-    (held,) = [one for one in graph.held if one.name == "wide"]
-    (other,) = [one for one in graph.held if one.name == "mixed"]
+    (held,) = [one for one in graph.origins if one.name == "wide"]
+    (other,) = [one for one in graph.origins if one.name == "mixed"]
     held.tensor = other.tensor
     write_graph(graph, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
@@ -166,7 +166,7 @@ def test_a_graph_whose_weights_lie_beside_it_is_matched_as_well(
     (tmp_path / "beside").mkdir()
     beside = converted(tmp_path / "beside", ("fp32",))
     assert beside.find("model", "onnx", "fp32").external_files
-    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").held] for b in (bundle, beside)]
+    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").origins] for b in (bundle, beside)]
     assert held[0] == held[1]
     report = bisect_bundle(beside, "model.fp32.tflite")
     assert {"stem", "mixed", "wide", "logits"} <= {layer.tensor for layer in report.layers}
@@ -199,7 +199,7 @@ def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(b
     artifact = bundle.find("model", "tflite", "fp32")
     path = bundle.folder / artifact.file
     graph = read_graph(path)
-    graph.held = []
+    graph.origins = []
     write_graph(graph, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
     report = bisect_bundle(replaced(bundle, artifact), artifact.file)

@@ -97,7 +97,7 @@ def _maker_of(bundle: Bundle, tensor: str) -> ir.Node:
 def _double_weight(graph: Graph, held: str) -> None:
     """Of the operator that makes a tensor, or the nearest one before it that has a weight."""
     makers = {id(made): node for node in graph.nodes for made in node.outputs}
-    waiting = [makers[id(one.tensor)] for one in graph.held if one.name == held]
+    waiting = [makers[id(one.tensor)] for one in graph.origins if one.name == held]
     while True:
         node = waiting.pop(0)
         for tensor in filter(None, node.inputs):
