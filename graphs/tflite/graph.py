@@ -123,7 +123,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def origins_payload(origins: Iterable[TensorOrigin], kept: Iterable[Tensor]) -> Payload | None:
-    """What ORIGINS_METADATA says in a file: of each name the first entry whose tensor is `kept`. None where there is none."""
+    """Return the content of ORIGINS_METADATA: for each name the first origin with a `kept` tensor, or None."""
     present = {id(tensor) for tensor in kept}
     found: dict[str, tuple[str, tuple[int, ...] | None]] = {}
     for one in origins:
