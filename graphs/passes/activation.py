@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from graphs.onnx.readers import add_constant, add_sizes, apply, replace_node, set_value_info, static_shape
+from graphs.onnx.readers import static_shape
+from graphs.onnx.rewriting import add_constant, add_sizes, apply, replace_node, set_value_info
 
 _SCALED: tuple[Callable[..., Any], ...] = (
     lambda op, x: op.Div(x, math.sqrt(2)),

@@ -12,20 +12,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from graphs.onnx.readers import (
-    add_constant,
-    add_sizes,
-    constant,
-    replace_node,
-    reshape_of,
-    set_value_info,
-    static_shape,
-)
+from backends.tensor import TO_NCHW
+from graphs.onnx.readers import constant, read_permutation, reshape_of, static_shape
+from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
 
 # What onnx2tf computes with channels last where it has three axes.
 _OF_ROWS = frozenset(("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"))
 
-_TO_CHANNELS_FIRST = ((0, 2, 1), (0, 3, 1, 2))
+_SWAP_LAST_AXES = (0, 2, 1)
+_TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
@@ -51,7 +46,7 @@ def _was_turned(value: ir.Value) -> bool:
     node = value.producer()
     while node is not None:
         if node.op_type == "Transpose":
-            return tuple(node.attributes.get_ints("perm", ())) in _TO_CHANNELS_FIRST
+            return read_permutation(node) in _TO_CHANNELS_FIRST
         sources = [source for source in node.inputs if source is not None and source.const_value is None]
         if len(sources) != 1 or static_shape(sources[0]) != static_shape(node.outputs[0]):
             return False
@@ -66,8 +61,7 @@ def _goes_into_products_turned(value: ir.Value) -> bool:
         len(static_shape(value) or ()) == 3
         and bool(readers)
         and all(
-            reader.op_type == "Transpose"
-            and tuple(reader.attributes.get_ints("perm", ())) == (0, 2, 1)
+            read_permutation(reader) == _SWAP_LAST_AXES
             and all(use.node.op_type == "MatMul" for use in reader.outputs[0].uses())
             for reader in readers
         )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.export import build_loaded, export
-from graphs.onnx.readers import add_constant
+from graphs.onnx.rewriting import add_constant
 from graphs.passes.activation import erf_to_gelu
 from graphs.passes.linear import fold_affine, matmul_to_gemm
 from graphs.passes.norm import layer_norm_over_channels, shorten_grn
