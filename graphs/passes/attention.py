@@ -21,10 +21,12 @@ from graphs.onnx.readers import (
 )
 from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
+from graphs.passes.registry import graph_pass
 
 _PARTS_FIRST = (2, 0, 3, 1, 4)
 
 
+@graph_pass("export", after="keep_rows")
 def split_qkv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Gather of one part of Transpose(Reshape(Gemm)), with the parts as the third axis of the Reshape;
     and every Split of the last axis of Gemm, or of Reshape(Gemm), that nothing else reads."""
@@ -117,6 +119,7 @@ LIMIT_BYTES = 128 << 20
 _FLOAT_BYTES = 4
 
 
+@graph_pass("export", after="join_relative_positions")
 def split_queries(model: ir.Model, limit_bytes: int = LIMIT_BYTES) -> tuple[ir.Model, bool]:
     """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries."""
     changed = sum(_rewrite(model.graph, node, limit_bytes) for node in list(model.graph))

@@ -23,6 +23,7 @@ from graphs.onnx.rewriting import (
     set_value_info,
 )
 from graphs.onnx.weights import lazy_tensor
+from graphs.passes.registry import graph_pass
 
 
 def _normalized(op: Any, x: Any, weight: Any, scale: Any, shift: Any, mean: Any, variance: Any) -> Any:
@@ -68,6 +69,7 @@ def _batch_norm_rules() -> pattern.RewriteRuleSet:
     return pattern.RewriteRuleSet([pattern.RewriteRule(_normalized, _folded, _batch_norm_fits)])
 
 
+@graph_pass("export")
 def fold_batch_norm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every BatchNormalization that follows a Conv without a bias."""
     return apply(_batch_norm_rules(), model)
@@ -76,6 +78,7 @@ def fold_batch_norm(model: ir.Model) -> tuple[ir.Model, bool]:
 MOST_TAPS = 25
 
 
+@graph_pass("lowering", after="widen_small_integers")
 def split_depthwise(model: ir.Model) -> tuple[ir.Model, bool]:
     """Split every depthwise Conv over MOST_TAPS that keeps the size of its map (stride 1, padded by half the kernel).
 
@@ -137,6 +140,7 @@ def _split_kernel(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
 MOST_WEIGHTS = 1 << 14
 
 
+@graph_pass("lowering", after="split_depthwise")
 def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Split every Conv with more than MOST_WEIGHTS weights an output, unless it pads or skips."""
     return rewrite_convolutions(model, _is_large, _split_rows)
@@ -174,6 +178,7 @@ def _row(conv: Convolution, row: int) -> ir.TensorProtocol:
     return lazy_tensor(shape, conv.values, lambda: conv.values.numpy()[:, :, row : row + 1])
 
 
+@graph_pass("lowering", after="split_large_conv")
 def patches_to_depth(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Conv of square patches on a map that they fill."""
     return rewrite_convolutions(model, _fills, _patches_rewrite)
@@ -200,6 +205,7 @@ def _patches_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
     replace_node(graph, node, [deep, ir.node("Conv", inputs, {"kernel_shape": [1, 1]}, name=node.name)])
 
 
+@graph_pass("lowering", after="patches_to_depth")
 def transposed_to_conv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every ConvTranspose whose square kernel is a multiple of its step."""
     return rewrite_convolutions(model, _transposed_fits, _transposed_rewrite, "ConvTranspose")

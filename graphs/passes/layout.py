@@ -15,6 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from backends.tensor import TO_NCHW
 from graphs.onnx.readers import constant, read_permutation, reshape_of, static_shape
 from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.passes.registry import graph_pass
 
 # What onnx2tf computes with channels last where it has three axes.
 _OF_ROWS = frozenset(("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"))
@@ -23,6 +24,7 @@ _SWAP_LAST_AXES = (0, 2, 1)
 _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 
+@graph_pass("lowering", tolerance=0.0, after="slice_uneven_splits")
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
     """Put two reshapes, over a flat row of values, behind or before what the converter would give other axes."""
     changed = False
@@ -94,6 +96,8 @@ def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: 
     return row, ir.node("Reshape", [row.outputs[0], add_sizes(graph, f"{name}_stated", shape)])
 
 
+# By the shapes that onnxsim has inferred.
+@graph_pass("export", after="simplify")
 def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
     """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself."""
     steps = (_gelu_first, _one_reshape, _scaled_columns)
@@ -157,6 +161,7 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
+@graph_pass("lowering", tolerance=0.0, after="transposed_to_conv")
 def reflect_by_slices(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Pad that reflects at most one element on each side of a map whose shape is known.
 

@@ -16,6 +16,7 @@ from backends.tensor import Array
 from graphs.onnx.readers import Linear, constant, per_channel, read_linear, read_norm, static_shape
 from graphs.onnx.rewriting import add_constant, add_tensor, apply, new_constant
 from graphs.onnx.weights import lazy_tensor, transposed
+from graphs.passes.registry import graph_pass
 
 
 def _gemm_fits(context: Any, x: ir.Value, product: ir.Value, bias: ir.Value | None = None, **_: Any) -> bool:
@@ -55,6 +56,7 @@ def _without_bias() -> pattern.RewriteRuleSet:
     return pattern.RewriteRuleSet([pattern.RewriteRule(plain, _gemm, _gemm_fits)])
 
 
+@graph_pass("export", after="erf_to_gelu")
 def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every MatMul with a constant matrix on a static shape."""
     # One after the other: in one set the plain rule, which matches at an earlier node, would take every MatMul.
@@ -156,11 +158,13 @@ def _affine_rules() -> pattern.RewriteRuleSet:
     )
 
 
+@graph_pass("export", after="layer_norm_over_channels")
 def fold_affine(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every per-channel Add, and every affine part of a LayerNormalization, into the Gemm behind it."""
     return apply(_affine_rules(), model)
 
 
+@graph_pass("export", after="fold_norm")
 def fold_scale(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every multiplication by one number behind a Gemm, however the map between them was turned and reshaped."""
     changed = [_fold(model.graph, node) for node in list(model.graph) if node.op_type in ("Mul", "Div")]

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from graphs.onnx.readers import constant, read_linear, static_shape
 from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
+from graphs.passes.registry import graph_pass
 
 _SMALL = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
 
@@ -22,6 +23,7 @@ _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
 
 
+@graph_pass("lowering", tolerance=0.0)
 def widen_small_integers(model: ir.Model) -> tuple[ir.Model, bool]:
     """Compute every element-wise operator on int8, uint8 and int16 in int32."""
     found = [node for node in model.graph if node.op_type in _OPERATORS and any(map(_is_small, node.inputs))]
@@ -63,6 +65,7 @@ def _is_small(value: ir.Value | None) -> bool:
 _TINY = 1e-3
 
 
+@graph_pass("lowering", tolerance=0.0, after="write_out_layer_norm")
 def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number."""
     found = [(node, at) for node in model.graph if (at := _bound(node)) is not None]
@@ -93,6 +96,7 @@ def _bound(node: ir.Node) -> int | None:
     return None
 
 
+@graph_pass("lowering", tolerance=0.0, after="write_out_log_softmax")
 def slice_uneven_splits(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write every Split whose constant sizes are not all the same as Slices."""
     found = [(node, sizes) for node in model.graph if (sizes := _uneven(node)) is not None]

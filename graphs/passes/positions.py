@@ -11,10 +11,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.onnx.readers import SWAP_MIDDLE_AXES, constant, made_by, reshape_of, static_shape
 from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.passes.registry import graph_pass
 
 _ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
 
 
+@graph_pass("export", after="fold_scale")
 def join_relative_positions(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them."""
     changed = sum(_join(model.graph, node) for node in list(model.graph))
@@ -123,6 +125,8 @@ def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) 
     return add_constant(graph, name, np.broadcast_to(ones, (batch, heads, *ones.shape)))
 
 
+# Of relative positions that could not be joined.
+@graph_pass("export", after="split_queries")
 def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k)."""
     return model, bool(sum(_rewrite_einsum(model.graph, node) for node in list(model.graph)))
