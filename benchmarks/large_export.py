@@ -52,12 +52,12 @@ def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     import onnxsim as _onnxsim  # noqa: F401  its import is no part of what it does
 
     from graphs.onnx.file import load
-    from graphs.passes import pipeline as onnxsim
+    from graphs.passes.simplify import simplify as run_onnxsim
 
     steps("reading the graph")
     graph = load(bundle / f"{role}.onnx")
     steps("simplifying it again")
-    simplified, _ = onnxsim.simplify(graph)
+    simplified, _ = run_onnxsim(graph)
     return {"operators": len(list(simplified.graph))}
 
 

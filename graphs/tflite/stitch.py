@@ -7,8 +7,9 @@ from pathlib import Path
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import TO_NCHW, TO_NHWC
 from graphs.tflite.graph import Graph, Node, Payload, Tensor, TensorOrigin, read_graph, read_payload
-from graphs.tflite.tensor_map import TO_NCHW, TO_NHWC, TensorLocation
+from graphs.tflite.tensor_map import TensorLocation
 from graphs.tflite.transposes import remove_transposes, replace_tensors, transpose
 
 _SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices have in common

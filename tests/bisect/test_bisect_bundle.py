@@ -20,7 +20,8 @@ from backends.sandbox import SandboxProcess
 from backends.tensor import Array
 from graphs.onnx import file as onnx_file
 from graphs.onnx.part import read_with_shapes
-from graphs.passes.pipeline import PASSES
+from graphs.passes import registry
+from graphs.passes.registry import GraphPass
 from graphs.tflite.graph import Graph, Node, Tensor, read_graph
 from graphs.tflite.writer import write_graph
 from tests.bisect.small import converted, replaced, small
@@ -261,6 +262,14 @@ def test_the_result_is_plain_json_in_running_order(bundle: Bundle) -> None:
     assert by_tensor["mixed"]["shape"] == [1, 8, 8, 8]
 
 
+def _install(monkeypatch: pytest.MonkeyPatch, step: GraphPass) -> None:
+    """Let one pass more be found, before those that are installed."""
+    found = (step, *registry.passes("lowering"))
+    export = registry.passes("export")
+    for module in (registry, passes):
+        monkeypatch.setattr(module, "passes", {"lowering": found, "export": export}.__getitem__)
+
+
 def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that halves a weight is found at the layer of that weight."""
 
@@ -270,8 +279,7 @@ def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch
         weight.const_value = ir.tensor(weight.const_value.numpy() / 2, name=weight.name)
         return model, True
 
-    broken = replace(PASSES[0], name="halve", run=halve)
-    monkeypatch.setattr(passes, "LOWERING_PASSES", (broken,))
+    _install(monkeypatch, GraphPass("halve", "lowering", 0.0, (), halve))
     report = bisect_bundle(bundle, "model.onnx", around_pass="halve")
     first, second = report.ranked()[:2]
     assert (first.tensor, second.introduced) == ("wide", 0.0)
@@ -288,7 +296,7 @@ def test_a_name_that_a_pass_gives_to_another_tensor_is_no_match(
         bent.outputs[0].name, node.outputs[0].name = "active", "squeezed"
         return model, True
 
-    monkeypatch.setattr(passes, "LOWERING_PASSES", (replace(PASSES[0], name="rename", run=rename),))
+    _install(monkeypatch, GraphPass("rename", "lowering", 0.0, (), rename))
     report = bisect_bundle(bundle, "model.onnx", around_pass="rename")
     assert {"active", "squeezed"} <= {one.tensor for one in report.unmatched}
     assert report.ranked()[0].introduced == 0.0

@@ -12,7 +12,7 @@ import pytest
 
 from backends.bundle import Bundle
 from graphs.onnx.part import named_values, read_with_shapes
-from graphs.passes.pipeline import LOWERING_PASSES
+from graphs.passes.registry import find_pass
 from graphs.tflite.graph import Graph, Payload, read_graph, read_payload
 from graphs.tflite.writer import write_graph
 from tests.bisect.foreign import foreign
@@ -46,7 +46,7 @@ def test_each_pass_rewrites_this_graph(bundle: Bundle, name: str) -> None:
     model = ir.load(bundle.folder / "model.onnx")
     made = {value.name: node for node in model.graph for value in node.outputs}
     before = {tensor: made[tensor] for tensor in BRANCHES[name][0]}
-    _, changed = next(step for step in LOWERING_PASSES if step.name == name).run(model)
+    _, changed = find_pass(name)(model)
     made = {value.name: node for node in model.graph for value in node.outputs}
     assert changed
     assert all(made[tensor] is not node for tensor, node in before.items())

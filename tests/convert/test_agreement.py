@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from graphs.passes import pipeline
+from graphs.passes.registry import passes
 from toolkit.cli import main
 from toolkit.convert import slices
 from toolkit.convert.pipeline import convert_bundle
@@ -68,8 +68,8 @@ def test_a_division_that_is_guarded_stays_so(tmp_path: Path) -> None:
 def test_a_file_that_computes_something_else_is_refused_and_nothing_is_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes = tuple(one for one in pipeline.LOWERING_PASSES if one.name != "keep_small_bounds")
-    monkeypatch.setattr(slices, "LOWERING_PASSES", passes)
+    fewer = tuple(step for step in passes("lowering") if step.name != "keep_small_bounds")
+    monkeypatch.setattr(slices, "passes", lambda stage: fewer)
     bundle = _imported(tmp_path, _GUARDED)
     before = _files(bundle)
     with pytest.raises(InvalidArtifact, match="computes something else: y: not_finite 6") as caught:

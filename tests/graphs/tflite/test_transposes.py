@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from backends.tensor import TO_NCHW, TO_NHWC
 from graphs.tflite.graph import Graph, Node, Tensor, TensorOrigin
-from graphs.tflite.tensor_map import TO_NCHW, TO_NHWC
 from graphs.tflite.transposes import cancel_transposes, order_of_axes, remove_transposes, transpose
 
 ADD, OTHER = schema.BuiltinOperator.ADD, schema.BuiltinOperator.CUSTOM
