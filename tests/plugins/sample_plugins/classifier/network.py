@@ -4,10 +4,10 @@ import sys
 from typing import Any
 
 import torch
-from graphs.networks.spec import from_json
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from graphs.networks.spec import from_json
 from sample_plugins.classifier.config import ColourConfig
 
 COLOURS = ((0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0))
