@@ -47,7 +47,6 @@ class _RunCommand(click.Command):
                 _, kinds = self.own.get(parameter.name or "", (None, ()))
                 title = f"Options for {_list(kinds, 'and')} models" if kinds else "Options"
                 sections.setdefault(title, []).append(record)
-        sections = {"Options": sections["Options"], **sections}
         sections["Kinds of models"] = [(kind.name, kind.summary) for kind in all_kinds() if kind.is_run]
         for title, records in sections.items():
             with formatter.section(title):
