@@ -64,9 +64,10 @@ def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 def convert(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     steps("importing onnx")
     from toolkit.convert.pipeline import convert_bundle
+    from toolkit.parity.agreement import conversion_rules
 
     with Watch(bundle) as watch:
-        convert_bundle(bundle, PRECISIONS, progress=steps)
+        convert_bundle(bundle, conversion_rules, PRECISIONS, progress=steps)
     steps(None)
     own = sum(row["seconds"] for row in steps.rows if not any(tool in row["step"] for tool in CONVERTER_TOOLS))
     return {

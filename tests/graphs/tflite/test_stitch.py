@@ -24,6 +24,7 @@ from tests.seal_tiny import spec, weights
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 IMAGES = Path(__file__).parents[2] / "images"
 PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
@@ -41,9 +42,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name, folder = request.param, tmp_path_factory.mktemp("stitch")
     export_bundle(spec(name), weights(name), folder / "whole")
     shutil.copytree(folder / "whole", folder / "sliced")
-    whole = convert_bundle(folder / "whole", PRECISIONS, calibration=Calibration(IMAGES))
+    whole = convert_bundle(folder / "whole", conversion_rules, PRECISIONS, calibration=Calibration(IMAGES))
     return whole, convert_bundle(
-        folder / "sliced", PRECISIONS, calibration=Calibration(IMAGES), slice_limit_bytes=LIMITS[name]
+        folder / "sliced", conversion_rules, PRECISIONS, calibration=Calibration(IMAGES), slice_limit_bytes=LIMITS[name]
     )
 
 
