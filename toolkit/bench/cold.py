@@ -1,21 +1,23 @@
 """One file in a fresh process: load, first run, then CPU time and energy of more runs, and peak memory. Prints JSON.
 
-`python -m toolkit.bench.cold BUNDLE ROLE FILE BACKEND THREADS SECONDS`, started by `alone`.
+`python -m toolkit.bench.cold BUNDLE ROLE FILE BACKEND THREADS SECONDS`, started by `measure_cold_start`.
 """
 
-import json
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from backends.bundle import Bundle
 from backends.crash_check import check_crash, is_known_safe
 from backends.errors import InvalidArtifact
 from backends.sandbox import environment, how_it_ended, python_module
+from toolkit.bench.result import ColdStart
 from toolkit.bench.together import BenchTarget, session_class, timing_feeds
 
 _RAPL = Path("/sys/class/powercap")
@@ -23,12 +25,11 @@ _RAPL = Path("/sys/class/powercap")
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> dict[str, Any]:
-    """What `main` measures in a fresh process, which runs the file for `seconds` after its first run.
+def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> ColdStart:
+    """Open a file in a fresh process, and run it for `seconds` after its first run.
 
-    "delegate": what LiteRT itself says there that it made, such as "XNNPACK"; None of other runtimes. What
-    torch.compile makes is kept by nobody, so that its first run is a first one. Raises InvalidArtifact if that process
-    fails.
+    The files that torch.compile makes are not kept, so that its first run compiles. Raises InvalidArtifact if the
+    process fails.
     """
     artifact = candidate.artifact
     command = [*python_module("toolkit.bench.cold"), str(candidate.bundle.folder), artifact.role, artifact.file]
@@ -40,18 +41,20 @@ def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> 
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise InvalidArtifact(f"{candidate.name}: its own process {how_it_ended(done.returncode)}: {last}")
     said = _DELEGATE.search(done.stderr) if candidate.artifact.format == "tflite" else None
-    return {**json.loads(done.stdout.splitlines()[-1]), "delegate": said and said[1]}
+    figures = msgspec.json.decode(done.stdout.splitlines()[-1], type=ColdStart)
+    return replace(figures, delegate=said[1] if said else None)
 
 
 def main(folder: str, role: str, file: str, backend: str, threads: str, seconds: str) -> None:
-    """Print the figures as one line of JSON."""
+    """Print a ColdStart as one line of JSON."""
     import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 
     bundle = Bundle.open(Path(folder))
     (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
     candidate = BenchTarget(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
-    # The runtime's own import is the same for every file, and survival is found out once: neither is part of the load.
+    # The runtime's own import is the same for every file, and a file is checked for crashes once: neither is a part of
+    # the load.
     session_class(backend)
     if artifact.format == "tflite" and not is_known_safe(artifact.sha256):
         check_crash(bundle.verify(artifact), artifact, int(threads))
@@ -67,20 +70,20 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
         runs += 1
     cpu = time.process_time() - cpu
     used = None if energy is None else (energy_joules() or 0) - energy
-    result = {
-        "load_ms": 1e3 * (loaded - start),
-        "first_run_ms": 1e3 * (done - loaded),
-        "cpu_ms_a_run": 1e3 * cpu / runs,
+    figures = ColdStart(
+        load_ms=1e3 * (loaded - start),
+        first_run_ms=1e3 * (done - loaded),
+        cpu_ms_a_run=1e3 * cpu / runs,
         # None too where the counter went round meanwhile.
-        "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
-        "peak_rss_bytes": _peak_rss_bytes(),
-        "peak_rss_before_load_bytes": imported_bytes,
-    }
-    sys.stdout.write(json.dumps(result) + "\n")
+        energy_mj_a_run=1e3 * used / runs if used is not None and used > 0 else None,
+        peak_rss_bytes=_peak_rss_bytes(),
+        peak_rss_before_load_bytes=imported_bytes,
+    )
+    sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
 
 
 def energy_joules(root: Path = _RAPL) -> float | None:
-    """What the processor packages have used, by the machine's own counters; None where it does not tell."""
+    """Return the joules that the processor packages have used, by the machine's counters; None where there are none."""
     try:
         return sum(int(path.read_text()) for path in root.glob("intel-rapl:?/energy_uj")) / 1e6 or None
     except (OSError, ValueError):
