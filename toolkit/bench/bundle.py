@@ -17,9 +17,9 @@ from toolkit.bench.peers import Peer, make_peers
 from toolkit.bench.profile import profile_files
 from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, Machine, PeerResult
 from toolkit.bench.rounds import Measurement, ResumeLog, measure_rows
-from toolkit.bench.rows import file_result, peer_result, same_file, target_of
+from toolkit.bench.rows import file_result, peer_result, same_file
 from toolkit.bench.throughput import at_batch
-from toolkit.bench.together import target_row
+from toolkit.bench.together import BenchTarget, target_row
 from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
 
@@ -111,7 +111,7 @@ def _time_role(
     others = [
         peer.candidate for peer in peers if peer.candidate is not None and same_file(peer.candidate, artifacts) is None
     ]
-    targets = [*(target_of(bundle, artifact) for artifact in artifacts), *others]
+    targets = [*(BenchTarget.of(bundle, artifact) for artifact in artifacts), *others]
     return measure_rows(
         [target_row(target, request.threads) for target in targets],
         Rounds(request.time_limit_s),

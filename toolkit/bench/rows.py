@@ -7,7 +7,6 @@ import msgspec
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
-from backends.registry import BACKENDS
 from toolkit.bench.cold import measure_cold_start
 from toolkit.bench.peers import Peer
 from toolkit.bench.result import Batch, BenchOptions, ColdStart, FileResult, PeerResult, RuntimeFacts, Streams
@@ -18,15 +17,10 @@ from toolkit.bench.together import BenchTarget
 ALONE_S = 1.0
 
 
-def target_of(bundle: Bundle, artifact: Artifact) -> BenchTarget:
-    """Return a file of the bundle as a target of the backend that opens its format."""
-    return BenchTarget(artifact.file, bundle, artifact, BACKENDS[artifact.format])
-
-
 def same_file(target: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact | None:
     """Return the file of the bundle that a peer is, opened as the bundle's own files are; None where it is none."""
     for artifact in artifacts:
-        if target.artifact == artifact and target.backend == BACKENDS[artifact.format]:
+        if target.artifact == artifact and target.backend == BenchTarget.of(target.bundle, artifact).backend:
             return artifact
     return None
 
@@ -42,7 +36,7 @@ def file_result(
 ) -> FileResult:
     """Return the result of a file, after measuring it alone in a fresh process, and in streams."""
     measured = done.measured[artifact.file]
-    target = target_of(bundle, artifact)
+    target = BenchTarget.of(bundle, artifact)
     progress(f"{artifact.file} alone")
     alone = msgspec.convert(
         log.once(

@@ -11,7 +11,6 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.precision import RECIPES
-from backends.registry import BACKENDS
 from backends.session import Session
 from backends.tensor import Array
 from backends.timing import Rounds
@@ -100,9 +99,7 @@ def at_batch(
     found: dict[tuple[str, str], Batch] = {}
     for role, reference in references.items():
         likes = {a.file: like for a in artifacts if a.role == role and (like := _like(made, a)) is not None}
-        rows = [
-            target_row(BenchTarget(file, made, like, BACKENDS[like.format]), threads) for file, like in likes.items()
-        ]
+        rows = [target_row(replace(BenchTarget.of(made, like), name=file), threads) for file, like in likes.items()]
         if reference.file in likes:
             others = set(likes) - {reference.file}
             done = measure_rows(rows, Rounds(time_limit_s), reference.file, progress, others)

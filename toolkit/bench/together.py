@@ -10,7 +10,7 @@ from typing import Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import SESSIONS, Registry, open_as
+from backends.registry import BACKENDS, SESSIONS, Registry, open_as
 from backends.session import Session
 from backends.tensor import Array
 from toolkit.bench.rounds import OpenRow, Row
@@ -32,6 +32,11 @@ class BenchTarget:
     bundle: Bundle
     artifact: Artifact
     backend: str
+
+    @classmethod
+    def of(cls, bundle: Bundle, artifact: Artifact) -> "BenchTarget":
+        """Return a file of a bundle, under its own name, for the backend that opens its format."""
+        return cls(artifact.file, bundle, artifact, BACKENDS[artifact.format])
 
     def open(self, threads: int) -> Session:
         """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from toolkit.convert.speed import Speed
+    from toolkit.bench.speed import Speed
     from toolkit.parity.report import Check
 
 
@@ -98,7 +98,7 @@ def convert(
             mixed=mixed,
             judged=judged.__setitem__,
         )
-        from toolkit.convert.speed import compare_speed
+        from toolkit.bench.speed import compare_speed
 
         made = [a for a in converted.artifacts if a.precision in precisions and a.route in (None, route)]
         speeds = compare_speed(converted, [a for a in made if not roles or a.role in roles], progress.step)

@@ -1,7 +1,7 @@
 """What DeepEncoder's compressor saves: CLIP on all of SAM's tokens beside CLIP on the sixteenth that it is given."""
 
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import graphs.networks.models  # noqa: F401  its import names the architectures
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import ARCHITECTURES
+from backends.timing import time_after_warmup
 from graphs.networks.deepencoder.encoder import DeepEncoder
 from toolkit.models.command import OUTPUT, RunRequest, milliseconds, write_arrays, write_picture
 
@@ -64,9 +65,11 @@ def measure_compression(bundle: Bundle, mode: str) -> Compression:
     except RuntimeError as error:
         raise InvalidArtifact(f"{artifact.file}: does not fit {mode!r}: {error}") from error
     generator = torch.Generator().manual_seed(0)
-    seconds = [
-        _seconds(module.vision_model, torch.randn(maps.shape, generator=generator)) for maps in (few, all_of_them)
-    ]
+    with torch.inference_mode():
+        seconds = [
+            time_after_warmup(partial(module.vision_model, torch.randn(maps.shape, generator=generator)))
+            for maps in (few, all_of_them)
+        ]
     return Compression(
         mode,
         side**2,
@@ -83,14 +86,6 @@ def _flops(module: torch.nn.Module, x: torch.Tensor) -> int:
     with torch.inference_mode(), counter:
         module(x)
     return int(counter.get_total_flops())
-
-
-def _seconds(module: torch.nn.Module, x: torch.Tensor) -> float:
-    with torch.inference_mode():
-        module(x)
-        start = time.perf_counter()
-        module(x)
-        return time.perf_counter() - start
 
 
 OPTIONS = (
