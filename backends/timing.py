@@ -1,7 +1,7 @@
 """The timing loop: runs take turns in rounds, in a new order each round, and each timed run follows a warm-up."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ class Timing:
     settled: bool
 
     @classmethod
-    def of(cls, samples_ms: list[float]) -> "Timing":
+    def of(cls, samples_ms: Sequence[float]) -> "Timing":
         """Summarize the samples of one run, in the order in which they were taken."""
         noise = noise_of(samples_ms)
         return cls(
@@ -83,7 +83,7 @@ class Quartiles:
     high: float
 
     @classmethod
-    def of_ratio(cls, samples_ms: list[float], reference_ms: list[float]) -> "Quartiles":
+    def of_ratio(cls, samples_ms: Sequence[float], reference_ms: Sequence[float]) -> "Quartiles":
         """Divide each sample by the reference's of the same round: a machine that slows down slows both.
 
         Raises ValueError where the two have not as many samples.
@@ -150,7 +150,7 @@ def time_after_warmup(run: Run, clock: Clock = time.perf_counter) -> float:
     return clock() - start
 
 
-def noise_of(samples_ms: list[float]) -> float:
+def noise_of(samples_ms: Sequence[float]) -> float:
     """Return how far the medians of the last WINDOWS windows are apart, over their mean.
 
     Of fewer samples than windows, each sample is a window.

@@ -59,6 +59,9 @@ def test_rows_that_do_not_fit_memory_are_timed_in_groups_beside_the_reference(mo
     assert found.groups == 2
     assert {name: one.group for name, one in found.measured.items()} == {"b": 1, "a": 1, "c": 2}
     assert {frozenset(one) for one in rows.together} == {frozenset("ab"), frozenset("bc")}
+    assert found.ratio("a", over="b").median == 1
+    with pytest.raises(ValueError, match="a and c were timed in different groups"):
+        found.ratio("a", over="c")
 
 
 def test_a_row_too_large_even_beside_the_reference_is_an_error_or_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ class RowTiming:
     """One row. group: the number of the group of rows in which it was timed, from 1.
 
     of_reference: its median over the reference's, of the same group. ratio: quartiles over the rounds of its time over
-    the reference's in the same round. Both are 1 for the reference itself.
+    the reference's in the same round. Both are 1 for the reference itself. samples_ms: in the order of the rounds.
     """
 
     group: int
@@ -54,6 +54,7 @@ class RowTiming:
     of_reference: float
     ratio: Quartiles
     facts: dict[str, Any]
+    samples_ms: tuple[float, ...]
 
 
 @dataclass
@@ -63,6 +64,13 @@ class Measurement:
     measured: dict[str, RowTiming] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     groups: int = 0
+
+    def ratio(self, name: str, over: str) -> Quartiles:
+        """Return the ratio of two rows that were timed in the same rounds. Raises ValueError for rows of two groups."""
+        one, other = self.measured[name], self.measured[over]
+        if one.group != other.group:
+            raise ValueError(f"{name} and {over} were timed in different groups")
+        return Quartiles.of_ratio(one.samples_ms, other.samples_ms)
 
 
 def measure_rows(
@@ -116,7 +124,8 @@ def measure_rows(
             if name not in found.measured:
                 ratio = Quartiles.of_ratio(samples[name], samples[base.name])
                 of_reference = timing.median_ms / medians[base.name].median_ms
-                found.measured[name] = RowTiming(number, timing, of_reference, ratio, kept["facts"][name])
+                facts, values = kept["facts"][name], tuple(samples[name])
+                found.measured[name] = RowTiming(number, timing, of_reference, ratio, facts, values)
     return found
 
 
