@@ -28,7 +28,7 @@ def test_files_and_whole_runs_are_subjects(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_subject_that_fails_says_so() -> None:
-    target = subjects(exported("deepencoder"))["base, ONNX Runtime fp32"]
+    target = subjects(exported("foveated"))["encode_frames, ONNX Runtime fp32"]
     assert isinstance(target, BenchTarget)
     with pytest.raises(Exception, match="gone.onnx"):
         run_alone(replace(target, artifact=replace(target.artifact, file="gone.onnx")), threads=1)
