@@ -203,7 +203,7 @@ def test_without_json_the_answer_is_for_a_person(page: Path) -> None:
     ("kind", "arguments", "said"),
     [
         ("watermark", ["--mode", "tiny"], "--mode is for deepencoder models, and this is a watermark"),
-        ("watermark", ["-o", "out"], "--output is for deepencoder and foveated and captioner models"),
+        ("watermark", ["-o", "out"], "--output is for deepencoder, foveated and captioner models"),
         ("deepencoder", ["--expect", "ab"], "--expect is for watermark models, and this is a deepencoder"),
         ("deepencoder", ["--mode", "huge"], "mode: expected one of small, base, gundam, got 'huge'"),
         ("captioner", ["--similar", "a cat"], "expected token ids apart by spaces"),
