@@ -247,7 +247,9 @@ def test_the_help_has_the_options_of_each_kind_under_its_name_and_every_backend_
     sections = {part.partition(":\n")[0]: part.partition(":\n")[2] for part in shown.split("\n\n") if ":\n" in part}
     for kind in all_kinds():
         for option in kind.options():
-            (title,) = (title for title, text in sections.items() if "Options" in title and option.opts[-1] in text)
+            (title,) = (
+                title for title, text in sections.items() if "Options" in title and f"{option.opts[-1]} " in text
+            )
             assert title.startswith("Options for ")
             assert kind.name in title
         assert (kind.summary in sections["Kinds of models"]) is kind.is_run
