@@ -3,6 +3,7 @@
 `python -m toolkit.bench.cold BUNDLE ROLE FILE BACKEND THREADS SECONDS`, started by `measure_cold_start`.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -10,27 +11,33 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from backends.bundle import Bundle
 from backends.crash_check import check_crash, is_known_safe
 from backends.errors import InvalidArtifact
 from backends.sandbox import environment, how_it_ended, python_module
-from toolkit.bench.result import ColdStart
 from toolkit.bench.together import BenchTarget, session_class, timing_feeds
+
+if TYPE_CHECKING:
+    from toolkit.bench.result import ColdStart
 
 _RAPL = Path("/sys/class/powercap")
 # "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> ColdStart:
+def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> "ColdStart":
     """Open a file in a fresh process, and run it for `seconds` after its first run.
 
     The files that torch.compile makes are not kept, so that its first run compiles. Raises InvalidArtifact if the
     process fails.
     """
+    # The process imports this module, and measures its own memory: what it does not need is imported here.
+    import msgspec
+
+    from toolkit.bench.result import ColdStart
+
     artifact = candidate.artifact
     command = [*python_module("toolkit.bench.cold"), str(candidate.bundle.folder), artifact.role, artifact.file]
     command += [candidate.backend, str(threads), str(seconds)]
@@ -46,7 +53,7 @@ def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> 
 
 
 def main(folder: str, role: str, file: str, backend: str, threads: str, seconds: str) -> None:
-    """Print a ColdStart as one line of JSON."""
+    """Print the fields of a ColdStart as one line of JSON."""
     import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 
     bundle = Bundle.open(Path(folder))
@@ -70,16 +77,16 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
         runs += 1
     cpu = time.process_time() - cpu
     used = None if energy is None else (energy_joules() or 0) - energy
-    figures = ColdStart(
-        load_ms=1e3 * (loaded - start),
-        first_run_ms=1e3 * (done - loaded),
-        cpu_ms_a_run=1e3 * cpu / runs,
+    figures = {
+        "load_ms": 1e3 * (loaded - start),
+        "first_run_ms": 1e3 * (done - loaded),
+        "cpu_ms_a_run": 1e3 * cpu / runs,
         # None too where the counter went round meanwhile.
-        energy_mj_a_run=1e3 * used / runs if used is not None and used > 0 else None,
-        peak_rss_bytes=_peak_rss_bytes(),
-        peak_rss_before_load_bytes=imported_bytes,
-    )
-    sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
+        "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
+        "peak_rss_bytes": _peak_rss_bytes(),
+        "peak_rss_before_load_bytes": imported_bytes,
+    }
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 def energy_joules(root: Path = _RAPL) -> float | None:

@@ -1,22 +1,23 @@
-"""What is timed: a file of a bundle, or what somebody would run instead, and the runtime that opens it."""
+"""Targets of a benchmark: a file of a bundle, or a peer's, and the runtime that opens it."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import BACKENDS, SESSIONS, Registry, open_as
 from backends.session import Session
 from backends.tensor import Array
-from toolkit.bench.rounds import OpenRow, Row
 from toolkit.metrics.samples import signed_samples
 
-# Runtimes that nothing but a comparison needs.
+if TYPE_CHECKING:
+    from toolkit.bench.rounds import Row
+
+# Runtimes that only comparisons need.
 PEER_SESSIONS = Registry("peer")
 
 PEER_SESSIONS.register("torch.compile", "backends.torch:CompiledSession", needs="torch safetensors")
@@ -44,17 +45,17 @@ class BenchTarget:
 
 
 def session_class(backend: str) -> type[Session]:
-    """The class of a backend's sessions, its runtime imported. Raises NotAvailable."""
+    """Import a backend's runtime and return the class of its sessions. Raises NotAvailable."""
     found: type[Session] = (PEER_SESSIONS if backend in PEER_SESSIONS.names else SESSIONS).load(backend)
     return found
 
 
 def timing_feeds(artifact: Artifact) -> dict[str, Array]:
-    """Uniform noise in [0, 1), seeded, for floats; 0 and 1 for integers. Zeros could take shortcuts."""
+    """Return seeded inputs: uniform noise in [0, 1) for floats, 0 and 1 for integers. Zeros could take shortcuts."""
     return dict(next(signed_samples(tuple(binding.spec for binding in artifact.inputs))).feeds)
 
 
-# By backend.
+# The package of each backend.
 PACKAGES = {
     "ort": "onnxruntime",
     "tflite": "ai-edge-litert",
@@ -67,11 +68,13 @@ _DELEGATE = "DELEGATE"
 
 
 def in_use(session: Session, backend: str) -> dict[str, Any]:
-    """The runtime of an opened session, its version and threads, and its providers or what its delegate took.
+    """Return the runtime of an open session, its version and threads, and its providers or the parts of its delegate.
 
-    As the runtime itself says it. The one delegate that LiteRT's interpreter takes by itself is XNNPACK; its name is on
-    stderr alone, where toolkit.bench.cold reads it.
+    All of it as the runtime itself says it. LiteRT's interpreter uses one delegate by itself, XNNPACK; the name is
+    printed to stderr alone, where toolkit.bench.cold reads it.
     """
+    from importlib.metadata import version
+
     described: dict[str, Any] = {
         "runtime": PACKAGES[backend],
         "version": version(PACKAGES[backend]),
@@ -97,8 +100,10 @@ def in_use(session: Session, backend: str) -> dict[str, Any]:
     return described
 
 
-def target_row(target: BenchTarget, threads: int) -> Row:
+def target_row(target: BenchTarget, threads: int) -> "Row":
     """Return the row that opens a target with `threads` threads and runs it on `timing_feeds`."""
+    # The memory of a cold start is measured in a process that imports this module: the engine is no part of it.
+    from toolkit.bench.rounds import OpenRow, Row
 
     @contextmanager
     def opened() -> Iterator[OpenRow]:
