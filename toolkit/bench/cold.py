@@ -27,7 +27,7 @@ _RAPL = Path("/sys/class/powercap")
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> "ColdStart":
+def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "ColdStart":
     """Open a file in a fresh process, and run it for `seconds` after its first run.
 
     The files that torch.compile makes are not kept, so that its first run compiles. Raises InvalidArtifact if the
@@ -38,16 +38,16 @@ def measure_cold_start(candidate: BenchTarget, threads: int, seconds: float) -> 
 
     from toolkit.bench.result import ColdStart
 
-    artifact = candidate.artifact
-    command = [*python_module("toolkit.bench.cold"), str(candidate.bundle.folder), artifact.role, artifact.file]
-    command += [candidate.backend, str(threads), str(seconds)]
+    artifact = target.artifact
+    command = [*python_module("toolkit.bench.cold"), str(target.bundle.folder), artifact.role, artifact.file]
+    command += [target.backend, str(threads), str(seconds)]
     with tempfile.TemporaryDirectory() as cache:
         own = environment(TORCHINDUCTOR_CACHE_DIR=cache)
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=own)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InvalidArtifact(f"{candidate.name}: its own process {how_it_ended(done.returncode)}: {last}")
-    said = _DELEGATE.search(done.stderr) if candidate.artifact.format == "tflite" else None
+        raise InvalidArtifact(f"{target.name}: its own process {how_it_ended(done.returncode)}: {last}")
+    said = _DELEGATE.search(done.stderr) if target.artifact.format == "tflite" else None
     figures = msgspec.json.decode(done.stdout.splitlines()[-1], type=ColdStart)
     return replace(figures, delegate=said[1] if said else None)
 
@@ -58,7 +58,7 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
 
     bundle = Bundle.open(Path(folder))
     (artifact,) = (a for a in bundle.artifacts if (a.role, a.file) == (role, file))
-    candidate = BenchTarget(file, bundle, artifact, backend)
+    target = BenchTarget(file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
     # The runtime's own import is the same for every file, and a file is checked for crashes once: neither is a part of
     # the load.
@@ -67,7 +67,7 @@ def main(folder: str, role: str, file: str, backend: str, threads: str, seconds:
         check_crash(bundle.verify(artifact), artifact, int(threads))
     imported_bytes = _peak_rss_bytes()
     start = time.perf_counter()
-    session = candidate.open(int(threads))
+    session = target.open(int(threads))
     loaded = time.perf_counter()
     session.run(feeds)
     done = time.perf_counter()

@@ -38,12 +38,12 @@ _TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True)
 class Peer:
-    """note: how the peer was made; or, where `candidate` is None, why it could not be made."""
+    """note: how the peer was made; or, where `target` is None, why it could not be made."""
 
     name: str
     role: str
     note: str
-    candidate: BenchTarget | None
+    target: BenchTarget | None
 
 
 def make_peers(

@@ -19,15 +19,15 @@ from toolkit.bench.rounds import fits_memory, measure_rows
 from toolkit.bench.together import BenchTarget, target_row, timing_feeds
 
 
-def throughput(candidate: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
+def throughput(target: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
     """Measure one stream, each power of two, and `threads` streams, as far as so many sessions fit memory."""
     found = []
     for count in stream_counts(threads):
-        if count > 1 and not fits_memory(count * candidate.artifact.bytes):
+        if count > 1 and not fits_memory(count * target.artifact.bytes):
             break
         with ExitStack() as stack:
-            sessions = [stack.enter_context(candidate.open(threads=1)) for _ in range(count)]
-            found.append(Streams(count, runs_a_second(sessions, timing_feeds(candidate.artifact), seconds)))
+            sessions = [stack.enter_context(target.open(threads=1)) for _ in range(count)]
+            found.append(Streams(count, runs_a_second(sessions, timing_feeds(target.artifact), seconds)))
     return tuple(found)
 
 
