@@ -58,7 +58,7 @@ readme: env  ## the README's tables, the model card and LIMITS.md, from benchmar
 upgrade-check: env  ## what the newest ONNX Runtime and LiteRT of the registry move in the shipped files
 	@[ -d .venv-upgrade ] || $(BIN)/python -m venv .venv-upgrade
 	@echo 'Installing the newest runtimes into .venv-upgrade ...' >&2
-	@.venv-upgrade/$(PIP_INSTALL) $(shell grep -E '^(numpy|pillow|click|rich|msgspec|setuptools)==' requirements/run.lock)
+	@.venv-upgrade/$(PIP_INSTALL) $(shell grep -E '^(numpy|pillow|click|rich|setuptools|msgspec|platformdirs|psutil|py-cpuinfo)==' requirements/run.lock)
 	@.venv-upgrade/$(PIP_INSTALL) --upgrade onnxruntime ai-edge-litert
 	@.venv-upgrade/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@mkdir -p build

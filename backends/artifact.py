@@ -1,4 +1,4 @@
-"""One file that a backend can run, and everything needed to run it without looking inside."""
+"""Artifacts: a file that a backend can run, with its tensors, hash, precision and origin."""
 
 import re
 from dataclasses import dataclass, fields
@@ -6,11 +6,10 @@ from typing import Any
 
 from backends.errors import InvalidArtifact
 from backends.manifest import Fields
+from backends.precision import RECIPES, ROUTES
 from backends.tensor import Binding, TensorSpec
 
 FORMATS = ("onnx", "tflite", "torch")
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
-ROUTES = ("direct", "tf")
 
 # A plain name: no folder, no leading dot, nothing a shell or another system reads differently.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -22,7 +21,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Artifact:
     """A runnable file of a bundle.
 
-    role names what it computes in its model, and the model's spec lists the roles that there are.
+    role names its part in the model, and the model's spec lists all roles.
     file and external_files are plain names inside the bundle's folder; sha256 and bytes cover file, then the
     external files in order. parent is the file it was made from; tools maps each tool to its version.
     architecture (torch only) names the module and its config: {"name": ..., "config": {...}}.
@@ -50,7 +49,7 @@ class Artifact:
             raise InvalidArtifact(f"{self.file}: a file is listed twice among {', '.join(self.files)}")
         if not _ROLE.fullmatch(self.role):
             raise InvalidArtifact(f"{self.file}: expected a role like 'detector' or 'encode_image', got {self.role!r}")
-        for field, allowed in (("format", FORMATS), ("precision", PRECISIONS)):
+        for field, allowed in (("format", FORMATS), ("precision", tuple(RECIPES))):
             if getattr(self, field) not in allowed:
                 raise InvalidArtifact(
                     f"{self.file}: expected {field} to be one of {', '.join(allowed)}, got {getattr(self, field)!r}"
@@ -80,7 +79,7 @@ class Artifact:
         return (self.file, *self.external_files)
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest holds it: plain JSON values, one key a field."""
+        """Return plain JSON values as the manifest holds them, one key a field."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["external_files"] = list(self.external_files)
         values["inputs"] = [_binding_to_json(binding) for binding in self.inputs]
@@ -89,7 +88,7 @@ class Artifact:
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "Artifact":
-        """Read strictly what to_json wrote. Raises InvalidArtifact that names the place."""
+        """Return the artifact that to_json wrote, read strictly. Raises InvalidArtifact that names the place."""
         data = Fields(value, where, tuple(field.name for field in fields(cls)))
         tools = data.mapping("tools")
         for name, version in tools.items():

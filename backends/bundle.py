@@ -38,8 +38,8 @@ _CHUNK_BYTES = 1 << 20
 class Bundle:
     """An opened bundle.
 
-    model describes what the artifacts compute: {"name", "kind", ...}, the rest read by who knows the kind.
-    weights says where they come from: {"origin": "trained" | "checkpoint" | "random", "sha256", "source"}.
+    model describes the model of the artifacts: {"name", "kind", ...}; its kind reads the rest.
+    weights states their origin: {"origin": "trained" | "checkpoint" | "random", "sha256", "source"}.
     """
 
     folder: Path
@@ -152,7 +152,7 @@ class Bundle:
 
 
 def _listed_twice(artifacts: tuple[Artifact, ...]) -> list[str]:
-    """Names that are not one thing: a file may be shared by several roles, and so may the external data of theirs."""
+    """Return names that stand for two different files. Several roles may share one file and its external data."""
     uses: dict[str, set[object]] = {MANIFEST: {None}}
     for artifact in artifacts:
         # Names that differ by case alone are one file on some systems.

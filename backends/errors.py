@@ -1,4 +1,4 @@
-"""The errors a person may meet: one line that says what, where, expected, got, and what to do."""
+"""The errors that a person may meet. Each message is one line: where, expected, got, and the next step."""
 
 
 class ToolkitError(Exception):
@@ -6,15 +6,15 @@ class ToolkitError(Exception):
 
 
 class InvalidInput(ToolkitError):
-    """What the caller gave is wrong: a feed, an image, a message, an option, a closed session."""
+    """The caller's input is wrong: a feed, an image, a message, an option, a closed session."""
 
 
 class InvalidArtifact(ToolkitError):
-    """A file or a bundle is broken, tampered with, or not what its manifest says."""
+    """A file or a bundle is broken, was changed, or differs from its manifest."""
 
 
 class NotAvailable(ToolkitError):
-    """A name, package, backend or precision that is not here. The message lists what there is."""
+    """A name, package, backend or precision is not available. The message lists the available ones."""
 
 
 def one_line(error: Exception) -> str:

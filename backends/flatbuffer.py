@@ -1,4 +1,4 @@
-"""A look at a TFLite file before a runtime maps it: some interpreters crash on a file that was cut short."""
+"""A check of a TFLite file before a runtime maps it, because some interpreters crash on a truncated file."""
 
 import mmap
 import struct
@@ -27,7 +27,7 @@ def check_tflite(path: Path) -> None:
 
 
 class _OutsideError(Exception):
-    """An offset that leads out of the file."""
+    """An offset points outside the file."""
 
 
 class _Walk:

@@ -1,6 +1,7 @@
 """TFLite files on LiteRT's interpreter, with its default XNNPACK delegate."""
 
 import ctypes
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, byref, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
@@ -14,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.errors import InvalidArtifact, NotAvailable, one_line
 from backends.flatbuffer import check_tflite
 from backends.profiling import OperatorTime
+from backends.registry import BackendSpec
 from backends.session import Session
 from backends.tensor import Array, Binding
 
@@ -22,8 +24,6 @@ _LARGEST_SCALE = 1e6
 
 class TfliteSession(Session):
     """Finds tensors by their recorded names; their order and shapes in the file decide nothing."""
-
-    FORMAT = "tflite"
 
     def _open(self) -> None:
         check_tflite(self.path)
@@ -80,6 +80,20 @@ class TfliteSession(Session):
             # Straight into the interpreter's memory, where inputs stay: set_tensor would first make a contiguous copy.
             _fill(self._interpreter.tensor(self._inputs[name])(), array)
         return {}
+
+    def describe(self) -> dict[str, Any]:
+        """The operators of the file, and the parts that its delegate took.
+
+        The one delegate that the interpreter takes by itself is XNNPACK; LiteRT writes the name on stderr alone.
+        """
+        operators = Counter(detail["op_name"] for detail in self._interpreter._get_ops_details())
+        # The list holds every operator of the file and, after them, the delegate's: one for each part that it took.
+        parts = operators.pop("DELEGATE", 0)
+        return {
+            "delegated_parts": parts,
+            "delegate": "XNNPACK" if parts else None,
+            "operators": operators.total(),
+        }
 
     def _close(self) -> None:
         del self._interpreter
@@ -211,3 +225,15 @@ class _Library:
         events = (_Event * count.value)()
         self("GetProfilerEvents", profiler, count, events)
         return [(e.tag.decode(), e.elapsed_us) for e in events if e.type in (_OPERATOR, _DELEGATED)]
+
+
+BACKEND = BackendSpec(
+    name="tflite",
+    title="LiteRT",
+    formats=("tflite",),
+    package="ai-edge-litert",
+    session=TfliteSession,
+    rank=1,
+    profile=profile,
+    can_crash=True,
+)

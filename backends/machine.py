@@ -1,13 +1,16 @@
-"""How many threads to use when nobody says."""
+"""The machine: cores that this process may use, memory, disk, processor and versions."""
 
 import os
 import platform
 import shutil
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from backends.errors import NotAvailable
 
@@ -72,31 +75,36 @@ def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> Non
         )
 
 
+# Distributions whose versions a result states.
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "torch", "onnx", "onnxsim", "openvino", "seal-toolkit")
-
-# What decides which kernels the runtimes choose.
+# Processor features that decide which kernels the runtimes choose.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8", "amx_bf16")
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the versions as JSON values; fields that the system does not tell are left out."""
-    described: dict[str, Any] = {
+    """The machine, the versions and the date as JSON values; fields that the system does not tell are left out."""
+    return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "cores": default_threads(),
         "versions": _versions(),
+        **_processor(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
     }
-    cpuinfo, meminfo = Path("/proc/cpuinfo"), Path("/proc/meminfo")
-    if cpuinfo.exists():
-        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in fields.items()}
-        described["processor"] = fields.get("model name", platform.processor())
-        described["flags"] = [flag for flag in FLAGS if flag in fields.get("flags", "").split()]
-    if meminfo.exists():
-        kilobytes = int(meminfo.read_text().split("MemTotal:")[1].split()[0])
-        described["memory_gb"] = round(kilobytes / 1e6, 1)
-    return described
+
+
+@cache
+def _processor() -> dict[str, Any]:
+    """Name and features. It takes a second, because the library asks the processor in a process of its own."""
+    import cpuinfo
+
+    found = cpuinfo.get_cpu_info()
+    flags = found.get("flags", ())
+    return {
+        "processor": found.get("brand_raw", platform.processor()),
+        "flags": [flag for flag in FLAGS if flag in flags],
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -109,9 +117,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def free_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not tell."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return None
-    return 1024 * int(meminfo.read_text().split("MemAvailable:")[1].split()[0])
+def free_bytes() -> int:
+    """Bytes of memory that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def peak_rss_bytes() -> int:
+    """The most resident memory that this process has had, in bytes; 0 where the system does not tell (not Linux)."""
+    # Not getrusage: its maximum survives exec, and would be the parent's. psutil has no peak on Linux.
+    status = Path("/proc/self/status")
+    return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0]) if status.is_file() else 0

@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 
 def parse(text: bytes, where: str) -> object:
-    """JSON without duplicate keys, NaN or infinity. Raises InvalidArtifact."""
+    """Return parsed JSON. Raises InvalidArtifact for duplicate keys, NaN, infinity, and text that is no JSON."""
     try:
         value: object = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

@@ -1,19 +1,19 @@
 """OpenVINO behind the interface of every other runtime, so that all are timed alike."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import openvino
 
 from backends.errors import InvalidArtifact, one_line
+from backends.registry import BackendSpec
 from backends.session import Session
 from backends.tensor import Array
 
 
 class OpenvinoSession(Session):
     """An ONNX file on OpenVINO's CPU plugin in float32, set to answer one request as soon as it can."""
-
-    FORMAT = "onnx"
 
     def _open(self) -> None:
         options = {
@@ -36,3 +36,17 @@ class OpenvinoSession(Session):
 
     def _close(self) -> None:
         del self._compiled
+
+    def describe(self) -> dict[str, Any]:
+        return {"providers": list(self._compiled.get_property("EXECUTION_DEVICES"))}
+
+
+BACKEND = BackendSpec(
+    name="openvino",
+    title="OpenVINO",
+    formats=("onnx",),
+    package="openvino",
+    session=OpenvinoSession,
+    rank=4,
+    compared=False,
+)

@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from backends.errors import InvalidArtifact, one_line
 from backends.profiling import OperatorTime
+from backends.registry import BackendSpec
 from backends.session import Session
 from backends.tensor import Array, Binding
 
@@ -36,8 +38,6 @@ _DTYPES = {
 
 class OrtSession(Session):
     """Runs on `threads` threads of its own pool, one operator after the other, as the runtime does by default."""
-
-    FORMAT = "onnx"
 
     def _open(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -78,6 +78,9 @@ class OrtSession(Session):
     def _close(self) -> None:
         del self._session
 
+    def describe(self) -> dict[str, Any]:
+        return {"providers": self._session.get_providers()}
+
 
 _SUFFIX = "_kernel_time"
 
@@ -111,3 +114,14 @@ def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
 def _zeros(given: onnxruntime.NodeArg) -> np.ndarray:
     name = given.type.removeprefix("tensor(").removesuffix(")")
     return np.zeros(given.shape, _PROFILE_DTYPES.get(name, name))
+
+
+BACKEND = BackendSpec(
+    name="ort",
+    title="ONNX Runtime",
+    formats=("onnx",),
+    package="onnxruntime",
+    session=OrtSession,
+    rank=0,
+    profile=profile,
+)

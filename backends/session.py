@@ -1,11 +1,11 @@
-"""What holds a runtime's memory is closed, or used as a context manager."""
+"""Sessions: the one way to run an artifact, whatever runtime is behind it."""
 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self, final
+from typing import Any, Self, final
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
@@ -13,7 +13,7 @@ from backends.tensor import Array
 
 
 class Closing(ABC):
-    """Leaving the context closes."""
+    """An object that holds a runtime's memory until it is closed. As a context manager it closes at the end."""
 
     @abstractmethod
     def close(self) -> None:
@@ -31,18 +31,14 @@ class Closing(ABC):
 class Session(Closing):
     """An opened artifact.
 
-    run() validates and is the same everywhere; a backend implements _open, _run and _close and sees only the
-    file's own tensors. Threads may share a session: its runs happen one after the other. Sessions are
-    independent of each other.
+    run() validates and is the same for every backend; a backend implements _open, _run and _close, and sees the file's
+    own tensors alone. Threads may share a session: its runs happen one after the other. Sessions are independent of
+    each other.
     """
-
-    FORMAT: ClassVar[str]
 
     @final
     def __init__(self, path: Path, artifact: Artifact, threads: int) -> None:
         """Open `path`, already verified. Raises InvalidArtifact if the runtime cannot load it."""
-        if artifact.format != self.FORMAT:
-            raise InvalidArtifact(f"{path}: {type(self).__name__} opens {self.FORMAT} files, got {artifact.format}")
         if threads < 1:
             raise InvalidInput(f"threads: expected at least 1, got {threads}")
         self.path = path
@@ -82,10 +78,10 @@ class Session(Closing):
 
     @final
     def hold(self, feeds: Mapping[str, Array]) -> None:
-        """Check some inputs, by name, and keep them for all runs from now on, which are given the others alone.
+        """Hold some inputs, by name, for all later runs, which are then given only the other inputs.
 
-        For what many runs share: it is neither checked nor copied again. The arrays must not change meanwhile. What was
-        held before is let go. Raises InvalidInput as run does.
+        An input that many runs share is then checked and copied once. The arrays must not change meanwhile. Inputs that
+        were held before are released. Raises InvalidInput as run does.
         """
         names = {binding.spec.name for binding in self.artifact.inputs}
         if not set(feeds) <= names:
@@ -100,7 +96,7 @@ class Session(Closing):
             raise InvalidInput(f"{self.path.name}: the session is closed; open a new one")
 
     def _stored(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Checked, and as the file has them."""
+        """Check inputs, and return them by the file's names and in its form."""
         return {
             binding.stored.name: binding.to_stored(binding.spec.validate(feeds[binding.spec.name]))
             for binding in self.artifact.inputs
@@ -115,21 +111,25 @@ class Session(Closing):
                 self._closed = True
                 self._close()
 
+    def describe(self) -> dict[str, Any]:
+        """Facts that the runtime itself tells of an opened file, as JSON values: its providers, its delegates."""
+        return {}
+
     @abstractmethod
     def _open(self) -> None:
         """Load self.path and check its signature against self.artifact. Raises InvalidArtifact."""
 
     @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run on the file's own tensors: stored name -> array in stored shape and dtype, perhaps not contiguous.
+        """Run on the file's own tensors: stored name -> array of the stored shape and dtype, perhaps not contiguous.
 
-        Returns stored name -> array that nothing will overwrite.
+        Returns stored name -> array, which no later run overwrites.
         """
 
     def _hold(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Take inputs as _run does, for all runs from now on. Returns those that _run must still be given each time."""
+        """Keep inputs for all later runs. Returns the inputs that _run must still be given each time."""
         return feeds
 
     @abstractmethod
     def _close(self) -> None:
-        """Drop what holds the runtime's memory."""
+        """Release the runtime's memory."""

@@ -1,4 +1,4 @@
-"""What a tensor must be, and how a file's own form of it relates to the form every caller sees."""
+"""Tensors: the form that a caller sees, the form that a file stores, and the conversion between the two."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,9 @@ LAYOUTS = (None, "NCHW", "NHWC")
 
 DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 
-_TO_NHWC = (0, 2, 3, 1)
-
-_TO_NCHW = (0, 3, 1, 2)
+# The order of the axes of a map that goes from NCHW to NHWC, and back.
+TO_NHWC = (0, 2, 3, 1)
+TO_NCHW = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class TensorSpec:
             raise InvalidArtifact(f"tensor {self.name!r}: layout {self.layout} needs 4 dimensions, got {self.shape}")
 
     def validate(self, array: Array) -> Array:
-        """Check a feed: dtype, shape and finite values, nothing converted in silence.
+        """Check the dtype, the shape and that all values are finite; nothing is converted.
 
-        Returns the same values, C-contiguous; a copy only where `array` was not. Raises InvalidInput.
+        Returns the same values, C-contiguous: a copy only where `array` is not. Raises InvalidInput.
         """
         if not isinstance(array, np.ndarray):
             raise InvalidInput(f"tensor {self.name!r}: expected a numpy array, got {type(array).__name__}")
@@ -58,10 +58,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Binding:
-    """One input or output: `spec` is what the caller sees, `stored` is what the file holds.
+    """One input or output: `spec` is the form that a caller sees, `stored` the form in the file.
 
-    The file may keep another name, channels last, or int8 with real = (stored - zero_point) * scale. It may hold int64
-    as int32, float16 as float32, and a scalar as one value, as TFLite files do.
+    The file may use another name, put channels last, or store int8 with real = (stored - zero_point) * scale. Like
+    TFLite files, it may store int64 as int32, float16 as float32, and a scalar as an array of one value.
     """
 
     spec: TensorSpec
@@ -96,13 +96,16 @@ class Binding:
 
     @classmethod
     def same(cls, spec: TensorSpec) -> "Binding":
-        """The file holds the tensor as the caller sees it."""
+        """Return the binding of a tensor that the file stores in the form that the caller sees."""
         return cls(spec, spec)
 
     def to_stored(self, array: Array) -> Array:
-        """The caller's array in the file's layout and dtype. A view where only the layout differs, never contiguous."""
+        """Return the caller's array in the file's layout and dtype. Where only the layout differs it is a view.
+
+        Raises InvalidInput for integers that the file's dtype cannot hold.
+        """
         if self._transposed:
-            array = array.transpose(_TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW)
+            array = array.transpose(TO_NHWC if self.stored.layout == "NHWC" else TO_NCHW)
         if self._one_value:
             array = array.reshape(self.stored.shape)
         if self._recast and array.dtype.kind == "f":
@@ -125,9 +128,9 @@ class Binding:
         return steps.astype(self.stored.dtype)
 
     def from_stored(self, array: Array) -> Array:
-        """The file's array as the caller sees it: float32 and the caller's layout, C-contiguous."""
+        """Return the file's array in the caller's dtype and layout, C-contiguous."""
         if self._transposed:
-            array = array.transpose(_TO_NHWC if self.spec.layout == "NHWC" else _TO_NCHW)
+            array = array.transpose(TO_NHWC if self.spec.layout == "NHWC" else TO_NCHW)
         if self._one_value:
             array = array.reshape(self.spec.shape)
         if self._recast:
@@ -154,7 +157,7 @@ class Binding:
             return shape
         if self.spec.layout is None or self.stored.layout is None:
             return ()  # a layout on one side only: no rule joins them
-        order = _TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW
+        order = TO_NHWC if self.stored.layout == "NHWC" else TO_NCHW
         return tuple(shape[axis] for axis in order)
 
 

@@ -2,15 +2,15 @@
 
 import threading
 from collections.abc import Mapping
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING, Any
 
 from backends.errors import InvalidArtifact, one_line
-from backends.registry import ARCHITECTURES
+from backends.registry import ARCHITECTURES, BackendSpec
 from backends.session import Session
 from backends.tensor import Array
+
+if TYPE_CHECKING:
+    import torch
 
 # torch counts threads for the whole process. Runs of all sessions take turns, so that each has its own count.
 _TORCH_THREADS = threading.Lock()
@@ -19,9 +19,11 @@ _TORCH_THREADS = threading.Lock()
 class TorchSession(Session):
     """Builds the module that artifact.architecture names and calls it with the inputs in their recorded order."""
 
-    FORMAT = "torch"
-
     def _open(self) -> None:
+        # Imported late: listing the backends must not take the seconds that torch takes.
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         architecture = self.artifact.architecture
         if architecture is None:
             raise InvalidArtifact(f"{self.path}: the manifest names no architecture")
@@ -40,6 +42,8 @@ class TorchSession(Session):
         self._output_names = [binding.stored.name for binding in self.artifact.outputs]
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        import torch
+
         arguments = [_tensor(feeds[name]) for name in self._input_names]
         with _TORCH_THREADS:
             before = torch.get_num_threads()
@@ -60,11 +64,18 @@ class TorchSession(Session):
             )
         return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
 
+    def describe(self) -> dict[str, Any]:
+        import torch
+
+        return {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+
     def _close(self) -> None:
         del self._module
 
 
-def _tensor(array: Array) -> torch.Tensor:
+def _tensor(array: Array) -> "torch.Tensor":
+    import torch
+
     # torch has no read-only tensors, and warns of undefined behaviour.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
@@ -73,6 +84,8 @@ class CompiledSession(TorchSession):
     """The module through torch.compile with its defaults. The first run compiles it."""
 
     def _open(self) -> None:
+        import torch
+
         super()._open()
         self._module = torch.compile(self._module)  # type: ignore[assignment]  # it is called like the module
 
@@ -83,3 +96,29 @@ class CompiledSession(TorchSession):
             raise
         except Exception as error:  # the compiler's own, and those of the C++ compiler that it calls
             raise InvalidArtifact(f"{self.path}: torch.compile failed: {one_line(error)}") from error
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "compiler": "inductor"}
+
+
+_REQUIRES = ("torch", "safetensors")
+
+BACKEND = BackendSpec(
+    name="torch",
+    title="PyTorch",
+    formats=("torch",),
+    package="torch",
+    session=TorchSession,
+    requires=_REQUIRES,
+    rank=2,
+)
+COMPILED = BackendSpec(
+    name="torch.compile",
+    title="PyTorch compiled",
+    formats=("torch",),
+    package="torch",
+    session=CompiledSession,
+    requires=_REQUIRES,
+    rank=3,
+    compared=False,
+)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.bundle import Bundle
+from backends.registry import BACKENDS
 from backends.sandbox import SandboxProcess
 from backends.timing import Rounds, time_rounds
 from benchmarks.peaks import peak_mb
-from toolkit.bench.together import BenchTarget, session_class, timing_feeds
+from toolkit.bench.together import BenchTarget, timing_feeds
 from toolkit.images.samples import shipped_photographs
 
 FRAMES, TOKENS = 8, 100
@@ -67,7 +67,7 @@ def run_alone(subject: BenchTarget | WholeRun, threads: int) -> dict[str, Any]:
 def measure(subject: BenchTarget | WholeRun, threads: int) -> dict[str, Any]:
     """Load a subject, run it once and then some more. A whole run opens its graphs in its first run."""
     if isinstance(subject, BenchTarget):
-        session_class(subject.backend)  # the runtime's own import is no part of the load
+        BACKENDS.load(subject.backend)  # the runtime's own import is no part of the load
     before_mb, start = peak_mb(), time.perf_counter()
     run = _open_file(subject, threads) if isinstance(subject, BenchTarget) else _open_whole(subject, threads)
     opened = time.perf_counter()

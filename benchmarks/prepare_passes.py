@@ -30,7 +30,9 @@ from graphs.checkpoint import random_weights
 from graphs.export import build_loaded, export
 from graphs.networks.models import find_spec
 from graphs.onnx.file import save
-from graphs.passes.pipeline import LOWERING_PASSES, PASSES, prepare
+from graphs.passes.pipeline import prepare
+from graphs.passes.registry import passes
+from graphs.passes.simplify import simplify
 from toolkit.convert.converter import run_worker
 
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
@@ -39,14 +41,14 @@ COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 def write_rows(exported: ir.Model, feeds: Any, folder: Path) -> dict[str, dict[str, Path]]:
     """Write the files of each row, by its pass and column. Every row is simplified, the first one does no more."""
     proto, rows = ir.to_proto(exported), dict[str, dict[str, Path]]()
-    (simplify,) = (step for step in PASSES if step.name == "simplify")
-    order = [simplify, *(step for step in (*PASSES, *LOWERING_PASSES) if step is not simplify)]
+    before, behind = passes("export"), passes("lowering")
+    order = [simplify, *(step for step in (*before, *behind) if step is not simplify)]
     for count, last in enumerate(order, 1):
         chosen = order[:count]
-        prepared, changed = prepare(ir.from_proto(proto), feeds, tuple(step for step in PASSES if step in chosen))
+        prepared, changed = prepare(ir.from_proto(proto), feeds, [step for step in before if step in chosen])
         place = folder / last.name
         save(prepared, folder / "prepared.onnx")
-        lowering = tuple(step for step in LOWERING_PASSES if step in chosen)
+        lowering = [step for step in behind if step in chosen]
         graph, changed_too = prepare(prepared, feeds, lowering)
         if last.name not in (*changed, *changed_too):
             continue

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.machine import default_threads

@@ -18,6 +18,7 @@ from tests import deepencoder_tiny, foveated_tiny
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 CAPTIONER = CaptionerConfig(
     32, (4, 6, 8, 10), latent=12, embedding=16, vocabulary=40, depth=3, num_heads=4, max_tokens=20
@@ -52,7 +53,7 @@ def converted(kind: str) -> Bundle:
     """That bundle with the files that some of its graphs are lowered to, made once a test run. Not to be changed."""
     folder = Path(mkdtemp(prefix="kinds-")) / kind
     shutil.copytree(exported(kind).folder, folder)
-    return convert_bundle(folder, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
+    return convert_bundle(folder, conversion_rules, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
 
 
 def spec_of(kind: str) -> ModelSpec:

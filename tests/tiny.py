@@ -23,9 +23,6 @@ FOLDER = Path(__file__).parent / "golden" / "tiny"
 BITS, DETECTOR_PX, EMBEDDER_PX = 8, 32, 16
 ARCHITECTURE = {"name": "tiny-detector", "config": {"bits": BITS}}
 
-if ARCHITECTURE["name"] not in ARCHITECTURES.names:
-    ARCHITECTURES.register("tiny-detector", "tests.tiny:build_detector", needs="torch")
-
 
 class TinyDetector(nn.Module):
     """image (1, 3, S, S) in [0, 1] -> logits (1, 1 + bits)."""
@@ -57,6 +54,10 @@ class TinyEmbedder(nn.Module):
 
 def build_detector(config: dict[str, Any]) -> TinyDetector:
     return TinyDetector(config["bits"])
+
+
+if ARCHITECTURE["name"] not in ARCHITECTURES.names:
+    ARCHITECTURES.add("tiny-detector", build_detector)
 
 
 _CONVERT = """

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import SESSIONS
+from backends.registry import default_backend
 from toolkit.cli.console import warn_if_random, working
 from toolkit.models.watermark.detector import Detector
 from toolkit.models.watermark.embed import Embedder
@@ -58,13 +58,12 @@ def read_with_everything(
     bundle: Bundle, image: Path, expected: Message, step: Callable[[str], None] = lambda file: None
 ) -> list[Reading]:
     """Detect `image` with every detector of the bundle, each on the backend of its format."""
-    backends = {SESSIONS.load(name).FORMAT: name for name in SESSIONS.names}
     readings = []
     for artifact in bundle.artifacts:
         if artifact.role != "detector":
             continue
         step(artifact.file)
-        backend = backends[artifact.format]
+        backend = default_backend(artifact.format).name
         with Detector.open(bundle, backend, artifact.precision, route=artifact.route) as detector:
             detections = [detector.detect(image) for _ in range(RUNS)]
         times = sorted(detection.timing_ms["run"] for detection in detections)

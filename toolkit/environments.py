@@ -10,6 +10,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+from platformdirs import user_data_path
+
 from backends.errors import InvalidInput, NotAvailable, ToolkitError
 
 PACKAGES = {
@@ -54,8 +56,7 @@ def default_folder() -> Path:
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "Makefile").is_file() and (checkout / "pyproject.toml").is_file():
         return checkout / ".venv-convert"
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "seal-toolkit" / "converter"
+    return user_data_path("seal-toolkit", appauthor=False) / "converter"
 
 
 def python_of(folder: Path) -> Path:

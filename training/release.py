@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import toolkit
-from backends import crash_check as survival
+from backends import crash_check
 from graphs.checkpoint import load_checkpoint
 from graphs.networks.models import find_spec
 from graphs.networks.seal.cards import POCKET_EMBEDDER
@@ -25,6 +25,7 @@ from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 from toolkit.models.watermark.embed import Embedder
 from toolkit.models.watermark.message import Message
+from toolkit.parity.agreement import conversion_rules
 from training.measure import detection_threshold, measure_photographs
 from training.photographs import fetch, validation_photographs
 
@@ -75,7 +76,11 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         calibration_images(bundle, validation_photographs(data), Path(name))
         made = convert_bundle(
-            bundle, ("fp32", "fp16", "int8", "int8-static"), calibration=Calibration(Path(name)), progress=click.echo
+            bundle,
+            conversion_rules,
+            ("fp32", "fp16", "int8", "int8-static"),
+            calibration=Calibration(Path(name)),
+            progress=click.echo,
         )
     SHIPPED.mkdir(parents=True, exist_ok=True)
     manifest = bundle / "bundle.json"
@@ -83,8 +88,12 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
         for file in artifact.files:
             shutil.copyfile(bundle / file, SHIPPED / file)
     shutil.copyfile(manifest, SHIPPED / manifest.name)
-    survived = [survival.entry(artifact.sha256) for artifact in made.artifacts if artifact.format == "tflite"]
-    survival.SHIPPED.write_text("\n".join(survived) + "\n", encoding="utf-8")
+    survived = [
+        crash_check.entry("ai-edge-litert", artifact.sha256)
+        for artifact in made.artifacts
+        if artifact.format == "tflite"
+    ]
+    crash_check.SHIPPED.write_text("\n".join(survived) + "\n", encoding="utf-8")
     click.echo(json.dumps({artifact.file: artifact.bytes for artifact in made.artifacts}, indent=1))
 
 

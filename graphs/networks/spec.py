@@ -112,8 +112,8 @@ class GraphSpec:
 
     def build(self) -> "nn.Module":
         """The torch module in eval mode, its weights not loaded. Raises NotAvailable without torch."""
-        make: Callable[[object], nn.Module] = ARCHITECTURES.load(self.architecture)
-        return make(to_json(self.config)).eval()
+        module: nn.Module = ARCHITECTURES.load(self.architecture)(to_json(self.config))
+        return module.eval()
 
     def expected_state(self) -> "dict[str, Tensor]":
         """Names, shapes and dtypes of the network's state, without memory for its values. Needs torch."""

@@ -8,7 +8,7 @@ import pytest
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from backends.registry import SESSIONS
+from backends.registry import BACKENDS
 
 FILES = [
     ("ort", "detector.onnx"),
@@ -25,12 +25,12 @@ import numpy as np
 import tests.tiny
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from backends.registry import SESSIONS
+from backends.registry import BACKENDS
 
 backend, folder, name, kind, count = sys.argv[1:]
 bundle = Bundle.open(Path(folder))
 artifact = next(a for a in bundle.artifacts if a.file == name)
-session_class = SESSIONS.load(backend)
+session_class = BACKENDS.load(backend).session
 whole = (bundle.folder / name).read_bytes()
 damaged = bundle.folder / ("damaged" + Path(name).suffix)
 image = np.zeros(artifact.inputs[0].spec.shape, np.float32)
@@ -83,4 +83,4 @@ def test_what_is_no_model_at_all_is_refused(tiny: Bundle, backend: str, name: st
     path = tiny.folder / name
     path.write_bytes(content)
     with pytest.raises(InvalidArtifact, match=name):
-        SESSIONS.load(backend)(path, artifact, 1)
+        BACKENDS.load(backend).session(path, artifact, 1)

@@ -2,17 +2,33 @@
 
 import pytest
 
-from backends.artifact import PRECISIONS
 from backends.errors import NotAvailable
-from backends.precision import RECIPES, Recipe, check_runs
+from backends.precision import RECIPES, Recipe, check_runs, find_recipe
 from tests.tiny import FOLDER
-from toolkit.convert.binding import LIMITS
 from toolkit.models.watermark.detector import Detector
 
 
-def test_every_precision_has_a_recipe_and_a_limit() -> None:
-    assert tuple(RECIPES) == PRECISIONS
-    assert LIMITS.keys() == RECIPES.keys()
+def test_the_precisions_stand_in_the_order_of_their_ranks() -> None:
+    assert tuple(RECIPES) == ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
+    assert [name for name, recipe in RECIPES.items() if "tf" in recipe.routes] == ["fp32", "fp16", "int8"]
+
+
+def test_a_file_far_enough_to_have_a_wrong_layout_is_bound_in_no_precision() -> None:
+    # A wrong layout gave 0.26 of the outputs' size at the least; these limits tell it from rounding.
+    limits = {name: recipe.limit("binding_error") for name, recipe in RECIPES.items()}
+    assert limits == {
+        "fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2, "int8-w": 0.1, "int16x8": 0.2, "mixed": 0.1
+    }  # fmt: skip
+
+
+def test_a_limit_that_is_not_stated_has_no_default() -> None:
+    with pytest.raises(NotAvailable, match="precision 'mixed' states no limit for 'lost', so nothing is judged by it"):
+        RECIPES["mixed"].limit("lost")
+
+
+def test_an_unknown_precision_is_an_error_that_lists_them() -> None:
+    with pytest.raises(NotAvailable, match="no precision named 'int4'; there is fp32, fp16, int8, int8-static"):
+        find_recipe("int4")
 
 
 def test_a_runtime_that_cannot_is_an_error_that_says_which_can() -> None:
@@ -36,6 +52,14 @@ def test_a_runtime_that_cannot_is_an_error_that_says_which_can() -> None:
     ],
 )
 def test_a_recipe_that_means_nothing_is_refused(change: dict[str, object], says: str) -> None:
-    fields = {"name": "x", "weights": "int8", "activations": "int8", "computes": ("dense",), "formats": ("tflite",)}
+    fields = {
+        "name": "x",
+        "weights": "int8",
+        "activations": "int8",
+        "computes": ("dense",),
+        "formats": ("tflite",),
+        "limits": {},
+        "reason": "none",
+    }
     with pytest.raises(ValueError, match=says):
         Recipe(**(fields | change))  # type: ignore[arg-type]

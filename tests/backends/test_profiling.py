@@ -6,6 +6,7 @@ import pytest
 
 from backends.errors import NotAvailable
 from backends.profiling import OperatorTime, by_op_type, profile
+from backends.registry import default_backend
 from tests.tiny import FOLDER
 
 
@@ -17,7 +18,7 @@ from tests.tiny import FOLDER
     ],
 )
 def test_the_operators_of_a_file_and_their_times(file: str, kinds: set[str]) -> None:
-    times = profile(FOLDER / file, threads=1, runs=3)
+    times = profile(FOLDER / file, default_backend(file.rpartition(".")[2]).profile, threads=1, runs=3)
     found = {time.kind for time in times}
     assert all(any(kind.split(" (")[0] in other for other in found) for kind in kinds), found
     assert all(time.median_ms >= 0 for time in times)
@@ -25,14 +26,19 @@ def test_the_operators_of_a_file_and_their_times(file: str, kinds: set[str]) -> 
 
 
 def test_a_graph_of_several_inputs_is_profiled() -> None:
-    assert profile(FOLDER / "embedder.onnx", threads=1, runs=2)
+    assert profile(FOLDER / "embedder.onnx", default_backend("onnx").profile, threads=1, runs=2)
 
 
 @pytest.mark.parametrize("name", ["broken.tflite", "broken.onnx"])
 def test_what_is_no_model_cannot_be_profiled(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"not a model at all")
     with pytest.raises(NotAvailable, match=f"{name}: cannot be profiled: "):
-        profile(tmp_path / name, threads=1, runs=2)
+        profile(tmp_path / name, default_backend(name.rpartition(".")[2]).profile, threads=1, runs=2)
+
+
+def test_a_backend_without_a_profiler_says_so() -> None:
+    with pytest.raises(NotAvailable, match=r"detector\.onnx: cannot be profiled: its backend has no profiler"):
+        profile(FOLDER / "detector.onnx", None, threads=1, runs=2)
 
 
 def test_kinds_are_added_up_the_longest_first() -> None:

@@ -1,12 +1,25 @@
-"""Names load on first use; duplicates and unknown names are told."""
+"""Names come from entry points and load on first use; duplicates and unknown names are refused."""
 
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from backends.errors import NotAvailable
-from backends.registry import SESSIONS, Registry
+from backends import plugins
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, NotAvailable
+from backends.plugins import Registry
+from backends.registry import BACKENDS, BackendSpec, backends_for, compared_backends, open_session
+from backends.session import Session
+
+
+def _points(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> Registry[object]:
+    """A registry of a group in which these entry points are installed, each a name and a target."""
+    found = [EntryPoint(name, target, "things") for name, target in points]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found)
+    return Registry("things", "thing")
 
 
 def test_importing_the_core_imports_no_runtime() -> None:
@@ -19,34 +32,89 @@ def test_importing_the_core_imports_no_runtime() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_every_backend_loads_and_names_its_format() -> None:
-    assert {name: SESSIONS.load(name).FORMAT for name in SESSIONS.names} == {
-        "ort": "onnx",
-        "tflite": "tflite",
-        "torch": "torch",
-    }
+def test_listing_the_backends_does_not_import_torch() -> None:
+    code = (
+        "import sys; from backends.registry import backends_for\n"
+        "print(len(backends_for('onnx')), 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, imported = run.stdout.split()
+    assert (int(count) >= 1, imported) == (True, "False")
 
 
-def test_a_duplicate_is_refused() -> None:
-    registry = Registry("thing")
-    registry.register("a", "math:sin", needs="math")
-    with pytest.raises(ValueError, match="'a' is registered already, as math:sin"):
-        registry.register("a", "math:cos", needs="math")
-    assert registry.load("a")(0.0) == 0.0
+def test_each_format_has_its_default_backend_first() -> None:
+    first = {file_format: backends_for(file_format)[0].name for file_format in ("onnx", "tflite", "torch")}
+    assert first == {"onnx": "ort", "tflite": "tflite", "torch": "torch"}
+    assert [spec.name for spec in backends_for("torch")] == ["torch", "torch.compile"]
+    assert backends_for("no such format") == ()
 
 
-def test_a_miss_lists_what_there_is() -> None:
-    with pytest.raises(NotAvailable, match="no backend named 'onnx'; there is ort, tflite, torch"):
-        SESSIONS.load("onnx")
+def test_a_file_is_compared_on_the_backends_that_run_its_precision(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names(file_format: str, precision: str) -> list[str]:
+        return [spec.name for spec in compared_backends(tiny.find("detector", file_format, precision))]
+
+    assert names("torch", "fp32") == ["torch"]  # torch.compile is only timed
+    other = BackendSpec("other", "Other", ("onnx",), "numpy", Session, precisions=("fp32",))
+    monkeypatch.setitem(BACKENDS._added, "other", other)
+    assert names("onnx", "fp32") == ["ort", "other"]
+    int8 = replace(tiny.find("detector", "onnx", "fp32"), precision="int8")
+    assert [spec.name for spec in compared_backends(int8)] == ["ort"]
 
 
-def test_a_missing_package_is_named_with_the_command_that_helps() -> None:
-    registry = Registry("thing")
-    registry.register("a", "no_such_module_here:x", needs="some-package")
-    with pytest.raises(NotAvailable, match=r"no_such_module_here.*pip install some-package"):
-        registry.load("a")
+def test_the_names_of_backends_are_listed_without_their_packages() -> None:
+    assert {"ort", "tflite", "torch", "torch.compile", "openvino"} <= set(BACKENDS.names)
 
 
-def test_a_target_without_an_attribute_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected module:attribute"):
-        Registry("thing").register("a", "math", needs="math")
+def test_two_packages_cannot_bring_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    things = _points(monkeypatch, ("a", "math:sin"), ("a", "math:cos"))
+    with pytest.raises(NotAvailable, match="thing 'a' is registered twice, as math:sin and as math:cos; uninstall"):
+        things.load("a")
+
+
+def test_the_same_entry_point_found_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    things = _points(monkeypatch, ("b", "math:cos"), ("a", "math:sin"), ("a", "math:sin"))
+    assert things.names == ("a", "b")
+    assert things.load("a")(0.0) == 0.0  # type: ignore[operator]
+
+
+def test_a_thing_that_was_added_is_loaded_and_its_name_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    things = _points(monkeypatch, ("a", "math:sin"))
+    things.add("b", 7)
+    assert (things.names, things.load("b")) == (("a", "b"), 7)
+    for name in ("a", "b"):
+        with pytest.raises(ValueError, match=f"thing '{name}' is registered already"):
+            things.add(name, 8)
+
+
+def test_a_miss_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotAvailable, match="no thing named 'c'; there is a, b"):
+        _points(monkeypatch, ("a", "math:sin"), ("b", "math:cos")).load("c")
+
+
+def test_a_missing_package_is_named_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    things = _points(monkeypatch, ("a", "no_such_module.here:x"), ("b", "math:cos"))
+    with pytest.raises(NotAvailable, match=r"No module named 'no_such_module'.*pip install no-such-module"):
+        things.load("a")
+    assert [thing(0.0) for thing in things.installed()] == [1.0]  # type: ignore[operator]
+
+
+def test_a_backend_whose_runtime_is_missing_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = BackendSpec("late", "Late", ("onnx",), "late-runtime", Session, requires=("no_such_module",))
+    monkeypatch.setitem(BACKENDS._added, "late", spec)
+    with pytest.raises(NotAvailable, match=r"'late' .*no module named 'no_such_module'.*pip install no-such"):
+        BACKENDS.load("late")
+
+
+def test_a_backend_needs_a_name_and_a_format() -> None:
+    for name, formats in (("", ("onnx",)), ("some", ())):
+        with pytest.raises(ValueError, match="expected a name and at least one file format"):
+            BackendSpec(name, "Some", formats, "some", Session)
+
+
+def test_a_file_of_another_format_is_refused_in_words(tiny: Bundle) -> None:
+    with pytest.raises(
+        InvalidArtifact, match=r"detector\.onnx: backend 'tflite' opens tflite files, and this is a onnx file"
+    ):
+        open_session(tiny, tiny.find("detector", "onnx", "fp32"), "tflite", 1)

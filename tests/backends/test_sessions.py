@@ -138,7 +138,7 @@ def test_another_quantization_than_the_file_s_own_is_refused(tiny: Bundle, zero_
 
 
 def test_a_file_of_another_format_is_refused(tiny: Bundle) -> None:
-    with pytest.raises(InvalidArtifact, match="OrtSession opens onnx files, got tflite"):
+    with pytest.raises(InvalidArtifact, match="backend 'ort' opens onnx files, and this is a tflite file"):
         open_session(tiny, tiny.find("detector", "tflite", "fp32"), "ort", 1)
 
 

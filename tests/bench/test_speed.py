@@ -39,7 +39,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Seconds:
         found = taken.get(run.func.__self__.artifact.file, 1.0)
         return found.pop(0) if isinstance(found, list) else found
 
-    def profiled(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+    def profiled(path: Path, profiler: object, threads: int, runs: int) -> tuple[OperatorTime, ...]:
         return PROFILES[path.name]
 
     monkeypatch.setattr(timing, "time_after_warmup", timed)
@@ -93,7 +93,7 @@ def test_large_files_are_timed_one_after_the_other(
 def test_a_slower_file_is_flagged_also_where_its_runtime_does_not_tell_why(
     bundle: Bundle, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(path: Path, threads: int, runs: int) -> None:
+    def silent(path: Path, profiler: object, threads: int, runs: int) -> None:
         raise NotAvailable("no profiler here")
 
     monkeypatch.setattr(speed, "profile", silent)

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from backends.bundle import Bundle
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
+from toolkit.parity.agreement import conversion_rules
 
 _GRAPH = """<ir_version: 10, opset_import: ["": 20]>
 foreign (float[1,4,6,6] image, float[2,3,8] rows, int8[6] a, int8[6] b)
@@ -84,7 +85,7 @@ def _source(path: Path) -> Path:
 def _converted() -> Path:
     folder = Path(mkdtemp(prefix="foreign-"))
     import_model(_source(folder / "foreign.onnx"), folder / "foreign", {})
-    return convert_bundle(folder / "foreign", ("fp32",)).folder
+    return convert_bundle(folder / "foreign", conversion_rules, ("fp32",)).folder
 
 
 def foreign(folder: Path) -> Bundle:

@@ -1,6 +1,7 @@
 """Layer by layer is the whole file; memory has a bound; what is not matched is listed; bad input is one error."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
@@ -13,11 +14,14 @@ from ai_edge_litert import schema_py_generated as schema
 
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
-from backends.registry import open_session
+from backends.ort import OrtSession
+from backends.registry import BACKENDS, BackendSpec, open_session
 from backends.sandbox import SandboxProcess
+from backends.tensor import Array
 from graphs.onnx import file as onnx_file
 from graphs.onnx.part import read_with_shapes
-from graphs.passes.pipeline import PASSES
+from graphs.passes import registry
+from graphs.passes.registry import GraphPass
 from graphs.tflite.graph import Graph, Node, Tensor, read_graph
 from graphs.tflite.writer import write_graph
 from tests.bisect.small import converted, replaced, small
@@ -121,8 +125,8 @@ def test_a_tensor_of_another_shape_is_not_matched_and_listed(bundle: Bundle) -> 
     artifact = bundle.find("model", "tflite", "fp32")
     path = bundle.folder / artifact.file
     graph = read_graph(path)
-    (held,) = [one for one in graph.held if one.name == "wide"]
-    (other,) = [one for one in graph.held if one.name == "mixed"]
+    (held,) = [one for one in graph.origins if one.name == "wide"]
+    (other,) = [one for one in graph.origins if one.name == "mixed"]
     held.tensor = other.tensor
     write_graph(graph, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
@@ -163,7 +167,7 @@ def test_a_graph_whose_weights_lie_beside_it_is_matched_as_well(
     (tmp_path / "beside").mkdir()
     beside = converted(tmp_path / "beside", ("fp32",))
     assert beside.find("model", "onnx", "fp32").external_files
-    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").held] for b in (bundle, beside)]
+    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").origins] for b in (bundle, beside)]
     assert held[0] == held[1]
     report = bisect_bundle(beside, "model.fp32.tflite")
     assert {"stem", "mixed", "wide", "logits"} <= {layer.tensor for layer in report.layers}
@@ -196,7 +200,7 @@ def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(b
     artifact = bundle.find("model", "tflite", "fp32")
     path = bundle.folder / artifact.file
     graph = read_graph(path)
-    graph.held = []
+    graph.origins = []
     write_graph(graph, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
     report = bisect_bundle(replaced(bundle, artifact), artifact.file)
@@ -258,6 +262,14 @@ def test_the_result_is_plain_json_in_running_order(bundle: Bundle) -> None:
     assert by_tensor["mixed"]["shape"] == [1, 8, 8, 8]
 
 
+def _install(monkeypatch: pytest.MonkeyPatch, step: GraphPass) -> None:
+    """Let one pass more be found, before those that are installed."""
+    found = (step, *registry.passes("lowering"))
+    export = registry.passes("export")
+    for module in (registry, passes):
+        monkeypatch.setattr(module, "passes", {"lowering": found, "export": export}.__getitem__)
+
+
 def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that halves a weight is found at the layer of that weight."""
 
@@ -267,8 +279,7 @@ def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch
         weight.const_value = ir.tensor(weight.const_value.numpy() / 2, name=weight.name)
         return model, True
 
-    broken = replace(PASSES[0], name="halve", run=halve)
-    monkeypatch.setattr(passes, "LOWERING_PASSES", (broken,))
+    _install(monkeypatch, GraphPass("halve", "lowering", 0.0, (), halve))
     report = bisect_bundle(bundle, "model.onnx", around_pass="halve")
     first, second = report.ranked()[:2]
     assert (first.tensor, second.introduced) == ("wide", 0.0)
@@ -285,7 +296,7 @@ def test_a_name_that_a_pass_gives_to_another_tensor_is_no_match(
         bent.outputs[0].name, node.outputs[0].name = "active", "squeezed"
         return model, True
 
-    monkeypatch.setattr(passes, "LOWERING_PASSES", (replace(PASSES[0], name="rename", run=rename),))
+    _install(monkeypatch, GraphPass("rename", "lowering", 0.0, (), rename))
     report = bisect_bundle(bundle, "model.onnx", around_pass="rename")
     assert {"active", "squeezed"} <= {one.tensor for one in report.unmatched}
     assert report.ranked()[0].introduced == 0.0
@@ -318,3 +329,30 @@ def test_bad_input_is_one_error_that_says_what_there_is(bundle: Bundle, tmp_path
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InvalidArtifact, match=r"expected \d+ bytes, got 1000"):
         bisect_bundle(bundle, path.name)
+
+
+def test_the_reference_file_itself_is_bisected_on_another_backend(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slightly(OrtSession):
+        """ONNX Runtime, but for one layer: what a Gemm gives is a hundredth larger."""
+
+        def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+            grown = 1.01 if "Gemm" in self.path.read_bytes().decode("latin-1") else 1.0
+            return {name: np.asarray(value * np.float32(grown)) for name, value in super()._run(feeds).items()}
+
+    spec = BackendSpec("slightly", "Slightly", ("onnx",), "onnxruntime", Slightly)
+    monkeypatch.setitem(BACKENDS._added, "slightly", spec)
+    with pytest.raises(InvalidInput, match="the reference itself: give a pass, a graph of before, or another backend"):
+        bisect_bundle(tiny, "detector.onnx")
+    report = bisect_bundle(tiny, "detector.onnx", backend="slightly")
+    assert (report.reference, report.candidate) == ("detector.onnx", "detector.onnx on slightly")
+    worst = max(report.layers, key=lambda layer: layer.introduced)
+    assert worst.onnx_op == "Gemm"
+    assert worst.introduced == pytest.approx(0.01, rel=0.1)
+    assert all(layer.introduced < 1e-4 for layer in report.layers if layer.onnx_op != "Gemm")
+
+
+def test_another_backend_must_open_onnx_files(tiny: Bundle) -> None:
+    with pytest.raises(InvalidInput, match=r"detector\.fp32\.tflite: layers run on another backend for ONNX files"):
+        bisect_bundle(tiny, "detector.fp32.tflite", backend="ort")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import SESSIONS
+from backends.registry import find_artifact
 from graphs.checkpoint import Weights
 from graphs.networks.spec import ModelSpec
 from graphs.onnx.file import load
@@ -16,6 +16,7 @@ from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.mixed import MixedRecipe, MixedRequest
 from toolkit.export import SHIPPED, export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 PHOTOGRAPHS = sorted((Path(__file__).parent.parent / "images").glob("*.jpg"))
 GOLDEN_MODELS = seal_tiny.NAMES
@@ -54,7 +55,7 @@ def holds(model: str, precision: str) -> bool:
 
 
 def find(bundle: Bundle, backend: str, precision: str, route: str | None) -> Artifact:
-    return bundle.find("detector", SESSIONS.load(backend).FORMAT, precision, route)
+    return find_artifact(bundle, "detector", backend, precision, route)
 
 
 def golden_bundle(name: str, folder: Path) -> Bundle:
@@ -64,8 +65,10 @@ def golden_bundle(name: str, folder: Path) -> Bundle:
     weights = seal_tiny.weights(name)
     state = {"detector": weights.states["detector"]}
     export_bundle(detector_only, Weights("checkpoint", weights.source, weights.sha256, state), folder)
-    convert_bundle(folder, GOLDEN_PRECISIONS, "direct", calibration=Calibration(PHOTOGRAPHS[0].parent))
-    return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")
+    convert_bundle(
+        folder, conversion_rules, GOLDEN_PRECISIONS, "direct", calibration=Calibration(PHOTOGRAPHS[0].parent)
+    )
+    return convert_bundle(folder, conversion_rules, ("fp32", "fp16", "int8"), "tf")
 
 
 def pocketseal_bundle(folder: Path) -> Bundle:
@@ -73,5 +76,11 @@ def pocketseal_bundle(folder: Path) -> Bundle:
     shutil.copytree(SHIPPED / POCKETSEAL, folder)
     found = layers(load(folder / "detector.onnx").graph)
     kept = MixedRecipe((found[0].name, found[-1].name), layer_names(folder / "detector.int8.tflite")[-2:], "")
-    convert_bundle(folder, PRECISIONS, calibration=Calibration(PHOTOGRAPHS[0].parent), mixed=MixedRequest(kept=kept))
-    return convert_bundle(folder, ("fp32", "fp16", "int8"), "tf")
+    convert_bundle(
+        folder,
+        conversion_rules,
+        PRECISIONS,
+        calibration=Calibration(PHOTOGRAPHS[0].parent),
+        mixed=MixedRequest(kept=kept),
+    )
+    return convert_bundle(folder, conversion_rules, ("fp32", "fp16", "int8"), "tf")

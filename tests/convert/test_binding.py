@@ -9,7 +9,7 @@ import pytest
 from backends.artifact import Artifact
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact
-from backends.registry import SESSIONS
+from backends.registry import BACKENDS
 from backends.tensor import Array, Binding, TensorSpec
 from toolkit.convert.binding import bind_tflite
 from toolkit.convert.converter import run_worker
@@ -50,7 +50,7 @@ def cube(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Array, Array]:
     path = folder / "cube.onnx"
     onnx.save(model, path)
     image = random.random(SHAPE, dtype=np.float32)
-    with SESSIONS.load("ort")(path, _artifact(path, "onnx"), 1) as session:
+    with BACKENDS.load("ort").session(path, _artifact(path, "onnx"), 1) as session:
         expected = session.run({"image": image})["map"]
     result = run_worker(
         {"task": "lower", "models": {"fp32": str(path)}}, folder, folder / "log", 300, lambda step: None
@@ -62,7 +62,7 @@ def test_the_layout_of_a_cube_is_the_one_that_computes_right(cube: tuple[Path, A
     path, image, expected = cube
     found = bind_tflite(path, _artifact(path, "tflite"), {"image": image}, {"map": expected})
     assert [binding.stored.layout for binding in (*found.inputs, *found.outputs)] == ["NHWC", "NHWC"]
-    with SESSIONS.load("tflite")(path, found, 1) as session:
+    with BACKENDS.load("tflite").session(path, found, 1) as session:
         np.testing.assert_allclose(session.run({"image": image})["map"], expected, atol=1e-5)
 
 

@@ -1,6 +1,7 @@
 """Real conversions of a tiny network: every file computes what the graph does, twice the same, or nothing changes."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
 from backends.crash_check import is_known_safe
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.precision import RECIPES
 from backends.registry import open_session
 from graphs.onnx.file import load
 from tests.seal_tiny import flipped_bits, spec, tensors, weights
 from toolkit.convert import job
-from toolkit.convert.binding import LIMITS, bind_tflite
+from toolkit.convert.binding import bind_tflite
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.converter import ConversionFailed, run_worker
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 NAME = "videoseal-1.0-tiny"
 IMAGES = Path(__file__).parent.parent / "images"
@@ -41,8 +44,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("converted") / NAME
     shutil.copytree(exported, folder)
-    convert_bundle(folder, ALL, calibration=Calibration(IMAGES))
-    return convert_bundle(folder, ("fp32", "fp16", "int8"), route="tf")
+    convert_bundle(folder, conversion_rules, ALL, calibration=Calibration(IMAGES))
+    return convert_bundle(folder, conversion_rules, ("fp32", "fp16", "int8"), route="tf")
 
 
 @pytest.fixture
@@ -96,7 +99,9 @@ def test_the_manifest_says_what_each_file_is(converted: Bundle) -> None:
 
 
 def test_a_converted_file_need_not_prove_again_that_it_lives(converted: Bundle) -> None:
-    assert [a.file for a in converted.artifacts if a.format == "tflite" and not is_known_safe(a.sha256)] == []
+    assert [
+        a.file for a in converted.artifacts if a.format == "tflite" and not is_known_safe("ai-edge-litert", a.sha256)
+    ] == []
 
 
 def test_quantized_files_are_smaller(converted: Bundle) -> None:
@@ -116,7 +121,7 @@ def test_the_int8_graph_computes_in_int8(converted: Bundle) -> None:
 
 
 def test_converting_again_gives_the_same_bytes(converted: Bundle, bundle: Bundle) -> None:
-    again = convert_bundle(bundle.folder, ALL, calibration=Calibration(IMAGES))
+    again = convert_bundle(bundle.folder, conversion_rules, ALL, calibration=Calibration(IMAGES))
     made = [a for a in again.artifacts if a.parent]
     assert len(made) == len(ALL) + len(ON_ORT)
     for artifact in made:
@@ -171,7 +176,7 @@ def test_export_never_removes_what_is_not_a_bundle(tmp_path: Path) -> None:
 )
 def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        convert_bundle(bundle.folder, **options)  # type: ignore[arg-type]
+        convert_bundle(bundle.folder, conversion_rules, **options)  # type: ignore[arg-type]
 
 
 def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +197,7 @@ def test_a_calibration_folder_is_read_before_anything_heavy(
     (broken / "b.jpg").write_bytes(b"not an image")
     for folder, message in ((tmp_path / "none", "no such folder"), (empty, "no images in it"), (broken, "b.jpg")):
         with pytest.raises(InvalidInput, match=message):
-            convert_bundle(bundle.folder, ("int8-static",), calibration=Calibration(folder))
+            convert_bundle(bundle.folder, conversion_rules, ("int8-static",), calibration=Calibration(folder))
 
 
 def test_a_tampered_graph_is_not_converted(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,12 +207,12 @@ def test_a_tampered_graph_is_not_converted(bundle: Bundle, monkeypatch: pytest.M
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(InvalidArtifact, match="does not match its manifest"):
-        convert_bundle(bundle.folder)
+        convert_bundle(bundle.folder, conversion_rules)
     path.write_bytes(data[:1000])
     with pytest.raises(InvalidArtifact, match="expected .* bytes, got 1000"):
-        convert_bundle(bundle.folder)
+        convert_bundle(bundle.folder, conversion_rules)
     with pytest.raises(NotAvailable, match="no bundle here"):
-        convert_bundle(bundle.folder / "nothing")
+        convert_bundle(bundle.folder / "nothing", conversion_rules)
 
 
 def test_a_converter_that_dies_leaves_the_bundle_as_it_was(
@@ -219,7 +224,7 @@ def test_a_converter_that_dies_leaves_the_bundle_as_it_was(
     monkeypatch.setenv("TOOLKIT_CONVERTER", str(program))
     before = _state(bundle.folder)
     with pytest.raises(ConversionFailed, match=r"Segmentation fault; log: .*convert-detector-direct\.log"):
-        convert_bundle(bundle.folder)
+        convert_bundle(bundle.folder, conversion_rules)
     assert _state(bundle.folder) == before
     assert "Segmentation fault" in (bundle.folder / "convert-detector-direct.log").read_text(encoding="utf-8")
 
@@ -234,13 +239,14 @@ def test_a_real_failure_inside_the_converter_is_explained(bundle: Bundle, monkey
     monkeypatch.setattr("toolkit.convert.job.run_worker", with_garbage)
     before = _state(bundle.folder)
     with pytest.raises(ConversionFailed, match=r"exit code 1 while lowering slice 1 of 1 to TFLite \(onnx2tf\)"):
-        convert_bundle(bundle.folder, ("fp32",))
+        convert_bundle(bundle.folder, conversion_rules, ("fp32",))
     assert _state(bundle.folder) == before
 
 
 def _bind_strictly(*arguments: Any) -> Artifact:
     """Runs in a process of its own, where nothing that is patched here is seen."""
-    LIMITS["fp32"] = 1e-12
+    recipe = RECIPES["fp32"]
+    RECIPES.registry._loaded["fp32"] = replace(recipe, limits={**recipe.limits, "binding_error": 1e-12})
     return bind_tflite(*arguments)
 
 
@@ -248,7 +254,7 @@ def test_a_result_that_is_not_close_is_refused(bundle: Bundle, monkeypatch: pyte
     monkeypatch.setattr(job, "bind_tflite", _bind_strictly)
     before = _state(bundle.folder)
     with pytest.raises(InvalidArtifact, match=r"differs from the float32 graph by .* expected at most 1e-12 for fp32"):
-        convert_bundle(bundle.folder, ("fp32",))
+        convert_bundle(bundle.folder, conversion_rules, ("fp32",))
     assert _state(bundle.folder) == before
 
 

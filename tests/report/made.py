@@ -9,13 +9,14 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.profiling import OperatorTime, by_op_type
+from backends.registry import default_backend
 from backends.tensor import Binding, TensorSpec
 from toolkit.bench.result import BenchResult, FileResult, PeerResult
 from toolkit.bench.rounds import Timing
 from toolkit.images.samples import shipped_photographs
 from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import Sample
-from toolkit.models.tolerances import tolerance_for
+from toolkit.models.kind import find_kind
 from toolkit.models.watermark.compare import sample_name
 from toolkit.models.watermark.judge import MessageJudge
 from toolkit.models.watermark.message import Message
@@ -90,11 +91,13 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
             running.add(sample, got, {"logits": logits})
             if step is not None:
                 step.add(sample, got, {"logits": logits})
-        tolerance = tolerance_for("watermark", "detector", entry.precision)
+        tolerance = find_kind("watermark").tolerance("detector", entry.precision)
         random = made_of.weights["origin"] == "random"
         total = running.result()
         checks = judge(total, tolerance, random)
-        reports.append(FileReport(entry, total, step and step.result(), checks, None, tolerance.reason))
+        backend = default_backend(entry.format).name
+        compared_step = step and step.result()
+        reports.append(FileReport(entry, backend, total, compared_step, checks, None, tolerance.reason, entry.file))
     samples = {"marked": len(_samples()) - 1, "synthetic": 1}
     role = RoleReport("detector", reference, samples, 0, tuple(reports))
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())

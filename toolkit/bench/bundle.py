@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-import graphs.networks.models  # noqa: F401  registers the architectures that torch files are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.machine import describe

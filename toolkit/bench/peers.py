@@ -12,7 +12,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress, sha256_of
 from backends.crash_check import remember_safe
 from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_line
-from backends.registry import BACKENDS
+from backends.registry import default_backend
 from toolkit.bench.together import BenchTarget
 from toolkit.bench.unprepared import write_unprepared
 
@@ -148,7 +148,7 @@ class _Makers:
         for artifact in self._bundle.artifacts:
             if (artifact.role, artifact.route, artifact.precision) == (self._role, "tf", precision):
                 note = f"{artifact.file}, which `toolkit convert --route tf` made of the prepared graph"
-                return self._peer(name, self._bundle, artifact, BACKENDS["tflite"], note)
+                return self._peer(name, self._bundle, artifact, default_backend("tflite").name, note)
         if self._by_tensorflow is None:
             try:
                 self._by_tensorflow = self._lowered_by_tensorflow()
@@ -157,7 +157,7 @@ class _Makers:
         if isinstance(self._by_tensorflow, ToolkitError):
             raise self._by_tensorflow
         note, made = self._by_tensorflow
-        return self._peer(name, self._own(made[precision]), made[precision], BACKENDS["tflite"], note)
+        return self._peer(name, self._own(made[precision]), made[precision], default_backend("tflite").name, note)
 
     def _lowered_by_tensorflow(self) -> tuple[str, dict[str, Artifact]]:
         """Return how the files were made, and the file of each precision."""
@@ -218,5 +218,5 @@ class _Makers:
                 bound = trial.call(bind_tflite, file, draft, feeds, expected)
             except SandboxDied as ended:
                 raise InvalidArtifact(f"the process in which LiteRT first ran the file {ended}") from ended
-        remember_safe(bound.sha256)
+        remember_safe(default_backend("tflite").package, bound.sha256)
         return bound

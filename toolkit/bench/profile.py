@@ -7,6 +7,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
 from backends.profiling import OperatorTime, by_op_type, profile, summed_by
+from backends.registry import default_backend
 from graphs.onnx.modules import Modules, read_modules
 from graphs.tflite.align import operator_names
 from toolkit.bench.result import FileProfile, ModuleTotal
@@ -19,31 +20,31 @@ _RUNS = (3, 50)
 def profile_files(
     bundle: Bundle, artifacts: Sequence[Artifact], medians_ms: Mapping[str, float], threads: int, progress: Progress
 ) -> tuple[FileProfile, ...]:
-    """Profile every ONNX and TFLite file. medians_ms: by file, the milliseconds of one run."""
+    """Profile every file whose backend has a profiler. medians_ms: by file, the milliseconds of one run."""
     found = []
     modules: dict[str, Modules | str] = {}
     for artifact in artifacts:
-        if artifact.format == "torch":
+        backend = default_backend(artifact.format)
+        if backend.profile is None:
             continue
         progress(f"{artifact.file}, operator by operator")
-        runtime = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}[artifact.format]
         runs = max(_RUNS[0], min(_RUNS[1], int(1e3 * _SECONDS / medians_ms[artifact.file])))
         path = bundle.verify(artifact)
         try:
-            times = profile(path, threads, runs)
+            times = profile(path, backend.profile, threads, runs)
         except ToolkitError as error:
-            found.append(FileProfile(artifact.file, artifact.role, runtime, (), (), one_line(error)))
+            found.append(FileProfile(artifact.file, artifact.role, backend.package, (), (), one_line(error)))
             continue
         if artifact.role not in modules:
             modules[artifact.role] = _modules(bundle, artifact.role)
         known = modules[artifact.role]
         if isinstance(known, str):
-            found.append(FileProfile(artifact.file, artifact.role, runtime, by_op_type(times), (), known))
+            found.append(FileProfile(artifact.file, artifact.role, backend.package, by_op_type(times), (), known))
             continue
         by_module = tuple(
             ModuleTotal(*summed) for summed in summed_by(known.of_operators(_names(bundle, artifact, times)), times)
         )
-        found.append(FileProfile(artifact.file, artifact.role, runtime, by_op_type(times), by_module, ""))
+        found.append(FileProfile(artifact.file, artifact.role, backend.package, by_op_type(times), by_module, ""))
     return tuple(found)
 
 

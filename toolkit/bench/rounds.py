@@ -169,14 +169,13 @@ def _measure_group(
 
 def fits_memory(nbytes: int) -> bool:
     """Return whether files of this size together may be open."""
-    free = free_bytes()
-    return free is None or nbytes <= _SHARE * free
+    return nbytes <= _SHARE * free_bytes()
 
 
 def _check_pair(row: Row, reference: Row) -> None:
     """Raise NotAvailable where a row does not fit beside the reference, even with nothing else open."""
     free, need = free_bytes(), _bytes_of([row, reference])
-    if free is not None and need > _PAIR_SHARE * free:
+    if need > _PAIR_SHARE * free:
         raise NotAvailable(
             f"{row.name}: it and {reference.name} have {need / 1e9:.1f} GB; expected at most "
             f"{_PAIR_SHARE:.0%} of the {free / 1e9:.1f} GB of memory that is free"

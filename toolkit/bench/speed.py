@@ -7,7 +7,8 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable
 from backends.machine import default_threads
-from backends.profiling import by_op_type, profile
+from backends.profiling import OperatorTime, by_op_type, profile
+from backends.registry import default_backend
 from backends.timing import Quartiles, Rounds, time_rounds
 from toolkit.bench.rounds import fits_memory, measure_rows
 from toolkit.bench.together import BenchTarget, target_row
@@ -76,6 +77,11 @@ def _ratio(bundle: Bundle, artifact: Artifact, reference: Artifact) -> Quartiles
     return Quartiles.of_ratio(*samples_ms)
 
 
+def _profiled(bundle: Bundle, artifact: Artifact) -> tuple[OperatorTime, ...]:
+    profiler = default_backend(artifact.format).profile
+    return profile(bundle.folder / artifact.file, profiler, default_threads(), _PROFILED_RUNS)
+
+
 def _blame(
     bundle: Bundle, artifact: Artifact, reference: Artifact, progress: Progress
 ) -> tuple[tuple[str, float], ...]:
@@ -83,8 +89,8 @@ def _blame(
     progress(f"asking which operators make {artifact.file} slow")
     try:
         mine, theirs = (
-            {k.kind: k.total_ms for k in by_op_type(profile(bundle.folder / a.file, default_threads(), _PROFILED_RUNS))}
-            for a in (artifact, reference)
+            {total.kind: total.total_ms for total in by_op_type(_profiled(bundle, one))}
+            for one in (artifact, reference)
         )
     except NotAvailable:
         return ()  # the warning that the file is slower is given without them

@@ -17,6 +17,8 @@ from backends.timing import Rounds
 from toolkit.bench.result import Batch, Streams
 from toolkit.bench.rounds import fits_memory, measure_rows
 from toolkit.bench.together import BenchTarget, target_row, timing_feeds
+from toolkit.models.kind import find_kind, find_model
+from toolkit.parity.agreement import conversion_rules
 
 
 def throughput(target: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
@@ -125,7 +127,7 @@ def _graphs(
 ) -> Bundle:
     """Return a bundle in `folder`/batch with the graphs, and the torch weights, at a batch."""
     target = folder / "batch"
-    if bundle.model["kind"] == "tensor":
+    if find_kind(bundle.model["kind"]).is_imported:
         return _imported(bundle, batch, target, source, progress)
     weights = {a.role: a for a in bundle.artifacts if a.format == "torch" and a.role in roles}
     if not weights:
@@ -133,10 +135,9 @@ def _graphs(
     from safetensors.torch import load_file
 
     from graphs.checkpoint import Weights
-    from graphs.networks.models import find_spec
     from toolkit.export import export_bundle
 
-    spec = find_spec(bundle.model["name"]).only(*weights)
+    spec = find_model(bundle.model["name"]).only(*weights)
     states = {role: load_file(bundle.verify(artifact)) for role, artifact in weights.items()}
     kept = Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
     return export_bundle(replace(spec, learned=()), kept, target, batch, progress)
@@ -164,14 +165,16 @@ def _converted(
     for key in dict.fromkeys(map(_conversion, wanted)):
         alike = [artifact for artifact in wanted if _conversion(artifact) == key]
         role, route, alone = key
-        if alone == "mixed":
+        if alone and RECIPES[alone].keeps_layers:
             missing |= {(role, a.file): "its recipe names layers of the graph at batch 1" for a in alike}
             continue
         # Ranges do not change the speed: generated images are enough.
         calibration = Calibration(None) if alone else None
         precisions = tuple(dict.fromkeys(artifact.precision for artifact in alike))
         try:
-            made = convert_bundle(made.folder, precisions, route, calibration, progress, roles=(role,))
+            made = convert_bundle(
+                made.folder, conversion_rules, precisions, route, calibration, progress, roles=(role,)
+            )
         except ToolkitError as error:
             missing |= {(artifact.role, artifact.file): one_line(error) for artifact in alike}
     return made, missing
@@ -180,5 +183,5 @@ def _converted(
 def _conversion(artifact: Artifact) -> tuple[str, str, str]:
     """Return the key of the conversion that makes an artifact; a precision that may fail alone has one of its own."""
     recipe = RECIPES[artifact.precision]
-    alone = artifact.precision if recipe.calibrated or artifact.precision == "mixed" else ""
+    alone = artifact.precision if recipe.calibrated or recipe.keeps_layers else ""
     return artifact.role, artifact.route or "direct", alone

@@ -13,6 +13,7 @@ from backends.artifact import Artifact
 from backends.atomic import replacing_folder
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
+from backends.registry import BACKENDS, BackendSpec, default_backend
 from backends.sandbox import SandboxProcess
 from backends.tensor import Array
 from graphs.onnx.file import check
@@ -23,7 +24,7 @@ from toolkit.bisect.measure import LIMIT_BYTES, LayerError, measure_layers
 from toolkit.bisect.modules import modules_of
 from toolkit.bisect.report import SCRIPT, BisectReport, LayerReport, write_repro
 from toolkit.metrics.samples import Sample, signed_samples
-from toolkit.models.kind import KINDS
+from toolkit.models.kind import KINDS, find_kind
 
 # For one layer, run twice: the largest of what is here takes a second.
 LAYER_TIMEOUT_S = 600.0
@@ -41,13 +42,16 @@ def bisect_bundle(
     threads: int = 1,
     progress: Progress = lambda step: None,
     limit_bytes: int = LIMIT_BYTES,
+    backend: str | None = None,
 ) -> BisectReport:
     """Measure every layer of a candidate, a file of the bundle, and write the repro of the worst into a folder.
 
     The reference is the bundle's float32 ONNX file of that role, or `before`, another ONNX file with the same inputs.
     With `around_pass`, the name of a pass of graphs.passes, the graphs just before and just after it are compared
     instead. `repro` is by default beside the bundle. What goes in are the first samples that `toolkit compare` puts in,
-    SAMPLES of them. limit_bytes: of layers' results that are in memory at once.
+    SAMPLES of them. limit_bytes: of layers' results that are in memory at once. backend: runs the layers of the
+    candidate, an ONNX file, instead of the default backend of its format; then the reference file itself can be the
+    candidate.
     Raises InvalidInput for a file that is not there or is the reference itself, a graph with other inputs, or a folder
     in use; InvalidArtifact for a damaged file, or one that cannot be run layer by layer; NotAvailable without torch
     weights for a pass of the export.
@@ -66,13 +70,17 @@ def bisect_bundle(
             opened: Candidate = OnnxCandidate(after)
         else:
             reference_file = bundle.find(artifact.role, "onnx", "fp32")
-            if before is None and reference_file == artifact:
-                raise InvalidInput(f"{artifact.file} is the reference itself: give a pass, or a graph of before")
+            other = _other_backend(artifact, backend)
+            if before is None and reference_file == artifact and other is None:
+                raise InvalidInput(
+                    f"{artifact.file} is the reference itself: give a pass, a graph of before, or another backend"
+                )
             before = before or bundle.verify(reference_file)
-            names = (before.name, artifact.file)
+            names = (before.name, artifact.file if other is None else f"{artifact.file} on {other.name}")
             path = bundle.verify(artifact)
             trial = stack.enter_context(SandboxProcess(made / "litert.log", LAYER_TIMEOUT_S))
-            opened = OnnxCandidate(path) if artifact.format == "onnx" else TfliteCandidate(path, artifact, trial)
+            onnx = artifact.format == "onnx"
+            opened = OnnxCandidate(path, other) if onnx else TfliteCandidate(path, artifact, trial)
         check(before)
         reference = read_with_shapes(before)
         samples = _samples(bundle, artifact)
@@ -101,6 +109,19 @@ def bisect_bundle(
     return replace(report, repro=str(folder))
 
 
+def _other_backend(artifact: Artifact, name: str | None) -> BackendSpec | None:
+    """The named backend; None for the default one of the file's format. Raises InvalidInput where it cannot be cut."""
+    if name is None or name == default_backend(artifact.format).name:
+        return None
+    spec = BACKENDS.load(name)
+    if artifact.format not in spec.formats or artifact.format != "onnx":
+        raise InvalidInput(
+            f"{artifact.file}: layers run on another backend for ONNX files alone, and on one that opens them; "
+            f"{name} opens {' and '.join(spec.formats)} files"
+        )
+    return spec
+
+
 def _find(bundle: Bundle, candidate: str) -> Artifact:
     path = Path(candidate)
     inside = path.name == candidate or path.resolve().parent == bundle.folder.resolve()
@@ -125,7 +146,7 @@ def _samples(bundle: Bundle, artifact: Artifact) -> list[Sample]:
     """The first samples of the kind; noise for a kind or a batch without any."""
     specs = tuple(binding.spec for binding in artifact.inputs)
     if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
-        return list(islice(KINDS.load(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))
+        return list(islice(find_kind(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))
     return list(islice(signed_samples(specs), SAMPLES))
 
 

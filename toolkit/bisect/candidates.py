@@ -10,9 +10,11 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.artifact import Artifact
+from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact
+from backends.registry import BackendSpec
 from backends.sandbox import SandboxDied, SandboxProcess
-from backends.tensor import Array
+from backends.tensor import Array, Binding, TensorSpec
 from graphs.onnx.file import save
 from graphs.onnx.part import OnnxPartSession, named_values, needed_nodes, part_of, read_with_shapes, shape_and_dtype
 from graphs.tflite.graph import Graph, Tensor, read_graph
@@ -78,15 +80,53 @@ def unfit(shape: tuple[int, ...], dtype: str, stored: Stored, order: Order) -> s
 class OnnxPart:
     """Nodes of one graph; their weights stay where they are."""
 
-    def __init__(self, model: ir.Model, inputs: list[ir.Value], output: ir.Value, nodes: list[ir.Node], folder: Path):
+    def __init__(
+        self,
+        model: ir.Model,
+        inputs: list[ir.Value],
+        output: ir.Value,
+        nodes: list[ir.Node],
+        folder: Path,
+        backend: BackendSpec | None = None,
+    ) -> None:
         self._cut = (model, inputs, output)
         self._folder = folder
+        self._backend = backend
         self.inputs = tuple(str(value.name) for value in inputs)
         self.operators = tuple(node.op_type for node in nodes)
 
     def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
+        if self._backend is not None:
+            return self._run_as_file(self._backend, feeds, threads)
         part = OnnxPartSession(self._model(), self._folder, threads)
         return [part.run(one) for one in feeds]
+
+    def _run_as_file(
+        self, backend: BackendSpec, feeds: Sequence[Mapping[str, Array]], threads: int
+    ) -> list[dict[str, Array]]:
+        """Run the part as a file of its own, which every backend that opens ONNX files can do."""
+        _, inputs, output = self._cut
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.onnx"
+            self.write(path)
+            files = [path, *sorted(other for other in Path(folder).iterdir() if other != path)]
+            artifact = Artifact(
+                file=path.name,
+                role="part",
+                format="onnx",
+                precision="fp32",
+                route=None,
+                inputs=tuple(Binding.same(_spec(value)) for value in inputs),
+                outputs=(Binding.same(_spec(output)),),
+                sha256=sha256_of(*files),
+                bytes=sum(file.stat().st_size for file in files),
+                external_files=tuple(file.name for file in files[1:]),
+                parent=None,
+                tools={},
+                architecture=None,
+            )
+            with backend.session(path, artifact, threads) as session:
+                return [session.run({name: one[name] for name in self.inputs}) for one in feeds]
 
     def write(self, path: Path) -> None:
         save(self._model(), path)
@@ -96,13 +136,21 @@ class OnnxPart:
         return part_of(model, inputs, [output])
 
 
+def _spec(value: ir.Value) -> TensorSpec:
+    known = shape_and_dtype(value)
+    if known is None:
+        raise InvalidArtifact(f"tensor {value.name!r}: its shape is not stated, so that no backend can be given it")
+    return TensorSpec(str(value.name), *known, layout=None)
+
+
 class OnnxCandidate:
-    """Tensors are found by their names."""
+    """Tensors are found by their names. Parts run on ONNX Runtime in memory, or on another backend as files."""
 
     suffix = ".onnx"
     missing = "the file holds no such tensor"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, backend: BackendSpec | None = None) -> None:
+        self._backend = backend
         self._model = read_with_shapes(path)
         self._folder = path.parent
         self._values = named_values(self._model)
@@ -120,7 +168,9 @@ class OnnxCandidate:
         if value.producer() is None:
             return None
         nodes, inputs = needed_nodes([value], {self._values[name] for name in given if name != stored})
-        return OnnxPart(self._model, inputs, value, sorted(nodes, key=self._index.__getitem__), self._folder)
+        return OnnxPart(
+            self._model, inputs, value, sorted(nodes, key=self._index.__getitem__), self._folder, self._backend
+        )
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -179,7 +229,7 @@ class TfliteCandidate:
         found = {b.spec.name: (b.stored.name, order_of(b)) for b in (*self._artifact.inputs, *self._artifact.outputs)}
         places = {name: (self._tensors[stored], order) for name, (stored, order) in found.items()}
         float_forms = self._float_forms()
-        for one in self._graph.held:
+        for one in self._graph.origins:
             places.setdefault(one.name, (float_forms.get(id(one.tensor), one.tensor), one.order))
         return {name: (_stored(tensor), order) for name, (tensor, order) in places.items()}
 
@@ -201,7 +251,7 @@ class TfliteCandidate:
 
 
 def _missing(artifact: Artifact, graph: Graph) -> str:
-    if graph.held:
+    if graph.origins:
         return "the file holds no such tensor"
     if artifact.route == "tf":
         return "files of the tf route do not say which tensors they hold: bisect one of the direct route"

@@ -75,6 +75,7 @@ def _error(value: float) -> str:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--candidate", required=True, metavar="FILE", help="The file of BUNDLE to look into, ONNX or TFLite.")
+@click.option("-b", "--backend", metavar="NAME", help="Run FILE's layers on this backend, for ONNX files.")
 @click.option("--before", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX file, for the float32 one.")
 @click.option("--pass", "around_pass", metavar="NAME", help="Compare the graph before and after this pass instead.")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="DIR", help="Default: beside BUNDLE.")
@@ -83,6 +84,7 @@ def _error(value: float) -> str:
 def bisect(
     bundle: Path,
     candidate: str,
+    backend: str | None,
     before: Path | None,
     around_pass: str | None,
     repro: Path | None,
@@ -119,7 +121,14 @@ def bisect(
         from toolkit.bisect.bundle import bisect_bundle
 
         report = bisect_bundle(
-            opened, candidate, before, around_pass, repro, threads or default_threads(), progress.step
+            opened,
+            candidate,
+            before,
+            around_pass,
+            repro,
+            threads or default_threads(),
+            progress.step,
+            backend=backend,
         )
     if out is not None:
         with replacing(out) as temporary:

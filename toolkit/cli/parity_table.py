@@ -130,7 +130,7 @@ def _table(role: RoleReport, width: int) -> Table:
     for file in role.files:
         failed = {(check.where, check.number) for check in file.failures}
         verdict = Text("pass", "green") if file.passed else Text("FAIL", "bold red")
-        name = file.artifact.file.removeprefix(f"{role.role}.")
+        name = file.name.removeprefix(f"{role.role}.")
         size = [f"{file.artifact.bytes / 1e6:.2f}"] if wide else []
         if file.total is None or not file.total.outputs:
             blank = [""] * (len(errors) + len(task) + several)
@@ -192,9 +192,9 @@ def _lines(file: FileReport) -> Iterator[Text]:
         blame = ""
         if file.step is not None:
             blame = f"; the step from {file.step.against} alone {'passes' if file.step_passed else 'fails too'}"
-        yield Text(f"FAIL {file.artifact.file}: {check}{blame}", "red")
+        yield Text(f"FAIL {file.name}: {check}{blame}", "red")
     if file.total is not None and (line := _near_zero(file.total)):
-        yield Text(f"{file.artifact.file}: {line}", "dim")
+        yield Text(f"{file.name}: {line}", "dim")
 
 
 def _near_zero(comparison: Comparison) -> str | None:

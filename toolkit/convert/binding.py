@@ -12,12 +12,9 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, one_line
 from backends.flatbuffer import check_tflite
-from backends.registry import SESSIONS
+from backends.precision import find_recipe
+from backends.registry import default_backend
 from backends.tensor import LAYOUTS, Array, Binding, TensorSpec
-
-# Root of the mean squared difference, over that of the float32 outputs. They tell a fault from rounding and are no
-# verdict on accuracy: a wrong layout gave 0.26 at the least, so every limit stays below that.
-LIMITS = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2, "int8-w": 0.1, "int16x8": 0.2, "mixed": 0.1}
 
 
 def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
@@ -25,7 +22,7 @@ def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expecte
 
     Tensors are matched by the names of the file's signature. Layouts are not guessed from shapes: every layout that
     a shape allows is tried, and the one whose outputs are nearest to `expected` is taken.
-    Raises InvalidArtifact for another signature, or if even that one is further away than LIMITS allow.
+    Raises InvalidArtifact for another signature, or if even that one is further away than its precision allows.
     """
     found = _signature(path)
     choices = [
@@ -45,14 +42,13 @@ def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expecte
 
 
 def check_onnx(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """Raise InvalidArtifact if an ONNX file is further away from `expected` than LIMITS allow."""
+    """Raise InvalidArtifact if an ONNX file is further away from `expected` than its precision allows."""
     _check(path, artifact, relative_error(path, artifact, feeds, expected))
 
 
 def relative_error(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
     """Root mean square of the difference over that of `expected`, the worst of all outputs; NaN counts as infinite."""
-    backend = {"onnx": "ort", "tflite": "tflite"}[artifact.format]
-    with SESSIONS.load(backend)(path, artifact, threads=1) as session:
+    with default_backend(artifact.format).session(path, artifact, threads=1) as session:
         got = session.run(feeds)
     errors = [
         _norm(_doubles(got[name]) - _doubles(value)) / max(_norm(_doubles(value)), 1e-12)
@@ -70,7 +66,7 @@ def _norm(values: Array) -> float:
 
 
 def _check(path: Path, artifact: Artifact, error: float) -> None:
-    limit = LIMITS[artifact.precision]
+    limit = find_recipe(artifact.precision).limit("binding_error")
     if not error <= limit:
         raise InvalidArtifact(
             f"{path.name}: differs from the float32 graph by {error:.2g} of its outputs' size, "

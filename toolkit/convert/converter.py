@@ -1,19 +1,14 @@
 """Calls the worker in the converter's environment, and explains its death when it dies."""
 
-import contextlib
 import json
 import os
-import resource
-import signal
-import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from backends.bundle import Progress
 from backends.errors import ToolkitError
-from backends.sandbox import how_it_ended
+from backends.sandbox import deadline, how_it_ended, kill, start
 from toolkit.convert.resume import NO_ROOM
 from toolkit.environments import converter_python
 
@@ -51,28 +46,22 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     result_path.unlink(missing_ok=True)
     request_path.write_text(json.dumps(request | {"folder": str(folder)}), encoding="utf-8")
     step = "starting"
-    timed_out = threading.Event()
-    with (
-        log.open("a", encoding="utf-8") as log_file,
-        _start([str(python), "-m", "worker", str(request_path), str(result_path)], folder, log_file) as process,
-    ):
-
-        def stop() -> None:
-            timed_out.set()
-            _kill(process)
-
-        timer = threading.Timer(timeout_s, stop)
-        timer.start()
+    command = [str(python), "-m", "worker", str(request_path), str(result_path)]
+    with log.open("a", encoding="utf-8") as log_file:
         try:
-            assert process.stdout is not None  # PIPE
-            for line in process.stdout:
-                step = json.loads(line)["step"]
-                progress(step)
-            process.wait()
-        finally:
-            timer.cancel()
-            _kill(process)
-    if timed_out.is_set():
+            process = start(command, log_file, _environment(python), folder, MEMORY_LIMIT_BYTES)
+        except OSError as error:
+            raise ConversionFailed(f"cannot start the converter {python}: {error.strerror}") from error
+        with process, deadline(process, timeout_s) as late:
+            try:
+                assert process.stdout is not None  # a pipe
+                for line in process.stdout:
+                    step = json.loads(line)["step"]
+                    progress(step)
+                process.wait()
+            finally:
+                kill(process)  # with it whatever it started
+    if late.is_set():
         raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
     if process.returncode:
         raise _failure(how_it_ended(process.returncode), step, log)
@@ -80,26 +69,6 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
         raise _failure("ended without a result", step, log)
     result = json.loads(result_path.read_text(encoding="utf-8"))
     return WorkerResult({key: Path(path) for key, path in result["files"].items()}, result["tools"])
-
-
-def _start(command: list[str], folder: Path, log_file: TextIO) -> "subprocess.Popen[str]":
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # never written to: its end tells the worker that this process is gone
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            text=True,
-            cwd=folder,
-            env=_environment(Path(command[0])),
-            start_new_session=True,  # its own group, so that what it starts can be stopped with it
-        )
-    except OSError as error:
-        raise ConversionFailed(f"cannot start the converter {command[0]}: {error.strerror}") from error
-    if hasattr(resource, "prlimit"):  # Linux; elsewhere memory has no bound but the machine's
-        with contextlib.suppress(ProcessLookupError):  # it may have ended already
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    return process
 
 
 def _failure(what: str, step: str, log: Path) -> ConversionFailed:
@@ -125,8 +94,3 @@ def _environment(python: Path) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "1",
     }
-
-
-def _kill(process: "subprocess.Popen[str]") -> None:
-    with contextlib.suppress(ProcessLookupError):  # the whole group may have ended already
-        os.killpg(process.pid, signal.SIGKILL)

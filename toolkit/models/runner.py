@@ -1,19 +1,30 @@
-"""The graphs of one bundle on one backend, opened when they are first needed."""
+"""Runs several graphs of one bundle on one backend; each is opened when it is first needed."""
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.machine import default_threads
-from backends.registry import SESSIONS, open_session
+from backends.registry import BACKENDS, find_artifact, open_session
 from backends.session import Closing, Session
 from backends.tensor import Array
+
+
+class Runner(Protocol):
+    """An object that is run like a Session."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the inputs, by name. Returns the outputs by name."""
+
+
+class Pipeline(Closing, Runner):
+    """Several graphs of one bundle on one backend and in one precision, run as one."""
 
 
 class Graphs(Closing):
@@ -42,14 +53,14 @@ class Graphs(Closing):
         self.precision = precision
         self.timing_ms: dict[str, list[float]] = {}
         self.watch = lambda role, feeds: None
-        self._format: str = SESSIONS.load(backend).FORMAT
+        BACKENDS.load(backend)  # an unknown backend is refused before anything is read
         self._threads = default_threads() if threads is None else threads
         self._sessions: dict[str, Session] = {}
         self._held: dict[str, Mapping[str, Array]] = {}
 
     def artifact(self, role: str) -> Artifact:
         """The file that computes a role here. Raises NotAvailable."""
-        return self.bundle.find(role, self._format, self.precision)
+        return find_artifact(self.bundle, role, self.backend, self.precision)
 
     def run(self, role: str, **feeds: Array) -> dict[str, Array]:
         """Run one graph: inputs by name, outputs by name. Raises InvalidArtifact for outputs that are not finite."""

@@ -3,19 +3,18 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
-from backends.errors import InvalidArtifact
-from backends.registry import BACKENDS, open_session
+from backends.errors import InvalidArtifact, ToolkitError, one_line
+from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
-from backends.tensor import Array, TensorSpec
+from backends.tensor import Array, TensorSpec, probe
 from toolkit.metrics.samples import Sample
-from toolkit.models.kind import KINDS, ComparisonSpec, EndToEndCase
-from toolkit.models.tolerances import tolerance_for
+from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
 from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
@@ -37,28 +36,27 @@ def compare_bundle(
 
     `images` are read beside the kind's own samples; memory does not grow with their number. Every file is judged by
     the tolerance of its kind, role and precision.
-    Raises NotAvailable for a kind or a precision that nobody wrote a tolerance for, before anything runs;
+    Raises NotAvailable for an unknown kind, or a precision without a limit that the kind needs, before anything runs;
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
-    name = bundle.model["kind"]
-    kind: ComparisonSpec = KINDS.load(name)
+    kind = find_kind(bundle.model["kind"])
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
         notes.append(NO_TORCH)
     chosen = [artifact for artifact in bundle.artifacts if with_torch or artifact.format != "torch"]
     for artifact in chosen:
-        tolerance_for(name, artifact.role, artifact.precision)
+        kind.tolerance(artifact.role, artifact.precision)
         bundle.verify(artifact)
-    for whole in kind.wholes:
+    for whole in kind.end_to_end:
         for _, precision in variants(whole, chosen):
-            tolerance_for(name, whole.name, precision)
+            kind.tolerance(whole.name, precision)
     roles = tuple(
         _compare_role(bundle, kind, [a for a in chosen if a.role == role], images, threads, progress, open_limit_bytes)
         for role in dict.fromkeys(artifact.role for artifact in chosen)
     )
     wholes = compare_end_to_end(bundle, kind, chosen, images, threads, progress)
-    return ParityReport(bundle.model["name"], name, bundle.weights, roles, tuple(notes), wholes)
+    return ParityReport(bundle.model["name"], kind.name, bundle.weights, roles, tuple(notes), wholes)
 
 
 def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
@@ -70,9 +68,34 @@ def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
     raise InvalidArtifact(f"{artifacts[0].role}: no float32 torch or ONNX file to compare with; export it again")
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A file on one of the backends that open it. name: unique among the candidates of a role."""
+
+    artifact: Artifact
+    backend: str
+    is_default: bool
+
+    @property
+    def name(self) -> str:
+        return self.artifact.file if self.is_default else f"{self.artifact.file} on {self.backend}"
+
+
+def _candidates(artifacts: Sequence[Artifact], reference: Artifact) -> list[_Candidate]:
+    """Every file on every backend that runs it, but for the reference on its own backend."""
+    found = []
+    for artifact in artifacts:
+        default = default_backend(artifact.format).name
+        for spec in compared_backends(artifact):
+            candidate = _Candidate(artifact, spec.name, spec.name == default)
+            if artifact is not reference or not candidate.is_default:
+                found.append(candidate)
+    return found
+
+
 def _compare_role(
     bundle: Bundle,
-    kind: ComparisonSpec,
+    kind: ModelKind,
     artifacts: Sequence[Artifact],
     images: Sequence[Path],
     threads: int,
@@ -81,55 +104,85 @@ def _compare_role(
 ) -> RoleReport:
     reference = reference_of(artifacts)
     by_file = {artifact.file: artifact for artifact in artifacts}
-    unlike = {a.file: reason for a in artifacts if (reason := _unlike(a, reference))}
-    candidates = [a for a in artifacts if a is not reference and a.file not in unlike]
     seen = SampleCounts()
-    reports = {file: _incomparable(by_file[file], reason) for file, reason in unlike.items()}
-    for group in _groups(candidates, reference, by_file, open_limit_bytes):
+    reports: dict[str, FileReport] = {}
+    comparable = []
+    candidates = _candidates(artifacts, reference)
+    for candidate in candidates:
+        if (reason := _unlike(candidate.artifact, reference)) is not None:
+            why = "Files of one role have the same inputs and outputs."
+            reports[candidate.name] = _not_compared(candidate, "signature", reason, why)
+        else:
+            comparable.append(candidate)
+    for group in _groups(comparable, reference, by_file, open_limit_bytes):
         with ExitStack() as stack:
 
-            def opened(artifact: Artifact, stack: ExitStack = stack) -> Session:
-                progress(f"opening {artifact.file}")
-                return stack.enter_context(open_session(bundle, artifact, BACKENDS[artifact.format], threads))
+            def opened(artifact: Artifact, backend: str | None = None, stack: ExitStack = stack) -> Session:
+                name = backend or default_backend(artifact.format).name
+                progress(f"opening {artifact.file} on {name}")
+                return stack.enter_context(open_session(bundle, artifact, name, threads))
 
             base = opened(reference)
+            sessions: dict[str, Session] = {}
+            for candidate in group:
+                try:
+                    sessions[candidate.name] = opened(candidate.artifact, candidate.backend)
+                    if not candidate.is_default:
+                        sessions[candidate.name].run(probe(tuple(b.spec for b in candidate.artifact.inputs)))
+                except ToolkitError as error:
+                    if candidate.is_default:
+                        raise
+                    # A further backend is a further answer: what it cannot do costs its own row alone.
+                    sessions.pop(candidate.name, None)
+                    why = "A backend that is compared runs every file whose precision it names."
+                    reports[candidate.name] = _not_compared(candidate, "runs", one_line(error), why)
+            running = [candidate for candidate in group if candidate.name in sessions]
             parents = {
-                file: opened(by_file[file]) for file in dict.fromkeys(_parent(a, reference, by_file) for a in group)
-                if file is not None and file not in [a.file for a in group]
-            }  # fmt: skip
-            work = {a.file: _open(bundle, kind, a, opened(a), reference, _parent(a, reference, by_file)) for a in group}
+                file: opened(by_file[file])
+                for file in dict.fromkeys(_parent(c.artifact, reference, by_file) for c in running)
+                if file is not None and file not in sessions
+            }
+            work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
             seen = compare_stream(samples, base, parents, work, kind.may_leave_domain)
-            reports |= {a.file: _report(bundle, a, work[a.file]) for a in group}
+            reports |= {c.name: _report(bundle, c, work[c.name]) for c in running}
     return RoleReport(
         reference.role,
         reference,
         dict(seen.families),
         seen.outside_domain,
-        tuple(reports[artifact.file] for artifact in artifacts if artifact is not reference),
+        tuple(reports[candidate.name] for candidate in candidates),
     )
 
 
 def _open(
-    bundle: Bundle, kind: ComparisonSpec, artifact: Artifact, session: Session, reference: Artifact, parent: str | None
+    bundle: Bundle,
+    kind: ModelKind,
+    candidate: _Candidate,
+    session: Session,
+    reference: Artifact,
+    by_file: Mapping[str, Artifact],
 ) -> CandidateRun:
-    total = RunningComparison(reference.file, kind.judge(bundle, artifact.role))
-    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, artifact.role))
+    role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
+    total = RunningComparison(reference.file, kind.judge(bundle, role))
+    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role))
     return CandidateRun(session, total, parent, step)
 
 
-def _report(bundle: Bundle, artifact: Artifact, opened: CandidateRun) -> FileReport:
-    tolerance = tolerance_for(bundle.model["kind"], artifact.role, artifact.precision)
+def _report(bundle: Bundle, candidate: _Candidate, opened: CandidateRun) -> FileReport:
+    artifact = candidate.artifact
+    tolerance = find_kind(bundle.model["kind"]).tolerance(artifact.role, artifact.precision)
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
     step_passed = None if step is None else all(check.passed is not False for check in judge(step, tolerance, random))
-    return FileReport(artifact, total, step, judge(total, tolerance, random), step_passed, tolerance.reason)
+    checks = judge(total, tolerance, random)
+    return FileReport(artifact, candidate.backend, total, step, checks, step_passed, tolerance.reason, candidate.name)
 
 
-def _incomparable(artifact: Artifact, reason: str) -> FileReport:
-    check = Check("signature", "", None, None, False, reason)
-    return FileReport(artifact, None, None, (check,), None, "Files of one role have the same inputs and outputs.")
+def _not_compared(candidate: _Candidate, number: str, reason: str, why: str) -> FileReport:
+    check = Check(number, "", None, None, False, reason)
+    return FileReport(candidate.artifact, candidate.backend, None, None, (check,), None, why, candidate.name)
 
 
 def _unlike(artifact: Artifact, reference: Artifact) -> str | None:
@@ -152,17 +205,19 @@ def _parent(artifact: Artifact, reference: Artifact, by_file: Mapping[str, Artif
 
 
 def _groups(
-    artifacts: Sequence[Artifact], reference: Artifact, by_file: Mapping[str, Artifact], limit_bytes: int
-) -> Iterator[list[Artifact]]:
-    """Artifacts whose files fit `limit_bytes` with those they are compared with; at least one at a time."""
-    group: list[Artifact] = []
-    for artifact in artifacts:
-        needed = {a.file for a in (*group, artifact)} | {reference.file}
-        needed |= {p for a in (*group, artifact) if (p := _parent(a, reference, by_file)) is not None}
-        if group and sum(by_file[file].bytes for file in needed) > limit_bytes:
+    candidates: Sequence[_Candidate], reference: Artifact, by_file: Mapping[str, Artifact], limit_bytes: int
+) -> Iterator[list[_Candidate]]:
+    """Candidates whose files fit `limit_bytes` with those they are compared with; at least one at a time."""
+    group: list[_Candidate] = []
+    for candidate in candidates:
+        together = [*group, candidate]
+        # The reference and the parents are open once, a file on two backends twice.
+        beside = {reference.file} | {p for c in together if (p := _parent(c.artifact, reference, by_file)) is not None}
+        beside -= {c.artifact.file for c in together}
+        if group and sum(by_file[f].bytes for f in beside) + sum(c.artifact.bytes for c in together) > limit_bytes:
             yield group
             group = []
-        group.append(artifact)
+        group.append(candidate)
     if group:
         yield group
 
@@ -191,7 +246,7 @@ def variants(whole: EndToEndCase, artifacts: Sequence[Artifact]) -> list[tuple[s
 
 def compare_end_to_end(
     bundle: Bundle,
-    kind: ComparisonSpec,
+    kind: ModelKind,
     artifacts: Sequence[Artifact],
     images: Sequence[Path],
     threads: int,
@@ -199,7 +254,7 @@ def compare_end_to_end(
 ) -> tuple[EndToEndReport, ...]:
     """Run each whole of a kind on its samples in every variant. Those with fewer than two variants are left out."""
     reports = []
-    for whole in kind.wholes:
+    for whole in kind.end_to_end:
         reference, *others = variants(whole, artifacts) or [("", "")]
         if others and reference[1] == "fp32":
             reports.append(_compare_case(bundle, whole, reference, others, images, threads, progress))
@@ -221,7 +276,7 @@ def _compare_case(
     def run(variant: tuple[str, str]) -> list[dict[str, Array]]:
         format, precision = variant
         progress(f"{whole.name}: {format} {precision}")
-        with whole.open(bundle, BACKENDS[format], precision, threads) as pipeline:
+        with whole.open(bundle, default_backend(format).name, precision, threads) as pipeline:
             return [pipeline.run(sample.feeds) for sample in samples]
 
     expected = run(reference)
@@ -236,6 +291,6 @@ def _compare_case(
 
 
 def _run_report(bundle: Bundle, whole: EndToEndCase, variant: tuple[str, str], total: Comparison) -> RunReport:
-    tolerance = tolerance_for(bundle.model["kind"], whole.name, variant[1])
+    tolerance = find_kind(bundle.model["kind"]).tolerance(whole.name, variant[1])
     checks = judge(total, tolerance, bundle.weights["origin"] == "random")
     return RunReport(*variant, total, checks, tolerance.reason)

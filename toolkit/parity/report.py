@@ -49,14 +49,18 @@ class Judged:
 
 @dataclass(frozen=True)
 class FileReport(Judged):
-    """One file: against the reference, against its own parent (None where that is the reference), and the verdict."""
+    """One file on one backend: against the reference, against its own parent (None where that is the reference), and
+    the verdict. name: the file, and its backend where that is not the default one of its format.
+    """
 
     artifact: Artifact
+    backend: str
     total: Comparison | None
     step: Comparison | None
     checks: tuple[Check, ...]
     step_passed: bool | None
     reason: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ def _file_json(file: FileReport) -> dict[str, Any]:
     described = {key: getattr(artifact, key) for key in ("file", "format", "precision", "route", "bytes", "sha256")}
     return {
         **described,
+        "name": file.name,
+        "backend": file.backend,
         "parent": artifact.parent,
         "passed": file.passed,
         "step_passed": file.step_passed,

@@ -53,7 +53,12 @@ class Evidence:
             }
             for whole in self.parity.get("wholes", ())
         ]
-        return [*self.parity["roles"], *wholes]
+        # A file stands on the page by its name, which also says its backend where that is not the default one.
+        roles = [
+            {**role, "files": [{**file, "file": file["name"]} for file in role["files"]]}
+            for role in self.parity["roles"]
+        ]
+        return [*roles, *wholes]
 
 
 def gather(

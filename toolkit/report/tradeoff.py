@@ -98,7 +98,11 @@ def _listed(evidence: Evidence, role: dict[str, Any]) -> list[tuple[str, str, in
     """Name, precision and bytes of the files of a role; of a whole, for each format and precision its graphs'."""
     artifacts = evidence.bundle.artifacts
     if "graphs" not in role:
-        return [(a.file, a.precision, a.bytes) for a in artifacts if a.role == role["role"]]
+        listed = []
+        for artifact in (a for a in artifacts if a.role == role["role"]):
+            others = [file["file"] for file in role["files"] if file["file"].startswith(f"{artifact.file} on ")]
+            listed += [(name, artifact.precision, artifact.bytes) for name in (artifact.file, *others)]
+        return listed
     sizes: dict[tuple[str, str], int] = {}
     for artifact in artifacts:
         if artifact.role in role["graphs"]:

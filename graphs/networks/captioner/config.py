@@ -6,7 +6,6 @@ the large variant has 540 million parameters, nearly all of them in its first Li
 
 from dataclasses import dataclass
 
-from backends.registry import ARCHITECTURES
 from backends.tensor import TensorSpec
 from graphs.networks.spec import GraphSpec, ModelSpec
 
@@ -62,11 +61,6 @@ VARIANTS = {
 
 # Of the contrastive loss and of the similarity that `--similar` prints.
 TEMPERATURE = 0.07
-
-for _graph in ("encode_image", "decode_image", "encode_text", "decode_text_prefill", "decode_text_step"):
-    ARCHITECTURES.register(
-        f"captioner-{_graph.replace('_', '-')}", f"graphs.networks.captioner.model:{_graph}", needs="torch safetensors"
-    )
 
 
 def captioner_spec(name: str, summary: str, config: CaptionerConfig) -> ModelSpec:

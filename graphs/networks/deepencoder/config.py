@@ -5,7 +5,6 @@ Source: the published configuration of DeepSeek-OCR, checked against the shapes 
 
 from dataclasses import dataclass
 
-from backends.registry import ARCHITECTURES
 from backends.tensor import TensorSpec
 from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec
 
@@ -86,8 +85,6 @@ CLIP_LARGE = ClipConfig(224, 14, 1024, 24, 16, 4096)
 LANGUAGE_DIM = 1280
 
 MODES_PX = {"tiny": 512, "small": 640, "base": 1024, "large": 1280}
-
-ARCHITECTURES.register("deepencoder", "graphs.networks.deepencoder.encoder:encoder", needs="torch safetensors")
 
 # DeepSeek-OCR's own file: everything else in it is its language model.
 _KEY_NAMES = KeyNames(

@@ -5,7 +5,6 @@ Source: the published configurations of DINOv3 ViT-S/16 and SmolLM2-135M, checke
 
 from dataclasses import dataclass
 
-from backends.registry import ARCHITECTURES
 from backends.tensor import TensorSpec
 from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec
 
@@ -98,11 +97,6 @@ DINOV3_VITS16 = DinoConfig(256, 16, 384, 12, 6, 1536, 4, 100.0)
 SMOLLM2_135M = LlamaConfig(49152, 576, 1536, 30, 9, 3, 100_000.0)
 
 FOVEATED = FoveatedConfig(DINOV3_VITS16, SMOLLM2_135M, FilmConfig(512, (64, 128, 256)), 4, 32, 32, 8)
-
-for _graph in ("encode_frames", "query_shallow", "query_deep", "language", "predict"):
-    ARCHITECTURES.register(
-        f"foveated-{_graph.replace('_', '-')}", f"graphs.networks.foveated.model:{_graph}", needs="torch safetensors"
-    )
 
 # DINOv3's and SmolLM2's own files go with one of the rest; or all of it in one file, `dino.` and `language.` before
 # the published names. Blocks are called layer.0 or, by newer code, model.layer.0. SmolLM2's head is its embedding.

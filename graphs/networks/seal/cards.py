@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from backends.registry import ARCHITECTURES
 from backends.tensor import TensorSpec
 from graphs.networks.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig, ViTConfig, chunky_dims
 from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec
@@ -129,10 +128,6 @@ CARDS = {
 }
 
 # By the names of the packages: this project is installed from a checkout, and an index may know another by its name.
-ARCHITECTURES.register("seal-detector", "graphs.networks.seal.detector:detector", needs="torch safetensors")
-
-ARCHITECTURES.register("seal-embedder", "graphs.networks.seal.embedder:embedder", needs="torch safetensors")
-
 # What published files also hold, and detection and embedding do not need. `embedder.msg_processor` repeats
 # `embedder.unet.msg_processor`.
 _KEY_NAMES = KeyNames(

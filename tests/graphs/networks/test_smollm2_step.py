@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from backends.registry import ARCHITECTURES, BACKENDS, open_session
+from backends.registry import ARCHITECTURES, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec
 from graphs.checkpoint import load_checkpoint
@@ -16,8 +16,6 @@ from graphs.networks.foveated.llama import Llama
 from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec, from_json
 from tests import foveated_tiny
 from toolkit.export import export_bundle
-
-ARCHITECTURES.register("smollm2-step", f"{__name__}:build_step", needs="torch safetensors")
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,9 @@ class Step(Llama):
 def build_step(config: object) -> nn.Module:
     """Step of a StepConfig as JSON, weights not loaded."""
     return Step(from_json(StepConfig, config, "smollm2-step config"))
+
+
+ARCHITECTURES.add("smollm2-step", build_step)
 
 
 def smollm2_spec(config: LlamaConfig, length: int) -> ModelSpec:
@@ -104,7 +105,7 @@ def test_the_step_and_its_cache_choose_the_goldens_tokens_on_every_backend(tmp_p
     bundle = export_bundle(spec, load_checkpoint(tmp_path / "model.safetensors", spec), tmp_path / "smollm2")
     assert {artifact.format for artifact in bundle.artifacts} == {"torch", "onnx"}
     for artifact in bundle.artifacts:
-        with open_session(bundle, artifact, BACKENDS[artifact.format], threads=1) as session:
+        with open_session(bundle, artifact, default_backend(artifact.format).name, threads=1) as session:
             tokens, nearest = greedy(session, prompt, len(expected))
         assert tokens == expected
         assert 0 < nearest < 1

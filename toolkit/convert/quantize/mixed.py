@@ -11,8 +11,8 @@ import onnx_ir as ir
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.manifest import Fields, parse
-from backends.precision import RECIPES
-from backends.registry import SESSIONS
+from backends.precision import MIXED
+from backends.registry import BACKENDS
 from backends.tensor import Array
 from graphs.onnx.file import save
 from graphs.tflite.stitch import layer_names, mix
@@ -21,13 +21,11 @@ from toolkit.convert.job import Job, Made
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.onnx import quantize_model
 from toolkit.convert.quantize.search import Budget, FileVariants, Found, Watched, read_logits, search
-from toolkit.models.watermark.detector import WatermarkModel
 
 FORMAT_VERSION = 1
 
 RECIPE_FILE = "detector.mixed.recipe.json"
 
-_RECIPE = RECIPES["mixed"]
 
 _KEYS = ("format_version", "source_sha256", "kept", "found")
 
@@ -102,7 +100,7 @@ def make_mixed(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> list[Made
     job.progress("mixing INT8 with FP16 (TFLite)")
     path = job.folder / "detector.mixed.tflite"
     write_graph(mix(fp16[1][0], int8[1][0], kept.tflite), path)
-    return [job.tflite("mixed", "direct", path, int8[0].tools), job.onnx(_RECIPE, kept=kept.onnx)]
+    return [job.tflite(MIXED.name, "direct", path, int8[0].tools), job.onnx(MIXED, kept=kept.onnx)]
 
 
 def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: Array) -> MixedRecipe:
@@ -110,16 +108,17 @@ def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: 
 
     Raises NotAvailable where not even all of them are enough.
     """
-    threshold = WatermarkModel.of(job.bundle).detection_threshold
+    rule = job.rules.message_rule(job.bundle)
+    assert rule is not None  # convert_bundle refuses mixed files of other kinds
     job.progress(f"reading {len(images)} images with the float32 graph")
     reference = job.reference
-    watched = Watched(images, read_logits(reference.path, reference.artifact, "ort", images), threshold)
+    watched = Watched(images, read_logits(reference.path, reference.artifact, "ort", images), rule)
     found = {
         trials.backend: search(trials, budget, watched, job.progress)
         for trials in (_onnx_trials(job), _tflite_trials(job, fp16, int8))
     }
     account = {"budget": budget.text, "images": len(images)}
-    account |= {SESSIONS.load(backend).FORMAT: _account(one) for backend, one in found.items()}
+    account |= {BACKENDS.load(backend).formats[0]: _account(one) for backend, one in found.items()}
     return MixedRecipe(found["ort"].kept, found["tflite"].kept, reference.artifact.sha256, account)
 
 
@@ -142,8 +141,8 @@ def _onnx_trials(job: Job) -> FileVariants:
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
         # Not checked each time: the reference was when it was exported, and takes longer to check than to rewrite.
-        files = save(quantize_model(ir.load(job.reference.path), _RECIPE, kept=kept), path)
-        return job.onnx_artifact(_RECIPE, files), files
+        files = save(quantize_model(ir.load(job.reference.path), MIXED, kept=kept), path)
+        return job.onnx_artifact(MIXED, files), files
 
     return FileVariants("ort", tuple(layer.name for layer in layers(ir.load(job.reference.path).graph)), write)
 
@@ -153,6 +152,6 @@ def _tflite_trials(job: Job, fp16: Made, int8: Made) -> FileVariants:
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
         write_graph(mix(fp16[1][0], int8[1][0], kept), path)
-        return replace(fp16[0], file="trial.tflite", precision="mixed"), (path,)
+        return replace(fp16[0], file="trial.tflite", precision=MIXED.name), (path,)
 
     return FileVariants("tflite", layer_names(int8[1][0]), write)

@@ -13,10 +13,10 @@ from backends.artifact import Artifact
 from backends.bundle import Progress
 from backends.errors import InvalidInput, NotAvailable
 from backends.machine import default_threads
-from backends.registry import SESSIONS
+from backends.registry import BACKENDS
 from backends.tensor import Array
 from backends.timing import Rounds, time_rounds
-from toolkit.models.watermark.message import matching_bits_needed
+from toolkit.convert.rules import MessageRule
 
 _FORM = re.compile(r"\s*(flips|size|latency)\s*<=\s*([0-9]+(?:\.[0-9]+)?)\s*(%|MB|ms)\s*")
 
@@ -89,16 +89,16 @@ class FileVariants:
 
 @dataclass(frozen=True)
 class Watched:
-    """Images, (N, 3, S, S), what the float32 graph reads in them, (N, 1 + bits), and the detection threshold."""
+    """Images, (N, 3, S, S), the logits of the float32 graph on them, (N, 1 + bits), and how messages are judged."""
 
     images: Array
     logits: Array
-    threshold: float | None
+    rule: MessageRule
 
     def first(self, count: int) -> "Watched":
         """Some of them, spread over all."""
         chosen = np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)
-        return Watched(self.images[chosen], self.logits[chosen], self.threshold)
+        return Watched(self.images[chosen], self.logits[chosen], self.rule)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Found:
 def read_logits(path: Path, artifact: Artifact, backend: str, images: Array) -> Array:
     """(N, 1 + bits) float32, one image a run."""
     name, output = artifact.inputs[0].spec.name, artifact.outputs[0].spec.name
-    with SESSIONS.load(backend)(path, artifact, default_threads()) as session:
+    with BACKENDS.load(backend).session(path, artifact, default_threads()) as session:
         return np.concatenate([session.run({name: image[None]})[output] for image in images])
 
 
@@ -172,10 +172,10 @@ def compared(logits: Array, watched: Watched, size_bytes: int, latency_ms: float
     """What a file read beside what the float32 graph did."""
     got, expected = logits[:, 1:] > 0, watched.logits[:, 1:] > 0
     flipped = got != expected
-    needed = matching_bits_needed(flipped.shape[1])
+    needed = watched.rule.bits_needed
     changed = np.zeros(len(flipped), bool) if needed is None else (~flipped).sum(axis=1) < needed
-    if watched.threshold is not None:
-        changed |= (logits[:, 0] > watched.threshold) != (watched.logits[:, 0] > watched.threshold)
+    if (threshold := watched.rule.detection_threshold) is not None:
+        changed |= (logits[:, 0] > threshold) != (watched.logits[:, 0] > threshold)
     error = np.linalg.norm(logits - watched.logits) / max(float(np.linalg.norm(watched.logits)), 1e-12)
     return MixedCost(float(flipped.mean()), int(changed.sum()), float(error), size_bytes, latency_ms)
 
@@ -203,6 +203,6 @@ def _last(holds: Callable[[int], bool], most: int) -> int:
 
 def _latency_ms(path: Path, artifact: Artifact, backend: str, image: Array) -> float:
     feeds: dict[str, Any] = {artifact.inputs[0].spec.name: image}
-    with SESSIONS.load(backend)(path, artifact, default_threads()) as session:
+    with BACKENDS.load(backend).session(path, artifact, default_threads()) as session:
         samples = time_rounds({"file": partial(session.run, feeds)}, _LATENCY_ROUNDS)
     return float(np.median(samples["file"]))

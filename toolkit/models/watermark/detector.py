@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-import graphs.networks.models  # noqa: F401  its import names the architectures that torch artifacts are made of
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.machine import default_threads
 from backends.manifest import Fields
-from backends.precision import check_runs
-from backends.registry import SESSIONS, open_session
+from backends.registry import find_artifact, open_session
 from backends.session import Closing, Session
 from toolkit.images.open import ImageSource
 from toolkit.images.photo import Floats
@@ -136,9 +134,7 @@ class Detector(Closing):
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(Path(bundle))
         model = WatermarkModel.of(bundle)
-        file_format = SESSIONS.load(backend).FORMAT
-        check_runs(precision, file_format)
-        artifact = bundle.find("detector", file_format, precision, route)
+        artifact = find_artifact(bundle, "detector", backend, precision, route)
         _check_signature(artifact, model)
         session = open_session(bundle, artifact, backend, default_threads() if threads is None else threads)
         return cls(session, model, bundle, backend)

@@ -18,7 +18,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.machine import default_threads
-from backends.registry import SESSIONS, open_session
+from backends.registry import find_artifact, open_session
 from backends.session import Closing, Session
 from toolkit.images.open import ImageSource, open_photo
 from toolkit.images.photo import Floats, Photo
@@ -170,7 +170,7 @@ class Embedder(Closing):
         model = WatermarkModel.of(bundle)
         if model.embedder is None:
             raise NotAvailable(f"{bundle.folder}: {model.name} has no embedder, it only detects")
-        artifact = bundle.find("embedder", SESSIONS.load(_BACKEND).FORMAT, "fp32")
+        artifact = find_artifact(bundle, "embedder", _BACKEND, "fp32")
         _check_signature(artifact, model, model.embedder)
         session = open_session(bundle, artifact, _BACKEND, default_threads() if threads is None else threads)
         return cls(session, model, model.embedder)

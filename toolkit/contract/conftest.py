@@ -1,0 +1,40 @@
+"""The files that a backend is tried on: those of the shipped model that it opens."""
+
+import pytest
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.registry import BACKENDS, BackendSpec, compared_backends
+from toolkit.contract import find_shipped
+
+_BUNDLE = Bundle.open(find_shipped())
+
+
+def _chosen(config: pytest.Config) -> list[tuple[BackendSpec, Artifact]]:
+    """Each file of the shipped detector on each backend that is tried."""
+    name = config.getoption("--backend")
+    found = []
+    for artifact in (a for a in _BUNDLE.artifacts if a.role == "detector"):
+        specs = compared_backends(artifact) if name is None else (BACKENDS.load(name),)
+        found += [(spec, artifact) for spec in specs if artifact.format in spec.formats and _runs(spec, artifact)]
+    if not found:
+        raise pytest.UsageError(f"--backend {name}: it opens no file of the shipped model")
+    return found
+
+
+def _runs(spec: BackendSpec, artifact: Artifact) -> bool:
+    return spec.precisions is None or artifact.precision in spec.precisions
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `case` on every file of every backend, `profiled_case` where the backend has a profiler."""
+    for fixture in ("case", "profiled_case"):
+        if fixture in metafunc.fixturenames:
+            cases = [case for case in _chosen(metafunc.config) if fixture == "case" or case[0].profile is not None]
+            metafunc.parametrize(fixture, cases, ids=[f"{spec.name}-{artifact.file}" for spec, artifact in cases])
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The model that ships with this package, whatever ./build holds."""
+    return _BUNDLE
