@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from backends.tensor import TO_NCHW
 from graphs.onnx.readers import constant, read_permutation, reshape_of, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
 from graphs.passes.registry import graph_pass
 
 # What onnx2tf computes with channels last where it has three axes.
@@ -74,7 +74,7 @@ def _reshape_input(graph: ir.Graph, value: ir.Value) -> None:
     name, shape, readers = str(value.name), static_shape(value), [(use.node, use.idx) for use in value.uses()]
     assert shape is not None  # callers look at it
     row, back = _over_a_row(graph, value, shape, name)
-    set_value_info(back.outputs[0], f"{name}_axes", value)
+    back.outputs[0].name = f"{name}_axes"
     for node, index in readers:
         node.replace_input_with(index, back.outputs[0])
     graph.insert_before(graph[0], [row, back])
@@ -91,8 +91,7 @@ def _reshaped_output(graph: ir.Graph, output: ir.Value, shape: tuple[int, ...]) 
 
 def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: str) -> tuple[ir.Node, ir.Node]:
     """A value as a flat row, and that with the axes that it has."""
-    row = ir.node("Reshape", [value, add_sizes(graph, f"{name}_row", (math.prod(shape),))])
-    set_value_info(row.outputs[0], f"{name}_flat", value, (math.prod(shape),))
+    row = new_node("Reshape", [value, add_sizes(graph, f"{name}_row", (math.prod(shape),))], output=f"{name}_flat")
     return row, ir.node("Reshape", [row.outputs[0], add_sizes(graph, f"{name}_stated", shape)])
 
 
@@ -115,7 +114,7 @@ def _gelu_first(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     x, sizes, output = reshape.inputs[0], reshape.inputs[1], node.outputs[0]
     gelu = ir.node("Gelu", [x], dict(node.attributes), name=node.name)
-    set_value_info(gelu.outputs[0], f"{output.name}.rows", x)
+    set_value_info(gelu.outputs[0], f"{output.name}.rows", x)  # the steps after this one read its shape
     back = ir.node("Reshape", [gelu.outputs[0], sizes], name=f"{node.name}.reshape")
     replace_node(graph, node, [gelu, back])
     return True
@@ -154,8 +153,8 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
             continue
         if math.prod(factors) != columns:
             continue
-        row = ir.node("Reshape", [scale, add_sizes(graph, f"{node.name}.row", (1, columns))], name=f"{node.name}.scale")
-        set_value_info(row.outputs[0], f"{scale.name}.row", scale, (1, columns))
+        sizes = add_sizes(graph, f"{node.name}.row", (1, columns))
+        row = new_node("Reshape", [scale, sizes], name=f"{node.name}.scale", output=f"{scale.name}.row")
         replace_node(graph, node, [row, ir.node("Mul", [x, row.outputs[0]], name=product.name)])
         return True
     return False
@@ -174,23 +173,19 @@ def reflect_by_slices(model: ir.Model) -> tuple[ir.Model, bool]:
 def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "reflect":
         return False
-    borders, value = _borders(node), node.inputs[0]
-    if not borders or value is None:
+    borders, value, shape = _borders(node), node.inputs[0], static_shape(node.inputs[0])
+    if not borders or value is None or shape is None:
         return False
     made: list[ir.Node] = []
-    for axis, (before, after) in borders.items():
-        shape = static_shape(value)
-        assert shape is not None  # _borders
+    for axis, (before, after) in borders.items():  # no axis twice: the sizes along it are those of the input
         parts = [value]
         if before:
             parts.insert(0, _one(graph, made, value, axis, 1, f"{node.name}.before{axis}"))
         if after:
             parts.append(_one(graph, made, value, axis, shape[axis] - 2, f"{node.name}.after{axis}"))
-        joined = ir.node("Concat", parts, {"axis": axis}, name=f"{node.name}.axis{axis}")
-        sizes = [size + (before + after if i == axis else 0) for i, size in enumerate(shape)]
-        set_value_info(joined.outputs[0], f"{joined.name}.out", value, tuple(sizes))
-        made.append(joined)
-        value = joined.outputs[0]
+        name = f"{node.name}.axis{axis}"
+        made.append(new_node("Concat", parts, {"axis": axis}, name=name, output=f"{name}.out"))
+        value = made[-1].outputs[0]
     replace_node(graph, node, made)
     return True
 
@@ -217,11 +212,5 @@ def _one(graph: ir.Graph, made: list[ir.Node], value: ir.Value, axis: int, index
         add_constant(graph, f"{name}.{what}", np.array([number], np.int64))
         for what, number in (("start", index), ("end", index + 1), ("axis", axis))
     ]
-    slice_ = ir.node("Slice", [value, *bounds], name=name)
-    shape = static_shape(value)
-    assert shape is not None  # _borders
-    set_value_info(
-        slice_.outputs[0], f"{name}.out", value, tuple(1 if i == axis else size for i, size in enumerate(shape))
-    )
-    made.append(slice_)
-    return slice_.outputs[0]
+    made.append(new_node("Slice", [value, *bounds], name=name, output=f"{name}.out"))
+    return made[-1].outputs[0]

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.onnx.readers import constant, read_linear, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
@@ -74,13 +74,12 @@ def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
         value = constant(bound)
         assert x is not None and value is not None  # _bound
         name = str(node.outputs[0].name)
-        turned = ir.node("Neg", [x])
-        least = ir.node("Min", [turned.outputs[0], add_constant(model.graph, f"{name}_bound", -value)])
-        new = [turned, least, ir.node("Neg", least.outputs)]
+        turned = new_node("Neg", [x], output=f"{name}_part_0")
+        bounds = [turned.outputs[0], add_constant(model.graph, f"{name}_bound", -value)]
+        least = new_node("Min", bounds, output=f"{name}_part_1")
+        new = [turned, least, new_node("Neg", least.outputs, output=f"{name}_part_2")]
         if node.op_type == "Clip" and len(node.inputs) > 2 and node.inputs[2] is not None:
             new.append(ir.node("Min", [new[-1].outputs[0], node.inputs[2]]))
-        for number, made in enumerate(new):
-            set_value_info(made.outputs[0], f"{name}_part_{number}", node.outputs[0])
         replace_node(model.graph, node, new)
     return model, bool(found)
 
@@ -141,7 +140,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
     linear = read_linear(node) if node.op_type == "Gemm" else None
     if linear is None:
         return False
-    shape, outputs = static_shape(node.outputs[0]), linear.features_out
+    outputs = linear.features_out
     constants = [linear.tensor]
     if linear.bias is not None:
         vector = ir.convenience.get_const_tensor(linear.bias)
@@ -149,7 +148,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
             return False
         constants.append(vector)
     most = limit_bytes // math.ceil(sum(tensor.nbytes for tensor in constants) / outputs)
-    if shape is None or not 0 < most < outputs:
+    if not 0 < most < outputs:
         return False
     parts: list[ir.Node] = []
     rows = math.ceil(outputs / math.ceil(outputs / most))
@@ -159,8 +158,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
         if linear.bias is not None:
             values.append(_part(graph, linear.bias, start, end, 0))
         name = f"{node.name}.rows{len(parts)}"
-        parts.append(ir.node("Gemm", [node.inputs[0], *values], dict(node.attributes), name=name))
-        set_value_info(parts[-1].outputs[0], f"{name}.out", node.outputs[0], (shape[0], end - start))
+        parts.append(new_node("Gemm", [linear.x, *values], linear.attributes, name=name, output=f"{name}.out"))
     joined = ir.node("Concat", [part.outputs[0] for part in parts], {"axis": 1}, name=f"{node.name}.join")
     replace_node(graph, node, [*parts, joined])
     for value in (linear.weight, linear.bias):

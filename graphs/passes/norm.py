@@ -4,6 +4,7 @@ ONNX Runtime has one kernel for it, over the last axis. TFLite holds maps channe
 """
 
 import math
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnxscript.rewriter import pattern
 
 from backends.tensor import TO_NCHW, TO_NHWC
 from graphs.onnx.readers import Linear, constant, per_channel, read_linear, read_norm, read_permutation, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, apply, new_constant, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, apply, new_constant, new_node, replace_node
 from graphs.passes.linear import fold_affine_part
 from graphs.passes.registry import graph_pass
 
@@ -239,20 +240,16 @@ def write_out_lp_norm(model: ir.Model) -> tuple[ir.Model, bool]:
         assert x is not None and x.dtype is not None and shape is not None  # found by them
         axis = node.attributes.get_int("axis", -1) % len(shape)
         squared = node.attributes.get_int("p", 2) == 2
-        reduced = tuple(1 if i == axis else size for i, size in enumerate(shape))
-        sizes = ir.node("Mul", [x, x]) if squared else ir.node("Abs", [x])
+        sizes = new_node("Mul" if squared else "Abs", [x, x] if squared else [x], output=f"{name}_parts")
         axes = add_sizes(model.graph, f"{name}_axis", (axis,))
-        norm = [ir.node("ReduceSum", [sizes.outputs[0], axes], attributes={"keepdims": 1})]
+        norm = [new_node("ReduceSum", [sizes.outputs[0], axes], {"keepdims": 1}, output=f"{name}_norm_0")]
         if squared:
-            norm.append(ir.node("Sqrt", norm[0].outputs))
-        length = norm[-1].outputs[0]
+            norm.append(new_node("Sqrt", norm[0].outputs, output=f"{name}_norm_1"))
+        length, next_name = norm[-1].outputs[0], (f"{name}_norm_{i}" for i in count(len(norm)))
         # 1 - Sign of what is at least 0.
-        sign = ir.node("Sign", [length])
-        one = ir.node("Sub", [_one(model.graph, name, x.dtype), sign.outputs[0]])
-        guarded = ir.node("Add", [length, one.outputs[0]])
-        set_value_info(sizes.outputs[0], f"{name}_parts", x)
-        for i, made in enumerate((*norm, sign, one, guarded)):
-            set_value_info(made.outputs[0], f"{name}_norm_{i}", x, reduced)
+        sign = new_node("Sign", [length], output=next(next_name))
+        one = new_node("Sub", [_one(model.graph, name, x.dtype), sign.outputs[0]], output=next(next_name))
+        guarded = new_node("Add", [length, one.outputs[0]], output=next(next_name))
         replace_node(model.graph, node, [sizes, *norm, sign, one, guarded, ir.node("Div", [x, guarded.outputs[0]])])
     return model, bool(found)
 

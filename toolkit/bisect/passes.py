@@ -14,6 +14,7 @@ from backends.registry import ARCHITECTURES
 from graphs.export import export
 from graphs.networks.spec import GraphSpec
 from graphs.onnx.file import read, save
+from graphs.passes.pipeline import run_pass
 from graphs.passes.registry import find_pass, passes
 
 _MARK = "@before"
@@ -33,11 +34,11 @@ def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Pat
     for step in passes(chosen.stage):
         if step.name == name:
             break
-        model, _ = step(model)
+        model, _ = run_pass(step, model)
     before, after = folder / "before.onnx", folder / "after.onnx"
     save(model, before)
     names = _mark(model)
-    model, changed = chosen(model)
+    model, changed = run_pass(chosen, model)
     if not changed:
         raise InvalidInput(f"pass {name} changes nothing in {artifact.file}")
     _unmark(model, names)
