@@ -15,6 +15,7 @@ from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array, TensorSpec, probe
 from graphs.networks.spec import GraphSpec
 from graphs.onnx.file import OPSET
+from graphs.onnx.modules import read_scopes
 from graphs.onnx.readers import read_permutation
 from graphs.onnx.weights import attach_weights, detach_weights, transposed
 
@@ -86,6 +87,7 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
     model = ir.from_proto(ir.to_proto(program.model))
     attach_weights(model, weights)
     _fold_transposes(model)
+    read_scopes(model)
     _check_signature(model.graph.inputs, inputs, graph.role)
     _check_signature(model.graph.outputs, outputs, graph.role)
     return model

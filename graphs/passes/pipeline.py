@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import check, save
+from graphs.onnx.modules import ModulesBefore
 from graphs.onnx.shapes import forget_shapes, state_shapes
 from graphs.passes.registry import GraphPass, passes
 
@@ -44,14 +45,17 @@ def prepare(
 
 
 def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
-    """Run one pass, drop what became unused, and infer the types and shapes of the tensors that the pass made.
+    """Run one pass, drop what became unused, infer the types and shapes of the tensors that the pass made, and find the
+    modules of its nodes.
 
     Returns the model, or another one in its place, and whether the pass changed anything.
     """
+    before = ModulesBefore(model)
     model, changed = step(model)
     if changed:
         RemoveUnusedNodesPass()(model)  # constants that were folded into others, too
         state_shapes(model)
+        before.carry_to(model)
     return model, changed
 
 
