@@ -1,4 +1,4 @@
-"""Which module of the source each node of a graph comes from.
+"""Modules of the source, by the nodes of a graph that come from them.
 
 torch's exporters write the scope of every node: the newer one as metadata, the older one in the name of the node. The
 scopes are read once, carried through every pass, and kept as {name of a node: path of its module} beside the file.

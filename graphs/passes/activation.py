@@ -1,8 +1,4 @@
-"""The written-out erf form of GELU -> one Gelu.
-
-Below opset 20 exporters write `x / 2 * (1 + erf(x / sqrt(2)))`, in several orders. onnx2tf expands that Erf into a
-polynomial of dozens of operators once onnxsim has touched it, and TensorFlow Lite has no Erf at all.
-"""
+"""Passes over activation functions: GELU, ELU and LogSoftmax."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +40,12 @@ def _rules() -> pattern.RewriteRuleSet:
 
 @graph_pass("export", after="fold_batch_norm")
 def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every exact GELU of a model of opset 20 or newer; older opsets have no Gelu."""
+    """Rewrite every exact GELU that is written out with Erf as one Gelu, in a model of opset 20 or newer.
+
+    Below opset 20, which has no Gelu, exporters write `x / 2 * (1 + erf(x / sqrt(2)))`, in several orders. onnx2tf
+    expands that Erf into a polynomial of dozens of operators once onnxsim has changed it, and TensorFlow Lite has no
+    Erf at all.
+    """
     if (model.opset_imports.get("") or 0) < 20:
         return model, False
     return apply(_rules(), model)
@@ -52,7 +53,10 @@ def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
 
 @graph_pass("lowering", after="keep_small_bounds")
 def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write Elu(x, alpha) as Relu(x) + alpha * Elu(Min(x, 0)), unless alpha is 1."""
+    """Write Elu(x, alpha) as Relu(x) + alpha * Elu(Min(x, 0)), unless alpha is 1.
+
+    TFLite's ELU has no alpha, and onnx2tf leaves it out.
+    """
     found = [node for node in model.graph if node.op_type == "Elu" and node.attributes.get_float("alpha", 1.0) != 1]
     for node in found:
         x, name = node.inputs[0], str(node.outputs[0].name)
@@ -72,7 +76,10 @@ def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
 
 @graph_pass("lowering", after="write_out_lp_norm")
 def write_out_log_softmax(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write d - log(sum(exp(d))), where d = x - max(x), over the axis."""
+    """Write LogSoftmax as d - log(sum(exp(d))), where d = x - max(x), over the axis.
+
+    onnx2tf lowers it to the logarithm of a Softmax, which is minus infinity where the Softmax rounds to 0.
+    """
     found = [node for node in model.graph if node.op_type == "LogSoftmax" and static_shape(node.inputs[0])]
     for node in found:
         x, name = node.inputs[0], str(node.outputs[0].name)

@@ -1,7 +1,4 @@
-"""One Gemm for queries, keys and values, split by a Transpose and three Gathers, or by a Split -> three Gemms.
-
-Splitting costs a pass or two over a map that is three times as wide as the network; three Gemms cost what one does.
-"""
+"""Passes over attentions: a joint layer of queries, keys and values, and maps of scores that are too large."""
 
 from math import prod
 
@@ -28,8 +25,12 @@ _PARTS_FIRST = (2, 0, 3, 1, 4)
 
 @graph_pass("export", after="keep_rows")
 def split_qkv(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every Gather of one part of Transpose(Reshape(Gemm)), with the parts as the third axis of the Reshape;
-    and every Split of the last axis of Gemm, or of Reshape(Gemm), that nothing else reads."""
+    """Give each part of a joint linear layer, as of queries, keys and values, a Gemm of its own.
+
+    Rewrites every Gather of one part of Transpose(Reshape(Gemm)), with the parts as the third axis of the Reshape; and
+    every Split of the last axis of Gemm, or of Reshape(Gemm), that no other node reads. Splitting costs a pass or two
+    over a map that is three times as wide as the network; three Gemms cost the same as one.
+    """
     changed = sum(_gathered(model.graph, node) or _split(model.graph, node) for node in list(model.graph))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -119,7 +120,11 @@ _FLOAT_BYTES = 4
 
 @graph_pass("export", after="join_relative_positions")
 def split_queries(model: ir.Model, limit_bytes: int = LIMIT_BYTES) -> tuple[ir.Model, bool]:
-    """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries."""
+    """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries.
+
+    Each query's scores are its own. So the map of scores (heads x queries x keys; 2 GB for a page of 1280 pixels) need
+    never be there as a whole, nor the copies that the sums and the Softmax make of it. The results are the same bits.
+    """
     changed = sum(_rewrite(model.graph, node, limit_bytes) for node in list(model.graph))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -146,21 +151,21 @@ def _rewrite(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
 
 
 class _Parts:
-    """Values cut into equal parts along an axis: computed in parts where that can be, split where it cannot."""
+    """Values cut into equal parts along an axis: computed part by part where possible, else split."""
 
     def __init__(self, graph: ir.Graph, name: str, parts: int) -> None:
         self.graph, self.name, self.parts = graph, name, parts
         self.nodes: list[ir.Node] = []
 
     def of(self, value: ir.Value, axis: int) -> list[ir.Value]:
-        """The parts of a value along an axis whose size is a multiple of their number."""
+        """Return the parts of a value along an axis whose size is a multiple of the number of parts."""
         node = value.producer()
         alone = node is not None and len(value.uses()) == 1 and not value.is_graph_output()
         pieces = self.computed(node, axis) if node is not None and alone else None
         return self._split(value, axis) if pieces is None else pieces
 
     def computed(self, node: ir.Node, axis: int) -> list[ir.Value] | None:
-        """The parts of a node's result, each computed from parts of its inputs; None if each needs the whole."""
+        """Return the parts of a node's result, computed from parts of its inputs; None if each needs whole inputs."""
         value = node.outputs[0]
         shape = static_shape(value)
         inputs = None if shape is None else self._inputs(node, axis, shape)
@@ -170,7 +175,7 @@ class _Parts:
         return [self._again(node, [one[part] for one in inputs], value, sizes, part) for part in range(self.parts)]
 
     def _inputs(self, node: ir.Node, axis: int, shape: tuple[int, ...]) -> list[list[ir.Value]] | None:
-        """What each part of a node's result is computed from, input by input."""
+        """Return for each input of a node the values from which the parts of its result are computed."""
         first = node.inputs[0]
         own = static_shape(first)
         if first is None or own is None:
@@ -192,7 +197,7 @@ class _Parts:
         return None
 
     def _operands(self, node: ir.Node, axis: int, shape: tuple[int, ...]) -> list[list[ir.Value]] | None:
-        """Those of a sum or product: one that is the same for every query is there for each part."""
+        """Return _inputs of a sum or product: an operand that is the same for every query serves each part."""
         operands = []
         for value in node.inputs:
             own = static_shape(value)
@@ -229,7 +234,7 @@ class _Parts:
 
 
 def _same_place(shape: tuple[int, ...], axis: int, before: tuple[int, ...], parts: int) -> int | None:
-    """The axis of a map before a reshape whose equal parts are those of `axis` after it."""
+    """Return the axis of a map before a reshape whose equal parts are the parts of `axis` after it."""
     outer = prod(shape[:axis])
     for place, size in enumerate(before):
         if prod(before[:place]) == outer and size % parts == 0:

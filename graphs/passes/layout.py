@@ -1,10 +1,4 @@
-"""Inputs and outputs whose axes onnx2tf may move are reshaped to what they are.
-
-onnx2tf keeps maps channels last inside the graph. Of four axes the file's order is known, see Binding; what has others
-must come and leave as the graph states it, and a reshape is where the converter puts the axes back. Of three axes it
-moves those of a few operators alone; the tokens of a transformer stay as they are. A Transpose that could be from or to
-channels last it takes for one of its own: it pulls it through what follows, out of the graph, or into an input.
-"""
+"""Passes over the axes of tensors: at the inputs and outputs, between linear layers, and at the borders of maps."""
 
 import math
 
@@ -26,7 +20,14 @@ _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 @graph_pass("lowering", tolerance=0.0, after="slice_uneven_splits")
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Put two reshapes, over a flat row of values, behind or before what the converter would give other axes."""
+    """Put two reshapes, over a flat row of values, behind or before each tensor whose axes the converter would move.
+
+    onnx2tf keeps maps channels last inside the graph. Of four axes the order in the file is known, see Binding; a
+    tensor with other axes must come and leave as the graph states it, and at a reshape the converter puts the axes
+    back. Of three axes it moves those of a few operators alone; the tokens of a transformer stay as they are. A
+    Transpose that could be from or to channels last it takes for one of its own: it moves it behind later operators,
+    out of the graph, or into an input.
+    """
     changed = False
     for value in list(model.graph.inputs):
         if _goes_into_products_turned(value):
@@ -44,7 +45,7 @@ def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _was_turned(value: ir.Value) -> bool:
-    """Whether a Transpose to channels first makes a value, nothing but maps of one value onto one coming after it."""
+    """Return whether a Transpose to channels first makes a value, with only element-wise operators after it."""
     node = value.producer()
     while node is not None:
         if node.op_type == "Transpose":
@@ -57,7 +58,7 @@ def _was_turned(value: ir.Value) -> bool:
 
 
 def _goes_into_products_turned(value: ir.Value) -> bool:
-    """Whether all that reads an input of three axes swaps its last two, for products."""
+    """Return whether every reader of an input of three axes swaps its last two axes, and feeds only products."""
     readers = [use.node for use in value.uses()]
     return (
         len(static_shape(value) or ()) == 3
@@ -90,7 +91,7 @@ def _reshaped_output(graph: ir.Graph, output: ir.Value, shape: tuple[int, ...]) 
 
 
 def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: str) -> tuple[ir.Node, ir.Node]:
-    """A value as a flat row, and that with the axes that it has."""
+    """Return a node that makes a flat row of a value, and a node that gives the row the axes of the value again."""
     row = new_node("Reshape", [value, add_sizes(graph, f"{name}_row", (math.prod(shape),))], output=f"{name}_flat")
     return row, ir.node("Reshape", [row.outputs[0], add_sizes(graph, f"{name}_stated", shape)])
 
@@ -98,7 +99,12 @@ def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: 
 # By the shapes that onnxsim has inferred.
 @graph_pass("export", after="simplify")
 def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself."""
+    """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself.
+
+    A linear layer on a map of rank 4 is Reshape, Gemm, Reshape. Between two of them stand a GELU and a normalization,
+    whose results do not depend on the shape; TFLite copies the widest map of the network for a Reshape that others
+    read.
+    """
     steps = (_gelu_first, _one_reshape, _scaled_columns)
     # In running order, and each step before the next: what one leaves is what another looks for.
     changed = sum(step(model.graph, node) for step in steps for node in list(model.graph))
@@ -162,9 +168,10 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
 
 @graph_pass("lowering", tolerance=0.0, after="transposed_to_conv")
 def reflect_by_slices(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every Pad that reflects at most one element on each side of a map whose shape is known.
+    """Rewrite every Pad that reflects at most one element on each side of a map whose shape is known, as slices.
 
-    A wider border would be as many slices as it has pixels, in reverse order.
+    TFLite's MIRROR_PAD runs on one core, and XNNPACK has no such operator: it splits the part of the graph that XNNPACK
+    runs in two. Slices and concatenations do not. A wider border would need as many slices as it has pixels.
     """
     changed = sum(_rewrite(model.graph, node) for node in list(model.graph))
     return model, bool(changed)
@@ -191,7 +198,7 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _borders(node: ir.Node) -> dict[int, tuple[int, int]]:
-    """By axis, what is added before and after, if nowhere more than one element; else nothing."""
+    """Return {axis: (elements added before, after)}, or nothing where any border is wider than one element."""
     shape, pads = static_shape(node.inputs[0]), constant(node.inputs[1])
     if shape is None or pads is None:
         return {}
@@ -207,7 +214,7 @@ def _borders(node: ir.Node) -> dict[int, tuple[int, int]]:
 
 
 def _one(graph: ir.Graph, made: list[ir.Node], value: ir.Value, axis: int, index: int, name: str) -> ir.Value:
-    """The slice of one element at `index` of an axis."""
+    """Return the slice of one element at `index` of an axis."""
     bounds = [
         add_constant(graph, f"{name}.{what}", np.array([number], np.int64))
         for what, number in (("start", index), ("end", index + 1), ("axis", axis))

@@ -1,8 +1,4 @@
-"""Arithmetic on integers of 8 and 16 bits -> the same on int32, with casts around it.
-
-TFLite knows such tensors as quantized ones alone: without a scale its kernels abort the process, or are not there. The
-results are the same, bit for bit: casting back wraps around as the small type does.
-"""
+"""Passes over operators that the converter reads wrongly or that TFLite has no kernel for, and over large layers."""
 
 import math
 
@@ -25,7 +21,11 @@ _OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
 
 @graph_pass("lowering", tolerance=0.0)
 def widen_small_integers(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Compute every element-wise operator on int8, uint8 and int16 in int32."""
+    """Compute every element-wise operator on int8, uint8 and int16 in int32.
+
+    TFLite knows such tensors only as quantized ones: without a scale its kernels abort the process, or are missing. The
+    results are the same, bit for bit: casting back wraps around as the small type does.
+    """
     found = [node for node in model.graph if node.op_type in _OPERATORS and any(map(_is_small, node.inputs))]
     for node in found:
         for i, value in enumerate(node.inputs):
@@ -67,7 +67,11 @@ _TINY = 1e-3
 
 @graph_pass("lowering", tolerance=0.0, after="write_out_layer_norm")
 def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number."""
+    """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number.
+
+    Such a bound keeps a division from dividing by 0, as in PyTorch's normalize. onnx2tf takes it for 0 and the operator
+    for a ReLU, so that an input of zeros becomes NaN.
+    """
     found = [(node, at) for node in model.graph if (at := _bound(node)) is not None]
     for node, at in found:
         bound, x = node.inputs[at], node.inputs[1 - at]
@@ -97,7 +101,7 @@ def _bound(node: ir.Node) -> int | None:
 
 @graph_pass("lowering", tolerance=0.0, after="write_out_log_softmax")
 def slice_uneven_splits(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write every Split whose constant sizes are not all the same as Slices."""
+    """Write every Split whose constant sizes are not all the same as Slices: onnx2tf lowers only even splits."""
     found = [(node, sizes) for node in model.graph if (sizes := _uneven(node)) is not None]
     for node, sizes in found:
         x, axis = node.inputs[0], node.attributes.get_int("axis", 0)
@@ -131,7 +135,12 @@ def _uneven(node: ir.Node) -> list[int] | None:
 
 
 def split_large_gemm(model: ir.Model, limit_bytes: int) -> tuple[ir.Model, bool]:
-    """Split every Gemm with a constant matrix and bias of more than limit_bytes, into parts of nearly the same size."""
+    """Split every Gemm with a constant matrix and bias of more than limit_bytes, into parts of nearly the same size.
+
+    A graph is lowered in slices of whole nodes, so no node may have more weights than a slice. Each output is the same
+    sum of the same products as before, and weights are quantized by output. Where ranges of activations are fixed
+    beforehand, each part has a range of its own.
+    """
     return model, bool(sum(_split(model.graph, node, limit_bytes) for node in list(model.graph)))
 
 

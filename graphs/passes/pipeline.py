@@ -1,4 +1,4 @@
-"""Runs passes one after the other, and holds each to what the graph computed before it."""
+"""Runs passes one after the other, and compares the graph after each with the graph before it, on ONNX Runtime."""
 
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,4 @@
-"""Decomposed relative positions of an attention (SAM, ViTDet) -> features of its queries and keys.
-
-The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart]. Written out, the last two
-are an Einsum each, added to each other and to the scores: two passes over the largest maps of the network. As more
-features of the queries, met by a one where the key has that row or column, they are part of the one product.
-"""
+"""Passes over decomposed relative positions of an attention (SAM, ViTDet)."""
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +13,13 @@ _ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
 
 @graph_pass("export", after="fold_scale")
 def join_relative_positions(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them."""
+    """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them, as one product.
+
+    The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart]. Written out, the last
+    two are an Einsum each, added to each other and to the scores: two passes over the largest maps of the network. As
+    more features of the queries, multiplied by a one where the key has that row or column, they are part of the one
+    product.
+    """
     changed = sum(_join(model.graph, node) for node in list(model.graph))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -112,7 +113,12 @@ def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) 
 # Of relative positions that could not be joined.
 @graph_pass("export", after="split_queries")
 def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k)."""
+    """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k).
+
+    Relative positions that are not joined with the product are such Einsums. Both runtimes take an Einsum apart as they
+    load it, each in its own way; written out as MatMul of rank 4 between Reshapes, they compute the same, and a
+    lowering sees only operators that it knows.
+    """
     return model, bool(sum(_rewrite_einsum(model.graph, node) for node in list(model.graph)))
 
 

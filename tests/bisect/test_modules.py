@@ -4,11 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
 
 import onnx
 import pytest
+from rich.console import Console
 
 from backends.bundle import MANIFEST, Bundle, sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
@@ -21,6 +23,8 @@ from tests.bisect.foreign import foreign
 from tests.bisect.small import small
 from toolkit.bench.profile import profile_files
 from toolkit.bisect.bundle import bisect_bundle
+from toolkit.bisect.report import BisectReport
+from toolkit.cli.bisect import print_report
 from toolkit.convert.quantize.onnx import quantize_onnx
 from toolkit.export import SHIPPED, export_bundle
 
@@ -120,6 +124,12 @@ def test_the_graph_before_a_pass_has_its_modules() -> None:
         assert "image_encoder.blocks.0.attn" in modules
 
 
+def _shown(report: BisectReport) -> str:
+    with StringIO() as file:
+        print_report(report, Console(file=file, width=120))
+        return file.getvalue()
+
+
 def test_an_imported_graph_keeps_the_scopes_of_its_exporter(tmp_path: Path) -> None:
     bundle = small(tmp_path)
     modules = bundle.find("model", "onnx", "fp32").modules
@@ -134,7 +144,9 @@ def test_a_graph_without_scopes_says_that_its_modules_are_not_known(tmp_path: Pa
     bundle = foreign(tmp_path)
     artifact = bundle.find("model", "onnx", "fp32")
     assert artifact.modules is None
-    assert {layer.module for layer in bisect_bundle(bundle, "model.fp32.tflite").layers} == {""}
+    report = bisect_bundle(bundle, "model.fp32.tflite")
+    assert {layer.module for layer in report.layers} == {""}
+    assert "modules of the source: not known, the reference states no scopes" in _shown(report)
     with pytest.raises(NotAvailable, match=r"model.onnx: its modules are not known: neither it nor the manifest"):
         read_modules(bundle, "model")
     (profile,) = profile_files(bundle, [artifact], {artifact.file: 5.0}, 1, lambda step: None)
