@@ -59,9 +59,26 @@ def test_a_quicker_file_is_not(bundle: Bundle, seconds: dict[str, float]) -> Non
     assert _compared(bundle) == Speed("detector.int8.tflite", "detector.fp32.tflite", 0.5, False, ())
 
 
-def test_one_that_would_be_shown_as_quick_as_float32_is_not_slower(bundle: Bundle, seconds: dict[str, float]) -> None:
-    seconds["detector.int8.tflite"] = 1.004
-    assert not _compared(bundle).slower
+@pytest.mark.parametrize(("times", "slower"), [((0.9, 1.2, 1.3), True), ((0.7, 1.2, 1.3), False)])
+def test_a_file_is_slower_only_where_three_of_four_runs_were(
+    bundle: Bundle, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], slower: bool
+) -> None:
+    left = list(times)
+
+    def timed(session: Session, feeds: object) -> float:
+        return left.pop(0) if session.artifact.precision == "int8" else 1.0
+
+    monkeypatch.setattr(speed, "_timed", timed)
+    found = _compared(bundle)
+    assert (found.ratio, found.slower) == (1.2, slower)
+
+
+@pytest.mark.parametrize(("ratio", "slower"), [(1.0051, True), (1.0049, False)])
+def test_a_ratio_that_is_shown_as_one_is_not_slower(
+    bundle: Bundle, seconds: dict[str, float], ratio: float, slower: bool
+) -> None:
+    seconds["detector.int8.tflite"] = ratio
+    assert _compared(bundle).slower == slower
 
 
 def test_large_files_are_timed_one_after_the_other(
