@@ -14,9 +14,9 @@ LAYOUTS = (None, "NCHW", "NHWC")
 
 DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 
-_TO_NHWC = (0, 2, 3, 1)
-
-_TO_NCHW = (0, 3, 1, 2)
+# The order of the axes of a map that goes from NCHW to NHWC, and back.
+TO_NHWC = (0, 2, 3, 1)
+TO_NCHW = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Binding:
         return cls(spec, spec)
 
     def to_stored(self, array: Array) -> Array:
-        """Return the caller's array in the file's layout and dtype: a view, not contiguous, where only the layout differs.
+        """Return the caller's array in the file's layout and dtype. Where only the layout differs it is a view.
 
         Raises InvalidInput for integers that the file's dtype cannot hold.
         """
         if self._transposed:
-            array = array.transpose(_TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW)
+            array = array.transpose(TO_NHWC if self.stored.layout == "NHWC" else TO_NCHW)
         if self._one_value:
             array = array.reshape(self.stored.shape)
         if self._recast and array.dtype.kind == "f":
@@ -130,7 +130,7 @@ class Binding:
     def from_stored(self, array: Array) -> Array:
         """Return the file's array in the caller's dtype and layout, C-contiguous."""
         if self._transposed:
-            array = array.transpose(_TO_NHWC if self.spec.layout == "NHWC" else _TO_NCHW)
+            array = array.transpose(TO_NHWC if self.spec.layout == "NHWC" else TO_NCHW)
         if self._one_value:
             array = array.reshape(self.spec.shape)
         if self._recast:
@@ -157,7 +157,7 @@ class Binding:
             return shape
         if self.spec.layout is None or self.stored.layout is None:
             return ()  # a layout on one side only: no rule joins them
-        order = _TO_NHWC if self.stored.layout == "NHWC" else _TO_NCHW
+        order = TO_NHWC if self.stored.layout == "NHWC" else TO_NCHW
         return tuple(shape[axis] for axis in order)
 
 

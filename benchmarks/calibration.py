@@ -19,6 +19,7 @@ from benchmarks.quantization import logits_of, read_marked, row_of, table_of
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.worker.ranges import METHODS
+from toolkit.parity.agreement import conversion_rules
 from training.photographs import held_out
 
 
@@ -37,7 +38,7 @@ def main(folder: Path, images: Path, data: Path, out: Path | None) -> None:
             for method in METHODS:
                 copy = Path(name) / method
                 shutil.copytree(folder, copy, dirs_exist_ok=True)
-                made = convert_bundle(copy, ("int8-static",), calibration=Calibration(source, method))
+                made = convert_bundle(copy, conversion_rules, ("int8-static",), calibration=Calibration(source, method))
                 for artifact in (made.find("detector", kind, "int8-static") for kind in ("onnx", "tflite")):
                     row = row_of(artifact, logits_of(made, artifact, readings.inputs), reference, readings.messages)
                     seen = "generated" if source is None else "marked photographs"

@@ -21,7 +21,8 @@ from graphs.checkpoint import State, random_weights
 from graphs.export import build_loaded, export
 from graphs.networks.models import find_spec
 from graphs.networks.spec import GraphSpec
-from graphs.passes.pipeline import LOWERING_PASSES, prepare
+from graphs.passes.pipeline import prepare
+from graphs.passes.registry import passes
 
 MODELS = ("deepencoder", "foveated", "captioner-large")
 CHAINS = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Resize", "ScatterND", "GatherND", "If")
@@ -33,7 +34,7 @@ def stages(graph: GraphSpec, state: State) -> dict[str, dict[str, int]]:
     counts = {"exported": _counted(model)}
     model, _ = prepare(model, {}, stepwise=False)
     counts["prepared"] = _counted(model)
-    model, _ = prepare(model, {}, LOWERING_PASSES, stepwise=False)
+    model, _ = prepare(model, {}, passes("lowering"), stepwise=False)
     counts["lowered"] = _counted(model)
     return counts
 

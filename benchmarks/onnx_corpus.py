@@ -47,6 +47,7 @@ from toolkit.convert import preflight as support
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.environments import converter_python, lock_text
 from toolkit.import_model import import_model
+from toolkit.parity.agreement import conversion_rules
 from toolkit.parity.compare import compare_bundle
 from toolkit.parity.report import FileReport
 
@@ -173,9 +174,9 @@ def _turn(
 def _convert(folder: Path) -> str:
     """Every precision, or float32 alone where the others cannot be made: that is no failure of it."""
     try:
-        convert_bundle(folder, PRECISIONS)
+        convert_bundle(folder, conversion_rules, PRECISIONS)
     except ToolkitError as error:
-        convert_bundle(folder, PRECISIONS[:1])
+        convert_bundle(folder, conversion_rules, PRECISIONS[:1])
         return _shortened(str(error), folder)
     return "done"
 

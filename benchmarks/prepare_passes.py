@@ -1,4 +1,4 @@
-"""What each pass of graphs/prepare is worth, on ONNX Runtime and on TFLite.
+"""What each installed pass is worth, on ONNX Runtime and on TFLite.
 
     python -m benchmarks.prepare_passes [--model videoseal-1.0] [--rounds 40] [--json FILE]
 
@@ -13,7 +13,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,40 +29,13 @@ from graphs.checkpoint import random_weights
 from graphs.export import build_loaded, export
 from graphs.networks.models import find_spec
 from graphs.onnx.file import save
-from graphs.passes.activation import erf_to_gelu
-from graphs.passes.attention import split_qkv
-from graphs.passes.convolution import patches_to_depth, split_depthwise
-from graphs.passes.layout import keep_rows, reflect_by_slices
-from graphs.passes.linear import fold_affine, fold_scale, matmul_to_gemm
-from graphs.passes.norm import fold_norm, layer_norm_over_channels, reduce_l2_to_sum, shorten_grn, write_out_layer_norm
-from graphs.passes.pipeline import Pass, prepare, simplify
-from graphs.passes.positions import join_relative_positions
+from graphs.passes.pipeline import prepare
+from graphs.passes.registry import passes
+from graphs.passes.simplify import simplify
 from toolkit.convert.converter import run_worker
 
 Run = Callable[[], object]
 
-# In the order of graphs/passes/pipeline.py; onnxsim runs last on every row, the first one included.
-ROWS = (
-    simplify,
-    erf_to_gelu,
-    matmul_to_gemm,
-    reduce_l2_to_sum,
-    shorten_grn,
-    layer_norm_over_channels,
-    fold_affine,
-    keep_rows,
-    split_qkv,
-    fold_norm,
-    fold_scale,
-    join_relative_positions,
-    split_depthwise,
-    patches_to_depth,
-    reflect_by_slices,
-    write_out_layer_norm,
-)
-SIMPLIFIED = (keep_rows, split_qkv, fold_norm, fold_scale, join_relative_positions)  # after onnxsim
-# In the graph that is lowered alone.
-LOWERED = (split_depthwise, patches_to_depth, reflect_by_slices, write_out_layer_norm)
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
 
@@ -73,15 +46,16 @@ def build(model: str, folder: Path) -> dict[str, dict[str, Any]]:
     exported = ir.to_proto(export(build_loaded(graph, random_weights(0, spec).states["detector"]), graph))
     feeds = probe(graph.inputs)
     rows: dict[str, dict[str, Any]] = {}
-    for count in range(1, len(ROWS) + 1):
-        so_far = ROWS[:count]
-        before = [step for step in ROWS[1:] if step in so_far and step not in (*SIMPLIFIED, *LOWERED)]
-        steps = [*before, simplify, *(step for step in SIMPLIFIED if step in so_far)]
-        prepared, changed = prepare(ir.from_proto(exported), feeds, _passes(steps))
-        lower, changed_too = prepare(
-            ir.from_proto(ir.to_proto(prepared)), feeds, _passes([step for step in LOWERED if step in so_far])
-        )
-        name = ROWS[count - 1].__name__
+    export_steps, lowering_steps = passes("export"), passes("lowering")
+    # onnxsim runs on every row, the first one included: the files of a row without it would say little.
+    added = [simplify, *(step for step in (*export_steps, *lowering_steps) if step is not simplify)]
+    for count, last in enumerate(added, start=1):
+        so_far = added[:count]
+        steps = [step for step in export_steps if step in so_far]
+        prepared, changed = prepare(ir.from_proto(exported), feeds, steps)
+        steps = [step for step in lowering_steps if step in so_far]
+        lower, changed_too = prepare(ir.from_proto(ir.to_proto(prepared)), feeds, steps)
+        name = last.name
         if name not in (*changed, *changed_too):
             print(f"{name}: changes nothing in {model}")
             continue
@@ -101,10 +75,6 @@ def build(model: str, folder: Path) -> dict[str, dict[str, Any]]:
             "operators": dict(Counter(node.op_type for node in prepared.graph).most_common()),
         }
     return rows
-
-
-def _passes(steps: Sequence[Any]) -> tuple[Pass, ...]:
-    return tuple(Pass(step.__name__, step, tolerance=1e-4) for step in steps)
 
 
 def opened(path: Path, image: Any) -> Run:

@@ -27,6 +27,7 @@ from graphs.networks.foveated.llama import Llama
 from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec, from_json
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 TOKENS = 64
 PROMPTS = ((1, 2, 3), (11, 402, 9000, 17), (4321,))
@@ -136,7 +137,7 @@ def main() -> None:
     loaded = random_weights(arguments.random, spec) if given is None else load_checkpoint(given, spec)
     folder = arguments.folder / spec.name
     export_bundle(spec, loaded, folder, progress=print)
-    bundle = convert_bundle(folder, ("fp32",), progress=print)
+    bundle = convert_bundle(folder, conversion_rules, ("fp32",), progress=print)
     rows = compare(bundle, PROMPTS, TOKENS)
     for row in rows:
         print(row)

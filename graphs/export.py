@@ -15,6 +15,7 @@ from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array, TensorSpec, probe
 from graphs.networks.spec import GraphSpec
 from graphs.onnx.file import OPSET
+from graphs.onnx.readers import read_permutation
 from graphs.onnx.weights import attach_weights, detach_weights, transposed
 
 
@@ -94,9 +95,7 @@ def _fold_transposes(model: ir.Model) -> None:
     """A transpose of a constant matrix, as nn.Linear exports it, becomes a constant that is computed when written."""
     for node in list(model.graph):
         matrix = node.inputs[0]
-        if node.op_type != "Transpose" or matrix is None or not matrix.is_initializer() or not matrix.const_value:
-            continue
-        if len(matrix.const_value.shape) != 2 or tuple(node.attributes.get_ints("perm", (1, 0))) != (1, 0):
+        if read_permutation(node) != (1, 0) or matrix is None or not matrix.is_initializer() or not matrix.const_value:
             continue
         output = node.outputs[0]
         tensor = transposed(matrix.const_value)

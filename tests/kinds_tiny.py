@@ -18,6 +18,7 @@ from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 CAPTIONER = CaptionerConfig(
     32, (4, 6, 8, 10), latent=12, embedding=16, vocabulary=40, depth=3, num_heads=4, max_tokens=20
@@ -57,7 +58,7 @@ def converted(kind: str) -> Bundle:
 
     def make(folder: Path) -> None:
         shutil.copytree(exported(kind).folder, folder / kind)
-        convert_bundle(folder / kind, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
+        convert_bundle(folder / kind, conversion_rules, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
 
     return Bundle.open(made_once(f"converted-{kind}", make) / kind)
 

@@ -18,6 +18,7 @@ from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGES = Path(__file__).parent / "images"
@@ -116,7 +117,7 @@ def converted(name: str) -> Bundle:
 
     def make(folder: Path) -> None:
         shutil.copytree(exported(name).folder, folder / name)
-        convert_bundle(folder / name, PRECISIONS, calibration=Calibration(IMAGES))
+        convert_bundle(folder / name, conversion_rules, PRECISIONS, calibration=Calibration(IMAGES))
 
     return Bundle.open(made_once(f"converted-{name}", make) / name)
 
@@ -126,7 +127,7 @@ def converted_by_both_routes(name: str) -> Bundle:
 
     def make(folder: Path) -> None:
         shutil.copytree(converted(name).folder, folder / name)
-        convert_bundle(folder / name, TF_PRECISIONS, route="tf")
+        convert_bundle(folder / name, conversion_rules, TF_PRECISIONS, route="tf")
 
     return Bundle.open(made_once(f"converted-by-both-routes-{name}", make) / name)
 

@@ -25,6 +25,7 @@ from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
 from toolkit.models.watermark.embed import Embedder
 from toolkit.models.watermark.message import Message
+from toolkit.parity.agreement import conversion_rules
 from training.measure import detection_threshold, measure_photographs
 from training.photographs import fetch, validation_photographs
 
@@ -75,7 +76,11 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         calibration_images(bundle, validation_photographs(data), Path(name))
         made = convert_bundle(
-            bundle, ("fp32", "fp16", "int8", "int8-static"), calibration=Calibration(Path(name)), progress=click.echo
+            bundle,
+            conversion_rules,
+            ("fp32", "fp16", "int8", "int8-static"),
+            calibration=Calibration(Path(name)),
+            progress=click.echo,
         )
     SHIPPED.mkdir(parents=True, exist_ok=True)
     manifest = bundle / "bundle.json"

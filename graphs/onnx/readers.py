@@ -1,39 +1,13 @@
-"""What the passes share: applying rules, and reading the constants and shapes that they match on."""
+"""What a node of an ONNX graph is. Each fact is read here once: every pass and every quantizer asks these functions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, count
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
-from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
 
-
-def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite until each rule has seen the whole graph. Returns the model, without what became unused, and whether
-    anything changed.
-
-    The rules must be new ones: they hold on to the last graph that they saw, and so to all of its weights.
-    """
-    changed = rules.apply_to_model(model) > 0
-    if changed:
-        RemoveUnusedNodesPass()(model)
-    return model, changed
-
-
-def new_constant(op: Any, tensor: ir.TensorProtocol, like: ir.Value, suffix: str) -> ir.Value:
-    """A constant for a replacement, named after the one that it is made of.
-
-    Layers may share that one, and a second initializer of a name would take the first one's place.
-    """
-    taken = {} if like.graph is None else like.graph.initializers
-    name = f"{like.name}.{suffix}"
-    names = chain((name,), (f"{name}.{i}" for i in count(2)))
-    return op.initializer(tensor, name=next(free for free in names if free not in taken))  # type: ignore[no-any-return]
+# The axes between rows and columns, or between heads and tokens, change places; the outer two stay.
+SWAP_MIDDLE_AXES = (0, 2, 1, 3)
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -70,57 +44,167 @@ def reshape_of(value: ir.Value | None) -> ir.Node | None:
     return node if node is not None and constant(node.inputs[1]) is not None else None
 
 
-def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
-    """Put nodes in the place of one, the last of them under the name of its output."""
-    output, result = old.outputs[0], new[-1].outputs[0]
-    set_value_info(result, str(output.name), output)
-    graph.insert_before(old, new)
-    output.replace_all_uses_with(result, replace_graph_outputs=True)
-    output.name = None
-    graph.remove(old, safe=True)
+def per_channel(value: ir.Value | None, channels: int) -> Array | None:
+    """Return a constant with one value for each channel of the last axis, as (channels,), or None for another value."""
+    array = constant(value)
+    fits = array is not None and array.size == channels and array.shape[-1:] == (channels,)
+    return array.reshape(channels) if array is not None and fits else None
 
 
-def set_value_info(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int, ...] | None = None) -> None:
-    """Name a new value, of the type of another, and of its shape unless one is given."""
-    assert like is not None
-    value.name, value.type, value.shape = name, like.type, like.shape if shape is None else ir.Shape(shape)
+def read_permutation(node: ir.Node | None) -> tuple[int, ...] | None:
+    """Return the axes of a Transpose in their new order, or None for another node.
+
+    A Transpose without an order reverses its axes; their number must then be known, or the result is None.
+    """
+    if node is None or node.op_type != "Transpose":
+        return None
+    stated = node.attributes.get_ints("perm")
+    if stated is not None:
+        return tuple(stated)
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    return None if shape is None else tuple(reversed(range(len(shape))))
 
 
-def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A new initializer."""
-    return add_tensor(graph, name, ir.tensor(np.array(array, order="C")))  # ascontiguousarray gives a scalar an axis
+@dataclass(frozen=True)
+class Linear:
+    """A Gemm or MatMul with a constant matrix: alpha * x @ weight + beta * bias, before which either may be transposed.
+
+    weight is the matrix as the graph holds it, (features_out, features_in) if transposes_weight, else the other way
+    round; tensor holds its values, which may be computed no sooner than they are asked for. bias may be computed by
+    other nodes. A MatMul has no bias, transposes nothing, and its x may have any number of axes.
+    """
+
+    node: ir.Node
+    x: ir.Value
+    weight: ir.Value
+    tensor: ir.TensorProtocol
+    bias: ir.Value | None
+    alpha: float
+    beta: float
+    transposes_x: bool
+    transposes_weight: bool
+
+    @property
+    def output_axis(self) -> int:
+        """The axis of the weight that has an entry for each output."""
+        return 0 if self.transposes_weight else 1
+
+    @property
+    def features_out(self) -> int:
+        return int(self.tensor.shape.numpy()[self.output_axis])
+
+    @property
+    def features_in(self) -> int:
+        return int(self.tensor.shape.numpy()[1 - self.output_axis])
+
+    @property
+    def is_unscaled(self) -> bool:
+        """Whether it computes x @ weight + bias for rows x, with the weight in either orientation."""
+        return not self.transposes_x and self.alpha == 1 and self.beta == 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is unscaled, and its weight has a row for each output: a Gemm with transB=1 and nothing else."""
+        return self.is_unscaled and self.transposes_weight
+
+    @property
+    def attributes(self) -> dict[str, int | float]:
+        """The attributes of a Gemm that are not at their defaults."""
+        found: dict[str, int | float] = {}
+        if self.transposes_x:
+            found["transA"] = 1
+        if self.transposes_weight:
+            found["transB"] = 1
+        return found | {name: value for name, value in (("alpha", self.alpha), ("beta", self.beta)) if value != 1}
 
 
-def add_tensor(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """A new initializer of a tensor that nobody else has, its values computed perhaps no sooner than it is written."""
-    tensor.name = name
-    shape = ir.Shape(tensor.shape.numpy())
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
-    graph.initializers.add(value)
-    return value
+def read_linear(node: ir.Node | None) -> Linear | None:
+    """Read a Gemm or MatMul whose second input is a constant matrix. Returns None for any other node."""
+    if node is None or node.op_type not in ("Gemm", "MatMul") or node.inputs[0] is None:
+        return None
+    weight = node.inputs[1]
+    if weight is None or matrix_shape(weight) is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(weight)
+    assert tensor is not None  # matrix_shape
+    number, ratio = node.attributes.get_int, node.attributes.get_float
+    return Linear(
+        node=node,
+        x=node.inputs[0],
+        weight=weight,
+        tensor=tensor,
+        bias=node.inputs[2] if len(node.inputs) > 2 else None,
+        alpha=ratio("alpha", 1.0),
+        beta=ratio("beta", 1.0),
+        transposes_x=bool(number("transA", 0)),
+        transposes_weight=bool(number("transB", 0)),
+    )
 
 
-def add_sizes(graph: ir.Graph, name: str, shape: tuple[int, ...]) -> ir.Value:
-    """A shape as an initializer, for a Reshape."""
-    return add_constant(graph, name, np.array(shape, np.int64))
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNormalization with one output: (x - mean) / sqrt(variance + epsilon) * scale + shift.
+
+    Mean and variance are taken over the axes from `axis` on. scale and shift may be computed by other nodes; shift is
+    None where the node has none.
+    """
+
+    node: ir.Node
+    x: ir.Value
+    scale: ir.Value
+    shift: ir.Value | None
+    axis: int
+    epsilon: float
+
+    @property
+    def is_over_last_axis(self) -> bool:
+        """Whether it normalizes over the last axis alone. An axis that counts from the front needs a known shape."""
+        shape = self.node.outputs[0].shape or self.x.shape
+        return self.axis == -1 or (shape is not None and self.axis == len(shape) - 1)
+
+
+def read_norm(node: ir.Node | None) -> Norm | None:
+    """Read a LayerNormalization that computes in float32. Returns None for any other node, or one that also gives its
+    mean or deviation."""
+    if node is None or node.op_type != "LayerNormalization" or len(node.outputs) != 1:
+        return None
+    x, scale = node.inputs[:2]
+    attributes = node.attributes
+    if x is None or scale is None or attributes.get_int("stash_type", 1) != 1:
+        return None
+    shift = node.inputs[2] if len(node.inputs) > 2 else None
+    return Norm(node, x, scale, shift, attributes.get_int("axis", -1), attributes.get_float("epsilon", 1e-5))
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A Conv or ConvTranspose of one group, not dilated, with constant weights, between maps of known sizes.
+    """A Conv or ConvTranspose with constant weights, between maps of known sizes (N, C, H, W).
 
-    input_shape, output_shape: of the maps, (N, C, H, W). kernel, strides: rows, columns. pads: before the rows and
-    columns, then after them.
+    kernel, strides, dilations: rows, columns. pads: before the rows and columns, then after them. group: the number of
+    groups of channels that are convolved apart.
     """
 
     x: ir.Value
     weight: ir.Value
     values: ir.TensorProtocol
+    bias: ir.Value | None
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     kernel: tuple[int, int]
     strides: tuple[int, int]
     pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    group: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every output sees every channel of a window without gaps: one group, not dilated."""
+        return self.group == 1 and self.dilations == (1, 1)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel is convolved with one kernel of its own."""
+        return self.group == self.input_shape[1] == self.output_shape[1]
 
     @property
     def makes_patches(self) -> bool:
@@ -129,36 +213,31 @@ class Convolution:
 
 
 def read_convolution(node: ir.Node, op_type: str = "Conv") -> Convolution | None:
-    """What the node says, or None where it is another one. Padding that is only named is none of ours."""
+    """Read a convolution of this type over rows and columns. Returns None for any other node, for a weight that is
+    computed, for sizes that are not known, and for padding that auto_pad describes instead of numbers."""
     if node.op_type != op_type or node.inputs[0] is None or node.inputs[1] is None:
         return None
     x, weight = node.inputs[0], node.inputs[1]
-    values, of, made = ir.convenience.get_const_tensor(weight), static_shape(x), static_shape(node.outputs[0])
-    if values is None or of is None or made is None or not len(values.shape) == len(of) == len(made) == 4:
+    values, before, after = ir.convenience.get_const_tensor(weight), static_shape(x), static_shape(node.outputs[0])
+    if values is None or before is None or after is None or not len(values.shape) == len(before) == len(after) == 4:
         return None
     attributes = node.attributes
-    if (
-        attributes.get_int("group", 1) != 1
-        or set(attributes.get_ints("dilations", (1, 1))) != {1}
-        or attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
-    ):
+    if attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
     rows, columns = (int(size) for size in values.shape.numpy()[2:])
     row_step, column_step = attributes.get_ints("strides", (1, 1))
     top, left, bottom, right = attributes.get_ints("pads", (0, 0, 0, 0))
-    pads = (top, left, bottom, right)
-    return Convolution(x, weight, values, of, made, (rows, columns), (row_step, column_step), pads)
-
-
-def rewrite_convolutions(
-    model: ir.Model,
-    fits: Callable[[ir.Node, Convolution], bool],
-    rewrite: Callable[[ir.Graph, ir.Node, Convolution], None],
-    op_type: str = "Conv",
-) -> tuple[ir.Model, bool]:
-    """Rewrite every convolution of this type that fits. Returns the model, and whether there was one."""
-    read = [(node, read_convolution(node, op_type)) for node in model.graph]
-    found = [(node, conv) for node, conv in read if conv is not None and fits(node, conv)]
-    for node, conv in found:
-        rewrite(model.graph, node, conv)
-    return model, bool(found)
+    row_gap, column_gap = attributes.get_ints("dilations", (1, 1))
+    return Convolution(
+        x=x,
+        weight=weight,
+        values=values,
+        bias=node.inputs[2] if len(node.inputs) > 2 else None,
+        input_shape=before,
+        output_shape=after,
+        kernel=(rows, columns),
+        strides=(row_step, column_step),
+        pads=(top, left, bottom, right),
+        dilations=(row_gap, column_gap),
+        group=attributes.get_int("group", 1),
+    )

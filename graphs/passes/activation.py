@@ -12,7 +12,9 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from graphs.onnx.readers import add_constant, add_sizes, apply, replace_node, set_value_info, static_shape
+from graphs.onnx.readers import static_shape
+from graphs.onnx.rewriting import add_constant, add_sizes, apply, replace_node, set_value_info
+from graphs.passes.registry import graph_pass
 
 _SCALED: tuple[Callable[..., Any], ...] = (
     lambda op, x: op.Div(x, math.sqrt(2)),
@@ -40,6 +42,7 @@ def _rules() -> pattern.RewriteRuleSet:
     )
 
 
+@graph_pass("export", after="fold_batch_norm")
 def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every exact GELU of a model of opset 20 or newer; older opsets have no Gelu."""
     if (model.opset_imports.get("") or 0) < 20:
@@ -47,6 +50,7 @@ def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
     return apply(_rules(), model)
 
 
+@graph_pass("lowering", after="keep_small_bounds")
 def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write Elu(x, alpha) as Relu(x) + alpha * Elu(Min(x, 0)), unless alpha is 1."""
     found = [node for node in model.graph if node.op_type == "Elu" and node.attributes.get_float("alpha", 1.0) != 1]
@@ -69,6 +73,7 @@ def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
     return model, bool(found)
 
 
+@graph_pass("lowering", after="write_out_lp_norm")
 def write_out_log_softmax(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write d - log(sum(exp(d))), where d = x - max(x), over the axis."""
     found = [node for node in model.graph if node.op_type == "LogSoftmax" and static_shape(node.inputs[0])]

@@ -10,22 +10,23 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.onnx.readers import (
-    add_constant,
-    add_sizes,
-    add_tensor,
+    SWAP_MIDDLE_AXES,
+    Linear,
     constant,
     made_by,
-    matrix_shape,
-    replace_node,
+    read_linear,
+    read_permutation,
     reshape_of,
-    set_value_info,
     static_shape,
 )
+from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
+from graphs.passes.registry import graph_pass
 
 _PARTS_FIRST = (2, 0, 3, 1, 4)
 
 
+@graph_pass("export", after="keep_rows")
 def split_qkv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Gather of one part of Transpose(Reshape(Gemm)), with the parts as the third axis of the Reshape;
     and every Split of the last axis of Gemm, or of Reshape(Gemm), that nothing else reads."""
@@ -38,22 +39,21 @@ def split_qkv(model: ir.Model) -> tuple[ir.Model, bool]:
 def _gathered(graph: ir.Graph, node: ir.Node) -> bool:
     """Gather(Transpose(Reshape(Gemm(x, w, b))), part) -> Transpose(Reshape(Gemm(x, w[part], b[part])))"""
     transpose = made_by(node.inputs[0], "Transpose") if node.op_type == "Gather" else None
-    if transpose is None or tuple(transpose.attributes.get_ints("perm", ())) != _PARTS_FIRST:
+    if transpose is None or read_permutation(transpose) != _PARTS_FIRST:
         return False
     index, reshape = constant(node.inputs[1]), reshape_of(transpose.inputs[0])
-    gemm = None if reshape is None else made_by(reshape.inputs[0], "Gemm")
-    if index is None or index.shape != () or node.attributes.get_int("axis", 0) != 0 or gemm is None or reshape is None:
+    if index is None or index.shape != () or node.attributes.get_int("axis", 0) != 0 or reshape is None:
         return False
-    shape = static_shape(reshape.outputs[0])
-    if shape is None or len(shape) != 5 or not _is_joint(gemm, prod(shape[2:])):
+    joint, shape = _joint(reshape.inputs[0]), static_shape(reshape.outputs[0])
+    if joint is None or shape is None or len(shape) != 5 or joint.features_out != prod(shape[2:]):
         return False
     batch, tokens, parts, heads, features = shape
     part, rows = int(index) % parts, heads * features
-    own = _own_gemm(graph, gemm, part, part * rows, rows)
+    own = _own_gemm(graph, joint, part, part * rows, rows)
     sizes = (batch, tokens, heads, features)
     apart = ir.node("Reshape", [own.outputs[0], add_sizes(graph, f"{own.name}.sizes", sizes)], name=f"{own.name}.heads")
-    set_value_info(apart.outputs[0], f"{own.name}.heads", gemm.outputs[0], sizes)
-    turn = ir.node("Transpose", [apart.outputs[0]], {"perm": [0, 2, 1, 3]}, name=f"{own.name}.turn")
+    set_value_info(apart.outputs[0], f"{own.name}.heads", node.outputs[0], sizes)
+    turn = ir.node("Transpose", [apart.outputs[0]], {"perm": SWAP_MIDDLE_AXES}, name=f"{own.name}.turn")
     replace_node(graph, node, [own, apart, turn])
     return True
 
@@ -62,20 +62,20 @@ def _split(graph: ir.Graph, node: ir.Node) -> bool:
     """Split(Reshape(Gemm(x, w, b))) -> a Reshape(Gemm(x, w[part], b[part])) for each part"""
     if node.op_type != "Split" or node.inputs[0] is None:
         return False
-    joint = node.inputs[0]
-    reshape = reshape_of(joint)
-    gemm = made_by(joint if reshape is None else reshape.inputs[0], "Gemm")
-    shape, sizes = static_shape(joint), [static_shape(output) for output in node.outputs]
-    if gemm is None or shape is None or None in sizes or not _is_joint(gemm, shape[-1]):
+    whole = node.inputs[0]
+    reshape = reshape_of(whole)
+    joint = _joint(whole if reshape is None else reshape.inputs[0])
+    shape, sizes = static_shape(whole), [static_shape(output) for output in node.outputs]
+    if joint is None or shape is None or None in sizes or joint.features_out != shape[-1]:
         return False
-    read = [joint, gemm.outputs[0]]
+    read = [whole, joint.node.outputs[0]]
     alone = all(len(value.uses()) == 1 and not value.is_graph_output() for value in read)
     if not alone or node.attributes.get_int("axis", 0) % len(shape) != len(shape) - 1:
         return False
     start = 0
     for part, (output, size) in enumerate(zip(node.outputs, sizes, strict=True)):
         assert size is not None  # as above
-        own = _own_gemm(graph, gemm, part, start, size[-1])
+        own = _own_gemm(graph, joint, part, start, size[-1])
         start += size[-1]
         made = [own]
         if reshape is not None:
@@ -85,30 +85,30 @@ def _split(graph: ir.Graph, node: ir.Node) -> bool:
         graph.insert_before(node, made)
         output.replace_all_uses_with(result, replace_graph_outputs=True)
         output.name = None
-        set_value_info(result, str(name), gemm.outputs[0], size)
+        set_value_info(result, str(name), output, size)
     graph.remove(node, safe=True)
     return True
 
 
-def _is_joint(gemm: ir.Node, columns: int) -> bool:
-    """Whether a Gemm is a layer with this many outputs, its weights constant and a row for each."""
-    matrix, bias = matrix_shape(gemm.inputs[1]), constant(gemm.inputs[2] if len(gemm.inputs) > 2 else None)
-    whole = matrix is not None and matrix[0] == columns and bias is not None and bias.shape == (columns,)
-    return whole and gemm.attributes.get_int("transB", 0) == 1
+def _joint(value: ir.Value | None) -> Linear | None:
+    """Return the Gemm that makes a value, if its weight has a row, and its constant bias an entry, for each output."""
+    linear = read_linear(made_by(value, "Gemm"))
+    bias = None if linear is None else constant(linear.bias)
+    if linear is None or bias is None or not linear.transposes_weight or bias.shape != (linear.features_out,):
+        return None
+    return linear
 
 
-def _own_gemm(graph: ir.Graph, gemm: ir.Node, part: int, start: int, rows: int) -> ir.Node:
-    """The layer that gives `rows` of a joint one's outputs, from `start` on."""
-    weight, matrix_size, bias = gemm.inputs[1], matrix_shape(gemm.inputs[1]), constant(gemm.inputs[2])
-    whole = None if weight is None else ir.convenience.get_const_tensor(weight)
-    shape = static_shape(gemm.outputs[0])
-    assert whole is not None and matrix_size is not None and bias is not None and shape is not None  # _is_joint
-    name = f"{gemm.name}.part{part}"
-    tensor = lazy_tensor((rows, matrix_size[1]), whole, lambda: whole.numpy()[start : start + rows])
+def _own_gemm(graph: ir.Graph, joint: Linear, part: int, start: int, rows: int) -> ir.Node:
+    """Return a Gemm with the attributes of a joint one that computes `rows` of its outputs, from `start` on."""
+    bias, shape = constant(joint.bias), static_shape(joint.node.outputs[0])
+    assert bias is not None and shape is not None  # _joint
+    name = f"{joint.node.name}.part{part}"
+    tensor = lazy_tensor((rows, joint.features_in), joint.tensor, lambda: joint.tensor.numpy()[start : start + rows])
     matrix = add_tensor(graph, f"{name}.weight", tensor)
     bias_part = add_constant(graph, f"{name}.bias", np.array(bias[start : start + rows]))
-    own = ir.node("Gemm", [gemm.inputs[0], matrix, bias_part], {"transB": 1}, name=name)
-    set_value_info(own.outputs[0], f"{name}.out", gemm.outputs[0], (shape[0], rows))
+    own = ir.node("Gemm", [joint.x, matrix, bias_part], joint.attributes, name=name)
+    set_value_info(own.outputs[0], f"{name}.out", joint.node.outputs[0], (shape[0], rows))
     return own
 
 
@@ -119,6 +119,7 @@ LIMIT_BYTES = 128 << 20
 _FLOAT_BYTES = 4
 
 
+@graph_pass("export", after="join_relative_positions")
 def split_queries(model: ir.Model, limit_bytes: int = LIMIT_BYTES) -> tuple[ir.Model, bool]:
     """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries."""
     changed = sum(_rewrite(model.graph, node, limit_bytes) for node in list(model.graph))

@@ -10,20 +10,20 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from backends.tensor import Array
-from graphs.onnx.readers import (
-    Convolution,
+from backends.tensor import TO_NHWC, Array
+from graphs.onnx.readers import Convolution, constant
+from graphs.onnx.rewriting import (
     add_constant,
     add_sizes,
     add_tensor,
     apply,
-    constant,
     new_constant,
     replace_node,
     rewrite_convolutions,
     set_value_info,
 )
 from graphs.onnx.weights import lazy_tensor
+from graphs.passes.registry import graph_pass
 
 
 def _normalized(op: Any, x: Any, weight: Any, scale: Any, shift: Any, mean: Any, variance: Any) -> Any:
@@ -69,6 +69,7 @@ def _batch_norm_rules() -> pattern.RewriteRuleSet:
     return pattern.RewriteRuleSet([pattern.RewriteRule(_normalized, _folded, _batch_norm_fits)])
 
 
+@graph_pass("export")
 def fold_batch_norm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every BatchNormalization that follows a Conv without a bias."""
     return apply(_batch_norm_rules(), model)
@@ -77,16 +78,14 @@ def fold_batch_norm(model: ir.Model) -> tuple[ir.Model, bool]:
 MOST_TAPS = 25
 
 
+@graph_pass("lowering", after="widen_small_integers")
 def split_depthwise(model: ir.Model) -> tuple[ir.Model, bool]:
     """Split every depthwise Conv over MOST_TAPS that keeps the size of its map (stride 1, padded by half the kernel).
 
     Each part takes rows of the kernel that are equally far apart and lie around its middle, so its own dilation and
     padding keep the size too, and no part needs a padded or shifted copy of the map.
     """
-    found = [(node, kernel) for node in model.graph if (kernel := _large_depthwise(node)) is not None]
-    for node, kernel in found:
-        _split_kernel(model.graph, node, kernel)
-    return model, bool(found)
+    return rewrite_convolutions(model, _is_large_depthwise, _split_kernel)
 
 
 def row_groups(rows: int, most: int) -> list[range]:
@@ -103,35 +102,24 @@ def row_groups(rows: int, most: int) -> list[range]:
     return [middle, *(range(-k, k + 1, 2 * k) for k in pairs)]
 
 
-def _large_depthwise(node: ir.Node) -> ir.TensorProtocol | None:
-    """The kernel of a convolution that is to be split, (C, 1, rows, columns), or None."""
-    if node.op_type != "Conv" or node.inputs[1] is None or node.inputs[0] is None:
-        return None
-    kernel = ir.convenience.get_const_tensor(node.inputs[1])
-    if kernel is None or len(kernel.shape) != 4 or node.attributes.get_int("group", 1) != kernel.shape[0]:
-        return None
-    _, per_group, rows, columns = kernel.shape.numpy()
-    half = [rows // 2, columns // 2]
+def _is_large_depthwise(node: ir.Node, conv: Convolution) -> bool:
+    rows, columns = conv.kernel
     keeps_size = (
         rows % 2 == columns % 2 == 1
-        and list(node.attributes.get_ints("pads", (0, 0, 0, 0))) == half * 2
-        and set(node.attributes.get_ints("strides", (1, 1))) == {1}
-        and set(node.attributes.get_ints("dilations", (1, 1))) == {1}
+        and conv.pads == (rows // 2, columns // 2) * 2
+        and conv.strides == conv.dilations == (1, 1)
     )
-    return kernel if per_group == 1 and keeps_size and rows * columns > MOST_TAPS >= 2 * columns else None
+    return conv.is_depthwise and keeps_size and rows * columns > MOST_TAPS >= 2 * columns
 
 
-def _split_kernel(graph: ir.Graph, node: ir.Node, kernel: ir.TensorProtocol) -> None:
-    values = kernel.numpy()
-    channels, _, rows, columns = values.shape
-    output, weight = node.outputs[0], node.inputs[1]
-    assert weight is not None
+def _split_kernel(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
+    values, output, weight, (rows, columns) = conv.values.numpy(), node.outputs[0], conv.weight, conv.kernel
     made: list[ir.Node] = []
     for i, group in enumerate(row_groups(rows, MOST_TAPS // columns)):
         part = add_constant(graph, f"{weight.name}.rows{i}", values[:, :, [rows // 2 + row for row in group]])
         bias = node.inputs[2:] if i == 0 else ()
-        attributes = {
-            "group": channels,
+        attributes: dict[str, int | list[int]] = {
+            "group": conv.group,
             "kernel_shape": [len(group), columns],
             "dilations": [group.step if len(group) > 1 else 1, 1],
             "pads": [group[-1], columns // 2] * 2,
@@ -152,6 +140,7 @@ def _split_kernel(graph: ir.Graph, node: ir.Node, kernel: ir.TensorProtocol) -> 
 MOST_WEIGHTS = 1 << 14
 
 
+@graph_pass("lowering", after="split_depthwise")
 def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Split every Conv with more than MOST_WEIGHTS weights an output, unless it pads or skips."""
     return rewrite_convolutions(model, _is_large, _split_rows)
@@ -159,7 +148,8 @@ def split_large_conv(model: ir.Model) -> tuple[ir.Model, bool]:
 
 def _is_large(node: ir.Node, conv: Convolution) -> bool:
     weights = conv.input_shape[1] * math.prod(conv.kernel)
-    return weights > MOST_WEIGHTS and conv.kernel[0] > 1 and conv.strides == (1, 1) and not any(conv.pads)
+    plain = conv.is_full and conv.strides == (1, 1) and not any(conv.pads)
+    return plain and weights > MOST_WEIGHTS and conv.kernel[0] > 1
 
 
 def _split_rows(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
@@ -188,13 +178,15 @@ def _row(conv: Convolution, row: int) -> ir.TensorProtocol:
     return lazy_tensor(shape, conv.values, lambda: conv.values.numpy()[:, :, row : row + 1])
 
 
+@graph_pass("lowering", after="split_large_conv")
 def patches_to_depth(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Conv of square patches on a map that they fill."""
     return rewrite_convolutions(model, _fills, _patches_rewrite)
 
 
 def _fills(node: ir.Node, conv: Convolution) -> bool:
-    return conv.makes_patches and conv.input_shape[2] % conv.kernel[0] == conv.input_shape[3] % conv.kernel[1] == 0
+    filled = conv.input_shape[2] % conv.kernel[0] == conv.input_shape[3] % conv.kernel[1] == 0
+    return conv.is_full and conv.makes_patches and filled
 
 
 def _patches_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
@@ -207,12 +199,13 @@ def _patches_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> None:
     )
     name, shape = f"{conv.weight.name}.patches", (outputs, depth, 1, 1)
     if name not in graph.initializers:
-        by_pixel = lazy_tensor(shape, conv.values, lambda: conv.values.numpy().transpose(0, 2, 3, 1).reshape(shape))
+        by_pixel = lazy_tensor(shape, conv.values, lambda: conv.values.numpy().transpose(TO_NHWC).reshape(shape))
         add_tensor(graph, name, by_pixel)
     inputs = [deep.outputs[0], graph.initializers[name], *node.inputs[2:]]
     replace_node(graph, node, [deep, ir.node("Conv", inputs, {"kernel_shape": [1, 1]}, name=node.name)])
 
 
+@graph_pass("lowering", after="patches_to_depth")
 def transposed_to_conv(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every ConvTranspose whose square kernel is a multiple of its step."""
     return rewrite_convolutions(model, _transposed_fits, _transposed_rewrite, "ConvTranspose")
@@ -221,16 +214,16 @@ def transposed_to_conv(model: ir.Model) -> tuple[ir.Model, bool]:
 def _transposed_fits(node: ir.Node, conv: Convolution) -> bool:
     (rows, columns), (step, other) = conv.kernel, conv.strides
     more = node.attributes.get_ints("output_padding", (0, 0))
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
     return (
-        rows == columns
+        conv.is_full
+        and rows == columns
         and step == other > 1
         and rows % step == 0
         and min(conv.pads) >= 0
         # More rows than the kernel reaches would have to be added.
         and all(size <= end for size, end in zip(more, conv.pads[2:], strict=True))
         and "output_shape" not in node.attributes
-        and (bias is None or constant(bias) is not None)
+        and (conv.bias is None or constant(conv.bias) is not None)
     )
 
 
@@ -247,7 +240,7 @@ def _transposed_rewrite(graph: ir.Graph, node: ir.Node, conv: Convolution) -> No
         return places
 
     inputs = [conv.x, add_tensor(graph, f"{name}.kernels", lazy_tensor(shape, conv.values, by_place))]
-    if len(node.inputs) > 2 and (bias := constant(node.inputs[2])) is not None:
+    if (bias := constant(conv.bias)) is not None:
         inputs.append(add_constant(graph, f"{name}.bias", np.tile(bias, step * step)))
     rows, columns = (size + taps - 1 for size in conv.input_shape[2:])
     pads = {"kernel_shape": [taps, taps], "pads": [taps - 1] * 4}

@@ -12,22 +12,19 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from graphs.onnx.readers import (
-    add_constant,
-    add_sizes,
-    constant,
-    replace_node,
-    reshape_of,
-    set_value_info,
-    static_shape,
-)
+from backends.tensor import TO_NCHW
+from graphs.onnx.readers import constant, read_permutation, reshape_of, static_shape
+from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.passes.registry import graph_pass
 
 # What onnx2tf computes with channels last where it has three axes.
 _OF_ROWS = frozenset(("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"))
 
-_TO_CHANNELS_FIRST = ((0, 2, 1), (0, 3, 1, 2))
+_SWAP_LAST_AXES = (0, 2, 1)
+_TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 
+@graph_pass("lowering", tolerance=0.0, after="slice_uneven_splits")
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
     """Put two reshapes, over a flat row of values, behind or before what the converter would give other axes."""
     changed = False
@@ -51,7 +48,7 @@ def _was_turned(value: ir.Value) -> bool:
     node = value.producer()
     while node is not None:
         if node.op_type == "Transpose":
-            return tuple(node.attributes.get_ints("perm", ())) in _TO_CHANNELS_FIRST
+            return read_permutation(node) in _TO_CHANNELS_FIRST
         sources = [source for source in node.inputs if source is not None and source.const_value is None]
         if len(sources) != 1 or static_shape(sources[0]) != static_shape(node.outputs[0]):
             return False
@@ -66,8 +63,7 @@ def _goes_into_products_turned(value: ir.Value) -> bool:
         len(static_shape(value) or ()) == 3
         and bool(readers)
         and all(
-            reader.op_type == "Transpose"
-            and tuple(reader.attributes.get_ints("perm", ())) == (0, 2, 1)
+            read_permutation(reader) == _SWAP_LAST_AXES
             and all(use.node.op_type == "MatMul" for use in reader.outputs[0].uses())
             for reader in readers
         )
@@ -100,6 +96,8 @@ def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: 
     return row, ir.node("Reshape", [row.outputs[0], add_sizes(graph, f"{name}_stated", shape)])
 
 
+# By the shapes that onnxsim has inferred.
+@graph_pass("export", after="simplify")
 def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
     """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself."""
     steps = (_gelu_first, _one_reshape, _scaled_columns)
@@ -163,6 +161,7 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
     return False
 
 
+@graph_pass("lowering", tolerance=0.0, after="transposed_to_conv")
 def reflect_by_slices(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Pad that reflects at most one element on each side of a map whose shape is known.
 

@@ -13,43 +13,50 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
-from graphs.onnx.readers import add_constant, add_tensor, apply, constant, matrix_shape, new_constant, static_shape
+from graphs.onnx.readers import Linear, constant, per_channel, read_linear, read_norm, static_shape
+from graphs.onnx.rewriting import add_constant, add_tensor, apply, new_constant
 from graphs.onnx.weights import lazy_tensor, transposed
+from graphs.passes.registry import graph_pass
 
 
-def _gemm_fits(context: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, **_: Any) -> bool:
-    shape, sizes = static_shape(x), matrix_shape(weight)
-    if shape is None or len(shape) < 2 or sizes is None:
+def _gemm_fits(context: Any, x: ir.Value, product: ir.Value, bias: ir.Value | None = None, **_: Any) -> bool:
+    shape, linear = static_shape(x), read_linear(product.producer())
+    if shape is None or len(shape) < 2 or linear is None:
         return False
     vector = constant(bias)
-    return bias is None or (vector is not None and vector.shape == sizes[1:])
+    return bias is None or (vector is not None and vector.shape == (linear.features_out,))
 
 
-def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value | None = None, **_: Any) -> ir.Value:
-    shape, matrix = static_shape(x), ir.convenience.get_const_tensor(weight)
-    assert shape is not None and matrix is not None  # _fits
-    features_in, features_out = matrix.shape.numpy()
+def _gemm(op: Any, x: ir.Value, product: ir.Value, bias: ir.Value | None = None, **_: Any) -> ir.Value:
+    shape, linear = static_shape(x), read_linear(product.producer())
+    assert shape is not None and linear is not None  # _gemm_fits
     # One transpose for all layers that share a weight: a second of its name would take the first one's place.
-    name = f"{weight.name}.transposed"
-    made = None if weight.graph is None else weight.graph.initializers.get(name)
-    by_output = op.initializer(transposed(matrix), name=name) if made is None else made
+    name = f"{linear.weight.name}.transposed"
+    made = None if linear.weight.graph is None else linear.weight.graph.initializers.get(name)
+    by_output = op.initializer(transposed(linear.tensor), name=name) if made is None else made
     extra = () if bias is None else (bias,)
     if len(shape) == 2:
         return op.Gemm(x, by_output, *extra, transB=1)  # type: ignore[no-any-return]  # op is dynamic
-    rows = op.Reshape(x, op.Constant(value_ints=[math.prod(shape[:-1]), features_in]))
+    rows = op.Reshape(x, op.Constant(value_ints=[math.prod(shape[:-1]), linear.features_in]))
     result = op.Gemm(rows, by_output, *extra, transB=1)
-    return op.Reshape(result, op.Constant(value_ints=[*shape[:-1], features_out]))  # type: ignore[no-any-return]
+    return op.Reshape(result, op.Constant(value_ints=[*shape[:-1], linear.features_out]))  # type: ignore[no-any-return]
 
 
 def _with_bias() -> pattern.RewriteRuleSet:
-    rule = pattern.RewriteRule(lambda op, x, weight, bias: op.Add(op.MatMul(x, weight), bias), _gemm, _gemm_fits)
-    return pattern.RewriteRuleSet([rule], commute=True)
+    def biased(op: Any, x: Any, weight: Any, bias: Any) -> Any:
+        return op.Add(op.MatMul(x, weight, _outputs=["product"]), bias)
+
+    return pattern.RewriteRuleSet([pattern.RewriteRule(biased, _gemm, _gemm_fits)], commute=True)
 
 
 def _without_bias() -> pattern.RewriteRuleSet:
-    return pattern.RewriteRuleSet([pattern.RewriteRule(lambda op, x, weight: op.MatMul(x, weight), _gemm, _gemm_fits)])
+    def plain(op: Any, x: Any, weight: Any) -> Any:
+        return op.MatMul(x, weight, _outputs=["product"])
+
+    return pattern.RewriteRuleSet([pattern.RewriteRule(plain, _gemm, _gemm_fits)])
 
 
+@graph_pass("export", after="erf_to_gelu")
 def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every MatMul with a constant matrix on a static shape."""
     # One after the other: in one set the plain rule, which matches at an earlier node, would take every MatMul.
@@ -62,53 +69,52 @@ _ROWS_BYTES = 16 << 20
 
 
 def _shifted(op: Any, x: Any, shift: Any, rows: Any, weight: Any, bias: Any) -> Any:
-    return op.Gemm(op.Reshape(op.Add(x, shift), rows), weight, bias, transB=1, _outputs=["result"])
+    return op.Gemm(op.Reshape(op.Add(x, shift), rows), weight, bias, _outputs=["result"])
 
 
 def _normalized(op: Any, x: Any, scale: Any, shift: Any, rows: Any, weight: Any, bias: Any) -> Any:
     norm = op.LayerNormalization(x, scale, shift, _outputs=["norm"])
-    return op.Gemm(op.Reshape(norm, rows), weight, bias, transB=1, _outputs=["result"])
-
-
-def per_channel(value: ir.Value, channels: int) -> Array | None:
-    """The values of a constant that has one for each channel of the last axis."""
-    array = constant(value)
-    fits = array is not None and array.size == channels and array.shape[-1:] == (channels,)
-    return array.reshape(channels) if array is not None and fits else None
+    return op.Gemm(op.Reshape(norm, rows), weight, bias, _outputs=["result"])
 
 
 def _affine_fits(
-    context: Any, shift: ir.Value, rows: ir.Value, weight: ir.Value, bias: ir.Value, **values: Any
+    context: Any, shift: ir.Value, rows: ir.Value, bias: ir.Value, result: ir.Value, **values: Any
 ) -> bool:
-    matrix, sizes, scale = matrix_shape(weight), constant(rows), values.get("scale")
-    if matrix is None or sizes is None or constant(bias) is None or sizes[-1] != matrix[1]:
+    linear, sizes, norm = read_linear(result.producer()), constant(rows), values.get("norm")
+    # A Gemm that scales or transposes its input does not meet the shift channel by channel.
+    if linear is None or not linear.is_plain or sizes is None or sizes[-1] != linear.features_in:
+        return False
+    if constant(bias) is None or (norm is not None and read_norm(norm.producer()) is None):
         return False
     # A constant with one value a channel says what the last axis of x is; x itself may come without a shape.
-    channels = matrix[1]
-    return per_channel(shift, channels) is not None and (scale is None or per_channel(scale, channels) is not None)
+    vectors = [shift] if norm is None else [shift, values["scale"]]
+    return all(per_channel(vector, linear.features_in) is not None for vector in vectors)
 
 
-def folded(
-    weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.Value | None
+def fold_affine_part(
+    linear: Linear, shift: ir.Value, scale: ir.Value | None
 ) -> tuple[ir.TensorProtocol, ir.TensorProtocol]:
-    """The weight and bias of a Gemm that takes its input as it was before `scale` and `shift`, one value a channel."""
-    tensor, matrix, vector = ir.convenience.get_const_tensor(weight), constant(weight), constant(bias)
-    assert tensor is not None and matrix is not None and vector is not None  # _fits
-    channels = matrix.shape[1]
-    by = per_channel(shift, channels)
-    assert by is not None
+    """Return the weight and bias of a plain linear layer that takes its input as it was before `scale` and `shift`.
+
+    Each of the two is a constant with one value a channel; the layer has a constant bias.
+    """
+    matrix, vector, by = linear.tensor.numpy(), constant(linear.bias), per_channel(shift, linear.features_in)
+    assert vector is not None and by is not None  # callers look at both
     # In float64: the folded bias is a sum over all channels.
     folded_bias = (vector + _times(matrix, by)).astype(matrix.dtype)
+    tensor = linear.tensor
     if scale is not None:
-        factor = per_channel(scale, channels)
-        assert factor is not None
+        factor = per_channel(scale, linear.features_in)
+        assert factor is not None  # as above
         tensor = lazy_tensor(matrix.shape, tensor, partial(_scaled_rows, tensor, factor))
     return tensor, ir.tensor(folded_bias)
 
 
-def _fold_into(op: Any, weight: ir.Value, bias: ir.Value, shift: ir.Value, scale: ir.Value | None) -> tuple[Any, Any]:
-    matrix, vector = folded(weight, bias, shift, scale)
-    return new_constant(op, matrix, weight, "folded"), new_constant(op, vector, bias, "folded")
+def _fold_into(op: Any, result: ir.Value, shift: ir.Value, scale: ir.Value | None) -> tuple[Any, Any]:
+    linear = read_linear(result.producer())
+    assert linear is not None and linear.bias is not None  # _affine_fits
+    matrix, vector = fold_affine_part(linear, shift, scale)
+    return new_constant(op, matrix, linear.weight, "folded"), new_constant(op, vector, linear.bias, "folded")
 
 
 def _times(matrix: Array, vector: Array) -> Array:
@@ -123,32 +129,22 @@ def _scaled_rows(matrix: ir.TensorProtocol, by: Array) -> Array:
     return scaled
 
 
-def _without_shift(
-    op: Any, x: ir.Value, shift: ir.Value, rows: ir.Value, weight: ir.Value, bias: ir.Value, **_: Any
-) -> Any:
-    matrix, vector = _fold_into(op, weight, bias, shift, None)
+def _without_shift(op: Any, x: ir.Value, shift: ir.Value, rows: ir.Value, result: ir.Value, **_: Any) -> Any:
+    matrix, vector = _fold_into(op, result, shift, None)
     return op.Gemm(op.Reshape(x, rows), matrix, vector, transB=1)
 
 
-def _without_affine(
-    op: Any,
-    x: ir.Value,
-    scale: ir.Value,
-    shift: ir.Value,
-    rows: ir.Value,
-    weight: ir.Value,
-    bias: ir.Value,
-    norm: ir.Value,
-    **_: Any,
-) -> Any:
-    matrix, vector = _fold_into(op, weight, bias, shift, scale)
-    node, ones = norm.producer(), constant(scale)
-    assert node is not None and ones is not None  # matched
+def _without_affine(op: Any, shift: ir.Value, rows: ir.Value, norm: ir.Value, result: ir.Value, **_: Any) -> Any:
+    before = read_norm(norm.producer())
+    assert before is not None  # _affine_fits
+    matrix, vector = _fold_into(op, result, shift, before.scale)
+    ones = constant(before.scale)
+    assert ones is not None  # _affine_fits
     plain = op.LayerNormalization(
-        x,
-        new_constant(op, ir.tensor(np.ones_like(ones)), scale, "ones"),
-        axis=node.attributes.get_int("axis", -1),
-        epsilon=node.attributes.get_float("epsilon", 1e-5),
+        before.x,
+        new_constant(op, ir.tensor(np.ones_like(ones)), before.scale, "ones"),
+        axis=before.axis,
+        epsilon=before.epsilon,
     )
     return op.Gemm(op.Reshape(plain, rows), matrix, vector, transB=1)
 
@@ -162,11 +158,13 @@ def _affine_rules() -> pattern.RewriteRuleSet:
     )
 
 
+@graph_pass("export", after="layer_norm_over_channels")
 def fold_affine(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every per-channel Add, and every affine part of a LayerNormalization, into the Gemm behind it."""
     return apply(_affine_rules(), model)
 
 
+@graph_pass("export", after="fold_norm")
 def fold_scale(model: ir.Model) -> tuple[ir.Model, bool]:
     """Fold every multiplication by one number behind a Gemm, however the map between them was turned and reshaped."""
     changed = [_fold(model.graph, node) for node in list(model.graph) if node.op_type in ("Mul", "Div")]
@@ -178,10 +176,10 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     if found is None:
         return False
     value, factor = found
-    gemm = _source(value, node) or _other_side(node)
-    if gemm is None:
+    linear = _source(value, node) or _other_side(node)
+    if linear is None:
         return False
-    _multiply(graph, gemm, factor)
+    _multiply(graph, linear, factor)
     node.outputs[0].replace_all_uses_with(value)
     graph.remove(node, safe=True)
     return True
@@ -202,20 +200,23 @@ def _scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
     return None
 
 
-def _source(value: ir.Value | None, reader: ir.Node) -> ir.Node | None:
-    """The Gemm whose output, only turned and reshaped, is `value`, if nothing but `reader` sees it."""
+def _source(value: ir.Value | None, reader: ir.Node) -> Linear | None:
+    """Return the Gemm of constants whose output, only transposed and reshaped, is `value`, if nothing but `reader` sees
+    it."""
     while value is not None and not value.is_graph_output() and {user for user, _ in value.uses()} == {reader}:
         node = value.producer()
         if node is None or node.op_type not in ("Reshape", "Transpose", "Gemm"):
             return None
         if node.op_type == "Gemm":
-            return node if _is_constant(node) else None
+            linear = read_linear(node)
+            fixed = linear is not None and (linear.bias is None or constant(linear.bias) is not None)
+            return linear if fixed else None
         value, reader = node.inputs[0], node
     return None
 
 
-def _other_side(node: ir.Node) -> ir.Node | None:
-    """The Gemm behind the other operand of the one product that reads the scaled map."""
+def _other_side(node: ir.Node) -> Linear | None:
+    """Return the Gemm behind the other operand of the one product that reads the scaled map."""
     users = list(node.outputs[0].uses())
     if len(users) != 1 or users[0][0].op_type != "MatMul":
         return None
@@ -223,18 +224,11 @@ def _other_side(node: ir.Node) -> ir.Node | None:
     return _source(product.inputs[1 - index], product)
 
 
-def _is_constant(gemm: ir.Node) -> bool:
-    bias = gemm.inputs[2] if len(gemm.inputs) > 2 else None
-    return matrix_shape(gemm.inputs[1]) is not None and (bias is None or constant(bias) is not None)
-
-
-def _multiply(graph: ir.Graph, gemm: ir.Node, factor: float) -> None:
-    weight = gemm.inputs[1]
-    tensor = None if weight is None else ir.convenience.get_const_tensor(weight)
-    assert tensor is not None  # _is_constant
-    name = f"{gemm.outputs[0].name}.scaled"
+def _multiply(graph: ir.Graph, linear: Linear, factor: float) -> None:
+    """Multiply weight and bias, and so the result, which is linear in both whatever the attributes of the Gemm are."""
+    tensor, name = linear.tensor, f"{linear.node.outputs[0].name}.scaled"
     scaled = lazy_tensor(tuple(tensor.shape.numpy()), tensor, lambda: tensor.numpy() * factor)
-    gemm.replace_input_with(1, add_tensor(graph, f"{name}.weight", scaled))
-    bias = constant(gemm.inputs[2]) if len(gemm.inputs) > 2 else None
+    linear.node.replace_input_with(1, add_tensor(graph, f"{name}.weight", scaled))
+    bias = constant(linear.bias)
     if bias is not None:
-        gemm.replace_input_with(2, add_constant(graph, f"{name}.bias", bias * factor))
+        linear.node.replace_input_with(2, add_constant(graph, f"{name}.bias", bias * factor))

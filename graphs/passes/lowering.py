@@ -9,16 +9,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from graphs.onnx.readers import (
-    add_constant,
-    add_sizes,
-    constant,
-    matrix_shape,
-    replace_node,
-    set_value_info,
-    static_shape,
-)
+from graphs.onnx.readers import constant, read_linear, static_shape
+from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
+from graphs.passes.registry import graph_pass
 
 _SMALL = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
 
@@ -29,6 +23,7 @@ _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
 
 
+@graph_pass("lowering", tolerance=0.0)
 def widen_small_integers(model: ir.Model) -> tuple[ir.Model, bool]:
     """Compute every element-wise operator on int8, uint8 and int16 in int32."""
     found = [node for node in model.graph if node.op_type in _OPERATORS and any(map(_is_small, node.inputs))]
@@ -70,6 +65,7 @@ def _is_small(value: ir.Value | None) -> bool:
 _TINY = 1e-3
 
 
+@graph_pass("lowering", tolerance=0.0, after="write_out_layer_norm")
 def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number."""
     found = [(node, at) for node in model.graph if (at := _bound(node)) is not None]
@@ -100,6 +96,7 @@ def _bound(node: ir.Node) -> int | None:
     return None
 
 
+@graph_pass("lowering", tolerance=0.0, after="write_out_log_softmax")
 def slice_uneven_splits(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write every Split whose constant sizes are not all the same as Slices."""
     found = [(node, sizes) for node in model.graph if (sizes := _uneven(node)) is not None]
@@ -141,19 +138,16 @@ def split_large_gemm(model: ir.Model, limit_bytes: int) -> tuple[ir.Model, bool]
 
 def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
     """Gemm(x, w, b) -> Concat(Gemm(x, w[rows], b[rows]), ...)"""
-    if node.op_type != "Gemm" or (matrix := matrix_shape(node.inputs[1])) is None:
+    linear = read_linear(node) if node.op_type == "Gemm" else None
+    if linear is None:
         return False
-    weight = node.inputs[1]
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    shape = static_shape(node.outputs[0])
-    by_output = bool(node.attributes.get_int("transB", 0))
-    outputs = matrix[0] if by_output else matrix[1]
-    assert weight is not None and weight.const_value is not None  # matrix_shape
-    constants = [weight.const_value]
-    if bias is not None:
-        if bias.const_value is None or tuple(bias.const_value.shape.numpy()) != (outputs,):
+    shape, outputs = static_shape(node.outputs[0]), linear.features_out
+    constants = [linear.tensor]
+    if linear.bias is not None:
+        vector = ir.convenience.get_const_tensor(linear.bias)
+        if vector is None or tuple(vector.shape.numpy()) != (outputs,):
             return False
-        constants.append(bias.const_value)
+        constants.append(vector)
     most = limit_bytes // math.ceil(sum(tensor.nbytes for tensor in constants) / outputs)
     if shape is None or not 0 < most < outputs:
         return False
@@ -161,23 +155,23 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
     rows = math.ceil(outputs / math.ceil(outputs / most))
     for start in range(0, outputs, rows):
         end = min(start + rows, outputs)
-        values = [_part(graph, weight, start, end, 0 if by_output else 1)]
-        if bias is not None:
-            values.append(_part(graph, bias, start, end, 0))
+        values = [_part(graph, linear.weight, start, end, linear.output_axis)]
+        if linear.bias is not None:
+            values.append(_part(graph, linear.bias, start, end, 0))
         name = f"{node.name}.rows{len(parts)}"
         parts.append(ir.node("Gemm", [node.inputs[0], *values], dict(node.attributes), name=name))
         set_value_info(parts[-1].outputs[0], f"{name}.out", node.outputs[0], (shape[0], end - start))
     joined = ir.node("Concat", [part.outputs[0] for part in parts], {"axis": 1}, name=f"{node.name}.join")
     replace_node(graph, node, [*parts, joined])
-    for value in (weight, bias):
-        if value is not None and value.name is not None and not value.uses():
+    for value in (linear.weight, linear.bias):
+        if value is not None and value.is_initializer() and value.name is not None and not value.uses():
             del graph.initializers[value.name]
     return True
 
 
 def _part(graph: ir.Graph, value: ir.Value, start: int, end: int, axis: int) -> ir.Value:
     """Entries start to end of a constant along an axis, read when they are written; one part for all that use it."""
-    whole = value.const_value
+    whole = ir.convenience.get_const_tensor(value)
     assert whole is not None  # _split
     name = f"{value.name}.rows{start}-{end}"
     if name not in graph.initializers:

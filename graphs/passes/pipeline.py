@@ -1,8 +1,7 @@
-"""onnxsim: constant folding, dead code, what is left of shapes. It never sees the large weights."""
+"""Runs passes one after the other, and holds each to what the graph computed before it."""
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,112 +12,13 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import check, save
-from graphs.onnx.weights import attach_weights, detach_weights
-from graphs.passes.activation import erf_to_gelu, scale_elu, write_out_log_softmax
-from graphs.passes.attention import split_qkv, split_queries
-from graphs.passes.convolution import (
-    fold_batch_norm,
-    patches_to_depth,
-    split_depthwise,
-    split_large_conv,
-    transposed_to_conv,
-)
-from graphs.passes.layout import keep_rows, pin_io_layout, reflect_by_slices
-from graphs.passes.linear import fold_affine, fold_scale, matmul_to_gemm
-from graphs.passes.lowering import keep_small_bounds, slice_uneven_splits, widen_small_integers
-from graphs.passes.norm import (
-    fold_norm,
-    layer_norm_over_channels,
-    reduce_l2_to_sum,
-    shorten_grn,
-    write_out_layer_norm,
-    write_out_lp_norm,
-)
-from graphs.passes.positions import einsum_to_matmul, join_relative_positions
-
-
-def simplify(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Simplify a graph. Returns it and whether anything changed. Raises InvalidArtifact if onnxsim fails.
-
-    Weights of LARGE_BYTES and more are inputs meanwhile, so that time and memory do not grow with them.
-    Its own check is off: every caller compares the graph before and after by itself, to a stated tolerance.
-    """
-    import onnxsim  # brings torch where that is installed, and a conversion, which imports this, needs neither
-
-    taken = detach_weights(model)
-    try:
-        # onnxsim gets no path, beside which it could look for values that lie in a file of their own.
-        before = ir.to_proto(ir.external_data.load_to_model(model))
-        try:
-            after, _ = onnxsim.simplify(before, check_n=0)
-        except (RuntimeError, ValueError) as error:
-            raise InvalidArtifact(f"onnxsim cannot simplify {model.graph.name!r}: {error}") from error
-    finally:
-        attach_weights(model, taken)
-    if after.SerializeToString(deterministic=True) == before.SerializeToString(deterministic=True):
-        return model, False
-    simplified = ir.from_proto(after)
-    attach_weights(simplified, taken)
-    return simplified, True
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A rewrite and how far it may move an output: max abs difference over the largest absolute value before."""
-
-    name: str
-    run: Callable[[ir.Model], tuple[ir.Model, bool]]
-    tolerance: float
-
-
-# Float32 sums in another order, over the depth of these networks.
-_ROUNDING = 2e-5
-
-# The order matters: onnxsim hides the erf pattern, and makes Gemm of its own, not transposed, of what MatMul it finds.
-# What each is worth on each runtime: benchmarks/prepare_passes.py.
-PASSES = (
-    Pass("fold_batch_norm", fold_batch_norm, tolerance=_ROUNDING),
-    Pass("erf_to_gelu", erf_to_gelu, tolerance=_ROUNDING),
-    Pass("matmul_to_gemm", matmul_to_gemm, tolerance=_ROUNDING),
-    Pass("reduce_l2_to_sum", reduce_l2_to_sum, tolerance=_ROUNDING),
-    Pass("shorten_grn", shorten_grn, tolerance=_ROUNDING),
-    # The kernel rounds differently, and a division by a small deviation makes that visible (2.4e-5 on a tiny UNet).
-    Pass("layer_norm_over_channels", layer_norm_over_channels, tolerance=1e-4),
-    Pass("fold_affine", fold_affine, tolerance=_ROUNDING),
-    Pass("simplify", simplify, tolerance=_ROUNDING),
-    # By the shapes that onnxsim has inferred.
-    Pass("keep_rows", keep_rows, tolerance=_ROUNDING),
-    Pass("split_qkv", split_qkv, tolerance=_ROUNDING),
-    Pass("fold_norm", fold_norm, tolerance=_ROUNDING),
-    Pass("fold_scale", fold_scale, tolerance=_ROUNDING),
-    Pass("join_relative_positions", join_relative_positions, tolerance=_ROUNDING),
-    Pass("split_queries", split_queries, tolerance=_ROUNDING),
-    # What is left of relative positions.
-    Pass("einsum_to_matmul", einsum_to_matmul, tolerance=_ROUNDING),
-)
-
-# For TFLite alone, on the graph that is about to be lowered: ONNX Runtime has one kernel for each of what these split.
-LOWERING_PASSES = (
-    Pass("widen_small_integers", widen_small_integers, tolerance=0.0),
-    Pass("split_depthwise", split_depthwise, tolerance=_ROUNDING),
-    Pass("split_large_conv", split_large_conv, tolerance=_ROUNDING),
-    Pass("patches_to_depth", patches_to_depth, tolerance=_ROUNDING),
-    Pass("transposed_to_conv", transposed_to_conv, tolerance=_ROUNDING),
-    Pass("reflect_by_slices", reflect_by_slices, tolerance=0.0),
-    Pass("write_out_layer_norm", write_out_layer_norm, tolerance=1e-4),
-    Pass("keep_small_bounds", keep_small_bounds, tolerance=0.0),
-    Pass("scale_elu", scale_elu, tolerance=_ROUNDING),
-    Pass("write_out_lp_norm", write_out_lp_norm, tolerance=_ROUNDING),
-    Pass("write_out_log_softmax", write_out_log_softmax, tolerance=_ROUNDING),
-    Pass("slice_uneven_splits", slice_uneven_splits, tolerance=0.0),
-    Pass("pin_io_layout", pin_io_layout, tolerance=0.0),
-)
+from graphs.passes.registry import GraphPass, passes
 
 
 def prepare(
-    model: ir.Model, feeds: Mapping[str, Array], passes: tuple[Pass, ...] = PASSES, stepwise: bool = True
+    model: ir.Model, feeds: Mapping[str, Array], steps: Sequence[GraphPass] | None = None, stepwise: bool = True
 ) -> tuple[ir.Model, tuple[str, ...]]:
-    """Run every pass, and compare its graph with the one before on `feeds` (inputs by name).
+    """Run passes, by default those of the export, and compare each graph with the one before on `feeds`, by input.
 
     stepwise=False compares nothing: each comparison writes the whole model to a file and loads it, which a model of
     gigabytes does better once. The caller then holds the result to the torch module.
@@ -127,7 +27,7 @@ def prepare(
     """
     changed_by = []
     expected = run_once(model, feeds, "the graph as exported") if stepwise else {}
-    for step in passes:
+    for step in passes("export") if steps is None else steps:
         model, changed = step.run(model)
         if not changed:
             continue
@@ -158,7 +58,7 @@ def run_once(model: ir.Model, feeds: Mapping[str, Array], what: str) -> dict[str
             raise InvalidArtifact(f"{what}: ONNX Runtime cannot run it: {one_line(error)}") from error
 
 
-def _compare(step: Pass, name: str, expected: Array, got: Array) -> None:
+def _compare(step: GraphPass, name: str, expected: Array, got: Array) -> None:
     if got.shape != expected.shape or not np.isfinite(got).all():
         raise InvalidArtifact(f"pass {step.name}: output {name!r} became {got.shape}, finite: {np.isfinite(got).all()}")
     difference = float(np.abs(got - expected).max() / max(float(np.abs(expected).max()), 1e-12))

@@ -9,20 +9,14 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from graphs.onnx.readers import (
-    add_constant,
-    add_sizes,
-    constant,
-    made_by,
-    replace_node,
-    reshape_of,
-    set_value_info,
-    static_shape,
-)
+from graphs.onnx.readers import SWAP_MIDDLE_AXES, constant, made_by, reshape_of, static_shape
+from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.passes.registry import graph_pass
 
 _ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
 
 
+@graph_pass("export", after="fold_scale")
 def join_relative_positions(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them."""
     changed = sum(_join(model.graph, node) for node in list(model.graph))
@@ -96,13 +90,13 @@ def _rewrite(
     rows_table = add_constant(graph, f"{name}.row_table", by_row.transpose(0, 2, 1))
     columns_table = add_constant(graph, f"{name}.column_table", by_column.transpose(0, 2, 1))
     places = _places(graph, (batch, heads, key_rows, key_columns), by_row.dtype)
-    every, turn = batch * heads, [0, 2, 1, 3]
+    every = batch * heads
     sizes = (every, height, width, features)
     maps = made("Reshape", [grid, add_sizes(graph, f"{name}.maps.sizes", sizes)], "maps", sizes)
     rows = made("MatMul", [maps.outputs[0], rows_table], "rows", (every, height, width, key_rows))
-    turned = made("Transpose", [maps.outputs[0]], "turned", (every, width, height, features), perm=turn)
+    turned = made("Transpose", [maps.outputs[0]], "turned", (every, width, height, features), perm=SWAP_MIDDLE_AXES)
     columns = made("MatMul", [turned.outputs[0], columns_table], "columns", (every, width, height, key_columns))
-    back = made("Transpose", [columns.outputs[0]], "back", (every, height, width, key_columns), perm=turn)
+    back = made("Transpose", [columns.outputs[0]], "back", (every, height, width, key_columns), perm=SWAP_MIDDLE_AXES)
     flat_rows, flat_columns = (
         flat(rows.outputs[0], "flat_rows", key_rows),
         flat(back.outputs[0], "flat_columns", key_columns),
@@ -131,11 +125,8 @@ def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) 
     return add_constant(graph, name, np.broadcast_to(ones, (batch, heads, *ones.shape)))
 
 
-_MAP_ROWS, _MAP_COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
-
-_TURN = [0, 2, 1, 3]
-
-
+# Of relative positions that could not be joined.
+@graph_pass("export", after="split_queries")
 def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k)."""
     return model, bool(sum(_rewrite_einsum(model.graph, node) for node in list(model.graph)))
@@ -144,7 +135,7 @@ def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
 def _rewrite_einsum(graph: ir.Graph, node: ir.Node) -> bool:
     equation = node.attributes.get_string("equation", "") if node.op_type == "Einsum" else ""
     kind = (equation or "").replace(" ", "")
-    if kind not in (_MAP_ROWS, _MAP_COLUMNS):
+    if kind not in (_ROWS, _COLUMNS):
         return False
     maps, table = static_shape(node.inputs[0]), constant(node.inputs[1])
     if maps is None or table is None:
@@ -156,17 +147,17 @@ def _rewrite_einsum(graph: ir.Graph, node: ir.Node) -> bool:
     made = [ir.node("Reshape", [node.inputs[0], add_sizes(graph, f"{name}.maps.sizes", shape)], name=f"{name}.maps")]
     matrices = add_constant(graph, f"{name}.table", table.transpose(0, 2, 1))
 
-    def add(op_type: str, inputs: list[ir.Value], what: str, **attributes: list[int]) -> None:
+    def add(op_type: str, inputs: list[ir.Value], what: str, **attributes: tuple[int, ...]) -> None:
         made.append(ir.node(op_type, inputs, attributes, name=f"{name}.{what}"))
 
-    if kind == _MAP_COLUMNS:
-        add("Transpose", [made[-1].outputs[0]], "turned", perm=_TURN)
+    if kind == _COLUMNS:
+        add("Transpose", [made[-1].outputs[0]], "turned", perm=SWAP_MIDDLE_AXES)
     add("MatMul", [made[-1].outputs[0], matrices], "product")
-    if kind == _MAP_COLUMNS:
-        add("Transpose", [made[-1].outputs[0]], "back", perm=_TURN)
+    if kind == _COLUMNS:
+        add("Transpose", [made[-1].outputs[0]], "back", perm=SWAP_MIDDLE_AXES)
     add("Reshape", [made[-1].outputs[0], add_sizes(graph, f"{name}.sizes", (*maps[:-1], keys))], "out")
     turned = (batch * heads, width, height)
-    between = [(*turned, features), (*turned, keys)] if kind == _MAP_COLUMNS else []
+    between = [(*turned, features), (*turned, keys)] if kind == _COLUMNS else []
     sizes = [shape, *between, (*shape[:-1], keys), (*maps[:-1], keys)]
     for new, size in zip(made, sizes, strict=True):
         set_value_info(new.outputs[0], f"{new.name}.value", node.outputs[0], size)

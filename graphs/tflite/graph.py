@@ -17,7 +17,7 @@ from backends.flatbuffer import check_tflite
 SIGNATURE = b"serving_default"
 
 # Metadata of ours: which tensor of the ONNX graph is held by which of the file, {ONNX name: [name, order of axes]}.
-HELD = b"onnx_tensors"
+ORIGINS_METADATA = b"onnx_tensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Graph:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     metadata: dict[bytes, Payload] = field(default_factory=dict)
-    held: list[TensorOrigin] = field(default_factory=list)
+    origins: list[TensorOrigin] = field(default_factory=list)
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor in use, once, in the order in which the nodes meet them."""
@@ -116,17 +116,17 @@ def read_graph(path: Path) -> Graph:
         metadata={
             entry.name: payload
             for entry in model.metadata or ()
-            if entry.name != HELD and (payload := payloads[entry.buffer])
+            if entry.name != ORIGINS_METADATA and (payload := payloads[entry.buffer])
         },
-        held=_held(path, model, payloads, tensors),
+        origins=_origins(path, model, payloads, tensors),
     )
 
 
-def held_payload(held: Iterable[TensorOrigin], kept: Iterable[Tensor]) -> Payload | None:
-    """What HELD says in a file: of each name the first entry whose tensor is `kept`. None where there is none."""
+def origins_payload(origins: Iterable[TensorOrigin], kept: Iterable[Tensor]) -> Payload | None:
+    """Return the content of ORIGINS_METADATA: for each name the first origin with a `kept` tensor, or None."""
     present = {id(tensor) for tensor in kept}
     found: dict[str, tuple[str, tuple[int, ...] | None]] = {}
-    for one in held:
+    for one in origins:
         if id(one.tensor) in present:
             found.setdefault(one.name, (one.tensor.table.name.decode(), one.order))
     data = json.dumps(found, separators=(",", ":")).encode()
@@ -142,8 +142,8 @@ def read_payload(payload: Payload) -> bytes:
         return file.read(payload.size)
 
 
-def _held(path: Path, model: Any, payloads: list[Payload | None], tensors: list[Tensor]) -> list[TensorOrigin]:
-    found = [payloads[entry.buffer] for entry in model.metadata or () if entry.name == HELD]
+def _origins(path: Path, model: Any, payloads: list[Payload | None], tensors: list[Tensor]) -> list[TensorOrigin]:
+    found = [payloads[entry.buffer] for entry in model.metadata or () if entry.name == ORIGINS_METADATA]
     if not found or found[0] is None:
         return []
     by_name = {tensor.table.name.decode(): tensor for tensor in tensors}
@@ -153,7 +153,9 @@ def _held(path: Path, model: Any, payloads: list[Payload | None], tensors: list[
             for name, (stored, order) in json.loads(read_payload(found[0])).items()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidArtifact(f"{path}: metadata {HELD.decode()!r} is not what we write; convert it again") from error
+        raise InvalidArtifact(
+            f"{path}: metadata {ORIGINS_METADATA.decode()!r} is not what we write; convert it again"
+        ) from error
 
 
 def _tables(path: Path) -> tuple[Any, list[Payload | None]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import TO_NCHW, TO_NHWC
 from graphs.tflite.graph import Graph, Node, Payload, Tensor, TensorOrigin, read_graph, read_payload
-from graphs.tflite.tensor_map import TO_NCHW, TO_NHWC, TensorLocation
+from graphs.tflite.tensor_map import TensorLocation
 from graphs.tflite.transposes import remove_transposes, replace_tensors, transpose
 
 _SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices have in common
@@ -16,12 +17,12 @@ _SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices hav
 
 @dataclass(frozen=True)
 class Lowered:
-    """A slice's TFLite file, the layout that it gives each input and output ("NCHW", "NHWC" or None), and `held`:
+    """A slice's TFLite file, the layout that it gives each input and output ("NCHW", "NHWC" or None), and `locations`:
     by name, each tensor of the ONNX graph that graphs.tflite.tensor_map found in the float32 file."""
 
     path: Path
     layouts: dict[str, str | None]
-    held: dict[str, TensorLocation] = field(default_factory=dict)
+    locations: dict[str, TensorLocation] = field(default_factory=dict)
 
 
 def seam_permutation(made: str | None, wanted: str | None) -> tuple[int, ...] | None:
@@ -58,8 +59,10 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
         whole.nodes += graph.nodes
         by_name = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
         # A tensor that the quantizer took out of the graph holds nothing any more.
-        whole.held += [
-            TensorOrigin(n, by_name[stored], order) for n, (stored, order) in piece.held.items() if stored in by_name
+        whole.origins += [
+            TensorOrigin(n, by_name[stored], order)
+            for n, (stored, order) in piece.locations.items()
+            if stored in by_name
         ]
         replace_tensors(whole, replaced)
         here |= {

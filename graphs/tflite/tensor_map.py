@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from backends.tensor import Array, Binding
+from backends.tensor import TO_NCHW, TO_NHWC, Array, Binding
 from graphs.onnx.part import run_part
 from graphs.tflite.graph import Graph, Tensor, read_graph
 from graphs.tflite.part import TflitePartSession, cut
@@ -24,10 +24,6 @@ TensorLocation = tuple[str, Order]
 
 # An ONNX name, the tensor that holds it, and the orders that their shapes allow.
 _Unsure = tuple[str, Tensor, list[Order]]
-
-TO_NHWC = (0, 2, 3, 1)
-
-TO_NCHW = (0, 3, 1, 2)
 
 # What onnx2tf may have done to a tensor, by its rank: nothing, or channels first to channels last.
 _ORDERS: Mapping[int, tuple[Order, ...]] = {3: (None, (0, 2, 1)), 4: (None, TO_NHWC), 5: (None, (0, 2, 3, 4, 1))}

@@ -63,8 +63,8 @@ def replace_tensors(graph: Graph, replaced: Mapping[int, Tensor]) -> None:
     """Let what reads a tensor read another, which holds the same."""
     for node in graph.nodes:
         node.inputs = [replaced.get(id(tensor), tensor) for tensor in node.inputs]
-    for held in graph.held:
-        held.tensor = replaced.get(id(held.tensor), held.tensor)
+    for origin in graph.origins:
+        origin.tensor = replaced.get(id(origin.tensor), origin.tensor)
 
 
 def order_of_axes(node: Node) -> tuple[int, ...] | None:
@@ -107,10 +107,12 @@ def _turned_back(graph: Graph, target: Tensor, order: tuple[int, ...]) -> Tensor
     table.shape = [target.shape[i] for i in turned]
     table.shapeSignature = None
     tensor = Tensor(table, None)
-    for held in [held for held in graph.held if held.tensor is target]:
-        axes = tuple(range(len(order))) if held.order is None else held.order
+    for origin in [origin for origin in graph.origins if origin.tensor is target]:
+        axes = tuple(range(len(order))) if origin.order is None else origin.order
         composed = tuple(axes[i] for i in turned)
-        graph.held.append(TensorOrigin(held.name, tensor, None if composed == tuple(range(len(order))) else composed))
+        graph.origins.append(
+            TensorOrigin(origin.name, tensor, None if composed == tuple(range(len(order))) else composed)
+        )
     return tensor
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import flatbuffers  # type: ignore[import-untyped]  # it publishes no types
 from ai_edge_litert import schema_py_generated as schema
 
-from graphs.tflite.graph import HELD, SIGNATURE, Graph, Payload, Tensor, held_payload
+from graphs.tflite.graph import ORIGINS_METADATA, SIGNATURE, Graph, Payload, Tensor, origins_payload
 
 # Offsets inside a flatbuffer are signed 32-bit numbers. The tables of a large model take a few of these bytes.
 LARGEST_FLATBUFFER_BYTES = (1 << 31) - (64 << 20)
@@ -58,8 +58,8 @@ def begin_file(
     tensors = list(graph.tensors())
     _make_distinct(tensors)
     metadata = dict(graph.metadata)
-    if (held := held_payload(graph.held, tensors)) is not None:
-        metadata[HELD] = held
+    if (origins := origins_payload(graph.origins, tensors)) is not None:
+        metadata[ORIGINS_METADATA] = origins
     payloads = list(dict.fromkeys(payload for payload in _payloads(metadata, tensors)))
     inside = sum(_aligned(payload.size) + _ALIGNMENT for payload in payloads) <= flatbuffer_limit_bytes
     head = _head(_model(graph, tensors, payloads, metadata, inside))

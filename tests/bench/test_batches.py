@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from backends.bundle import Bundle
-from graphs.networks import models as spec_module
 from tests import seal_tiny
 from tests.bench.small_graph import write_graph
 from toolkit.bench.result import Batch
@@ -31,7 +30,7 @@ def test_torch_weights_are_exported_again_and_every_like_file_is_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = seal_tiny.spec(NAME).only("detector")
-    monkeypatch.setitem(spec_module.MODELS, spec.name, spec)
+    monkeypatch.setattr("toolkit.bench.throughput.find_model", {spec.name: spec}.__getitem__)
     bundle = export_bundle(spec, seal_tiny.weights(NAME), tmp_path / "bundle")
     found = _at(bundle, 3, tmp_path / "work")
     assert set(found) == {"detector.onnx", "detector.safetensors"}

@@ -12,6 +12,7 @@ from backends.bundle import Bundle
 from tests.shared import made_once
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
+from toolkit.parity.agreement import conversion_rules
 
 _GRAPH = """<ir_version: 10, opset_import: ["": 20]>
 foreign (float[1,4,6,6] image, float[2,3,8] rows, int8[6] a, int8[6] b)
@@ -81,7 +82,7 @@ def _source(path: Path) -> Path:
 
 def _made(folder: Path) -> None:
     import_model(_source(folder / "foreign.onnx"), folder / "foreign", {})
-    convert_bundle(folder / "foreign", ("fp32",))
+    convert_bundle(folder / "foreign", conversion_rules, ("fp32",))
 
 
 def foreign(folder: Path) -> Bundle:

@@ -13,6 +13,7 @@ from backends.bundle import Bundle, sha256_of
 from tests.shared import made_once
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
+from toolkit.parity.agreement import conversion_rules
 
 # Tensors of the network, by the node that makes each. 8 channels of 8 x 8: no shape tells a layout.
 _NODES = (
@@ -56,7 +57,7 @@ def _source(path: Path) -> Path:
 def converted(folder: Path, precisions: tuple[str, ...]) -> Bundle:
     """The network's bundle, made in an empty folder."""
     import_model(_source(folder / "small.onnx"), folder / "small", {})
-    return convert_bundle(folder / "small", precisions)
+    return convert_bundle(folder / "small", conversion_rules, precisions)
 
 
 def _made(folder: Path) -> None:

@@ -20,7 +20,8 @@ from backends.sandbox import SandboxProcess
 from backends.tensor import Array
 from graphs.onnx import file as onnx_file
 from graphs.onnx.part import read_with_shapes
-from graphs.passes.pipeline import PASSES
+from graphs.passes import registry
+from graphs.passes.registry import GraphPass
 from graphs.tflite.graph import Graph, Node, Tensor, read_graph
 from graphs.tflite.writer import write_graph
 from tests.bisect.small import converted, replaced, small
@@ -124,8 +125,8 @@ def test_a_tensor_of_another_shape_is_not_matched_and_listed(bundle: Bundle) -> 
     artifact = bundle.find("model", "tflite", "fp32")
     path = bundle.folder / artifact.file
     graph = read_graph(path)
-    (held,) = [one for one in graph.held if one.name == "wide"]
-    (other,) = [one for one in graph.held if one.name == "mixed"]
+    (held,) = [one for one in graph.origins if one.name == "wide"]
+    (other,) = [one for one in graph.origins if one.name == "mixed"]
     held.tensor = other.tensor
     write_graph(graph, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
@@ -166,7 +167,7 @@ def test_a_graph_whose_weights_lie_beside_it_is_matched_as_well(
     (tmp_path / "beside").mkdir()
     beside = converted(tmp_path / "beside", ("fp32",))
     assert beside.find("model", "onnx", "fp32").external_files
-    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").held] for b in (bundle, beside)]
+    held = [[one.name for one in read_graph(b.folder / "model.fp32.tflite").origins] for b in (bundle, beside)]
     assert held[0] == held[1]
     report = bisect_bundle(beside, "model.fp32.tflite")
     assert {"stem", "mixed", "wide", "logits"} <= {layer.tensor for layer in report.layers}
@@ -199,7 +200,7 @@ def test_a_file_that_tells_nothing_is_one_layer_between_its_inputs_and_outputs(b
     artifact = bundle.find("model", "tflite", "fp32")
     path = bundle.folder / artifact.file
     graph = read_graph(path)
-    graph.held = []
+    graph.origins = []
     write_graph(graph, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
     report = bisect_bundle(replaced(bundle, artifact), artifact.file)
@@ -261,6 +262,14 @@ def test_the_result_is_plain_json_in_running_order(bundle: Bundle) -> None:
     assert by_tensor["mixed"]["shape"] == [1, 8, 8, 8]
 
 
+def _install(monkeypatch: pytest.MonkeyPatch, step: GraphPass) -> None:
+    """Let one pass more be found, before those that are installed."""
+    found = (step, *registry.passes("lowering"))
+    export = registry.passes("export")
+    for module in (registry, passes):
+        monkeypatch.setattr(module, "passes", {"lowering": found, "export": export}.__getitem__)
+
+
 def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that halves a weight is found at the layer of that weight."""
 
@@ -270,8 +279,7 @@ def test_a_pass_is_compared_with_the_graph_before_it(bundle: Bundle, monkeypatch
         weight.const_value = ir.tensor(weight.const_value.numpy() / 2, name=weight.name)
         return model, True
 
-    broken = replace(PASSES[0], name="halve", run=halve)
-    monkeypatch.setattr(passes, "LOWERING_PASSES", (broken,))
+    _install(monkeypatch, GraphPass("halve", "lowering", 0.0, (), halve))
     report = bisect_bundle(bundle, "model.onnx", around_pass="halve")
     first, second = report.ranked()[:2]
     assert (first.tensor, second.introduced) == ("wide", 0.0)
@@ -288,7 +296,7 @@ def test_a_name_that_a_pass_gives_to_another_tensor_is_no_match(
         bent.outputs[0].name, node.outputs[0].name = "active", "squeezed"
         return model, True
 
-    monkeypatch.setattr(passes, "LOWERING_PASSES", (replace(PASSES[0], name="rename", run=rename),))
+    _install(monkeypatch, GraphPass("rename", "lowering", 0.0, (), rename))
     report = bisect_bundle(bundle, "model.onnx", around_pass="rename")
     assert {"active", "squeezed"} <= {one.tensor for one in report.unmatched}
     assert report.ranked()[0].introduced == 0.0

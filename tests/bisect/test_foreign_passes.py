@@ -12,7 +12,7 @@ import pytest
 
 from backends.bundle import Bundle
 from graphs.onnx.part import named_values, read_with_shapes
-from graphs.passes.pipeline import LOWERING_PASSES
+from graphs.passes.registry import find_pass
 from graphs.tflite.graph import Graph, Payload, read_graph, read_payload
 from graphs.tflite.writer import write_graph
 from tests.bisect.foreign import foreign
@@ -46,7 +46,7 @@ def test_each_pass_rewrites_this_graph(bundle: Bundle, name: str) -> None:
     model = ir.load(bundle.folder / "model.onnx")
     made = {value.name: node for node in model.graph for value in node.outputs}
     before = {tensor: made[tensor] for tensor in BRANCHES[name][0]}
-    _, changed = next(step for step in LOWERING_PASSES if step.name == name).run(model)
+    _, changed = find_pass(name)(model)
     made = {value.name: node for node in model.graph for value in node.outputs}
     assert changed
     assert all(made[tensor] is not node for tensor, node in before.items())
@@ -97,7 +97,7 @@ def _maker_of(bundle: Bundle, tensor: str) -> ir.Node:
 def _double_weight(graph: Graph, held: str) -> None:
     """Of the operator that makes a tensor, or the nearest one before it that has a weight."""
     makers = {id(made): node for node in graph.nodes for made in node.outputs}
-    waiting = [makers[id(one.tensor)] for one in graph.held if one.name == held]
+    waiting = [makers[id(one.tensor)] for one in graph.origins if one.name == held]
     while True:
         node = waiting.pop(0)
         for tensor in filter(None, node.inputs):

@@ -71,7 +71,7 @@ class Fault:
 
 def _maker(graph: Graph, held: str) -> Node:
     """The operator that makes the tensor which holds one of the network."""
-    (tensor,) = [one.tensor for one in graph.held if one.name == held]
+    (tensor,) = [one.tensor for one in graph.origins if one.name == held]
     (node,) = [node for node in graph.nodes if any(output is tensor for output in node.outputs)]
     return node
 

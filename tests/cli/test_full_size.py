@@ -16,7 +16,7 @@ from benchmarks.large_export import measure
 from graphs.checkpoint import random_weights
 from graphs.networks.models import find_spec
 from toolkit.cli import main
-from toolkit.models.tolerances import tolerance_for
+from toolkit.models.kind import find_kind
 
 MODELS = ("videoseal-1.0", "videoseal-0.0", "pixelseal", "chunkyseal")
 COFFEE = Path(__file__).parents[1] / "images" / "coffee.jpg"
@@ -134,7 +134,7 @@ def _check_outputs(row: dict[str, Any], precision: str, file: str) -> None:
 
     The sign of a Gaussian number changes with probability arctan(relative error)/pi; it is not a trained one's.
     """
-    limits = {one.number: one.at_most for one in tolerance_for("watermark", "detector", precision).outputs}
+    limits = {one.number: one.at_most for one in find_kind("watermark").tolerance("detector", precision).outputs}
     limit = limits["relative_l2"]
     relative = 0.0 if row["snr_db"] is None else 10 ** (-row["snr_db"] / 20)
     assert relative <= limit, file

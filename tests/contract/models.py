@@ -15,6 +15,7 @@ from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.mixed import MixedRecipe, MixedRequest
 from toolkit.export import SHIPPED
+from toolkit.parity.agreement import conversion_rules
 
 PHOTOGRAPHS = sorted(seal_tiny.IMAGES.glob("*.jpg"))
 GOLDEN_MODELS = seal_tiny.NAMES
@@ -68,5 +69,7 @@ def _pocketseal(parent: Path) -> None:
     shutil.copytree(SHIPPED / POCKETSEAL, folder)
     found = layers(load(folder / "detector.onnx").graph)
     kept = MixedRecipe((found[0].name, found[-1].name), layer_names(folder / "detector.int8.tflite")[-2:], "")
-    convert_bundle(folder, PRECISIONS, calibration=Calibration(seal_tiny.IMAGES), mixed=MixedRequest(kept=kept))
-    convert_bundle(folder, seal_tiny.TF_PRECISIONS, "tf")
+    convert_bundle(
+        folder, conversion_rules, PRECISIONS, calibration=Calibration(seal_tiny.IMAGES), mixed=MixedRequest(kept=kept)
+    )
+    convert_bundle(folder, conversion_rules, seal_tiny.TF_PRECISIONS, "tf")

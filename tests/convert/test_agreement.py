@@ -9,11 +9,12 @@ from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
-from graphs.passes import pipeline
+from graphs.passes.registry import passes
 from toolkit.cli import main
 from toolkit.convert import slices
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
+from toolkit.parity.agreement import conversion_rules
 from toolkit.parity.compare import compare_bundle
 
 
@@ -42,7 +43,7 @@ def test_operators_that_are_known_to_go_wrong_go_right(tmp_path: Path) -> None:
     }"""
     bundle = _imported(tmp_path, text)
     judged = {}
-    report = compare_bundle(convert_bundle(bundle.folder, ("fp32",), judged=judged.__setitem__))
+    report = compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",), judged=judged.__setitem__))
     assert report.passed
     assert judged == {"model.fp32.tflite": ()}
     (file,) = report.roles[0].files
@@ -62,18 +63,18 @@ _GUARDED = """(float[2,3] x) => (float[2,3] y) <float tiny = {1e-12}> {
 
 def test_a_division_that_is_guarded_stays_so(tmp_path: Path) -> None:
     bundle = _imported(tmp_path, _GUARDED)
-    assert compare_bundle(convert_bundle(bundle.folder, ("fp32",))).passed
+    assert compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",))).passed
 
 
 def test_a_file_that_computes_something_else_is_refused_and_nothing_is_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes = tuple(one for one in pipeline.LOWERING_PASSES if one.name != "keep_small_bounds")
-    monkeypatch.setattr(slices, "LOWERING_PASSES", passes)
+    fewer = tuple(step for step in passes("lowering") if step.name != "keep_small_bounds")
+    monkeypatch.setattr(slices, "passes", lambda stage: fewer)
     bundle = _imported(tmp_path, _GUARDED)
     before = _files(bundle)
     with pytest.raises(InvalidArtifact, match="computes something else: y: not_finite 6") as caught:
-        convert_bundle(bundle.folder, ("fp32",))
+        convert_bundle(bundle.folder, conversion_rules, ("fp32",))
     assert str(bundle.folder / "model.onnx") in str(caught.value)
     assert _files(bundle) == before
 

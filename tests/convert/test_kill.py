@@ -19,9 +19,10 @@ import sys
 from pathlib import Path
 from toolkit.convert import direct
 from toolkit.convert.pipeline import convert_bundle
+from toolkit.parity.agreement import conversion_rules
 direct.DEFAULT_LIMIT_BYTES = 1
 say = lambda line: print(line, flush=True)
-convert_bundle(Path(sys.argv[1]), ("fp32", "int8"), progress=say, slice_limit_bytes=5400)
+convert_bundle(Path(sys.argv[1]), conversion_rules, ("fp32", "int8"), progress=say, slice_limit_bytes=5400)
 """
 _MOST_LINES = 12  # of progress, which an undisturbed conversion has more of
 
@@ -100,6 +101,7 @@ _CONVERT_IN_LITTLE_ROOM = """
 import resource, sys
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
+from toolkit.parity.agreement import conversion_rules
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 main(["convert", sys.argv[2], "-p", "fp32", "-p", "int8"])
 """

@@ -15,6 +15,7 @@ from backends.tensor import Array
 from toolkit.convert import calibration
 from toolkit.convert.calibration import Calibration, generated, read_calibration
 from toolkit.convert.worker.ranges import METHODS, OUTSIDE, HistogramObserver
+from toolkit.models.kind import find_kind
 
 samples = st.lists(
     arrays.arrays(np.float32, st.integers(1, 20), elements=st.floats(-(2.0**60), 2.0**60, width=32)),
@@ -117,7 +118,7 @@ def test_a_folder_is_read_in_a_seeded_choice(tiny: Bundle, tmp_path: Path, monke
 
     def read() -> list[int]:
         with (tmp_path / "inputs").open("w+b") as file:
-            calibrated = read_calibration(Calibration(images), tiny, graph, lambda: file)
+            calibrated = read_calibration(Calibration(images), find_kind("watermark").feeds, tiny, graph, lambda: file)
         assert calibrated.inputs["image"].shape == (calibrated.runs, 1, 3, 32, 32)
         return np.rint(calibrated.inputs["image"][:, 0, 0, 0, 0] * 255 / 25).astype(int).tolist()
 

@@ -15,6 +15,7 @@ from graphs.tflite.writer import copy_weights
 from toolkit.convert import direct
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.resume import Steps, kept_steps
+from toolkit.parity.agreement import conversion_rules
 
 PRECISIONS = ("fp32", "int8")
 LIMIT = 5400  # bytes: the first convolution, then the second and the head
@@ -46,10 +47,10 @@ def _convert(bundle: Bundle, stop: str | None = None) -> Lines:
     lines: Lines = []
     progress = _stopping_at(lines, stop)
     if stop is None:
-        convert_bundle(bundle.folder, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT)
+        convert_bundle(bundle.folder, conversion_rules, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT)
     else:
         with pytest.raises(KeyboardInterrupt):
-            convert_bundle(bundle.folder, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT)
+            convert_bundle(bundle.folder, conversion_rules, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT)
     return lines
 
 
@@ -95,7 +96,7 @@ def test_a_full_disk_while_stitching_leaves_the_bundle_as_it_was(
         patch.setattr(direct, "copy_weights", lambda weights, path, copied: only_one(weights, path, copied))
         for _ in range(2):  # of two slices
             with pytest.raises(NotAvailable, match=r"no room on the disk \(No space left on device\)"):
-                convert_bundle(graph.folder, PRECISIONS, slice_limit_bytes=LIMIT)
+                convert_bundle(graph.folder, conversion_rules, PRECISIONS, slice_limit_bytes=LIMIT)
             assert _state(graph.folder) == before
     assert [file.name for file in copied] == ["slice-0.fp32.tflite", "slice-1.fp32.tflite"]
     lines = _convert(graph)

@@ -129,7 +129,7 @@ def test_photographs_are_read_plain_marked_and_distorted_and_the_same_every_time
     shipped = len(shipped_photographs())
     marked = [sample for sample in first if sample.family == "marked"]
     assert len(marked) == shipped * len(ALL_DISTORTIONS) + 2
-    assert all(sample.message is not None for sample in marked)
+    assert all(sample.truth is not None for sample in marked)
     assert sum(sample.family == "real" for sample in first) == 2 * (shipped + 1)
     assert {sample.name for sample in first} >= {"coffee.jpg, marked, JPEG 75", "all 0", "all 1", "uniform noise 0"}
 

@@ -17,7 +17,7 @@ from toolkit.metrics import judges as vectors
 from toolkit.metrics.judges import ChoiceJudge, Drawn, VectorJudge
 from toolkit.metrics.limit import Limit
 from toolkit.metrics.samples import Sample
-from toolkit.models.foveated.compare import WHOLES, _PassesJudge
+from toolkit.models.foveated.compare import END_TO_END, _PassesJudge
 from toolkit.parity import compare as compare_module
 from toolkit.parity.compare import compare_bundle
 
@@ -173,7 +173,7 @@ def test_two_passes_are_judged_by_the_worse_of_both() -> None:
     judge = _PassesJudge()
     judge.add(REAL, {**expected, "fine": ones * np.float32(1.5), "fine_attention": looks[::-1]}, expected)
     assert judge.numbers() == {"latent_max_abs": 0.5, "latent_error": 0.5, "attention_changed": 0.5}
-    assert [whole.graphs[1] for whole in WHOLES] == ["query_shallow", "query_deep"]
+    assert [whole.graphs[1] for whole in END_TO_END] == ["query_shallow", "query_deep"]
 
 
 def test_a_limit_is_a_most_or_a_least() -> None:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.artifact import PRECISIONS
 from backends.errors import NotAvailable
+from backends.precision import RECIPES
 from toolkit.metrics.judges import NoJudge
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.metrics.samples import Sample
-from toolkit.models.tolerances import TOLERANCES, tolerance_for
+from toolkit.models.kind import find_kind
 from toolkit.parity.report import judge
 from toolkit.parity.stream import Comparison, RunningComparison
 
@@ -89,19 +89,19 @@ def test_a_detector_that_ignores_its_input_fails_however_near_it_is() -> None:
     running = RunningComparison("reference", NoJudge())
     for expected in logits:
         running.add(Sample("x", "real", {}, None), {"logits": mean * np.float32(1.001)}, {"logits": expected})
-    checks = judge(running.result(), tolerance_for("watermark", "detector", "int8"), random=True)
+    checks = judge(running.result(), find_kind("watermark").tolerance("detector", "int8"), random=True)
     assert [check.number for check in checks if check.passed is False and check.where] == ["of_variation"]
 
 
-def test_every_tolerance_has_a_reason_and_every_precision_of_a_detector_a_tolerance() -> None:
-    for precision in PRECISIONS:
-        tolerance_for("watermark", "detector", precision)
-    for tolerance in TOLERANCES.values():
-        assert len(tolerance.reason) > 40
+def test_every_precision_of_a_detector_has_a_tolerance_with_a_reason() -> None:
+    for precision in RECIPES:
+        assert len(find_kind("watermark").tolerance("detector", precision).reason) > 40
 
 
 def test_a_tolerance_that_nobody_wrote_is_an_error_that_lists_what_there_is() -> None:
-    with pytest.raises(NotAvailable, match="precision 'int4', so nothing is judged; there is fp16, fp32"):
-        tolerance_for("watermark", "detector", "int4")
-    with pytest.raises(NotAvailable, match="kind 'poem'"):
-        tolerance_for("poem", "detector", "fp32")
+    with pytest.raises(
+        NotAvailable, match="precision 'int4', so nothing is judged: no precision .*; there is fp16, fp32"
+    ):
+        find_kind("watermark").tolerance("detector", "int4")
+    with pytest.raises(NotAvailable, match="no kind of model named 'poem'; there is captioner, deepencoder"):
+        find_kind("poem").tolerance("detector", "fp32")

@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 
 from backends.bundle import Bundle
-from toolkit.models.watermark.message import Message
-from toolkit.records.making import answers_of
+from toolkit.models.kind import Answers, find_kind
+
+
+def answers_of(bundle: Bundle, role: str) -> Answers:
+    return find_kind(bundle.model["kind"]).answers(bundle, role)
 
 
 def test_a_detector_answers_with_bits_and_its_channel_and_too_few_bits_give_no_verdict(tiny: Bundle) -> None:
     logits = np.array([[0.5, -1, 2, 3, -4, 5, 6, 7, -8]], np.float32)
-    answers = answers_of(tiny, "detector")({"logits": logits}, Message((0,) * 8))
+    answers = answers_of(tiny, "detector")({"logits": logits}, (0,) * 8)
     assert answers["bits"].tolist() == [False, True, True, False, True, True, True, False]
     assert bool(answers["channel"])
     assert "verdict" not in answers
@@ -20,7 +23,7 @@ def test_a_detector_answers_with_bits_and_its_channel_and_too_few_bits_give_no_v
 
 def test_a_hidden_message_is_found_or_not(tiny: Bundle) -> None:
     bundle = replace(tiny, model=tiny.model | {"bits": 64})
-    message = Message(tuple([0, 1] * 32))
+    message = (0, 1) * 32
     right = np.array([[0.0, *([-1, 1] * 32)]], np.float32)
     for logits, found in ((right, True), (-right, False)):
         assert bool(answers_of(bundle, "detector")({"logits": logits}, message)["verdict"]) is found

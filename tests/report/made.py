@@ -16,7 +16,7 @@ from toolkit.bench.rounds import Timing
 from toolkit.images.samples import shipped_photographs
 from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import Sample
-from toolkit.models.tolerances import tolerance_for
+from toolkit.models.kind import find_kind
 from toolkit.models.watermark.compare import sample_name
 from toolkit.models.watermark.judge import MessageJudge
 from toolkit.models.watermark.message import Message
@@ -91,7 +91,7 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
             running.add(sample, got, {"logits": logits})
             if step is not None:
                 step.add(sample, got, {"logits": logits})
-        tolerance = tolerance_for("watermark", "detector", entry.precision)
+        tolerance = find_kind("watermark").tolerance("detector", entry.precision)
         random = made_of.weights["origin"] == "random"
         total = running.result()
         checks = judge(total, tolerance, random)

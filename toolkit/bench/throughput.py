@@ -16,6 +16,8 @@ from backends.session import Session
 from backends.tensor import Array
 from toolkit.bench.result import Batch, Streams
 from toolkit.bench.together import BenchTarget, fits, measure_together, timing_feeds
+from toolkit.models.kind import find_kind, find_model
+from toolkit.parity.agreement import conversion_rules
 
 
 def throughput(candidate: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
@@ -124,7 +126,7 @@ def _graphs(
 ) -> Bundle:
     """A bundle in `folder`/batch with the graphs, and the torch weights, at a batch."""
     target = folder / "batch"
-    if bundle.model["kind"] == "tensor":
+    if find_kind(bundle.model["kind"]).is_imported:
         return _imported(bundle, batch, target, source, progress)
     weights = {a.role: a for a in bundle.artifacts if a.format == "torch" and a.role in roles}
     if not weights:
@@ -132,10 +134,9 @@ def _graphs(
     from safetensors.torch import load_file
 
     from graphs.checkpoint import Weights
-    from graphs.networks.models import find_spec
     from toolkit.export import export_bundle
 
-    spec = find_spec(bundle.model["name"]).only(*weights)
+    spec = find_model(bundle.model["name"]).only(*weights)
     states = {role: load_file(bundle.verify(artifact)) for role, artifact in weights.items()}
     kept = Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
     return export_bundle(replace(spec, learned=()), kept, target, batch, progress)
@@ -170,7 +171,9 @@ def _converted(
         calibration = Calibration(None) if alone else None
         precisions = tuple(dict.fromkeys(artifact.precision for artifact in alike))
         try:
-            made = convert_bundle(made.folder, precisions, route, calibration, progress, roles=(role,))
+            made = convert_bundle(
+                made.folder, conversion_rules, precisions, route, calibration, progress, roles=(role,)
+            )
         except ToolkitError as error:
             missing |= {(artifact.role, artifact.file): one_line(error) for artifact in alike}
     return made, missing

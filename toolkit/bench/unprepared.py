@@ -10,6 +10,7 @@ from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidInput, NotAvailable
 from backends.registry import ARCHITECTURES
 from graphs.networks.spec import GraphSpec
+from toolkit.models.kind import find_kind
 
 NAME = "exported.onnx"
 
@@ -29,7 +30,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
         model, tools = _exported(bundle, weights[0]), ["torch", "onnxscript"]
     elif source is not None:
         model, tools = _imported(bundle, graph, source), ["onnx"]
-    elif bundle.model["kind"] == "tensor":
+    elif find_kind(bundle.model["kind"]).is_imported:
         raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
     else:
         raise NotAvailable("needs the torch weights, which this bundle does not have")
@@ -75,7 +76,7 @@ def check_source(bundle: Bundle, source: Path) -> None:
     """Raise InvalidInput for a file that is not the one which a bundle was imported from."""
     from graphs.onnx.foreign import external_files
 
-    if bundle.model["kind"] != "tensor":
+    if not find_kind(bundle.model["kind"]).is_imported:
         raise InvalidInput(f"--source {source}: {bundle.folder} was not imported; leave it out")
     if not source.is_file():
         raise InvalidInput(f"--source {source}: no such file")

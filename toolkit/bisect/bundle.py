@@ -24,7 +24,7 @@ from toolkit.bisect.measure import LIMIT_BYTES, LayerError, measure_layers
 from toolkit.bisect.modules import modules_of
 from toolkit.bisect.report import SCRIPT, BisectReport, LayerReport, write_repro
 from toolkit.metrics.samples import Sample, signed_samples
-from toolkit.models.kind import KINDS
+from toolkit.models.kind import KINDS, find_kind
 
 # For one layer, run twice: the largest of what is here takes a second.
 LAYER_TIMEOUT_S = 600.0
@@ -146,7 +146,7 @@ def _samples(bundle: Bundle, artifact: Artifact) -> list[Sample]:
     """The first samples of the kind; noise for a kind or a batch without any."""
     specs = tuple(binding.spec for binding in artifact.inputs)
     if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
-        return list(islice(KINDS.load(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))
+        return list(islice(find_kind(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))
     return list(islice(signed_samples(specs), SAMPLES))
 
 

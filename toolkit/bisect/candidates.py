@@ -229,7 +229,7 @@ class TfliteCandidate:
         found = {b.spec.name: (b.stored.name, order_of(b)) for b in (*self._artifact.inputs, *self._artifact.outputs)}
         places = {name: (self._tensors[stored], order) for name, (stored, order) in found.items()}
         float_forms = self._float_forms()
-        for one in self._graph.held:
+        for one in self._graph.origins:
             places.setdefault(one.name, (float_forms.get(id(one.tensor), one.tensor), one.order))
         return {name: (_stored(tensor), order) for name, (tensor, order) in places.items()}
 
@@ -251,7 +251,7 @@ class TfliteCandidate:
 
 
 def _missing(artifact: Artifact, graph: Graph) -> str:
-    if graph.held:
+    if graph.origins:
         return "the file holds no such tensor"
     if artifact.route == "tf":
         return "files of the tf route do not say which tensors they hold: bisect one of the direct route"

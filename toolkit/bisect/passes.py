@@ -13,7 +13,7 @@ from backends.registry import ARCHITECTURES
 from graphs.export import export
 from graphs.networks.spec import GraphSpec
 from graphs.onnx.file import read, save
-from graphs.passes.pipeline import LOWERING_PASSES, PASSES
+from graphs.passes.registry import find_pass, passes
 
 _MARK = "@before"
 
@@ -25,21 +25,18 @@ def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Pat
     before it; a pass of the lowering on the file itself. A tensor has the same name in both graphs only if it is the
     same one. Raises InvalidInput for an unknown pass, or one that changes nothing; NotAvailable without torch weights.
     """
-    steps = {step.name: step for step in (*PASSES, *LOWERING_PASSES)}
-    if name not in steps:
-        raise InvalidInput(f"no pass {name!r}; there is {', '.join(steps)}")
+    chosen = find_pass(name)
     if (artifact.format, artifact.precision) != ("onnx", "fp32"):
         raise InvalidInput(f"expected a float32 ONNX file for a pass, got {artifact.file}")
-    exported = any(step.name == name for step in PASSES)
-    model = _exported(bundle, artifact) if exported else read(bundle.verify(artifact))
-    for step in PASSES if exported else LOWERING_PASSES:
+    model = _exported(bundle, artifact) if chosen.stage == "export" else read(bundle.verify(artifact))
+    for step in passes(chosen.stage):
         if step.name == name:
             break
-        model, _ = step.run(model)
+        model, _ = step(model)
     before, after = folder / "before.onnx", folder / "after.onnx"
     save(model, before)
     names = _mark(model)
-    model, changed = steps[name].run(model)
+    model, changed = chosen(model)
     if not changed:
         raise InvalidInput(f"pass {name} changes nothing in {artifact.file}")
     _unmark(model, names)

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backends.precision import RECIPES
+
 if TYPE_CHECKING:
     from toolkit.convert.speed import Speed
-    from toolkit.parity.report import Check
 
 
 @click.command()
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=("fp32", "fp16", "int8"),
     show_default="fp32, fp16 and int8",
-    help="fp32, fp16, int8, int8-static, int8-w, int16x8 or mixed; may be repeated.",
+    help=f"{', '.join(RECIPES)}; may be repeated.",
 )
 @click.option("--route", default="direct", show_default=True, help="direct, or tf: through TensorFlow's own converter.")
 @click.option(
@@ -82,13 +83,15 @@ def convert(
         from toolkit.convert.calibration import Calibration
         from toolkit.convert.pipeline import convert_bundle
         from toolkit.convert.quantize.mixed import MixedRequest
+        from toolkit.parity.agreement import conversion_rules
 
         seen = None if calibration is None else Calibration.of(calibration, method or "min-max")
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
         limit = slice_mb << 20
-        judged: dict[str, tuple[Check, ...]] = {}
+        judged: dict[str, tuple[str, ...]] = {}
         converted = convert_bundle(
             bundle,
+            conversion_rules,
             precisions,
             route,
             seen,

@@ -44,11 +44,11 @@ def export(
       toolkit export chunkyseal --checkpoint checkpoint.pth --role detector
       toolkit export deepencoder --checkpoint model.safetensors.index.json --role base
     """
-    from graphs.networks.models import find_spec
     from toolkit.cli.console import print_artifacts, warn_if_random, working
     from toolkit.environments import need
+    from toolkit.models.kind import find_model
 
-    spec = find_spec(model).only(*roles)
+    spec = find_model(model).only(*roles)
     need("export")
     with working(f"export {model}") as progress:
         progress.step("loading torch and onnx")

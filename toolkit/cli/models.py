@@ -8,16 +8,16 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def models(as_json: bool) -> None:
-    """List the models: what `toolkit export` can make, and what each one is.
+    """List the models that `toolkit export` can make.
 
     \b
     Example:
       toolkit models
     """
-    from graphs.networks.models import MODELS
+    from toolkit.models.kind import all_models
 
     if as_json:
-        for spec in MODELS.values():
+        for spec in all_models().values():
             click.echo(json.dumps(spec.description | {"graphs": spec.roles, "summary": spec.summary}))
         return
 
@@ -25,6 +25,6 @@ def models(as_json: bool) -> None:
     from rich.table import Table
 
     table = Table("model", "kind", "graphs", "what it is")
-    for spec in MODELS.values():
+    for spec in all_models().values():
         table.add_row(spec.name, spec.description["kind"], ", ".join(spec.roles), spec.summary)
     Console().print(table)

@@ -1,5 +1,5 @@
-"""What a static quantizer sees the ranges of activations on: images of a folder or generated ones, as a graph's own
-kind of model brings them to it."""
+"""Calibration inputs, on which a static quantizer sees the ranges of activations: images of a folder or generated
+ones, as the kind of model brings them to a graph."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from backends.bundle import Bundle
 from backends.errors import InvalidInput
 from backends.tensor import Array, Binding
 from graphs.tflite.stitch import seam_permutation
+from toolkit.convert.rules import Feeds
 from toolkit.convert.slices import Slice
 from toolkit.convert.worker.ranges import METHODS
 from toolkit.images.open import ImageSource, image_files
 from toolkit.images.preprocess import preprocess
-from toolkit.models.kind import FEEDS
 
 GENERATED = "generated"
 
@@ -68,16 +68,15 @@ class Calibrated:
 
 
 def read_calibration(
-    calibration: Calibration, bundle: Bundle, graph: Artifact, make_file: Callable[[], BinaryIO]
+    calibration: Calibration, feeds: Feeds, bundle: Bundle, graph: Artifact, make_file: Callable[[], BinaryIO]
 ) -> Calibrated:
-    """Write what the images bring to a graph to files, a run after the other, so that memory does not grow with them.
+    """Write the inputs that images bring to a graph to files, run after run, so that memory does not grow with them.
 
-    Which inputs that gives is up to the kind of model, see toolkit.models.kind. Of a folder with more than MOST_IMAGES
-    a seeded choice is taken; there are MOST_RUNS at most, and fewer where they pass MOST_BYTES.
+    feeds: makes the inputs of the images, as the kind of model does. Of a folder with more than MOST_IMAGES a seeded
+    choice is taken; there are MOST_RUNS at most, and fewer where they pass MOST_BYTES.
     Raises InvalidInput for a folder that is missing or without images, for a file that cannot be read, and for images
-    too few for one run; NotAvailable for a kind of model that nobody gives inputs for, or without the graphs before.
+    too few for one run; NotAvailable without the graphs that run before.
     """
-    feeds = FEEDS.load(bundle.model["kind"])
     shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
     dtypes = {binding.spec.name: np.dtype(binding.spec.dtype) for binding in graph.inputs}
     run_bytes = sum(int(np.prod(shape)) * dtypes[name].itemsize for name, shape in shapes.items())

@@ -83,7 +83,7 @@ class _Slices:
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
         self._values = dict(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
-        self._held: list[dict[str, TensorLocation]] = []
+        self._locations: list[dict[str, TensorLocation]] = []
         self._samples = SliceSamples(job.folder, slices, calibrated)
         self._tools: dict[str, str] = {}
 
@@ -99,7 +99,9 @@ class _Slices:
             return 0
         for _, content in done:
             self._layouts += content["layouts"]
-            self._held += [{n: (file, o and tuple(o)) for n, (file, o) in held.items()} for held in content["held"]]
+            self._locations += [
+                {n: (file, o and tuple(o)) for n, (file, o) in locations.items()} for locations in content["locations"]
+            ]
             self._tools |= content["tools"]
         with np.load(self._values_file(done[-1][0])) as values:
             self._values = dict(values)
@@ -133,7 +135,9 @@ class _Slices:
             self._samples.write_inputs(bound.inputs)
             names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
-            self._held.append(self._job.trial.call(map_tensors, files[0], path, names, self._shapes, orders, feeds))
+            self._locations.append(
+                self._job.trial.call(map_tensors, files[0], path, names, self._shapes, orders, feeds)
+            )
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
@@ -160,7 +164,7 @@ class _Slices:
         needed_samples = self._samples.needed_state(batch[-1])
         content = {
             "layouts": [self._layouts[i] for i in batch],
-            "held": [self._held[i] for i in batch],
+            "locations": [self._locations[i] for i in batch],
             "tools": self._tools,
             "samples": needed_samples,
         }
@@ -189,8 +193,8 @@ class _Slices:
 
     def _stitched(self, precision: str) -> Graph:
         reference = self._job.reference.artifact
-        made = zip(self._layouts, self._held, strict=True)
-        lowered = [Lowered(self._file(i, precision), layouts, held) for i, (layouts, held) in enumerate(made)]
+        made = zip(self._layouts, self._locations, strict=True)
+        lowered = [Lowered(self._file(i, precision), layouts, locations) for i, (layouts, locations) in enumerate(made)]
         graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
         if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
             use_weights_in_place(graph)

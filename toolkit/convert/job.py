@@ -1,7 +1,4 @@
-"""Does a file of an imported graph compute what the graph does? Noise, constants and extremes, held to its tolerance.
-
-Nobody knows what such a graph is for, so nothing is known of its inputs either: `toolkit compare` puts in the same.
-"""
+"""One conversion: makes the files of one graph, binds their tensors and compares them with the graph."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -23,35 +20,14 @@ from toolkit.convert.binding import bind_tflite, check_onnx
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import WorkerResult, run_worker
 from toolkit.convert.quantize.onnx import observe, quantize_onnx
-from toolkit.metrics.judges import NoJudge
-from toolkit.metrics.samples import signed_samples
-from toolkit.models.tolerances import tolerance_for
-from toolkit.parity.report import Check, judge
-from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
-
-# The kind of bundles that `toolkit import` makes.
-KIND = "tensor"
-
-
-def disagreements(source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[Check, ...]:
-    """What of `path` is further from the float32 ONNX graph in `source` than the tolerance of its precision says."""
-    tolerance = tolerance_for(KIND, artifact.role, artifact.precision)
-    with (
-        default_backend("onnx").session(source, parent, 1) as reference,
-        default_backend(artifact.format).session(path, artifact, 1) as session,
-    ):
-        opened = CandidateRun(session, RunningComparison(parent.file, NoJudge()), None, None)
-        samples = signed_samples(tuple(binding.spec for binding in parent.inputs))
-        compare_stream(samples, reference, {}, {artifact.file: opened}, may_leave_domain=True)
-    return tuple(check for check in judge(opened.total.result(), tolerance, random=False) if check.passed is False)
-
+from toolkit.convert.rules import ConversionRules
 
 P = ParamSpec("P")
 
 Result = TypeVar("Result")
 
-# Told of every file of an imported graph, and of what in it is over its tolerance.
-Judged = Callable[[str, tuple[Check, ...]], None]
+# Told of every file that ConversionRules.check judged, with a sentence for each number that is over its tolerance.
+Judged = Callable[[str, tuple[str, ...]], None]
 
 # Of what runs in the trial process first, and takes a second to import.
 TRIED = (bind_tflite.__module__, map_tensors.__module__)
@@ -75,6 +51,7 @@ class Job:
     """One conversion. `folder` is a temporary one inside the bundle's."""
 
     bundle: Bundle
+    rules: ConversionRules
     folder: Path
     log: Path
     timeout_s: float
@@ -116,15 +93,15 @@ class Job:
         return self._survived(path, draft, bind_tflite, path, draft, feeds, expected)
 
     def _check_agreement(self, path: Path, artifact: Artifact) -> None:
-        """Of an imported graph, on what `toolkit compare` will put in, and in a process of its own as well.
+        """Judge a file by the rules' own check, if they have one, in a process of its own as well.
 
         Raises InvalidArtifact for a float32 file that is over its tolerance: that is no rounding, but another function.
-        What the others are over theirs is for `judged`.
+        `judged` is told of the numbers of the other files.
         """
-        if self.bundle.model["kind"] != KIND:
+        if self.rules.check is None:
             return
         source, parent = self.reference.path, self.reference.artifact
-        found = self._survived(path, artifact, disagreements, source, parent, path, artifact)
+        found = self._survived(path, artifact, self.rules.check, source, parent, path, artifact)
         if found and artifact.precision == "fp32":
             raise InvalidArtifact(
                 f"{source}: no TFLite file can be made: what the converter makes of it computes something else: "

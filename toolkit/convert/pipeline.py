@@ -1,4 +1,4 @@
-"""Which graphs of a bundle are lowered."""
+"""Converts the graphs of a bundle: chooses, probes and lowers them, and publishes the files that were made."""
 
 import hashlib
 import shutil
@@ -20,20 +20,18 @@ from backends.session import Session
 from backends.tensor import Array, probe
 from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.direct import convert_direct
-from toolkit.convert.job import KIND, TRIED, Job, Judged, Made, Reference
+from toolkit.convert.job import TRIED, Job, Judged, Made, Reference
 from toolkit.convert.preflight import check_conversion_space, check_large_files, check_support, supported_operators
 from toolkit.convert.quantize.mixed import RECIPE_FILE, MixedRecipe, MixedRequest, find_mixed_recipe, make_mixed
 from toolkit.convert.resume import Steps, kept_steps
+from toolkit.convert.rules import ConversionRules, FindRules
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
 from toolkit.environments import converter_python
 from toolkit.metrics.error import all_finite
 from toolkit.metrics.samples import signed_samples
 
-# By kind of model, where not every graph is. Marks are drawn once, on ONNX Runtime; they are read everywhere.
-LOWERED = {"watermark": ("detector",)}
 
-
-def graphs_to_lower(bundle: Bundle, roles: Sequence[str] = ()) -> tuple[Artifact, ...]:
+def graphs_to_lower(bundle: Bundle, rules: ConversionRules, roles: Sequence[str] = ()) -> tuple[Artifact, ...]:
     """The float32 graphs that TFLite files are made of; of these roles alone, if any are named.
 
     Raises NotAvailable for a role that is not in the bundle, InvalidInput for one that is not lowered.
@@ -41,7 +39,7 @@ def graphs_to_lower(bundle: Bundle, roles: Sequence[str] = ()) -> tuple[Artifact
     there = [
         artifact.role for artifact in bundle.artifacts if (artifact.format, artifact.precision) == ("onnx", "fp32")
     ]
-    lowered = LOWERED.get(bundle.model["kind"], tuple(there))
+    lowered = rules.lowered_roles(there)
     for role in roles:
         bundle.find(role, "onnx", "fp32")
         if role not in lowered:
@@ -54,6 +52,7 @@ DEFAULT_TIMEOUT_S = 3600.0
 
 def convert_bundle(
     folder: Path,
+    find_rules: FindRules,
     precisions: Sequence[str] = ("fp32", "fp16", "int8"),
     route: str = "direct",
     calibration: Calibration | None = None,
@@ -66,14 +65,15 @@ def convert_bundle(
 ) -> Bundle:
     """Lower graphs of a bundle, and add the files of each to the bundle once all of its own are made and checked.
 
+    find_rules: called with the bundle; `toolkit.parity.agreement.conversion_rules` are those of its kind.
     Which graphs: those of `roles`, or all that models of its kind lower. For each the direct route makes
     ROLE.PRECISION.tflite for every precision of backends.precision, and ROLE.PRECISION.onnx where ONNX Runtime
     can run it; the tf route makes ROLE.PRECISION.tf.tflite for some.
     `calibration` and `mixed` are for the precisions that need them. timeout_s bounds each run of the converter; its
     log is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of
     weights each, which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
-    Of an imported graph every file is also held to its tolerance, as `toolkit compare` does: `judged` is told what is
-    over it.
+    Where the rules have a check, as for imported graphs, every file is also held to its tolerance: `judged` is told of
+    each number over it.
     Raises InvalidInput for wrong options; NotAvailable without a bundle, a converter, room on the disk, or a runtime
     that loads files as large as these will be, or for a budget that cannot be kept; ConversionFailed; and
     InvalidArtifact for a result that is not close to the float32 graph. Then the bundle is as the graphs before left
@@ -82,12 +82,13 @@ def convert_bundle(
     bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
     recipes = chosen(precisions, route)
     _check_needed(recipes, calibration, mixed)
-    parents = graphs_to_lower(bundle, roles)
-    if mixed is not None and bundle.model["kind"] != "watermark":
+    rules = find_rules(bundle)
+    parents = graphs_to_lower(bundle, rules, roles)
+    if mixed is not None and rules.message_rule(bundle) is None:
         raise InvalidInput(
             f"{bundle.folder}: mixed counts the bits of messages, which this kind of model does not read"
         )
-    options = _Options(recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, judged)
+    options = _Options(rules, recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, judged)
     for parent in parents:
         bundle = _convert_graph(bundle, parent, options)
     return bundle
@@ -95,8 +96,9 @@ def convert_bundle(
 
 @dataclass(frozen=True)
 class _Options:
-    """What convert_bundle was asked for."""
+    """The arguments of convert_bundle."""
 
+    rules: ConversionRules
     recipes: tuple[Recipe, ...]
     route: str
     calibration: Calibration | None
@@ -145,7 +147,7 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundl
         calibrated, watched = None, None
         if calibration is not None:
             options.progress(f"reading calibration images from {calibration.folder or 'a generator'}")
-            calibrated = read_calibration(calibration, bundle, parent, file)
+            calibrated = read_calibration(calibration, options.rules.feeds, bundle, parent, file)
         if mixed is not None and mixed.images is not None:
             options.progress(f"reading images from {mixed.images}")
             watched = read_images(mixed.images, parent.inputs[0].spec.shape[-1], file())
@@ -169,7 +171,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
 
     options.progress("running the float32 graph (ONNX Runtime)")
     with open_session(bundle, parent, "ort", threads=1) as session:
-        feeds, outputs = _probed(bundle, parent, session, images.calibrated)
+        feeds, outputs = _probed(options.rules, parent, session, images.calibrated)
     inputs = {
         "source": parent.sha256,
         "route": options.route,
@@ -181,7 +183,10 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     with kept_steps(bundle.folder, inputs) as steps, SandboxProcess(log, options.timeout_s, TRIED) as trial:
         trial.start()  # the converter comes first, and keeps one core
         reference = Reference(path, parent, feeds, outputs)
-        job = Job(bundle, steps.folder, log, options.timeout_s, options.progress, reference, trial, options.judged)
+        job = Job(
+            bundle, options.rules, steps.folder, log, options.timeout_s, options.progress, reference, trial,
+            options.judged,
+        )  # fmt: skip
         if options.route == "tf":
             return _publish(bundle, _tensorflow(job, options.lowered))
         tflite = convert_direct(job, steps, model, slices, options.lowered, images.calibrated)
@@ -196,15 +201,16 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
 
 
 def _probed(
-    bundle: Bundle, parent: Artifact, session: Session, seen: Calibrated | None
+    rules: ConversionRules, parent: Artifact, session: Session, seen: Calibrated | None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Inputs to tell layouts and faults by, and what they give: of an imported graph the first noise inside its domain.
+    """Inputs to tell layouts and faults by, and their outputs: of a graph that noise may lead out of its domain, the
+    first noise inside.
 
     Where nothing is finite, the first of all stands, and no file comes near it. Fixed ranges hold for inputs like those
     that they were seen on, not for noise: then these stand, of which a text's last has a cache.
     """
     specs = tuple(binding.spec for binding in parent.inputs)
-    if seen is not None or bundle.model["kind"] != KIND:
+    if seen is not None or not rules.may_leave_domain:
         feeds = probe(specs) if seen is None else seen.feeds(seen.runs - 1)
         return feeds, session.run(feeds)
     runs = ((dict(sample.feeds), session.run(sample.feeds)) for sample in signed_samples(specs))

@@ -10,7 +10,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from backends.errors import InvalidInput
 from graphs.onnx.file import read, save
 from graphs.passes.lowering import split_large_gemm
-from graphs.passes.pipeline import LOWERING_PASSES, prepare
+from graphs.passes.pipeline import prepare
+from graphs.passes.registry import passes
 
 # What one run of the lowering is given. It holds several copies: slices of 490 MB were seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20
@@ -31,7 +32,7 @@ def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
     External weights stay in their file until a slice is written.
     """
     # Not stepwise: each slice and the whole file are compared with the graph in `path` once they are made.
-    model, _ = prepare(read(path), {}, LOWERING_PASSES, stepwise=False)
+    model, _ = prepare(read(path), {}, passes("lowering"), stepwise=False)
     model, _ = split_large_gemm(model, limit_bytes)
     # A constant that its users are cut off from would be passed on from slice to slice.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

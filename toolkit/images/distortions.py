@@ -1,29 +1,155 @@
-"""What happens to photographs on their way: on 8-bit pixels at their own size, as a person's tools would.
+"""Distortions of photographs: the edits that pictures meet on their way, on 8-bit pixels at their own size.
 
-Each takes an RGB image and a seeded generator and returns an RGB image. `MAIN` are the ones the targets name.
+A distortion is one function, registered under the name that reports show. Samples and benchmarks take them in the order
+of their registration, which decides the random numbers that each gets: a new one goes to the end.
 """
 
 import io
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+# Takes an RGB image and a seeded generator; returns an RGB image.
 Distortion = Callable[[Image.Image, np.random.Generator], Image.Image]
 
+# By name: the distortions that the targets of a training name, and further ones.
+MAIN: dict[str, Distortion] = {}
+FURTHER: dict[str, Distortion] = {}
 
-def _plain(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+
+def distortion(name: str, group: dict[str, Distortion]) -> Callable[[Distortion], Distortion]:
+    """Register the decorated function under a name in MAIN or FURTHER. Raises ValueError for a name that is taken."""
+
+    def register(function: Distortion) -> Distortion:
+        if name in MAIN or name in FURTHER:
+            raise ValueError(f"distortion {name!r} is registered already")
+        group[name] = function
+        return function
+
+    return register
+
+
+@distortion("none", MAIN)
+def _unchanged(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image
 
 
-def _jpeg(image: Image.Image, rng: np.random.Generator, quality: int) -> Image.Image:
+@distortion("JPEG 75", MAIN)
+def _jpeg_75(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _jpeg(image, 75)
+
+
+@distortion("JPEG 50", MAIN)
+def _jpeg_50(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _jpeg(image, 50)
+
+
+@distortion("half size", MAIN)
+def _half_size(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _resize(image, 0.5)
+
+
+@distortion("crop to 80%", MAIN)
+def _crop_80(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _crop(image, rng, 0.8)
+
+
+@distortion("JPEG 95", FURTHER)
+def _jpeg_95(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _jpeg(image, 95)
+
+
+@distortion("75% size", FURTHER)
+def _three_quarters_size(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _resize(image, 0.75)
+
+
+@distortion("crop to 90%", FURTHER)
+def _crop_90(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _crop(image, rng, 0.9)
+
+
+@distortion("crop to 70%", FURTHER)
+def _crop_70(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _crop(image, rng, 0.7)
+
+
+@distortion("brightness -30%", FURTHER)
+def _darker(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(0.7)
+
+
+@distortion("brightness +30%", FURTHER)
+def _brighter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(1.3)
+
+
+@distortion("contrast -30%", FURTHER)
+def _less_contrast(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(0.7)
+
+
+@distortion("contrast +30%", FURTHER)
+def _more_contrast(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(1.3)
+
+
+@distortion("saturation -30%", FURTHER)
+def _paler(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Color(image).enhance(0.7)
+
+
+@distortion("saturation +30%", FURTHER)
+def _more_colourful(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Color(image).enhance(1.3)
+
+
+@distortion("noise, sigma 8", FURTHER)
+def _noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Gaussian noise with a standard deviation of 8 steps of 8 bits."""
+    pixels = np.asarray(image, np.float32)
+    noisy = pixels + 8.0 * rng.standard_normal(pixels.shape, dtype=np.float32)
+    return Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
+
+
+@distortion("blur, sigma 2 px", FURTHER)
+def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(2.0))
+
+
+@distortion("flip", FURTHER)
+def _flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageOps.mirror(image)
+
+
+@distortion("crop to 80%, JPEG 75", FURTHER)
+def _crop_80_jpeg_75(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _jpeg(_crop(image, rng, 0.8), 75)
+
+
+@distortion("half size, JPEG 50", FURTHER)
+def _half_size_jpeg_50(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _jpeg(_resize(image, 0.5), 50)
+
+
+@distortion("flip, crop to 80%", FURTHER)
+def _flip_crop_80(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _crop(_flip(image, rng), rng, 0.8)
+
+
+@distortion("brightness +30%, JPEG 75", FURTHER)
+def _brighter_jpeg_75(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return _jpeg(_brighter(image, rng), 75)
+
+
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("RGB")
 
 
-def _resize(image: Image.Image, rng: np.random.Generator, scale: float) -> Image.Image:
+def _resize(image: Image.Image, scale: float) -> Image.Image:
     size = (round(image.width * scale), round(image.height * scale))
     return image.resize(size, Image.Resampling.BICUBIC)
 
@@ -33,67 +159,3 @@ def _crop(image: Image.Image, rng: np.random.Generator, area: float) -> Image.Im
     width, height = round(image.width * area**0.5), round(image.height * area**0.5)
     left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
     return image.crop((left, top, left + width, top + height))
-
-
-def _brightness(image: Image.Image, rng: np.random.Generator, factor: float) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def _contrast(image: Image.Image, rng: np.random.Generator, factor: float) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(factor)
-
-
-def _saturation(image: Image.Image, rng: np.random.Generator, factor: float) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(factor)
-
-
-def _noise(image: Image.Image, rng: np.random.Generator, sigma: float) -> Image.Image:
-    """Gaussian noise; sigma in 8-bit steps."""
-    pixels = np.asarray(image, np.float32)
-    noisy = pixels + sigma * rng.standard_normal(pixels.shape, dtype=np.float32)
-    return Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
-
-
-def _blur(image: Image.Image, rng: np.random.Generator, sigma_px: float) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(sigma_px))
-
-
-def _flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return ImageOps.mirror(image)
-
-
-def _then(first: Distortion, second: Distortion) -> Distortion:
-    return lambda image, rng: second(first(image, rng), rng)
-
-
-_JPEG_75, _JPEG_50 = partial(_jpeg, quality=75), partial(_jpeg, quality=50)
-
-_HALF, _CROP_80 = partial(_resize, scale=0.5), partial(_crop, area=0.8)
-
-MAIN: dict[str, Distortion] = {
-    "none": _plain,
-    "JPEG 75": _JPEG_75,
-    "JPEG 50": _JPEG_50,
-    "half size": _HALF,
-    "crop to 80%": _CROP_80,
-}
-
-FURTHER: dict[str, Distortion] = {
-    "JPEG 95": partial(_jpeg, quality=95),
-    "75% size": partial(_resize, scale=0.75),
-    "crop to 90%": partial(_crop, area=0.9),
-    "crop to 70%": partial(_crop, area=0.7),
-    "brightness -30%": partial(_brightness, factor=0.7),
-    "brightness +30%": partial(_brightness, factor=1.3),
-    "contrast -30%": partial(_contrast, factor=0.7),
-    "contrast +30%": partial(_contrast, factor=1.3),
-    "saturation -30%": partial(_saturation, factor=0.7),
-    "saturation +30%": partial(_saturation, factor=1.3),
-    "noise, sigma 8": partial(_noise, sigma=8.0),
-    "blur, sigma 2 px": partial(_blur, sigma_px=2.0),
-    "flip": _flip,
-    "crop to 80%, JPEG 75": _then(_CROP_80, _JPEG_75),
-    "half size, JPEG 50": _then(_HALF, _JPEG_50),
-    "flip, crop to 80%": _then(_flip, _CROP_80),
-    "brightness +30%, JPEG 75": _then(partial(_brightness, factor=1.3), _JPEG_75),
-}

@@ -1,4 +1,4 @@
-"""What is put into every file that is compared."""
+"""Samples: the inputs on which every file of a role is compared."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,20 +7,23 @@ from functools import partial
 import numpy as np
 
 from backends.tensor import Array, TensorSpec
-from toolkit.models.watermark.message import Message
 
-# marked: a real image with a message that was hidden in it. real: as it is. synthetic: noise, constants, extremes.
+# real: an image as it is. marked: a real image with a message hidden in it. synthetic: noise, constants, extremes.
 FAMILIES = ("marked", "real", "synthetic")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs by name, where they come from, and the message that is hidden in them, if any."""
+    """Inputs by name, the family that they come from, and the truth where it is known.
+
+    truth: the right answer as integers, whose meaning the kind of model knows: the bits of a hidden message, the class
+    of an image. None where nobody knows it.
+    """
 
     name: str
     family: str
     feeds: Mapping[str, Array]
-    message: Message | None
+    truth: tuple[int, ...] | None
 
 
 NOISE_SAMPLES = 16

@@ -1,6 +1,7 @@
-"""The option that says where a run's files go, and the writing of them."""
+"""Requests of `toolkit run`, and the files and lines that a run writes."""
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,11 @@ def write_animation(path: Path, pictures: "list[Image.Image]") -> str:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The options of `toolkit run` that all kinds have."""
+    """The options of `toolkit run` that all kinds have, and the command line's own ways to speak to a person.
+
+    warn_if_random: warns on stderr where the weights of a bundle are random. tracked: called with inputs, a word for
+    the work and whether to show; yields the inputs under a progress bar on stderr.
+    """
 
     bundle: "Bundle"
     inputs: tuple[str, ...]
@@ -68,6 +73,8 @@ class RunRequest:
     precision: str
     threads: int | None
     as_json: bool
+    warn_if_random: "Callable[[Bundle], None]"
+    tracked: Callable[[Sequence[str], str, bool], Iterator[str]]
 
     def row(self, name: str, role: str, **found: Any) -> dict[str, Any]:
         """One answer as --json prints it: what ran, then what was found."""

@@ -1,8 +1,9 @@
-"""The graphs of one bundle on one backend, opened when they are first needed."""
+"""Runs several graphs of one bundle on one backend; each is opened when it is first needed."""
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,17 @@ from backends.machine import default_threads
 from backends.registry import BACKENDS, find_artifact, open_session
 from backends.session import Closing, Session
 from backends.tensor import Array
+
+
+class Runner(Protocol):
+    """An object that is run like a Session."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the inputs, by name. Returns the outputs by name."""
+
+
+class Pipeline(Closing, Runner):
+    """Several graphs of one bundle on one backend and in one precision, run as one."""
 
 
 class Graphs(Closing):

@@ -14,8 +14,7 @@ from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
 from toolkit.metrics.samples import Sample
-from toolkit.models.kind import KINDS, ComparisonSpec, EndToEndCase
-from toolkit.models.tolerances import tolerance_for
+from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
 from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
@@ -37,28 +36,27 @@ def compare_bundle(
 
     `images` are read beside the kind's own samples; memory does not grow with their number. Every file is judged by
     the tolerance of its kind, role and precision.
-    Raises NotAvailable for a kind or a precision that nobody wrote a tolerance for, before anything runs;
+    Raises NotAvailable for an unknown kind, or a precision without a limit that the kind needs, before anything runs;
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
-    name = bundle.model["kind"]
-    kind: ComparisonSpec = KINDS.load(name)
+    kind = find_kind(bundle.model["kind"])
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
         notes.append(NO_TORCH)
     chosen = [artifact for artifact in bundle.artifacts if with_torch or artifact.format != "torch"]
     for artifact in chosen:
-        tolerance_for(name, artifact.role, artifact.precision)
+        kind.tolerance(artifact.role, artifact.precision)
         bundle.verify(artifact)
-    for whole in kind.wholes:
+    for whole in kind.end_to_end:
         for _, precision in variants(whole, chosen):
-            tolerance_for(name, whole.name, precision)
+            kind.tolerance(whole.name, precision)
     roles = tuple(
         _compare_role(bundle, kind, [a for a in chosen if a.role == role], images, threads, progress, open_limit_bytes)
         for role in dict.fromkeys(artifact.role for artifact in chosen)
     )
     wholes = compare_end_to_end(bundle, kind, chosen, images, threads, progress)
-    return ParityReport(bundle.model["name"], name, bundle.weights, roles, tuple(notes), wholes)
+    return ParityReport(bundle.model["name"], kind.name, bundle.weights, roles, tuple(notes), wholes)
 
 
 def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
@@ -97,7 +95,7 @@ def _candidates(artifacts: Sequence[Artifact], reference: Artifact) -> list[_Can
 
 def _compare_role(
     bundle: Bundle,
-    kind: ComparisonSpec,
+    kind: ModelKind,
     artifacts: Sequence[Artifact],
     images: Sequence[Path],
     threads: int,
@@ -159,7 +157,7 @@ def _compare_role(
 
 def _open(
     bundle: Bundle,
-    kind: ComparisonSpec,
+    kind: ModelKind,
     candidate: _Candidate,
     session: Session,
     reference: Artifact,
@@ -173,7 +171,7 @@ def _open(
 
 def _report(bundle: Bundle, candidate: _Candidate, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
-    tolerance = tolerance_for(bundle.model["kind"], artifact.role, artifact.precision)
+    tolerance = find_kind(bundle.model["kind"]).tolerance(artifact.role, artifact.precision)
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
@@ -248,7 +246,7 @@ def variants(whole: EndToEndCase, artifacts: Sequence[Artifact]) -> list[tuple[s
 
 def compare_end_to_end(
     bundle: Bundle,
-    kind: ComparisonSpec,
+    kind: ModelKind,
     artifacts: Sequence[Artifact],
     images: Sequence[Path],
     threads: int,
@@ -256,7 +254,7 @@ def compare_end_to_end(
 ) -> tuple[EndToEndReport, ...]:
     """Run each whole of a kind on its samples in every variant. Those with fewer than two variants are left out."""
     reports = []
-    for whole in kind.wholes:
+    for whole in kind.end_to_end:
         reference, *others = variants(whole, artifacts) or [("", "")]
         if others and reference[1] == "fp32":
             reports.append(_compare_case(bundle, whole, reference, others, images, threads, progress))
@@ -293,6 +291,6 @@ def _compare_case(
 
 
 def _run_report(bundle: Bundle, whole: EndToEndCase, variant: tuple[str, str], total: Comparison) -> RunReport:
-    tolerance = tolerance_for(bundle.model["kind"], whole.name, variant[1])
+    tolerance = find_kind(bundle.model["kind"]).tolerance(whole.name, variant[1])
     checks = judge(total, tolerance, bundle.weights["origin"] == "random")
     return RunReport(*variant, total, checks, tolerance.reason)

@@ -11,7 +11,7 @@ from backends.tensor import Array
 from toolkit.metrics.error import OutputMetrics, RunningMetrics, all_finite
 from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import Sample
-from toolkit.models.kind import Runner
+from toolkit.models.runner import Runner
 
 # Each file runs this many samples in turn: the threads of two runtimes that take turns at every sample are in each
 # other's way, because a pool spins for a while before it sleeps.

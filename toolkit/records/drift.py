@@ -1,4 +1,4 @@
-"""What the same files give now, beside what a record says that they gave."""
+"""Drift: the outputs that the same files give now, beside the outputs in a record."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,8 @@ from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
 from backends.machine import describe
 from backends.tensor import Array
-from toolkit.records.making import answers_of, message_of, run_file, runnable, samples_of
+from toolkit.models.kind import find_kind
+from toolkit.records.making import run_file, runnable, samples_of
 from toolkit.records.record import KeptFile, KeptOutput, KeptSample, Record, read_record
 
 
@@ -152,10 +153,9 @@ def _compared(bundle: Bundle, samples: Sequence[KeptSample], before: KeptFile, n
     whole = all(output.is_whole for output in before.outputs.values())
     answers: dict[str, Answer] = {}
     if whole:
-        read = answers_of(bundle, before.role)
+        read = find_kind(bundle.model["kind"]).answers(bundle, before.role)
         for i in chosen:
-            message = message_of(samples[i])
-            then, after = (read(_at(file.outputs, i), message) for file in (before, now))
+            then, after = (read(_at(file.outputs, i), samples[i].truth) for file in (before, now))
             for name, value in then.items():
                 sum_ = answers.get(name, Answer(0, 0))
                 changed = int(np.count_nonzero(value != after[name]))

@@ -1,9 +1,9 @@
-"""What a person takes from a model's outputs: answers, which are the same or not, and never nearly the same."""
+"""Makes records: runs samples through every file of a bundle, and keeps the outputs."""
 
 import hashlib
 import heapq
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import chain
 
@@ -17,54 +17,9 @@ from backends.registry import default_backend, open_session
 from backends.tensor import Array
 from toolkit.bench.together import in_use
 from toolkit.metrics.samples import Sample, signed_samples, unit_samples
-from toolkit.models.kind import KINDS, ComparisonSpec
-from toolkit.models.watermark.detector import WatermarkModel
-from toolkit.models.watermark.message import Message, matching_bits_needed
+from toolkit.models.kind import find_kind
 from toolkit.parity.compare import reference_of
 from toolkit.records.record import KeptFile, KeptOutput, KeptSample, Record, in_eight_bits
-
-# Outputs of one sample, and the message hidden in it, if any -> arrays of answers by their names.
-Answers = Callable[[Mapping[str, Array], Message | None], dict[str, Array]]
-
-
-def answers_of(bundle: Bundle, role: str) -> Answers:
-    """How the outputs of a role of this bundle are read.
-
-    A watermark's detector: bits, the verdict on a hidden message, and the detection channel where the model has one.
-    Any other graph: integers and booleans as they are; of floats named "logits", and of an imported graph's with two
-    axes, the index of the largest along the last axis. Others have no answer but their numbers.
-    """
-    kind = bundle.model["kind"]
-    if kind == "watermark":
-        return _messages(WatermarkModel.of(bundle)) if role == "detector" else lambda outputs, message: {}
-    return lambda outputs, message: _choices(outputs, two_axes=kind == "tensor")
-
-
-def _messages(model: WatermarkModel) -> Answers:
-    needed = matching_bits_needed(model.bits)
-
-    def read(outputs: Mapping[str, Array], message: Message | None) -> dict[str, Array]:
-        logits = outputs["logits"][0]
-        bits = logits[1:] > 0
-        found = {"bits": bits}
-        if model.detection_threshold is not None:
-            found["channel"] = np.array(logits[0] > model.detection_threshold)
-        if message is not None and needed is not None:
-            found["verdict"] = np.array(np.count_nonzero(bits == np.array(message.bits, bool)) >= needed)
-        return found
-
-    return read
-
-
-def _choices(outputs: Mapping[str, Array], two_axes: bool) -> dict[str, Array]:
-    found = {}
-    for name, value in outputs.items():
-        if value.dtype.kind != "f":
-            found[name] = value
-        elif value.ndim and value.shape[-1] > 1 and (name == "logits" or (two_axes and value.ndim == 2)):
-            found[f"{name}, largest"] = value.argmax(axis=-1)
-    return found
-
 
 # A sample and its inputs by name.
 Fed = tuple[KeptSample, Mapping[str, Array]]
@@ -198,14 +153,12 @@ def _chosen(bundle: Bundle, reference: Artifact, progress: Progress) -> list[Fed
                 if dropped == number:
                     continue
         feeds = {name: in_eight_bits(value) if kept else value for name, value in sample.feeds.items()}
-        bits = None if sample.message is None else sample.message.bits
-        found[number] = KeptSample(sample.name, sample.family, _sha256(feeds), bits, kept), feeds
+        found[number] = KeptSample(sample.name, sample.family, _sha256(feeds), sample.truth, kept), feeds
     return [found[number] for number in sorted(found)]
 
 
 def _samples(bundle: Bundle, reference: Artifact, progress: Progress) -> Iterator[Sample]:
-    kind: ComparisonSpec = KINDS.load(bundle.model["kind"])
-    for sample in kind.samples(bundle, reference, ()):
+    for sample in find_kind(bundle.model["kind"]).samples(bundle, reference, ()):
         progress(f"{reference.role}: sample {sample.name}")
         yield sample
 
@@ -215,8 +168,3 @@ def _sha256(feeds: Mapping[str, Array]) -> str:
     for name in sorted(feeds):
         digest.update(feeds[name].tobytes())
     return digest.hexdigest()
-
-
-def message_of(sample: KeptSample) -> Message | None:
-    """The message that is hidden in a sample, if any."""
-    return None if sample.message is None else Message(sample.message)

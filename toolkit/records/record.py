@@ -7,7 +7,7 @@ and held to their hashes.
 
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ _META = "meta"
 
 @dataclass(frozen=True)
 class KeptSample:
-    """One sample. sha256: over its inputs in the order of their names. message: bits of the one hidden in it.
+    """One sample. sha256: over its inputs in the order of their names. truth: as that of a Sample; a record file calls
+    it "message".
 
     kept: whether its inputs are in the record; else they are made again by its name.
     """
@@ -31,7 +32,7 @@ class KeptSample:
     name: str
     family: str
     sha256: str
-    message: tuple[int, ...] | None
+    truth: tuple[int, ...] | None
     kept: bool
 
 
@@ -97,7 +98,7 @@ def write_record(record: Record, path: Path) -> Path:
     meta = {
         "format_version": FORMAT_VERSION,
         **{key: getattr(record, key) for key in ("model", "kind", "weights", "machine")},
-        "samples": {role: [asdict(sample) for sample in samples] for role, samples in record.samples.items()},
+        "samples": {role: [_sample_json(sample) for sample in samples] for role, samples in record.samples.items()},
         "inputs": [[*key, value.dtype.name] for key, value in record.inputs.items()],
         "files": [
             {
@@ -114,6 +115,20 @@ def write_record(record: Record, path: Path) -> Path:
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
     return path
+
+
+def _sample_json(sample: KeptSample) -> dict[str, Any]:
+    return {
+        "name": sample.name,
+        "family": sample.family,
+        "sha256": sample.sha256,
+        "message": sample.truth,
+        "kept": sample.kept,
+    }
+
+
+def _truth(message: list[int] | None) -> tuple[int, ...] | None:
+    return None if message is None else tuple(message)
 
 
 def read_record(path: Path) -> Record:
@@ -142,7 +157,7 @@ def _read(arrays: dict[str, Array]) -> Record:
         files.append(KeptFile(**file, outputs=outputs))
     samples = {
         role: tuple(
-            KeptSample(**one | {"message": None if one["message"] is None else tuple(one["message"])}) for one in found
+            KeptSample(one["name"], one["family"], one["sha256"], _truth(one["message"]), one["kept"]) for one in found
         )
         for role, found in meta["samples"].items()
     }

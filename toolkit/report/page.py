@@ -1,8 +1,7 @@
-"""The section that a kind of model brings to the page, where it has one."""
+"""Writes the HTML report: every section that there is for a bundle, the kind of model's own among them."""
 
 import base64
 import hashlib
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -12,27 +11,13 @@ import jinja2
 from markupsafe import Markup
 
 from backends.atomic import replacing
-from backends.plugins import Registry
+from toolkit.models.kind import find_kind
 from toolkit.report import errors as histograms
 from toolkit.report import errors as limits
 from toolkit.report import layers, summary, tradeoff
 from toolkit.report import machine as operators
 from toolkit.report import machine as provenance
-from toolkit.report.blocks import Section
 from toolkit.report.evidence import Evidence
-
-# By the `kind` of a bundle's manifest. Each makes a Section from Evidence, or None where there is nothing to show.
-SECTIONS: Registry[Callable[[Evidence], Section | None]] = Registry("seal_toolkit.kind_sections", "report section")
-
-
-def section_of(evidence: Evidence) -> Section | None:
-    """The kind's own section; None for a kind that has none."""
-    kind = evidence.bundle.model["kind"]
-    if kind not in SECTIONS.names:
-        return None
-    make: Callable[[Evidence], Section | None] = SECTIONS.load(kind)
-    return make(evidence)
-
 
 _TEMPLATES = "templates"
 
@@ -51,7 +36,7 @@ def render(evidence: Evidence) -> str:
         limits.limits_section(evidence),
         layers.section(evidence),
         histograms.histogram_section(evidence),
-        section_of(evidence),
+        find_kind(evidence.bundle.model["kind"]).report_section(evidence),
         operators.operators_section(evidence),
         provenance.machine(evidence),
         provenance.manifest(evidence),

@@ -24,6 +24,9 @@ from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.quantize import search as searching
 from toolkit.convert.quantize.mixed import RECIPE_FILE, MixedRecipe, MixedRequest, read_recipe
 from toolkit.convert.quantize.search import Budget, FileVariants, MixedCost, Watched, compared, search
+from toolkit.convert.rules import MessageRule
+from toolkit.models.watermark.message import matching_bits_needed
+from toolkit.parity.agreement import conversion_rules
 
 NAME = "videoseal-1.0-tiny"  # its INT8 file is smaller than its FP16 file on both runtimes, and both times by more
 IMAGES = Path(__file__).parents[2] / "images"
@@ -75,7 +78,7 @@ def _searched(costs: Costs, limit: Budget, monkeypatch: pytest.MonkeyPatch) -> t
 
     with monkeypatch.context() as patch:
         patch.setattr(searching, "measure", measure)
-        watched = Watched(np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 5), np.float32), None)
+        watched = Watched(np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 5), np.float32), MessageRule(None, None))
         return search(FileVariants("ort", tuple(costs), write), limit, watched, lambda step: None), runs  # type: ignore[arg-type]
 
 
@@ -115,7 +118,9 @@ def test_a_latency_is_measured_and_a_budget_that_cannot_be_kept_says_what_is_the
 
 def test_what_a_file_read_is_compared_in_bits_and_verdicts() -> None:
     rows = np.full((3, 65), 1.0, np.float32)
-    watched = Watched(np.zeros((3, 3, 4, 4), np.float32), rows, 0.0)
+    watched = Watched(
+        np.zeros((3, 3, 4, 4), np.float32), rows, MessageRule(matching_bits_needed(rows.shape[1] - 1), 0.0)
+    )
     got = rows.copy()
     got[0, 1] = -1  # a bit
     got[1, 0] = -1  # the detection channel
@@ -125,7 +130,7 @@ def test_what_a_file_read_is_compared_in_bits_and_verdicts() -> None:
     assert result.error == pytest.approx(np.sqrt(4 * 41 / 195))
     assert not result.within(budget("flips<=100%"))
     assert compared(rows, watched, 7).within(budget("flips<=0%"))
-    few = Watched(np.arange(100.0).reshape(100, 1, 1, 1), np.zeros((100, 2)), None).first(4)
+    few = Watched(np.arange(100.0).reshape(100, 1, 1, 1), np.zeros((100, 2)), MessageRule(None, None)).first(4)
     assert few.images.ravel().tolist() == [0, 33, 66, 99]
 
 
@@ -135,7 +140,7 @@ def _mixed(parent: Path) -> None:
     least, most = ([bundle.find("detector", f, p).bytes for f in ("onnx", "tflite")] for p in ("int8", "fp16"))
     assert max(least) < min(most)
     request = MixedRequest(budget=budget(f"size<={(max(least) + min(most)) / 2e6:.4f}MB"), images=IMAGES)
-    convert_bundle(folder, ("mixed",), mixed=request)
+    convert_bundle(folder, conversion_rules, ("mixed",), mixed=request)
 
 
 @pytest.fixture
@@ -197,9 +202,9 @@ def test_a_search_is_not_repeated_after_a_failure(
     with monkeypatch.context() as patch:
         patch.setattr("toolkit.convert.pipeline.make_mixed", fail)
         with pytest.raises(InvalidArtifact, match="after the search"):
-            convert_bundle(copy, ("mixed",), mixed=request)
+            convert_bundle(copy, conversion_rules, ("mixed",), mixed=request)
     monkeypatch.setattr("toolkit.convert.pipeline.find_mixed_recipe", fail)
-    convert_bundle(copy, ("mixed",), mixed=request)
+    convert_bundle(copy, conversion_rules, ("mixed",), mixed=request)
     kept = read_recipe(copy / RECIPE_FILE)
     assert (kept.onnx, kept.tflite) == ((), ())
     assert kept.found is not None
@@ -231,7 +236,7 @@ def test_what_was_found_is_kept_beside_the_files_and_can_be_replayed(converted: 
         least, most = (converted.find("detector", file_format, p).bytes for p in ("int8", "fp16"))
         assert least < artifact.bytes < most
     copy = shutil.copytree(converted.folder, tmp_path / NAME)
-    again = convert_bundle(copy, ("mixed",), mixed=MixedRequest.of(None, None, path))
+    again = convert_bundle(copy, conversion_rules, ("mixed",), mixed=MixedRequest.of(None, None, path))
     for file_format in ("onnx", "tflite"):
         assert again.find("detector", file_format, "mixed") == converted.find("detector", file_format, "mixed")
     assert (copy / RECIPE_FILE).read_bytes() == path.read_bytes()
@@ -243,7 +248,7 @@ def test_a_recipe_that_does_not_fit_changes_nothing(converted: Bundle, tmp_path:
     before = {path.name: sha256_of(path) for path in copy.iterdir() if path.suffix != ".log"}
     for kept in (MixedRecipe(("gone",), (), "0" * 64), MixedRecipe((), ("gone",), "0" * 64)):
         with pytest.raises(InvalidInput, match="no layer 'gone' to keep; there is "):
-            convert_bundle(copy, ("mixed",), mixed=MixedRequest(kept=kept))
+            convert_bundle(copy, conversion_rules, ("mixed",), mixed=MixedRequest(kept=kept))
     assert {p.name: sha256_of(p) for p in copy.iterdir() if p.suffix != ".log" and p.is_file()} == before
 
 

@@ -20,7 +20,8 @@ from graphs.onnx import file as onnx_file
 from graphs.onnx import weights as large_weights
 from graphs.onnx.file import external_name, load, save, weight_bytes
 from graphs.onnx.weights import attach_weights, detach_weights, lazy_tensor, transposed
-from graphs.passes.pipeline import prepare, run_once, simplify
+from graphs.passes.pipeline import prepare, run_once
+from graphs.passes.simplify import simplify
 from tests.seal_tiny import spec, weights
 
 DETECTOR = ("chunkyseal-tiny", "detector")

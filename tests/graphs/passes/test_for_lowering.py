@@ -26,7 +26,7 @@ def _depthwise(channels: int, size: tuple[int, int], kernel: tuple[int, int], mo
         onnx.numpy_helper.from_array(random.standard_normal(shape, dtype=np.float32), name)
         for name, shape in constants.items()
     )
-    return ir.from_proto(proto)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto))
 
 
 _ODD = st.integers(0, 5).map(lambda half: 2 * half + 1)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.export import build_loaded, export
-from graphs.onnx.readers import add_constant
+from graphs.onnx.rewriting import add_constant
 from graphs.passes.activation import erf_to_gelu
 from graphs.passes.linear import fold_affine, matmul_to_gemm
 from graphs.passes.norm import layer_norm_over_channels, shorten_grn
-from graphs.passes.pipeline import LOWERING_PASSES, PASSES, Pass, prepare, run_once
+from graphs.passes.pipeline import prepare, run_once
 from graphs.passes.positions import join_relative_positions
+from graphs.passes.registry import GraphPass, passes
 from tests.seal_tiny import EMBEDDER_NAME, NAMES, spec, tensors, weights
 
 GOLDENS = [*NAMES, EMBEDDER_NAME]
@@ -69,7 +70,7 @@ def operators(model: ir.Model) -> Counter[str]:
 def test_every_pass_keeps_the_golden(exported: Exported) -> None:
     exported.check(exported.copy(), "as exported")
     model = exported.copy()
-    for step in PASSES:
+    for step in passes("export"):
         alone, _ = step.run(exported.copy())
         exported.check(alone, f"{step.name} alone")
         model, _ = step.run(model)
@@ -77,9 +78,9 @@ def test_every_pass_keeps_the_golden(exported: Exported) -> None:
     again, changed = prepare(model, exported.feeds)
     assert set(changed) <= {"simplify"}, "a second run of the passes finds nothing more to rewrite"
     exported.check(again, "prepared twice")
-    lowered, _ = prepare(again, exported.feeds, LOWERING_PASSES)
+    lowered, _ = prepare(again, exported.feeds, passes("lowering"))
     exported.check(lowered, "prepared and about to be lowered")
-    assert not set(prepare(lowered, exported.feeds, LOWERING_PASSES)[1]), "nothing more to split"
+    assert not set(prepare(lowered, exported.feeds, passes("lowering"))[1]), "nothing more to split"
 
 
 def test_the_prepared_graph_has_no_operator_that_a_runtime_runs_badly(exported: Exported) -> None:
@@ -357,7 +358,7 @@ def _scaled(by: float) -> Any:
 def test_a_pass_that_changes_the_result_is_named(broken: Any, message: str) -> None:
     exported = exported_once("videoseal-1.0-tiny")
     with pytest.raises(InvalidArtifact, match=message):
-        prepare(exported.copy(), exported.feeds, (Pass("broken", broken, tolerance=2e-5),))
+        prepare(exported.copy(), exported.feeds, (GraphPass("broken", "export", 2e-5, (), broken),))
 
 
 def test_a_pass_that_breaks_the_graph_is_named() -> None:
@@ -367,7 +368,7 @@ def test_a_pass_that_breaks_the_graph_is_named() -> None:
 
     exported = exported_once("videoseal-1.0-tiny")
     with pytest.raises(InvalidArtifact, match=r"not a valid ONNX model|ONNX Runtime cannot run it"):
-        prepare(exported.copy(), exported.feeds, (Pass("cut", cut, tolerance=1.0),))
+        prepare(exported.copy(), exported.feeds, (GraphPass("cut", "export", 1.0, (), cut),))
 
 
 @pytest.mark.parametrize("stepwise", [True, False])
@@ -377,7 +378,7 @@ def test_a_constant_that_a_pass_leaves_behind_is_not_kept(stepwise: bool) -> Non
         return model, True
 
     exported = exported_once("videoseal-1.0-tiny")
-    model, changed = prepare(exported.copy(), exported.feeds, (Pass("leave", leave, tolerance=0.0),), stepwise)
+    model, changed = prepare(exported.copy(), exported.feeds, (GraphPass("leave", "export", 0.0, (), leave),), stepwise)
     assert changed == ("leave",)
     assert "nobody's" not in model.graph.initializers
     read = {value for node in model.graph for value in node.inputs}

@@ -74,6 +74,21 @@ def test_scores_within_the_limit_stay_one_map() -> None:
     assert not split_queries(_attention(_POSITIONS), SCORES_BYTES)[1]
 
 
+@pytest.mark.parametrize(("heads", "parts"), [(8, 1), (9, 2), (12, 2), (17, 4)])
+def test_scores_are_split_from_128_mib_on(heads: int, parts: int) -> None:
+    side = 2048  # one head's scores are 16 MiB, and 17 heads' would not fit the limit in 2 parts
+    text = f"""<ir_version: 10, opset_import: ["": 20]>
+    g (float[1,{heads},{side},4] q, float[1,{heads},4,{side}] k, float[1,{heads},{side},4] v)
+    => (float[1,{heads},{side},4] y)
+    {{ scores = MatMul(q, k)
+       weights = Softmax<axis = -1>(scores)
+       y = MatMul(weights, v) }}"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    model, changed = split_queries(model)
+    assert changed == (parts > 1)
+    assert operators(model)["Softmax"] == parts
+
+
 def test_scores_that_something_else_reads_are_made_whole_and_split() -> None:
     model = _attention(_MASKED, outputs="y masked")
     expected = run_once(model, _feeds(), "before")

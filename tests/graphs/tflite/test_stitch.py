@@ -25,6 +25,7 @@ from tests.seal_tiny import IMAGES, PRECISIONS
 from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
+from toolkit.parity.agreement import conversion_rules
 
 # A limit for each, small enough for several slices: a ConvNeXt is cut between maps, one with an odd one among them;
 # a ViT between tokens too, which the lowering takes for maps and transposes.
@@ -40,7 +41,13 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
     def make(folder: Path) -> None:
         shutil.copytree(seal_tiny.exported(name).folder, folder / "sliced")
-        convert_bundle(folder / "sliced", PRECISIONS, calibration=Calibration(IMAGES), slice_limit_bytes=LIMITS[name])
+        convert_bundle(
+            folder / "sliced",
+            conversion_rules,
+            PRECISIONS,
+            calibration=Calibration(IMAGES),
+            slice_limit_bytes=LIMITS[name],
+        )
 
     return seal_tiny.converted(name), Bundle.open(made_once(f"sliced-{name}", make) / "sliced")
 
@@ -78,8 +85,8 @@ def test_every_file_says_which_tensor_of_the_graph_each_of_its_own_is(pair: Pair
     for bundle in pair:
         graphs = {p: read_graph(bundle.folder / bundle.find("detector", "tflite", p).file) for p in PRECISIONS}
         for precision, graph in graphs.items():
-            held = {one.name: one.order for one in graph.held}
-            assert held == {one.name: one.order for one in graphs["fp32"].held}, precision
+            held = {one.name: one.order for one in graph.origins}
+            assert held == {one.name: one.order for one in graphs["fp32"].origins}, precision
             assert {"image", "logits"} <= held.keys()
             # What is left are tensors that the file does not compute: transposes that met, constants.
             assert len(names & held.keys()) > 0.9 * len(names)
@@ -92,7 +99,7 @@ def test_a_tensor_holds_what_the_graph_computes(pair: Pair, tmp_path: Path) -> N
     feeds = {"image": np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)}
     for bundle in pair:
         graph = read_graph(bundle.folder / "detector.fp32.tflite")
-        held = [one for one in graph.held if one.name in values]
+        held = [one for one in graph.origins if one.name in values]
         expected = run_part(model, [values[one.name] for one in held], feeds, folder)
         part = cut(graph, [one.tensor for one in held], list(graph.inputs.values()))
         write_graph(part, tmp_path / "part.tflite")
@@ -112,7 +119,7 @@ def test_a_mixture_is_the_same_whatever_it_was_cut_into(pair: Pair, tmp_path: Pa
         fp16, int8 = (bundle.find("detector", "tflite", precision) for precision in ("fp16", "int8"))
         path = tmp_path / f"{i}.tflite"
         write_graph(mix(bundle.folder / fp16.file, bundle.folder / int8.file, names[0][::2]), path)
-        held, whole = ([one.name for one in read_graph(p).held] for p in (path, bundle.folder / fp16.file))
+        held, whole = ([one.name for one in read_graph(p).origins] for p in (path, bundle.folder / fp16.file))
         assert held == whole
         random = np.random.default_rng(0)
         with TfliteSession(path, fp16, threads=1) as session:

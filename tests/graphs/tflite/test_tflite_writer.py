@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.flatbuffer import check_tflite
 from backends.tensor import Array
-from graphs.tflite.graph import HELD, Payload, Tensor, TensorOrigin, read_graph
+from graphs.tflite.graph import ORIGINS_METADATA, Payload, Tensor, TensorOrigin, read_graph
 from graphs.tflite.writer import begin_file, copy_weights, write_graph
 from tests.tiny import FOLDER
 from toolkit.convert import preflight
@@ -44,14 +44,14 @@ def test_what_tensors_hold_is_written_and_read_again(tmp_path: Path) -> None:
     assert first is not None
     assert last is not None
     gone = Tensor(copy.copy(first.table), None)
-    graph.held = [
+    graph.origins = [
         TensorOrigin("a", gone, None),
         TensorOrigin("a", first, (0, 2, 3, 1)),
         TensorOrigin("a", last, None),
         TensorOrigin("b", gone, None),
     ]
     write_graph(graph, tmp_path / "file.tflite")
-    (held,) = read_graph(tmp_path / "file.tflite").held
+    (held,) = read_graph(tmp_path / "file.tflite").origins
     # Of a name the first whose tensor is in the file; what no tensor of it holds is not named.
     assert (held.name, held.tensor.table.name, held.order) == ("a", first.table.name, (0, 2, 3, 1))
 
@@ -59,7 +59,7 @@ def test_what_tensors_hold_is_written_and_read_again(tmp_path: Path) -> None:
 def test_metadata_that_we_did_not_write_is_refused(tmp_path: Path) -> None:
     graph = read_graph(FOLDER / FILES[0])
     for i, data in enumerate((b"{", b"[1]", b'{"a": ["no such tensor", null]}', b'{"a": 3}')):
-        graph.metadata[HELD] = Payload(None, 0, len(data), data)
+        graph.metadata[ORIGINS_METADATA] = Payload(None, 0, len(data), data)
         path = tmp_path / f"{i}.tflite"
         write_graph(graph, path)
         with pytest.raises(InvalidArtifact, match="'onnx_tensors' is not what we write"):

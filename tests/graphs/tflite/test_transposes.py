@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from backends.tensor import TO_NCHW, TO_NHWC
 from graphs.tflite.graph import Graph, Node, Tensor, TensorOrigin
-from graphs.tflite.tensor_map import TO_NCHW, TO_NHWC
 from graphs.tflite.transposes import cancel_transposes, order_of_axes, remove_transposes, transpose
 
 ADD, OTHER = schema.BuiltinOperator.ADD, schema.BuiltinOperator.CUSTOM
@@ -52,7 +52,7 @@ def _residual(blocks: int) -> Graph:
     held = [
         TensorOrigin(f"sum{i}", node.outputs[0], None) for i, node in enumerate(n for n in nodes if n.code[0] == ADD)
     ]
-    return Graph(b"", {"x": x}, {"y": y}, nodes, held=held)
+    return Graph(b"", {"x": x}, {"y": y}, nodes, origins=held)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
@@ -65,7 +65,7 @@ def test_sums_between_transposes_are_made_in_the_order_of_their_branches(blocks:
     sums = [node.outputs[0] for node in graph.nodes if node.code[0] == ADD]
     assert [tensor.shape for tensor in sums if tensor] == [tuple(SHAPES["NHWC"])] * blocks
     # Of an ONNX tensor, axis order[i] is axis i of the one that holds it now.
-    held = {one.name: one.order for one in graph.held if any(one.tensor is tensor for tensor in sums)}
+    held = {one.name: one.order for one in graph.origins if any(one.tensor is tensor for tensor in sums)}
     assert held == {f"sum{i}": TO_NHWC for i in range(blocks)}
     assert np.zeros(SHAPES["NCHW"]).transpose(TO_NHWC).shape == tuple(SHAPES["NHWC"])
 

@@ -66,11 +66,11 @@ def run(path: Path) -> Array:
 @pytest.mark.parametrize("half", [False, True])
 def test_a_layer_s_result_still_holds_the_tensor_of_the_graph(half: bool, tmp_path: Path) -> None:
     graph = layers(5, (48, 64, 40), half)
-    graph.held = [TensorOrigin(f"onnx{i}", node.outputs[0], None) for i, node in enumerate(dense(graph))]
+    graph.origins = [TensorOrigin(f"onnx{i}", node.outputs[0], None) for i, node in enumerate(dense(graph))]
     assert use_weights_in_place(graph) == 2
     write_graph(graph, tmp_path / "in-place.tflite")
     read = read_graph(tmp_path / "in-place.tflite")
-    assert [(one.name, one.tensor.table.name) for one in read.held] == [("onnx0", b"y0"), ("onnx1", b"y1")]
+    assert [(one.name, one.tensor.table.name) for one in read.origins] == [("onnx0", b"y0"), ("onnx1", b"y1")]
 
 
 def dense(graph: Graph) -> list[Node]:

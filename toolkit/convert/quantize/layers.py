@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from backends.errors import InvalidArtifact
 from backends.tensor import Array
+from graphs.onnx.readers import read_linear
 
 _STEPS = 127
 
@@ -139,18 +140,12 @@ def _layer(node: ir.Node) -> QuantizableLayer | None:
     weight = node.inputs[1]
     if weight is None or weight.const_value is None or not weight.is_initializer():
         return None
-    tensor = weight.const_value
     if node.op_type == "Conv":
-        return QuantizableLayer(node, False, weight, 0) if tensor.size >= _SMALLEST_CONV_WEIGHT else None
-    if len(tensor.shape) != 2:
+        return QuantizableLayer(node, False, weight, 0) if weight.const_value.size >= _SMALLEST_CONV_WEIGHT else None
+    linear = read_linear(node)
+    if linear is None or not linear.is_unscaled:
         return None
-    if node.op_type == "Gemm" and (
-        node.attributes.get_int("transA", False)
-        or node.attributes.get_float("alpha", 1.0) != 1
-        or node.attributes.get_float("beta", 1.0) != 1
-    ):
-        return None
-    return QuantizableLayer(node, True, weight, 0 if node.attributes.get_int("transB", 0) else 1)
+    return QuantizableLayer(node, True, weight, linear.output_axis)
 
 
 def store_float16(graph: ir.Graph, layer: QuantizableLayer) -> None:

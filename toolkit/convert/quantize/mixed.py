@@ -21,7 +21,6 @@ from toolkit.convert.job import Job, Made
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.onnx import quantize_model
 from toolkit.convert.quantize.search import Budget, FileVariants, Found, Watched, read_logits, search
-from toolkit.models.watermark.detector import WatermarkModel
 
 FORMAT_VERSION = 1
 
@@ -109,10 +108,11 @@ def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: 
 
     Raises NotAvailable where not even all of them are enough.
     """
-    threshold = WatermarkModel.of(job.bundle).detection_threshold
+    rule = job.rules.message_rule(job.bundle)
+    assert rule is not None  # convert_bundle refuses mixed files of other kinds
     job.progress(f"reading {len(images)} images with the float32 graph")
     reference = job.reference
-    watched = Watched(images, read_logits(reference.path, reference.artifact, "ort", images), threshold)
+    watched = Watched(images, read_logits(reference.path, reference.artifact, "ort", images), rule)
     found = {
         trials.backend: search(trials, budget, watched, job.progress)
         for trials in (_onnx_trials(job), _tflite_trials(job, fp16, int8))

@@ -14,9 +14,10 @@ from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.precision import Recipe
 from backends.registry import default_backend
-from backends.tensor import Array, Binding, TensorSpec
+from backends.tensor import TO_NCHW, TO_NHWC, Array, Binding, TensorSpec
 from graphs.onnx.file import load, save
-from graphs.onnx.readers import Convolution, add_sizes, add_tensor, read_convolution, replace_node, set_value_info
+from graphs.onnx.readers import Convolution, read_convolution
+from graphs.onnx.rewriting import add_sizes, add_tensor, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.quantize.layers import (
@@ -41,7 +42,7 @@ def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
     Only for full convolutions of one image at a time, whose step is 1 or that of their kernel.
     """
     conv, output = read_convolution(layer.node), layer.node.outputs[0]
-    if conv is None or conv.input_shape[0] != 1 or conv.input_shape[1] < LEAST_CHANNELS:
+    if conv is None or not conv.is_full or conv.input_shape[0] != 1 or conv.input_shape[1] < LEAST_CHANNELS:
         return None
     if not conv.makes_patches and conv.strides != (1, 1):
         return None
@@ -61,14 +62,14 @@ def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
     back = (1, *conv.output_shape[2:], outputs)
     last = ir.node("Reshape", [gemm.outputs[0], add_sizes(graph, f"{name}.back", back)], name=f"{name}.unfolded")
     set_value_info(last.outputs[0], f"{name}.last", output, back)
-    turned = ir.node("Transpose", last.outputs, {"perm": [0, 3, 1, 2]}, name=f"{name}.map")
+    turned = ir.node("Transpose", last.outputs, {"perm": TO_NCHW}, name=f"{name}.map")
     replace_node(graph, layer.node, [*nodes, gemm, last, turned])
     return QuantizableLayer(gemm, True, weight, 0)
 
 
 def _windows(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
     """What each place sees: its window's pixels, by row and column, each with its channels together."""
-    nodes = [ir.node("Transpose", [conv.x], {"perm": [0, 2, 3, 1]}, name=f"{name}.pixels")]
+    nodes = [ir.node("Transpose", [conv.x], {"perm": TO_NHWC}, name=f"{name}.pixels")]
     if any(conv.pads):
         top, left, bottom, right = conv.pads
         around = add_sizes(graph, f"{name}.around", (0, top, left, 0, 0, bottom, right, 0))
@@ -99,14 +100,14 @@ def _patches(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
         nodes.append(ir.node("Slice", [source, *bounds], name=f"{name}.used"))
         source = nodes[-1].outputs[0]
     nodes.append(ir.node("SpaceToDepth", [source], {"blocksize": size}, name=f"{name}.patches"))
-    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": [0, 2, 3, 1]}, name=f"{name}.pixels"))
+    nodes.append(ir.node("Transpose", nodes[-1].outputs, {"perm": TO_NHWC}, name=f"{name}.pixels"))
     return nodes
 
 
 def _by_place(kernel: ir.TensorProtocol, outputs: int) -> Array:
     """A kernel as rows, (outputs, what a place sees)."""
     # A copy even where a kernel of one pixel has this order already: what it is copied from is unmapped.
-    rows: Array = kernel.numpy().transpose(0, 2, 3, 1).copy().reshape(outputs, -1)
+    rows: Array = kernel.numpy().transpose(TO_NHWC).copy().reshape(outputs, -1)
     let_go(kernel)
     return rows
 

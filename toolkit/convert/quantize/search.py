@@ -15,7 +15,7 @@ from backends.errors import InvalidInput, NotAvailable
 from backends.machine import default_threads
 from backends.registry import BACKENDS
 from backends.tensor import Array
-from toolkit.models.watermark.message import matching_bits_needed
+from toolkit.convert.rules import MessageRule
 
 _FORM = re.compile(r"\s*(flips|size|latency)\s*<=\s*([0-9]+(?:\.[0-9]+)?)\s*(%|MB|ms)\s*")
 
@@ -88,16 +88,16 @@ class FileVariants:
 
 @dataclass(frozen=True)
 class Watched:
-    """Images, (N, 3, S, S), what the float32 graph reads in them, (N, 1 + bits), and the detection threshold."""
+    """Images, (N, 3, S, S), the logits of the float32 graph on them, (N, 1 + bits), and how messages are judged."""
 
     images: Array
     logits: Array
-    threshold: float | None
+    rule: MessageRule
 
     def first(self, count: int) -> "Watched":
         """Some of them, spread over all."""
         chosen = np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)
-        return Watched(self.images[chosen], self.logits[chosen], self.threshold)
+        return Watched(self.images[chosen], self.logits[chosen], self.rule)
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,10 @@ def compared(logits: Array, watched: Watched, size_bytes: int, latency_ms: float
     """What a file read beside what the float32 graph did."""
     got, expected = logits[:, 1:] > 0, watched.logits[:, 1:] > 0
     flipped = got != expected
-    needed = matching_bits_needed(flipped.shape[1])
+    needed = watched.rule.bits_needed
     changed = np.zeros(len(flipped), bool) if needed is None else (~flipped).sum(axis=1) < needed
-    if watched.threshold is not None:
-        changed |= (logits[:, 0] > watched.threshold) != (watched.logits[:, 0] > watched.threshold)
+    if (threshold := watched.rule.detection_threshold) is not None:
+        changed |= (logits[:, 0] > threshold) != (watched.logits[:, 0] > threshold)
     error = np.linalg.norm(logits - watched.logits) / max(float(np.linalg.norm(watched.logits)), 1e-12)
     return MixedCost(float(flipped.mean()), int(changed.sum()), float(error), size_bytes, latency_ms)
 

@@ -1,27 +1,26 @@
-"""Texts as token ids and back: by a tokenizer.json, or as numbers where there is none."""
+"""`toolkit run` of a captioner, and its texts as token ids: by a tokenizer.json, or as numbers where there is none."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import click
-
 from backends.errors import InvalidInput, one_line
 from graphs.networks.captioner.config import END
 from toolkit.environments import need
-from toolkit.models.command import OUTPUT, RunRequest, milliseconds, write_arrays, write_picture
+from toolkit.models.captioner.runner import Captioner, to_picture
+from toolkit.models.command import RunRequest, milliseconds, write_arrays, write_picture
 
 Tokens = tuple[int, ...]
 
 
 class Vocabulary(Protocol):
-    """What reads a text that a person typed, and writes one for a person."""
+    """Reads a text that a person typed, and writes a text for a person."""
 
     def tokens(self, text: str) -> Tokens:
         """Token ids of a text, without begin and end. Raises InvalidInput."""
 
     def text(self, tokens: Sequence[int]) -> str | None:
-        """The text of token ids; None where nobody knows it."""
+        """The text of token ids; None where the words are not known."""
 
 
 class Numbers:
@@ -75,27 +74,7 @@ class Tokenizer:
         return found
 
 
-OPTIONS = (
-    click.Option(
-        ["--beams"], type=click.IntRange(min=1), default=1, show_default="greedy", help="Width of the search."
-    ),
-    click.Option(
-        ["--length"], type=click.IntRange(min=1), help="Tokens of a caption at most; by default all there can be."
-    ),
-    click.Option(
-        ["--tokenizer"],
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="A tokenizer.json: texts are words. Without it they are token ids, like '17 4 250'.",
-    ),
-    click.Option(["--similar"], metavar="TEXT", help="How alike this text and the image are."),
-    click.Option(["--caption"], metavar="TEXT", help="The image's own text: the published losses of both."),
-    OUTPUT,
-)
-
-
 def run(
-    ctx: click.Context,
     request: RunRequest,
     beams: int,
     length: int | None,
@@ -104,15 +83,12 @@ def run(
     caption: str | None,
     output: Path,
 ) -> None:
-    """Writes STEM.latent.npz and STEM.rebuilt.png for each image."""
-    from toolkit.cli.console import warn_if_random
-    from toolkit.models.captioner.runner import Captioner, to_picture
-
+    """Describe each image. Writes STEM.latent.npz and STEM.rebuilt.png."""
     with Captioner(request.bundle, request.backend, request.precision, request.threads) as captioner:
         vocabulary: Vocabulary = Numbers() if tokenizer is None else Tokenizer(tokenizer, captioner.vocabulary)
         other = None if similar is None else vocabulary.tokens(similar)
         own = None if caption is None else vocabulary.tokens(caption)
-        warn_if_random(request.bundle)
+        request.warn_if_random(request.bundle)
         for name in request.inputs:
             captioner.graphs.timing_ms.clear()
             pixels = captioner.read(name)

@@ -15,7 +15,8 @@ from toolkit.images.samples import shipped_photographs
 from toolkit.metrics.judges import NOTHING_REAL, ChoiceJudge, Judge, NoJudge, VectorJudge, WithRealError
 from toolkit.metrics.samples import Sample, moved, signed_samples, unit_samples
 from toolkit.models.captioner.runner import Captioner
-from toolkit.models.kind import RANDOM_WEIGHTS, ComparisonSpec, EndToEndCase, Pipeline
+from toolkit.models.kind import EndToEndCase
+from toolkit.models.runner import Pipeline
 
 # Of the steps of a caption, one in so many: neighbours see nearly the same.
 _STEPS_APART = 6
@@ -84,7 +85,7 @@ def _with_a_token(name: str, values: Array) -> Array:
     return np.maximum(values, BEGIN) if name == "tokens" else values
 
 
-def judge(bundle: Bundle, role: str) -> Judge:
+def judge(role: str) -> Judge:
     """Latents by their direction, pictures by their signal to noise, logits by the token that they choose."""
     return WithRealError(_judge(role))
 
@@ -198,7 +199,7 @@ def _pairs(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
         yield Sample("all images", "real", {"image": pixels, "tokens": tokens}, None)
 
 
-WHOLES = (
+END_TO_END = (
     EndToEndCase(
         "caption",
         ("encode_image", "decode_text_prefill", "decode_text_step"),
@@ -214,5 +215,3 @@ WHOLES = (
         lambda bundle: NoJudge(),
     ),
 )
-
-KIND = ComparisonSpec(samples, judge, may_leave_domain=False, random_note=RANDOM_WEIGHTS, wholes=WHOLES)

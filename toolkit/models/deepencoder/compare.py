@@ -10,10 +10,11 @@ from backends.bundle import Bundle
 from backends.tensor import Array
 from toolkit.images.open import ImageSource, name_of, open_photo
 from toolkit.images.samples import shipped_photographs, text_pages
-from toolkit.metrics.judges import Judge, VectorJudge, WithRealError
+from toolkit.metrics.judges import VectorJudge, WithRealError
 from toolkit.metrics.samples import Sample, moved, unit_samples
 from toolkit.models.deepencoder.runner import GLOBAL_MODE, GUNDAM, TILE_MODE, PageEncoder
-from toolkit.models.kind import RANDOM_WEIGHTS, ComparisonSpec, EndToEndCase, Pipeline
+from toolkit.models.kind import EndToEndCase
+from toolkit.models.runner import Pipeline
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
@@ -36,11 +37,6 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
         yield Sample(name, "real", given, None)
     specs = tuple(binding.spec for binding in reference.inputs)
     yield from moved(unit_samples(specs, _NOISE_SAMPLES), lambda name, values: values * 2 - 1)
-
-
-def judge(bundle: Bundle, role: str) -> Judge:
-    """The page's tokens, newlines and separator among them."""
-    return WithRealError(VectorJudge("tokens"))
 
 
 class _Tiles(Pipeline):
@@ -66,10 +62,8 @@ def _pages(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
     yield Sample(name, "real", {"page": pixels}, None)
 
 
-WHOLES = (
+END_TO_END = (
     EndToEndCase(
         GUNDAM, (TILE_MODE, GLOBAL_MODE), _pages, _Tiles, lambda bundle: WithRealError(VectorJudge("sequence"))
     ),
 )
-
-KIND = ComparisonSpec(samples, judge, may_leave_domain=False, random_note=RANDOM_WEIGHTS, wholes=WHOLES)

@@ -1,14 +1,15 @@
-"""Where a two-pass model looked, for a person: over a clip's frames, all at once and one after the other."""
+"""`toolkit run` of a foveated model, and pictures of the places in a clip's frames that it looked at."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 from PIL import Image
 
+from toolkit.images.clips import Clip, read_array
 from toolkit.images.photo import Floats
-from toolkit.models.command import OUTPUT, RunRequest, milliseconds, write_animation, write_arrays, write_picture
+from toolkit.models.command import RunRequest, milliseconds, write_animation, write_arrays, write_picture
+from toolkit.models.foveated.runner import TwoPass
 
 _FRAME_PX = 192
 
@@ -46,23 +47,7 @@ def _lit(frame: Image.Image, weights: Floats) -> Image.Image:
     return Image.composite(frame, frame.point(lambda value: value // 4), light)
 
 
-OPTIONS = (
-    click.Option(
-        ["--query"], type=click.Choice(["shallow", "deep"]), default="shallow", help="How a query looks at a frame."
-    ),
-    click.Option(
-        ["--frames"],
-        type=click.IntRange(min=1),
-        help="How many, spread over the clip; by default as many as one run of a query takes.",
-    ),
-    click.Option(["--latents"], metavar="FILE", help="The true VAE latents, .npz: then the losses are printed."),
-    click.Option(["--text-embeds"], metavar="FILE", help="Embeddings of a text, .npz; by default one zero token."),
-    OUTPUT,
-)
-
-
 def run(
-    ctx: click.Context,
     request: RunRequest,
     query: str,
     frames: int | None,
@@ -70,16 +55,12 @@ def run(
     text_embeds: str | None,
     output: Path,
 ) -> None:
-    """Writes STEM.QUERY.npz with predictions and attention, and both passes' attention over the frames as a picture,
-    STEM.QUERY.png, and as an animation, STEM.QUERY.gif."""
-    from toolkit.cli.console import warn_if_random
-    from toolkit.images.clips import Clip, read_array
-    from toolkit.models.foveated.runner import TwoPass
-
+    """Watch each clip. Writes STEM.QUERY.npz with predictions and attention, and both passes' attention over the
+    frames as a picture, STEM.QUERY.png, and as an animation, STEM.QUERY.gif."""
     true = None if latents is None else read_array(Path(latents))
     text = None if text_embeds is None else read_array(Path(text_embeds))
     with TwoPass(request.bundle, request.backend, request.precision, request.threads) as model:
-        warn_if_random(request.bundle)
+        request.warn_if_random(request.bundle)
         for name in request.inputs:
             model.graphs.timing_ms.clear()
             clip, most = Clip.open(Path(name)), frames or model.group

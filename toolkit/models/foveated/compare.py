@@ -16,7 +16,8 @@ from toolkit.images.samples import shipped_photographs
 from toolkit.metrics.judges import ChoiceJudge, Judge, NoJudge, VectorJudge, WithRealError
 from toolkit.metrics.samples import Sample, moved, signed_samples, unit_samples
 from toolkit.models.foveated.runner import DEVIATION, MEAN, Look, TwoPass
-from toolkit.models.kind import RANDOM_WEIGHTS, ComparisonSpec, EndToEndCase, Pipeline
+from toolkit.models.kind import EndToEndCase
+from toolkit.models.runner import Pipeline
 
 # Of the image's width and height: what the camera sees at once.
 _WINDOW = 0.75
@@ -82,7 +83,7 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
         yield from signed_samples(specs, _NOISE_SAMPLES)
 
 
-def judge(bundle: Bundle, role: str) -> Judge:
+def judge(role: str) -> Judge:
     """Features and states by their direction, attention by where it is highest, latents by their error."""
     return WithRealError(_JUDGES[role]())
 
@@ -144,7 +145,7 @@ def _clips(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
             yield Sample(path.name, "real", clip, None)
 
 
-WHOLES = tuple(
+END_TO_END = tuple(
     EndToEndCase(
         f"two passes, {how}",
         ("encode_frames", f"query_{how}", "language", "predict"),
@@ -154,5 +155,3 @@ WHOLES = tuple(
     )
     for how in ("shallow", "deep")
 )
-
-KIND = ComparisonSpec(samples, judge, may_leave_domain=False, random_note=RANDOM_WEIGHTS, wholes=WHOLES)

@@ -11,9 +11,7 @@ from backends.errors import InvalidInput
 from backends.tensor import Array
 from toolkit.images.open import ImageSource, name_of
 from toolkit.images.preprocess import preprocess
-from toolkit.metrics.judges import Judge, NoJudge
 from toolkit.metrics.samples import Sample, signed_samples
-from toolkit.models.kind import RANDOM_WEIGHTS, ComparisonSpec
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
@@ -51,11 +49,3 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
         for path in images:
             yield Sample(path.name, "real", {specs[0].name: preprocess(path, shape[-1])}, None)
     yield from signed_samples(specs)
-
-
-def judge(bundle: Bundle, role: str) -> Judge:
-    """Nothing beside the error."""
-    return NoJudge()
-
-
-KIND = ComparisonSpec(samples, judge, may_leave_domain=True, random_note=RANDOM_WEIGHTS)

@@ -3,40 +3,34 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from backends.errors import InvalidInput
 from toolkit.models.command import RunRequest
-
-if TYPE_CHECKING:
-    from toolkit.models.watermark.detector import Detector
-    from toolkit.models.watermark.message import Message
-
+from toolkit.models.watermark.detector import Detector
+from toolkit.models.watermark.message import Message
 
 NOT_DETECTED = 1
 
 BAD_IMAGE = 2
 
-OPTIONS = (
-    click.Option(["--expect"], metavar="HEX", help="The message that should be there; exit code 1 where it is not."),
-)
-
 
 def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
     """Read every image; one that cannot be read is said on stderr, and the exit code is 2."""
-    from toolkit.cli.console import tracked, warn_if_random
-    from toolkit.models.watermark.detector import Detector
-    from toolkit.models.watermark.message import Message
-
     images, as_json = request.inputs, request.as_json
     with Detector.open(request.bundle, request.backend, request.precision, request.threads) as detector:
         expected = None if expect is None else Message.from_hex(expect, detector.model.bits)
-        warn_if_random(request.bundle)
+        request.warn_if_random(request.bundle)
         rows = []
         # On a terminal the lines of --json are progress enough.
         bar = not (as_json and sys.stdout.isatty())
-        for row in _read(detector, tracked(images, "reading", bar), expected):
+        for row in _read(detector, request.tracked(images, "reading", bar), expected):
             rows.append(row)
             if as_json:
                 click.echo(json.dumps(row, allow_nan=False))
@@ -48,10 +42,8 @@ def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
         ctx.exit(NOT_DETECTED)
 
 
-def _read(detector: "Detector", images: Iterable[str], expected: "Message | None") -> Iterator[dict[str, Any]]:
+def _read(detector: Detector, images: Iterable[str], expected: Message | None) -> Iterator[dict[str, Any]]:
     """One object of the JSON contract for each image that could be read; the others are said on stderr."""
-    from backends.errors import InvalidInput
-
     for image in images:
         try:
             detection = detector.detect(image)
@@ -78,11 +70,6 @@ def _read(detector: "Detector", images: Iterable[str], expected: "Message | None
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     first = rows[0]
     click.echo(f"{first['model']} on {first['backend']}, {first['precision']}: {first['weights']} weights")
     expected = first["expected"] is not None

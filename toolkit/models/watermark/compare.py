@@ -18,12 +18,9 @@ from toolkit.images.open import read_rgb
 from toolkit.images.photo import Floats
 from toolkit.images.preprocess import preprocess
 from toolkit.images.samples import generator_of, shipped_photographs
-from toolkit.metrics.judges import Judge, NoJudge
 from toolkit.metrics.samples import Sample, unit_samples
-from toolkit.models.kind import ComparisonSpec
 from toolkit.models.watermark.detector import WatermarkModel
 from toolkit.models.watermark.embed import Embedder
-from toolkit.models.watermark.judge import MessageJudge
 from toolkit.models.watermark.message import Message
 
 ALL_DISTORTIONS: Mapping[str, Distortion] = MAIN | FURTHER
@@ -77,12 +74,6 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
     yield from unit_samples(specs)
 
 
-def judge(bundle: Bundle, role: str) -> Judge:
-    """Messages for a detector; an embedder's watermark is judged by its error."""
-    model = WatermarkModel.of(bundle)
-    return MessageJudge(model.bits, model.detection_threshold) if role == "detector" else NoJudge()
-
-
 def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Path]) -> Iterator[Sample]:
     marks = model.embedder is not None and bundle.weights["origin"] != "random"
     shipped = shipped_photographs()
@@ -103,7 +94,7 @@ def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Pa
 
 def _sample(path: Path, family: str, reading: Reading) -> Sample:
     name = sample_name(path, family, reading.distortion)
-    return Sample(name, family, {"image": reading.image}, reading.message)
+    return Sample(name, family, {"image": reading.image}, None if reading.message is None else reading.message.bits)
 
 
 def sample_name(photograph: Path, family: str, distortion: str) -> str:
@@ -115,12 +106,3 @@ def _embedder_feeds(specs: tuple[TensorSpec, ...], path: Path) -> dict[str, Arra
     image, message = specs
     bits = generator_of(path.name).integers(0, 2, message.shape).astype(np.float32)
     return {"image": preprocess(path, image.shape[-1]), "message": bits}
-
-
-RANDOM = (
-    "The weights are random: logits lie about zero, and a Gaussian logit changes its sign with probability "
-    "arctan(relative error)/pi. Bits, verdicts and the detection channel are shown and not judged; the verdict is that "
-    "of the error."
-)
-
-KIND = ComparisonSpec(samples, judge, may_leave_domain=False, random_note=RANDOM)

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from backends.bundle import Bundle
 from backends.tensor import Array
+from toolkit.metrics.judges import Judge, NoJudge
 from toolkit.metrics.samples import FAMILIES, Sample
+from toolkit.models.kind import Answers
+from toolkit.models.watermark.detector import WatermarkModel
 from toolkit.models.watermark.message import Message, matching_bits_needed
 
 QUANTILES = (0.5, 0.9, 1.0)
@@ -68,8 +72,8 @@ class MessageJudge:
             self._readings.append(_reading(sample, ours[1:], theirs[1:]))
         if self._threshold is not None:
             counts.channel_changed += bool((ours[0] > self._threshold) != (theirs[0] > self._threshold))
-        if sample.message is not None:
-            hidden = np.array(sample.message.bits, bool)
+        if sample.truth is not None:
+            hidden = np.array(sample.truth, bool)
             right, reference_right = int((bits == hidden).sum()), int((reference_bits == hidden).sum())
             counts.right += right
             counts.reference_right += reference_right
@@ -121,12 +125,37 @@ class MessageJudge:
         return details
 
 
+def judge_of(bundle: Bundle, role: str) -> Judge:
+    """Return a judge of messages for a detector; an embedder's watermark is judged by its error alone."""
+    model = WatermarkModel.of(bundle)
+    return MessageJudge(model.bits, model.detection_threshold) if role == "detector" else NoJudge()
+
+
+def message_answers(bundle: Bundle) -> Answers:
+    """Return a function that reads the answers of a detector: its bits, the verdict on the hidden message where the
+    bits are enough for one, and the detection channel where the model has one."""
+    model = WatermarkModel.of(bundle)
+    needed = matching_bits_needed(model.bits)
+
+    def read(outputs: Mapping[str, Array], truth: tuple[int, ...] | None) -> dict[str, Array]:
+        logits = outputs["logits"][0]
+        bits = logits[1:] > 0
+        found = {"bits": bits}
+        if model.detection_threshold is not None:
+            found["channel"] = np.array(logits[0] > model.detection_threshold)
+        if truth is not None and needed is not None:
+            found["verdict"] = np.array(np.count_nonzero(bits == np.array(truth, bool)) >= needed)
+        return found
+
+    return read
+
+
 def _reading(sample: Sample, ours: Array, theirs: Array) -> dict[str, Any]:
     """One photograph: the messages as hex, and every bit that flipped with both logits."""
     flipped = np.flatnonzero((ours > 0) != (theirs > 0))
     return {
         "sample": sample.name,
-        "hidden": sample.message and sample.message.hex,
+        "hidden": None if sample.truth is None else Message(sample.truth).hex,
         "reference": Message(tuple((theirs > 0).astype(int).tolist())).hex,
         "read": Message(tuple((ours > 0).astype(int).tolist())).hex,
         "flipped": [{"bit": int(i), "reference": float(theirs[i]), "file": float(ours[i])} for i in flipped],

@@ -1,0 +1,85 @@
+"""The changes that passes make to a graph: nodes put in the place of others, and new constants."""
+
+from collections.abc import Callable
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.rewriter import pattern
+
+from backends.tensor import Array
+from graphs.onnx.readers import Convolution, read_convolution
+
+
+def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
+    """Rewrite until each rule has seen the whole graph. Returns the model, without what became unused, and whether
+    anything changed.
+
+    The rules must be new ones: they hold on to the last graph that they saw, and so to all of its weights.
+    """
+    changed = rules.apply_to_model(model) > 0
+    if changed:
+        RemoveUnusedNodesPass()(model)
+    return model, changed
+
+
+def new_constant(op: Any, tensor: ir.TensorProtocol, like: ir.Value, suffix: str) -> ir.Value:
+    """A constant for a replacement, named after the one that it is made of.
+
+    Layers may share that one, and a second initializer of a name would take the first one's place.
+    """
+    taken = {} if like.graph is None else like.graph.initializers
+    name = f"{like.name}.{suffix}"
+    names = chain((name,), (f"{name}.{i}" for i in count(2)))
+    return op.initializer(tensor, name=next(free for free in names if free not in taken))  # type: ignore[no-any-return]
+
+
+def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
+    """Put nodes in the place of one, the last of them under the name of its output."""
+    output, result = old.outputs[0], new[-1].outputs[0]
+    set_value_info(result, str(output.name), output)
+    graph.insert_before(old, new)
+    output.replace_all_uses_with(result, replace_graph_outputs=True)
+    output.name = None
+    graph.remove(old, safe=True)
+
+
+def set_value_info(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int, ...] | None = None) -> None:
+    """Name a new value, of the type of another, and of its shape unless one is given."""
+    assert like is not None
+    value.name, value.type, value.shape = name, like.type, like.shape if shape is None else ir.Shape(shape)
+
+
+def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """A new initializer."""
+    return add_tensor(graph, name, ir.tensor(np.array(array, order="C")))  # ascontiguousarray gives a scalar an axis
+
+
+def add_tensor(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """A new initializer of a tensor that nobody else has, its values computed perhaps no sooner than it is written."""
+    tensor.name = name
+    shape = ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
+    graph.initializers.add(value)
+    return value
+
+
+def add_sizes(graph: ir.Graph, name: str, shape: tuple[int, ...]) -> ir.Value:
+    """A shape as an initializer, for a Reshape."""
+    return add_constant(graph, name, np.array(shape, np.int64))
+
+
+def rewrite_convolutions(
+    model: ir.Model,
+    fits: Callable[[ir.Node, Convolution], bool],
+    rewrite: Callable[[ir.Graph, ir.Node, Convolution], None],
+    op_type: str = "Conv",
+) -> tuple[ir.Model, bool]:
+    """Rewrite every convolution of this type that fits. Returns the model, and whether there was one."""
+    read = [(node, read_convolution(node, op_type)) for node in model.graph]
+    found = [(node, conv) for node, conv in read if conv is not None and fits(node, conv)]
+    for node, conv in found:
+        rewrite(model.graph, node, conv)
+    return model, bool(found)

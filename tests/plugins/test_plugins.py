@@ -1,0 +1,128 @@
+"""A package that is not ours brings a backend, a precision, a pass and a kind of model; every command has them.
+
+It is installed with pip into a folder of its own, and found by its entry points. Nothing of this project is touched.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SOURCE = Path(__file__).parent
+ROOT = SOURCE.parents[1]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs Python with arguments where the package is installed, in a folder of the module's own."""
+    folder = tmp_path_factory.mktemp("plugins")
+    source, site = folder / "source", folder / "site"
+    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("test_*", "__pycache__"))
+    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(source)], check=True)
+    (folder / "work").mkdir()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+
+    def run(*arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, cwd=folder / "work", env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == expect, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def toolkit(run: Run) -> Run:
+    """Runs a command of the toolkit there."""
+    return lambda *arguments, expect=0: run(
+        "-c", "from toolkit.cli import main; main(prog_name='toolkit')", *arguments, expect=expect
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(run: Run, toolkit: Run) -> str:
+    """The classifier, exported with its fixed weights and converted to a precision of ours and one of the package."""
+    run("-m", "sample_plugins.classifier.network", "weights.safetensors")
+    toolkit("export", "colours", "--checkpoint", "weights.safetensors", "-o", "build")
+    toolkit("convert", "build/colours", "-p", "fp32", "-p", "int8-dense")
+    return "build/colours"
+
+
+def test_the_backend_is_one_short_file_and_keeps_the_contract(run: Run) -> None:
+    lines = (SOURCE / "sample_plugins" / "reference_backend.py").read_text().splitlines()
+    assert len(lines) <= 150
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "toolkit.contract", "--backend", "reference")
+    assert "reference" not in done.stderr
+    passed = int(done.stdout.split(" passed")[0].rsplit(maxsplit=1)[-1])
+    assert passed >= 12
+    assert "failed" not in done.stdout
+
+
+def test_the_kind_s_models_are_listed(toolkit: Run) -> None:
+    rows = [json.loads(line) for line in toolkit("models", "--json").stdout.splitlines()]
+    (colours,) = [row for row in rows if row["kind"] == "classifier"]
+    assert (colours["name"], colours["graphs"]) == ("colours", ["classifier"])
+    assert "classifier" in toolkit("run", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [("reference", "fp32"), ("ort", "int8-dense"), ("tflite", "int8-dense"), ("torch", "fp32")],
+)
+def test_an_image_is_classified(toolkit: Run, bundle: str, tmp_path: Path, backend: str, precision: str) -> None:
+    for colour in ("red", "yellow", "blue"):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / f"{colour}.png")
+    images = sorted(tmp_path.glob("*.png"))
+    done = toolkit("run", *images, "--bundle", bundle, "--backend", backend, "-p", precision, "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["top1"] for row in found] == ["blue", "red", "yellow"]
+    assert {(row["backend"], row["precision"]) for row in found} == {(backend, precision)}
+
+
+def test_every_file_is_compared_on_every_backend_and_reported(toolkit: Run, bundle: str, tmp_path: Path) -> None:
+    out, page = tmp_path / "parity.json", tmp_path / "report.html"
+    toolkit("compare", bundle, "--json", out, "--html", page)
+    parity = json.loads(out.read_text())
+    files = {file["name"]: file for role in parity["roles"] for file in role["files"]}
+    assert {"classifier.onnx", "classifier.onnx on reference", "classifier.int8-dense.tflite"} <= files.keys()
+    assert all(file["passed"] for file in files.values())
+    assert files["classifier.onnx on reference"]["total"]["numbers"]["top1_changed"] == 0
+    html = page.read_text()
+    assert "classifier.onnx on reference" in html
+    assert "top" in html
+
+
+def test_the_backend_is_timed_beside_ours(toolkit: Run, bundle: str, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    shown = toolkit("bench", bundle, "--time-limit", 1, "--json", out).stdout
+    rows = {row["name"]: row for row in json.loads(out.read_text())["files"]}
+    assert rows["classifier.onnx on reference"]["in_use"]["evaluator"] == "onnx.reference"
+    assert rows["classifier.onnx on reference"]["timing"]["median_ms"] > rows["classifier.onnx"]["timing"]["median_ms"]
+    assert "reference" in shown
+
+
+def test_the_layers_of_a_file_are_bisected_on_the_backend(toolkit: Run, bundle: str, tmp_path: Path) -> None:
+    out = tmp_path / "bisect.json"
+    arguments = ("--backend", "reference", "--repro", tmp_path / "repro", "--json", out)
+    toolkit("bisect", bundle, "--candidate", "classifier.onnx", *arguments)
+    report = json.loads(out.read_text())
+    assert report["candidate"] == "classifier.onnx on reference"
+    assert {layer["onnx_op"] for layer in report["layers"]} >= {"Conv", "Gemm"}
+    assert all(layer["introduced"] < 1e-5 for layer in report["layers"])
+
+
+def test_the_pass_runs_in_the_pipeline_and_is_bisected(toolkit: Run, bundle: str, tmp_path: Path) -> None:
+    arguments = ("--pass", "drop_double_relu", "--repro", tmp_path / "repro")
+    shown = toolkit("bisect", bundle, "--candidate", "classifier.onnx", *arguments).stdout
+    assert "drop_double_relu" in shown
+    refused = toolkit("bisect", bundle, "--candidate", "classifier.onnx", "--pass", "no_such_pass", expect=2)
+    assert "drop_double_relu" in refused.stderr

@@ -1,0 +1,89 @@
+"""Measures the work that DeepEncoder's compressor saves: CLIP on all of SAM's tokens beside CLIP on a sixteenth."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact
+from backends.registry import ARCHITECTURES
+from graphs.networks.deepencoder.encoder import DeepEncoder
+
+# Tokens an axis that the compressor makes one of.
+_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Compression:
+    """FLOPs of the whole encoder, a multiplication and an addition as two, and seconds of CLIP alone on torch."""
+
+    mode: str
+    tokens_with: int
+    tokens_without: int
+    flops_with: int
+    flops_without: int
+    clip_seconds_with: float
+    clip_seconds_without: float
+
+    def __str__(self) -> str:
+        times = self.flops_without / self.flops_with
+        return (
+            f"compression: {self.tokens_with} tokens instead of {self.tokens_without}: "
+            f"{self.flops_with / 1e9:.1f} GFLOP, without it {self.flops_without / 1e9:.1f} ({times:.1f}x); "
+            f"CLIP takes {self.clip_seconds_with:.2f} s, without it {self.clip_seconds_without:.2f} s"
+        )
+
+
+def measure_compression(bundle: Bundle, mode: str) -> Compression:
+    """Count the FLOPs of one page and time CLIP on maps of both sizes, with the bundle's torch weights.
+
+    Without compression CLIP gets each of SAM's tokens; its positions are resized to their grid as to any other. The
+    time is of one run after a first one. Raises NotAvailable without the torch file of a mode.
+    """
+    artifact = bundle.find(mode, "torch", "fp32")
+    assert artifact.architecture is not None  # a torch file's manifest has one
+    make, config = ARCHITECTURES.load(artifact.architecture["name"]), artifact.architecture["config"]
+    weights = load_file(bundle.verify(artifact))
+    with torch.device("meta"):
+        empty: DeepEncoder = make(config).eval()
+        side, size = empty.config.grid_side, empty.config.image_size_px
+        few, all_of_them = (torch.zeros(1, empty.config.clip.dim, n, n) for n in (side, _STRIDE * side))
+        whole = _flops(empty, torch.zeros(1, 3, size, size))
+        clip_with, clip_without = (_flops(empty.vision_model, maps) for maps in (few, all_of_them))
+    module: DeepEncoder = make(config).eval()
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InvalidArtifact(f"{artifact.file}: does not fit {mode!r}: {error}") from error
+    generator = torch.Generator().manual_seed(0)
+    seconds = [
+        _seconds(module.vision_model, torch.randn(maps.shape, generator=generator)) for maps in (few, all_of_them)
+    ]
+    return Compression(
+        mode,
+        side**2,
+        (_STRIDE * side) ** 2,
+        whole,
+        whole - clip_with + clip_without,
+        seconds[0],
+        seconds[1],
+    )
+
+
+def _flops(module: torch.nn.Module, x: torch.Tensor) -> int:
+    counter: Any = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        module(x)
+    return int(counter.get_total_flops())
+
+
+def _seconds(module: torch.nn.Module, x: torch.Tensor) -> float:
+    with torch.inference_mode():
+        module(x)
+        start = time.perf_counter()
+        module(x)
+        return time.perf_counter() - start
