@@ -4,7 +4,7 @@
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-large lint export convert bench upgrade-check env converter
+.PHONY: help demo test test-large lint export convert bench readme upgrade-check env converter
 
 MODEL ?= pocketseal
 CHECKPOINT ?=
@@ -47,10 +47,13 @@ export: env  ## a model's networks to ONNX, in build/MODEL
 convert: env converter  ## build/MODEL to TFLite and quantized files
 	@$(BIN)/toolkit convert build/$(MODEL)
 
-bench: env converter  ## build/MODEL beside what else could run it, by both routes, to benchmarks/results
+bench: env converter  ## build/MODEL, by both routes, beside what else could run it; to benchmarks/results
 	@test -f build/$(MODEL)/detector.fp32.tf.tflite || $(BIN)/toolkit convert build/$(MODEL) --route tf
-	@$(BIN)/python -m benchmarks.latency build/$(MODEL) --out benchmarks/results/latency-$(MODEL).json
-	@$(BIN)/python -m benchmarks.speed build/$(MODEL) --json benchmarks/results/speed-$(MODEL).json
+	@$(BIN)/toolkit bench build/$(MODEL) --peers --json benchmarks/results/bench-$(MODEL).json
+
+readme: env  ## the README's tables, the model card and LIMITS.md, from benchmarks/results
+	@$(BIN)/python -m benchmarks.readme
+	@$(BIN)/python -m training.card
 
 upgrade-check: env  ## what the newest ONNX Runtime and LiteRT of the registry move in the shipped files
 	@[ -d .venv-upgrade ] || $(BIN)/python -m venv .venv-upgrade

@@ -15,7 +15,8 @@ from rich.progress import Progress
 
 from backends.bundle import Bundle
 from backends.machine import describe
-from benchmarks.quantization import logits_of, read_marked, row_of, table_of
+from benchmarks.quantization import table_of
+from benchmarks.readings import logits_of, read_marked, row_of
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.worker.ranges import METHODS

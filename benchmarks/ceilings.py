@@ -1,9 +1,8 @@
-"""What this machine can do at most: the quickest matrix product in float32 and in eight bits, and copying memory.
+"""The ceilings of this machine: the quickest matrix product in float32 and in eight bits, and copying memory.
 
-Each is the best of many runs of the runtimes at hand: a ceiling is what something has reached.
+Each is the best of many runs of the installed runtimes: a ceiling is a speed that some program has reached.
 """
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,13 +10,15 @@ import onnx
 import onnxruntime
 import torch
 
+from backends.timing import Rounds, time_rounds
+
 SIDE = 2048
 COPIED_BYTES = 256 << 20
-SECONDS = 3.0
+ROUNDS = Rounds(3.0, warm_ups=0, until_steady=False)
 
 
 def ceilings(threads: int) -> dict[str, float]:
-    """float32_gops, int8_gops (both count a multiplication and an addition as two) and copy_gb_s (read and written)."""
+    """Return float32_gops, int8_gops (multiplications and additions count alike) and copy_gb_s (read and write)."""
     torch.set_num_threads(threads)
     operations = 2 * SIDE**3 / 1e9
     floats = torch.rand(SIDE, SIDE)
@@ -34,13 +35,8 @@ def ceilings(threads: int) -> dict[str, float]:
 
 
 def _best(run: Callable[[], object]) -> float:
-    times = []
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end or len(times) < 3:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    """Return the seconds of the quickest of many runs."""
+    return min(time_rounds({"run": run}, ROUNDS)["run"]) / 1e3
 
 
 def _product(op_type: str, dtype: type, threads: int) -> Callable[[], object]:

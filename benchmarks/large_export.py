@@ -8,11 +8,7 @@ Files are compared with torch on photographs; logits of random weights lie near 
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,122 +17,22 @@ import click
 import numpy as np
 
 from backends.machine import describe
-from benchmarks.peaks import Steps, Watch
-from toolkit.images.preprocess import preprocess
+from backends.sandbox import SandboxProcess
+from benchmarks.large_steps import PRECISIONS, SEED, run_command
+from benchmarks.peaks import Watch
 
 MODELS = ("videoseal-1.0", "chunkyseal")
-PRECISIONS = ("fp32", "fp16", "int8")
-# Steps of a conversion that name one of these are its time; the others are this project's own.
-CONVERTER_TOOLS = ("onnx2tf", "ai-edge-quantizer")
-SEED = 0
-PHOTOGRAPHS = Path(__file__).parent.parent / "toolkit" / "photographs"
-# What a file may take when it runs: this much of its size, and this much for results and the runtime itself.
-RUN_SHARE, RUN_MB = 1.25, 1000
+TIMEOUT_S = 4 * 3600.0
 
 
-def export(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
-    steps("importing torch and onnx")
-    from graphs.checkpoint import random_weights
-    from graphs.networks.models import find_spec
-    from toolkit.export import export_bundle
-
-    spec = find_spec(bundle.name).only(role)
-    steps("drawing random weights")
-    weights = random_weights(SEED, spec)
-    export_bundle(spec, weights, bundle, progress=steps, with_torch=False)
-    return {"parameters": spec.count_parameters()}
-
-
-def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
-    steps("importing onnx")
-    import onnxsim as _onnxsim  # noqa: F401  its import is no part of what it does
-
-    from graphs.onnx.file import load
-    from graphs.passes.simplify import simplify as run_onnxsim
-
-    steps("reading the graph")
-    graph = load(bundle / f"{role}.onnx")
-    steps("simplifying it again")
-    simplified, _ = run_onnxsim(graph)
-    return {"operators": len(list(simplified.graph))}
-
-
-def convert(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
-    steps("importing onnx")
-    from toolkit.convert.pipeline import convert_bundle
-    from toolkit.parity.agreement import conversion_rules
-
-    with Watch(bundle) as watch:
-        convert_bundle(bundle, conversion_rules, PRECISIONS, progress=steps)
-    steps(None)
-    own = sum(row["seconds"] for row in steps.rows if not any(tool in row["step"] for tool in CONVERTER_TOOLS))
-    return {
-        "own_seconds": round(own, 1),
-        "converter_runs": len(watch.started_mb),
-        "converter_peak_rss_mb": round(max(watch.started_mb.values())),
-    }
-
-
-def torch(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
-    """The reference: what the module computes of the photographs."""
-    steps("importing torch")
-    import torch
-
-    from graphs.checkpoint import random_weights
-    from graphs.export import build_loaded
-    from graphs.networks.models import find_spec
-
-    steps("drawing random weights")
-    spec = find_spec(bundle.name).only(role)
-    module = build_loaded(spec.graph(role), random_weights(SEED, spec).states[role])
-    steps("running")
-    with torch.no_grad():
-        logits = [module(torch.from_numpy(image)).numpy() for image in _images(spec.description["image_size_px"])]
-    np.save(bundle / "torch.npy", np.concatenate(logits))
-    return {}
-
-
-def run(bundle: Path, file: str, steps: Steps) -> dict[str, Any]:
-    """One file, in a process that does nothing else."""
-    from backends.bundle import Bundle
-    from backends.machine import default_threads
-    from backends.registry import open_session
-
-    steps("opening it")  # everything counts: imports, hashing, loading
-    opened = Bundle.open(bundle)
-    artifact = next(artifact for artifact in opened.artifacts if artifact.file == file)
-    seconds, logits = [], []
-    backend = {"onnx": "ort", "tflite": "tflite"}[artifact.format]
-    with open_session(opened, artifact, backend, default_threads()) as session:
-        for image in _images(artifact.inputs[0].spec.shape[-1]):
-            steps("running it")
-            start = time.perf_counter()
-            logits.append(session.run({"image": image})["logits"])
-            seconds.append(round(time.perf_counter() - start, 3))
-    steps(None)
-    np.save(bundle / f"{file}.npy", np.concatenate(logits))
-    limit = round(RUN_SHARE * artifact.bytes / 1e6 + RUN_MB)
-    return {"bytes": artifact.bytes, "sha256": artifact.sha256, "run_seconds": seconds, "limit_rss_mb": limit}
-
-
-def _images(size_px: int) -> list[Any]:
-    return [preprocess(path, size_px) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
-
-
-COMMANDS: dict[str, Callable[[Path, str, Steps], dict[str, Any]]] = {
-    "export": export,
-    "simplify": simplify,
-    "convert": convert,
-    "torch": torch,
-    "run": run,
-}
-
-
-def _in_a_process(command: str, bundle: Path, what: str) -> dict[str, Any]:
-    arguments = [sys.executable, "-m", "benchmarks.large_export", "--child", command, "--folder", str(bundle)]
-    with Watch(bundle.parent) as watch:
-        shown = subprocess.run([*arguments, "--what", what], check=True, stdout=subprocess.PIPE, text=True).stdout
-    result: dict[str, Any] = json.loads(shown)
+def _in_a_process(command: str, bundle: Path, subject: str) -> dict[str, Any]:
+    """Run one step in a process of its own; the disk is that of the folder around the bundle, at its peak."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Watch(bundle.parent) as watch,
+        SandboxProcess(Path(folder) / "log", TIMEOUT_S) as process,
+    ):
+        result = process.call(run_command, command, bundle, subject)
     result["seconds"] = round(sum(step["seconds"] for step in result["steps"]), 1)
     result["peak_rss_mb"] = max(step["peak_rss_mb"] for step in result["steps"])
     return result | {"peak_disk_mb": round(watch.disk_mb)}
@@ -145,7 +41,10 @@ def _in_a_process(command: str, bundle: Path, what: str) -> dict[str, Any]:
 def measure(model: str, folder: Path) -> dict[str, Any]:
     """Every command, one after the other. The embedder, which nothing converts, comes last and alone."""
     bundle = folder / model
-    measured = {f"{command} detector": _in_a_process(command, bundle, "detector") for command in list(COMMANDS)[:4]}
+    measured = {
+        f"{command} detector": _in_a_process(command, bundle, "detector")
+        for command in ("export", "simplify", "convert", "torch")
+    }
     reference = np.load(bundle / "torch.npy")
     files = [f"detector.{name}" for name in ("onnx", "int8.onnx", *(f"{p}.tflite" for p in PRECISIONS))]
     for file in files:
@@ -179,16 +78,7 @@ def _compare(logits: Any, reference: Any) -> dict[str, Any]:
 @click.option(
     "--json", "out", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "large-export.json"
 )
-@click.option("--child", type=click.Choice(list(COMMANDS)), hidden=True)
-@click.option("--what", hidden=True)
-def main(models: tuple[str, ...], folder: Path | None, out: Path, child: str | None, what: str) -> None:
-    if child is not None:
-        assert folder is not None
-        steps = Steps()
-        result = COMMANDS[child](folder, what, steps)
-        steps(None)
-        print(json.dumps({"steps": steps.rows, **result}))
-        return
+def main(models: tuple[str, ...], folder: Path | None, out: Path) -> None:
     for model in models:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             measured = measure(model, Path(name))

@@ -1,23 +1,23 @@
-"""What each installed pass is worth, on ONNX Runtime and on TFLite.
+"""What each pass of graphs/passes is worth, on ONNX Runtime and on TFLite.
 
     python -m benchmarks.prepare_passes [--model videoseal-1.0] [--rounds 40] [--json FILE]
 
-A row is the graph after one pass more than the row above it, lowered and quantized as `toolkit convert` does it. All
-graphs are timed in turn, in random order, on one thread; what counts is a row's time over that of the row above,
-round by round, so that a machine that slows down slows both. Times are CPU time of the thread: another program on
-the same cores changes them little. Weights are random: time does not depend on them.
+A row is the graph after one pass more than the row above it, lowered and quantized as `toolkit convert` does it; a pass
+that changes nothing has no row. A ratio is a row's time over that of the row above, in the same round. Times are CPU
+time of one thread: another program on the same cores changes them little. Weights are random: time does not depend on
+them.
 """
 
-import argparse
 import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import click
 import onnx_ir as ir
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
@@ -25,6 +25,7 @@ from ai_edge_litert.interpreter import Interpreter
 from backends.machine import describe
 from backends.precision import RECIPES
 from backends.tensor import probe
+from backends.timing import Quartiles, Rounds, Timing, time_rounds
 from graphs.checkpoint import random_weights
 from graphs.export import build_loaded, export
 from graphs.networks.models import find_spec
@@ -34,51 +35,37 @@ from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
 from toolkit.convert.converter import run_worker
 
-Run = Callable[[], object]
-
 COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
 
-def build(model: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """row -> column -> file, and what changed; rows whose pass changes nothing are left out."""
-    spec = find_spec(model)
-    graph = spec.graph("detector")
-    exported = ir.to_proto(export(build_loaded(graph, random_weights(0, spec).states["detector"]), graph))
-    feeds = probe(graph.inputs)
-    rows: dict[str, dict[str, Any]] = {}
-    export_steps, lowering_steps = passes("export"), passes("lowering")
-    # onnxsim runs on every row, the first one included: the files of a row without it would say little.
-    added = [simplify, *(step for step in (*export_steps, *lowering_steps) if step is not simplify)]
-    for count, last in enumerate(added, start=1):
-        so_far = added[:count]
-        steps = [step for step in export_steps if step in so_far]
-        prepared, changed = prepare(ir.from_proto(exported), feeds, steps)
-        steps = [step for step in lowering_steps if step in so_far]
-        lower, changed_too = prepare(ir.from_proto(ir.to_proto(prepared)), feeds, steps)
-        name = last.name
-        if name not in (*changed, *changed_too):
-            print(f"{name}: changes nothing in {model}")
+def write_rows(exported: ir.Model, feeds: Any, folder: Path) -> dict[str, dict[str, Path]]:
+    """Write the files of each row, by its pass and column. Every row is simplified, the first one does no more."""
+    proto, rows = ir.to_proto(exported), dict[str, dict[str, Path]]()
+    before, behind = passes("export"), passes("lowering")
+    order = [simplify, *(step for step in (*before, *behind) if step is not simplify)]
+    for count, last in enumerate(order, 1):
+        chosen = order[:count]
+        prepared, changed = prepare(ir.from_proto(proto), feeds, [step for step in before if step in chosen])
+        place = folder / last.name
+        save(prepared, folder / "prepared.onnx")
+        lowering = [step for step in behind if step in chosen]
+        graph, changed_too = prepare(prepared, feeds, lowering)
+        if last.name not in (*changed, *changed_too):
             continue
-        place = folder / name
         place.mkdir()
-        save(prepared, place / "detector.onnx")
-        save(lower, place / "lower.onnx")
-        log = place / "log"
-        lowered = run_worker({"task": "lower", "models": {name: str(place / "lower.onnx")}}, place, log, 3600, print)
-        models, recipe = {name: str(lowered.files[name])}, RECIPES["int8"]
-        request = {"task": "quantize", "models": models, "recipes": {"int8": recipe.to_worker()}, "calibration": {}}
-        quantized = run_worker(request, place, log, 3600, print)
-        rows[name] = {
-            "ort_fp32": place / "detector.onnx",
-            "tflite_fp32": lowered.files[name],
-            "tflite_int8": quantized.files[f"{name}.int8"],
-            "operators": dict(Counter(node.op_type for node in prepared.graph).most_common()),
-        }
+        (folder / "prepared.onnx").replace(place / "ort_fp32.onnx")
+        save(graph, place / "lower.onnx")
+        asked: dict[str, Any] = {"task": "lower", "models": {"row": str(place / "lower.onnx")}}
+        lowered = run_worker(asked, place, place / "log", 3600, print).files["row"]
+        asked = {"task": "quantize", "models": {"row": str(lowered)}, "calibration": {}}
+        asked |= {"recipes": {"int8": RECIPES["int8"].to_worker()}}
+        quantized = run_worker(asked, place, place / "log", 3600, print).files["row.int8"]
+        rows[last.name] = dict(zip(COLUMNS, (place / "ort_fp32.onnx", lowered, quantized), strict=True))
     return rows
 
 
-def opened(path: Path, image: Any) -> Run:
-    """A function that runs a file once on one thread of the caller."""
+def opened(path: Path, image: Any) -> Callable[[], object]:
+    """Return a function that runs a file once, on the thread of the caller alone."""
     if path.suffix == ".onnx":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -90,59 +77,34 @@ def opened(path: Path, image: Any) -> Run:
     return interpreter.invoke
 
 
-def measure(rows: dict[str, dict[str, Any]], image: Any, rounds: int) -> dict[tuple[str, str], Any]:
-    """(row, column) -> CPU milliseconds of each round."""
-    runs = {(row, column): opened(files[column], image) for row, files in rows.items() for column in COLUMNS}
-    for run in runs.values():
-        run(), run()
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-    order = np.random.default_rng(0)
-    keys = list(runs)
-    for _ in range(rounds):
-        for index in order.permutation(len(keys)):
-            start = time.thread_time()
-            runs[keys[index]]()
-            times[keys[index]].append((time.thread_time() - start) * 1e3)
-    return {key: np.array(values) for key, values in times.items()}
+def measure(model: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    spec = find_spec(model)
+    graph = spec.graph("detector")
+    feeds = probe(graph.inputs)
+    rows = write_rows(export(build_loaded(graph, random_weights(0, spec).states["detector"]), graph), feeds, folder)
+    runs = {f"{row} {c}": opened(files[c], feeds["image"]) for row, files in rows.items() for c in COLUMNS}
+    schedule = Rounds(0.0, warm_ups=2, least=rounds, until_steady=False)
+    samples, found = time_rounds(runs, schedule, click.echo, clock=time.thread_time), []
+    for above, row in zip([None, *rows], rows, strict=False):
+        mine = {column: samples[f"{row} {column}"] for column in COLUMNS}
+        medians = {column: round(Timing.of(values).median_ms, 2) for column, values in mine.items()}
+        ratios = {c: Quartiles.of_ratio(mine[c], samples[f"{above} {c}"]) for c in COLUMNS if above is not None}
+        operators = Counter(node.op_type for node in ir.load(rows[row]["ort_fp32"]).graph)
+        ratio = {column: [round(value, 3) for value in asdict(one).values()] for column, one in ratios.items()}
+        found.append({"pass": row, "operators": dict(operators.most_common()), "median_ms": medians, "ratio": ratio})
+    return found
 
 
-def report(rows: dict[str, dict[str, Any]], times: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
-    """One object a row: median times, and quartiles of the ratio to the row above."""
-    result: list[dict[str, Any]] = []
-    names = list(rows)
-    for above, name in zip([None, *names], names, strict=False):
-        entry: dict[str, Any] = {"pass": name, "operators": rows[name]["operators"], "median_ms": {}, "ratio": {}}
-        for column in COLUMNS:
-            mine = times[name, column]
-            entry["median_ms"][column] = round(float(np.median(mine)), 2)
-            if above is not None:
-                quartiles = np.quantile(mine / times[above, column], [0.25, 0.5, 0.75])
-                entry["ratio"][column] = [round(float(value), 3) for value in quartiles]
-        result.append(entry)
-    return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", help="may be repeated; videoseal-1.0 and pocketseal by default")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "prepare-passes.json")
-    options = parser.parse_args()
-    models = {}
-    for model in options.model or ["videoseal-1.0", "pocketseal"]:
+@click.command(help=__doc__)
+@click.option("--model", "models", multiple=True, default=("videoseal-1.0", "pocketseal"), show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--json", "out", type=Path, default=Path(__file__).parent / "results" / "prepare-passes.json")
+def main(models: tuple[str, ...], rounds: int, out: Path) -> None:
+    document: dict[str, Any] = {"machine": describe(), "rounds": rounds, "models": {}}
+    for model in models:
         with tempfile.TemporaryDirectory() as folder:
-            rows = build(model, Path(folder))
-            image = probe(find_spec(model).graph("detector").inputs)["image"]
-            models[model] = report(rows, measure(rows, image, options.rounds))
-        for row in models[model]:
-            print(f"{model} {row['pass']:26} {row['median_ms']} {row['ratio']}")
-    document = {
-        "what": "CPU ms on one thread; ratio = quartiles of a row's time over the row above, interleaved",
-        "machine": describe(),
-        "rounds": options.rounds,
-        "models": models,
-    }
-    options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            document["models"][model] = measure(model, rounds, Path(folder))
+    out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -91,4 +91,4 @@ def test_importing_imports_no_runtime(command: str) -> None:
 
 def test_a_conversion_imports_no_torch() -> None:
     """A second of every conversion, and 200 MB, for a graph that was exported long ago."""
-    assert "torch" not in imported_with("toolkit.convert.pipeline, toolkit.convert.speed")
+    assert "torch" not in imported_with("toolkit.convert.pipeline, toolkit.bench.speed")

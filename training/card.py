@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from benchmarks.readme_block import write_block
+from benchmarks.readme import write_block
 from graphs.networks.seal.cards import POCKET_BITS, POCKET_DETECTOR, POCKET_EMBEDDER
 
 RESULTS = Path("benchmarks/results")

@@ -11,11 +11,10 @@ from backends import atomic
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 from backends.registry import open_session
-from toolkit.bench import rows, together
-from toolkit.bench import together as memory
+from toolkit.bench import rounds, rows
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.cold import energy_joules, measure_cold_start
-from toolkit.bench.result import BenchOptions
+from toolkit.bench.result import BenchOptions, BenchResult, ColdStart
 from toolkit.bench.throughput import runs_a_second, stream_counts
 from toolkit.bench.together import BenchTarget, in_use
 from toolkit.cli import main
@@ -56,6 +55,8 @@ def test_the_table_fits_and_the_file_holds_every_figure(two: Bundle, columns: in
         (once,) = file["batches"]
         assert once["images_a_second"] == pytest.approx(1e3 / file["timing"]["median_ms"])
         assert file["group"] == 1
+        assert 0 < file["ratio"]["low"] <= file["ratio"]["median"] <= file["ratio"]["high"]
+    assert json.loads(json.dumps(BenchResult.read(out).to_json())) == document
     by_runtime = {file["in_use"]["runtime"]: file["in_use"] for file in document["files"]}
     assert by_runtime["onnxruntime"]["providers"] == ["CPUExecutionProvider"]
     assert by_runtime["ai-edge-litert"]["operators"] > 0
@@ -75,7 +76,7 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
     command = ("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", out)
     measured, whole = [], rows.measure_cold_start
 
-    def alone_once(candidate: BenchTarget, threads: int, seconds: float) -> dict[str, object]:
+    def alone_once(candidate: BenchTarget, threads: int, seconds: float) -> ColdStart:
         measured.append(candidate.name)
         if len(measured) == 2:
             raise KeyboardInterrupt
@@ -90,7 +91,7 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
     def never(*arguments: object) -> None:
         raise AssertionError("the rounds are measured")
 
-    monkeypatch.setattr(together, "measure", never)
+    monkeypatch.setattr(rounds, "time_rounds", never)
     shown = toolkit(*command)
     assert shown.exit_code == 0
     assert measured == ["detector.onnx", "detector.int8.tflite", "detector.int8.tflite"]
@@ -125,7 +126,7 @@ def test_files_that_do_not_fit_memory_together_are_timed_in_groups_each_beside_t
     bundle.write()
     largest = max(artifact.bytes for artifact in bundle.artifacts)
     # Two fit, however they are paired; three do not.
-    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * largest / 0.4)
+    monkeypatch.setattr(rounds, "free_bytes", lambda: 2 * largest / 0.4)
     result = bench_bundle(bundle, BenchOptions(threads=1, time_limit_s=0))
     by_file = {file.file: file for file in result.files}
     assert sorted(file.group for file in result.files) == [1, 1, 2]
@@ -137,7 +138,7 @@ def test_files_that_do_not_fit_memory_together_are_timed_in_groups_each_beside_t
 def test_one_file_that_does_not_fit_beside_the_reference_is_refused(
     two: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda: 1)
+    monkeypatch.setattr(rounds, "free_bytes", lambda: 1)
     with pytest.raises(NotAvailable, match=r"detector.onnx: it and detector.onnx have 0.0 GB"):
         bench_bundle(two, BenchOptions(threads=1, time_limit_s=0))
 
@@ -158,9 +159,9 @@ def test_what_a_delegate_took_is_counted_and_it_is_named_as_the_runtime_does(two
         described = in_use(session, "tflite")
     assert described["delegated_parts"] > 0
     assert described["threads"] == 1
-    assert measure_cold_start(BenchTarget("a", two, artifact, "tflite"), 1, 0.0)["delegate"] == "XNNPACK"
+    assert measure_cold_start(BenchTarget("a", two, artifact, "tflite"), 1, 0.0).delegate == "XNNPACK"
     other = two.find("detector", "onnx", "fp32")
-    assert measure_cold_start(BenchTarget("b", two, other, "ort"), 1, 0.0)["delegate"] is None
+    assert measure_cold_start(BenchTarget("b", two, other, "ort"), 1, 0.0).delegate is None
 
 
 def test_a_stream_that_fails_ends_all_and_raises(two: Bundle) -> None:

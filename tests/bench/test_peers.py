@@ -18,7 +18,7 @@ from toolkit.bench import peers as peers_module
 from toolkit.bench import rows as rows_module
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO, PEERS, TENSORFLOW, Peer, make_peers
-from toolkit.bench.result import BenchOptions
+from toolkit.bench.result import BenchOptions, ColdStart
 from toolkit.bench.together import BenchTarget, timing_feeds
 from toolkit.convert import binding, converter
 from toolkit.convert.converter import ConversionFailed, WorkerResult
@@ -114,7 +114,7 @@ def test_the_result_has_a_row_for_every_peer_and_eager_is_the_row_of_the_torch_f
     bundle = Bundle(bundle.folder, bundle.model, bundle.weights, kept)
     monkeypatch.setattr(rows_module, "ALONE_S", 0.01)
     # The tiny architecture is known to this process alone; what a fresh one measures is tested elsewhere.
-    figures = {"load_ms": 1.0, "first_run_ms": 1.0, "cpu_ms_a_run": 1.0, "energy_mj_a_run": None, "peak_rss_bytes": 1}
+    figures = ColdStart(1.0, 1.0, 1.0, None, peak_rss_bytes=1, peak_rss_before_load_bytes=1)
     monkeypatch.setattr(rows_module, "measure_cold_start", lambda candidate, threads, seconds: figures)
     broken = next(a for a in bundle.artifacts if a.format == "torch")
 

@@ -5,32 +5,59 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backends.errors import InvalidInput
-from toolkit.bench.regressions import changes, differences, read_result
+from toolkit.bench import regressions
+from toolkit.bench.regressions import Change, read_result
+from toolkit.bench.result import BenchResult
 
 
 def _file(name: str, ratio: float, noise: float = 0.01) -> dict[str, Any]:
     return {
         "file": name,
         "role": "detector",
+        "precision": "fp32",
+        "route": None,
         "sha256": name,
+        "bytes": 5,
+        "group": 1,
         "of_reference": ratio,
-        "timing": {"median_ms": 10 * ratio, "noise": noise},
-        "alone": {"peak_rss_bytes": 100e6},
-    }
+        "timing": {"runs": 64, "median_ms": 10 * ratio, "lowest_ms": 1.0, "p90_ms": None, "p99_ms": None,
+                   "noise": noise, "settled": True},
+        "in_use": {"runtime": "onnxruntime", "version": "1.0", "threads": 2},
+        "alone": {"load_ms": 1.0, "first_run_ms": 1.0, "cpu_ms_a_run": 1.0, "energy_mj_a_run": None,
+                  "peak_rss_bytes": 100_000_000, "peak_rss_before_load_bytes": 1},
+        "streams": [],
+        "runs_a_second": 1.0,
+    }  # fmt: skip
 
 
 @pytest.fixture
 def before() -> dict[str, Any]:
     return {
-        "machine": {"date": "2026-01-01", "processor": "one", "cores": 2, "versions": {"onnxruntime": "1.0"}},
+        "machine": {"date": "2026-01-01", "system": "Linux", "python": "3.11", "processor": "one", "cores": 2,
+                    "versions": {"onnxruntime": "1.0"}},
         "model": "m",
+        "kind": "watermark",
+        "weights": {"origin": "trained"},
         "threads": 2,
         "reference": {"detector": "a.onnx"},
         "files": [_file("a.onnx", 1.0), _file("b.tflite", 0.5)],
-    }
+    }  # fmt: skip
+
+
+def _result(document: dict[str, Any]) -> BenchResult:
+    return msgspec.convert(document, BenchResult)
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    return regressions.changes(_result(before), _result(after))
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return regressions.differences(_result(before), _result(after))
 
 
 def _outside(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str]]:
@@ -60,12 +87,12 @@ def test_a_file_that_got_slower_than_the_noise_is_named_and_one_within_it_is_not
 
 
 def test_a_peer_and_a_batch_are_compared_too_and_more_images_a_second_are_better(before: dict[str, Any]) -> None:
-    peer = _file("OpenVINO", 0.8) | {"name": "OpenVINO"}
-    before["peers"] = [peer, {"name": "PyTorch compiled", "role": "detector", "timing": None}]
+    peer = _file("OpenVINO", 0.8) | {"name": "OpenVINO", "note": ""}
+    before["peers"] = [peer, {"name": "PyTorch compiled", "role": "detector", "note": "not installed"}]
     before["files"][1]["batches"] = [
-        {"batch": 1, "images_a_second": 200.0, "noise": 0.01},
-        {"batch": 4, "images_a_second": 300.0, "noise": 0.01},
-        {"batch": 8, "images_a_second": None, "noise": None},
+        {"batch": 1, "images_a_second": 200.0, "median_ms": 5.0, "noise": 0.01, "note": ""},
+        {"batch": 4, "images_a_second": 300.0, "median_ms": 5.0, "noise": 0.01, "note": ""},
+        {"batch": 8, "images_a_second": None, "median_ms": None, "noise": None, "note": "no file"},
     ]
     after = copy.deepcopy(before)
     assert _outside(before, after) == []
@@ -80,7 +107,7 @@ def test_a_peer_and_a_batch_are_compared_too_and_more_images_a_second_are_better
 
 def test_more_memory_is_a_change(before: dict[str, Any]) -> None:
     after = copy.deepcopy(before)
-    after["files"][1]["alone"]["peak_rss_bytes"] = 120e6
+    after["files"][1]["alone"]["peak_rss_bytes"] = 120_000_000
     assert _outside(before, after) == [("b.tflite", "peak RSS, MB")]
 
 

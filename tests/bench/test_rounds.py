@@ -1,114 +1,105 @@
-"""Rounds on a clock of our own: nothing here depends on how fast the machine is."""
+"""Rows that are timed together: groups that fit memory, failures, openings, and what is kept."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from toolkit.bench.rounds import (
-    AGREE,
-    P90_SAMPLES,
-    P99_SAMPLES,
-    SETTLE_S,
-    WARM_UPS,
-    WINDOW,
-    WINDOWS,
-    measure,
-    time_after_warmup,
-)
+from backends.errors import NotAvailable
+from backends.timing import Clock, Rounds, Run
+from toolkit.bench import rounds
+from toolkit.bench.rounds import OpenRow, ResumeLog, Row, measure_rows
+
+FEW = Rounds(0, warm_ups=0, least=4, until_steady=False)
 
 
-class Clock:
-    """Time that passes only when a candidate runs."""
+class Rows:
+    """Rows whose times are made up, and a record of which are open together."""
 
     def __init__(self) -> None:
-        self.now_s = 0.0
-        self.runs: dict[str, int] = {}
+        self.open: set[str] = set()
+        self.together: list[set[str]] = []
 
-    def __call__(self) -> float:
-        return self.now_s
+    def row(self, name: str, seconds: float = 1.0, size: int = 0, fails: bool = False) -> Row:
+        @contextmanager
+        def opened() -> Iterator[OpenRow]:
+            if fails:
+                raise NotAvailable(f"{name} is not here")
+            self.open.add(name)
+            yield OpenRow(lambda: self.run(name, seconds), {"threads": 1})
+            self.open.remove(name)
 
-    def candidate(self, name: str, seconds: Callable[[int], float]) -> Callable[[], None]:
-        self.runs[name] = 0
+        return Row(name, opened, size, f"sha256 of {name}")
 
-        def run() -> None:
-            self.now_s += seconds(self.runs[name])
-            self.runs[name] += 1
-
-        return run
-
-
-def test_steady_candidates_stop_as_soon_as_a_p90_can_be_told() -> None:
-    clock = Clock()
-    runs = {"fast": clock.candidate("fast", lambda i: 0.001), "slow": clock.candidate("slow", lambda i: 0.003)}
-    timings = measure(runs, time_limit_s=1e6, clock=clock)
-    for name, milliseconds in (("fast", 1), ("slow", 3)):
-        timing = timings[name]
-        assert timing.runs == P90_SAMPLES
-        assert timing.median_ms == pytest.approx(milliseconds)
-        assert timing.p90_ms == pytest.approx(milliseconds)
-        assert timing.p99_ms is None
-        assert timing.settled
+    def run(self, name: str, seconds: float) -> float:
+        assert name in self.open
+        self.together.append(set(self.open))
+        return seconds
 
 
-def test_a_run_counts_once_another_candidates_threads_have_gone_to_sleep() -> None:
-    """The first runs after another's are slower, for as long as that one's threads spin."""
-    clock = Clock()
-    disturbed = clock.candidate("quick", lambda i: 0.004 if clock.now_s < SETTLE_S / 2 else 0.001)
-    assert time_after_warmup(disturbed, clock) == pytest.approx(0.001)
-    assert clock.now_s == pytest.approx(SETTLE_S, rel=0.2)
-    slow = clock.candidate("slow", lambda i: 3.0)
-    assert (time_after_warmup(slow, clock), clock.runs["slow"]) == (3.0, 2)
+def said(run: Run, clock: Clock) -> float:
+    return float(str(run()))
 
 
-def test_a_candidate_that_drifts_keeps_all_of_them_going_until_it_stands_still() -> None:
-    clock = Clock()
-    runs = {
-        "steady": clock.candidate("steady", lambda i: 0.1),
-        "drifting": clock.candidate("drifting", lambda i: 0.2 - 2e-4 * min(i, 500)),
-    }
-    timings = measure(runs, time_limit_s=1e6, clock=clock)
-    assert timings["drifting"].settled
-    assert timings["steady"].runs == timings["drifting"].runs > 245
-    assert timings["drifting"].runs % WINDOW == 0
+def test_ratios_are_over_the_reference_and_its_own_is_one() -> None:
+    rows = Rows()
+    found = measure_rows([rows.row("a", 2.0), rows.row("b", 1.0)], FEW, "b", sample=said)
+    assert {name: one.of_reference for name, one in found.measured.items()} == {"a": 2.0, "b": 1.0}
+    assert found.measured["a"].ratio.low == found.measured["a"].ratio.high == 2.0
+    assert (found.measured["a"].timing.median_ms, found.measured["a"].timing.runs) == (2000.0, 4)
+    assert found.measured["a"].facts == {"threads": 1}
+    assert not rows.open
 
 
-def test_the_time_limit_ends_it_and_says_that_it_did_not_settle() -> None:
-    clock = Clock()
-    rng = np.random.default_rng(0)
-    runs = {"wild": clock.candidate("wild", lambda i: float(rng.exponential(0.01)))}
-    timing = measure(runs, time_limit_s=2.0, clock=clock)["wild"]
-    assert not timing.settled
-    assert timing.noise > AGREE
-    assert 2.0 <= clock.now_s < 2.2
+def test_rows_that_do_not_fit_memory_are_timed_in_groups_beside_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "free_bytes", lambda: 100)
+    rows = Rows()
+    found = measure_rows([rows.row(name, size=20) for name in "abc"], FEW, "b", sample=said)
+    assert found.groups == 2
+    assert {name: one.group for name, one in found.measured.items()} == {"b": 1, "a": 1, "c": 2}
+    assert {frozenset(one) for one in rows.together} == {frozenset("ab"), frozenset("bc")}
+    assert found.ratio("a", over="b").median == 1
+    with pytest.raises(ValueError, match="a and c were timed in different groups"):
+        found.ratio("a", over="c")
 
 
-def test_however_slow_a_candidate_is_it_is_warmed_up_and_has_a_run_for_each_window() -> None:
-    clock = Clock()
-    timing = measure({"slow": clock.candidate("slow", lambda i: 100.0)}, time_limit_s=1.0, clock=clock)["slow"]
-    assert (timing.runs, timing.p90_ms, timing.settled) == (WINDOWS, None, False)
-    assert clock.runs["slow"] == WARM_UPS + 2 * WINDOWS
+def test_a_row_too_large_even_beside_the_reference_is_an_error_or_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "free_bytes", lambda: 100)
+    rows = Rows()
+    pair = [rows.row("a", size=20), rows.row("large", size=70)]
+    with pytest.raises(NotAvailable, match=r"large: it and a have .* expected at most 80%"):
+        measure_rows(pair, FEW, sample=said)
+    found = measure_rows(pair, FEW, may_fail=["large"], sample=said)
+    assert (set(found.measured), set(found.failed)) == ({"a"}, {"large"})
 
 
-def test_a_p99_needs_its_number_of_runs() -> None:
-    clock = Clock()
-    runs = {"x": clock.candidate("x", lambda i: 0.05 + 0.05 * (i // 2 // WINDOW % 2))}
-    timing = measure(runs, time_limit_s=0.15 * (P99_SAMPLES + 30), clock=clock)["x"]
-    assert timing.runs >= P99_SAMPLES
-    assert timing.p99_ms is not None
-    assert timing.lowest_ms == pytest.approx(50)
+def test_a_row_that_does_not_open_is_an_error_or_a_reason() -> None:
+    rows = Rows()
+    pair = [rows.row("a"), rows.row("b", fails=True)]
+    with pytest.raises(NotAvailable, match="b is not here"):
+        measure_rows(pair, FEW, sample=said)
+    found = measure_rows(pair, FEW, may_fail=["b"], sample=said)
+    assert (set(found.measured), found.failed) == ({"a"}, {"b": "b is not here"})
 
 
-def test_the_order_within_a_round_changes() -> None:
-    seen: list[str] = []
-    clock = Clock()
+def test_several_openings_share_the_rounds() -> None:
+    rows, opened = Rows(), list[str]()
+    one = rows.row("a")
 
-    def candidate(name: str) -> Callable[[], None]:
-        run = clock.candidate(name, lambda i: 1.0)
-        return lambda: (seen.append(name), run())[1]
+    def count() -> AbstractContextManager[OpenRow]:
+        opened.append("a")
+        return one.open()
 
-    measure({name: candidate(name) for name in "abc"}, time_limit_s=0.0, clock=clock)
-    rounds = [tuple(seen[i : i + 6 : 2]) for i in range(3 * WARM_UPS, len(seen), 6)]
-    assert len(rounds) == WINDOWS
-    assert all(sorted(order) == ["a", "b", "c"] for order in rounds)
-    assert len(set(rounds)) > 1
+    found = measure_rows([Row("a", count)], FEW, openings=2, sample=said)
+    assert (len(opened), found.measured["a"].timing.runs) == (2, 4)
+
+
+def test_a_group_that_is_kept_is_not_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    first = measure_rows([Rows().row("a"), Rows().row("b", 2.0)], FEW, log=ResumeLog(path), sample=said)
+    assert path.is_file()
+    again = [Rows().row("a", fails=True), Rows().row("b", fails=True)]
+    assert measure_rows(again, FEW, log=ResumeLog(path), sample=said) == first
+    with pytest.raises(NotAvailable):
+        measure_rows(again[::-1][:1], FEW, log=ResumeLog(path), sample=said)

@@ -2,21 +2,23 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.machine import describe
+from backends.timing import Rounds
 from toolkit.bench.peers import Peer, make_peers
 from toolkit.bench.profile import profile_files
-from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, PeerResult
-from toolkit.bench.rounds import ResumeLog
-from toolkit.bench.rows import candidate_of, file_result, peer_result, same_file
+from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, Machine, PeerResult
+from toolkit.bench.rounds import Measurement, ResumeLog, measure_rows
+from toolkit.bench.rows import file_result, peer_result, same_file
 from toolkit.bench.throughput import at_batch
-from toolkit.bench.together import Together, measure_together
+from toolkit.bench.together import BenchTarget, target_row
 from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
 
@@ -32,16 +34,16 @@ def bench_bundle(
 
     The reference is torch where the bundle has it and it is installed, else float32 ONNX. Files of a role that do not
     fit memory together are timed in groups, each beside the reference.
-    keep: a file that holds what is measured so far: found there, it is not measured again. Whoever has written the
-    result down removes it.
+    keep: a file that holds the measurements made so far: those found there are not made again. The caller removes it
+    once the result is written.
     Raises NotAvailable for another runtime that is not installed, or too little memory for one file beside the
     reference; InvalidInput for a `source` that is not what the bundle was imported from. A peer or a batch that fails
     is in the result, with the reason.
     """
     if request.source is not None:
         check_source(bundle, request.source)
-    kept = ResumeLog(keep, _measured_of(bundle, request))
-    notes = [f"{len(kept)} of the measurements are of a run that was interrupted"] if len(kept) else []
+    log = ResumeLog(keep, _measured_of(bundle, request))
+    notes = [f"{len(log)} of the measurements are of a run that was interrupted"] if len(log) else []
     artifacts = bundle.artifacts
     if find_spec("torch") is None and any(artifact.format == "torch" for artifact in artifacts):
         artifacts = tuple(artifact for artifact in artifacts if artifact.format != "torch")
@@ -52,7 +54,7 @@ def bench_bundle(
     }
     references = {role: reference_of(files) for role, files in roles.items()}
     with tempfile.TemporaryDirectory() as folder:
-        batches = _batches(bundle, artifacts, references, request, Path(folder), progress, kept)
+        batches = _batches(bundle, artifacts, references, request, Path(folder), progress, log)
         files: list[FileResult] = []
         peers: list[PeerResult] = []
         for role, chosen in roles.items():
@@ -61,17 +63,17 @@ def bench_bundle(
                 own = Path(folder) / f"peers-{role}"
                 own.mkdir()
                 made = make_peers(bundle, role, own, request.source, progress)
-            done = _together(bundle, chosen, references[role], made, request, progress, kept)
-            files += [file_result(bundle, artifact, done, batches, request, progress, kept) for artifact in chosen]
+            done = _time_role(bundle, chosen, references[role], made, request, progress, log)
+            files += [file_result(bundle, artifact, done, batches, request, progress, log) for artifact in chosen]
             peers += [peer_result(peer, chosen, done, files, request, progress) for peer in made]
             if done.groups > 1:
                 notes.append(f"{role}: the files do not fit memory together and were timed in {done.groups} groups")
     medians = {file.file: file.timing.median_ms for file in files}
     profile = profile_files(bundle, artifacts, medians, request.threads, progress) if request.profile else ()
-    if all(file.alone["energy_mj_a_run"] is None for file in files):
+    if all(file.alone.energy_mj_a_run is None for file in files):
         notes.append(NO_ENERGY)
     return BenchResult(
-        machine=describe(),
+        machine=Machine.here(),
         model=bundle.model["name"],
         kind=bundle.model["kind"],
         weights=bundle.weights,
@@ -79,13 +81,13 @@ def bench_bundle(
         reference={role: artifact.file for role, artifact in references.items()},
         files=tuple(files),
         peers=tuple(peers),
-        profile=tuple(asdict(one) for one in profile),
+        profile=profile,
         notes=tuple(notes),
     )
 
 
 def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
-    """What two runs must have in common for their figures to stand in one result."""
+    """Return the facts that two runs must have in common for their figures to stand in one result."""
     return {
         "machine": describe(),
         "files": [[artifact.role, artifact.file, artifact.sha256] for artifact in bundle.artifacts],
@@ -95,28 +97,27 @@ def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
     }
 
 
-def _together(
+def _time_role(
     bundle: Bundle,
     artifacts: Sequence[Artifact],
     reference: Artifact,
     peers: Sequence[Peer],
     request: BenchOptions,
     progress: Progress,
-    kept: ResumeLog,
-) -> Together:
-    """The files of a role and its peers in the same rounds; but a peer that is one of the files runs once."""
-    files = {artifact.file: candidate_of(bundle, artifact) for artifact in artifacts}
+    log: ResumeLog,
+) -> Measurement:
+    """Time the files of a role and its peers in the same rounds; a peer that is one of the files runs once."""
     others = [
         peer.candidate for peer in peers if peer.candidate is not None and same_file(peer.candidate, artifacts) is None
     ]
-    return measure_together(
-        [*files.values(), *others],
-        files[reference.file],
-        request.threads,
-        request.time_limit_s,
+    targets = [*(BenchTarget.of(bundle, artifact) for artifact in artifacts), *others]
+    return measure_rows(
+        [target_row(target, request.threads) for target in targets],
+        Rounds(request.time_limit_s),
+        reference.file,
         progress,
-        may_fail=[candidate.name for candidate in others],
-        kept=kept,
+        may_fail=[target.name for target in others],
+        log=log,
     )
 
 
@@ -127,7 +128,7 @@ def _batches(
     request: BenchOptions,
     folder: Path,
     progress: Progress,
-    kept: ResumeLog,
+    log: ResumeLog,
 ) -> dict[tuple[str, str], list[Batch]]:
     found: dict[tuple[str, str], list[Batch]] = {}
     for batch in request.batches:
@@ -137,8 +138,8 @@ def _batches(
             own.mkdir()
             limits = request.threads, request.time_limit_s
             done = at_batch(bundle, artifacts, references, batch, own, request.source, *limits, progress)
-            return [[*key, asdict(one)] for key, one in done.items()]
+            return [[*key, msgspec.to_builtins(one)] for key, one in done.items()]
 
-        for role, file, one in kept.once(f"batch {batch}", measure):
-            found.setdefault((role, file), []).append(Batch(**one))
+        for role, file, one in log.once(f"batch {batch}", measure):
+            found.setdefault((role, file), []).append(msgspec.convert(one, Batch))
     return found

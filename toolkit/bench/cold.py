@@ -3,8 +3,8 @@
 import re
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
@@ -13,6 +13,7 @@ from backends.errors import InvalidArtifact
 from backends.machine import peak_rss_bytes
 from backends.registry import BACKENDS
 from backends.sandbox import SandboxDied, SandboxProcess
+from toolkit.bench.result import ColdStart
 from toolkit.bench.together import BenchTarget, timing_feeds
 
 TIMEOUT_S = 3600.0
@@ -21,14 +22,11 @@ _RAPL = Path("/sys/class/powercap")
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> dict[str, Any]:
-    """Measure a file in a fresh process, which runs it for `seconds` after its first run.
+def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> ColdStart:
+    """Open a file in a fresh process, and run it for `seconds` after its first run.
 
-    Returns milliseconds to load ("load_ms") and to run first ("first_run_ms"), CPU milliseconds and millijoules of a
-    later run ("cpu_ms_a_run", "energy_mj_a_run": None where the machine has no counter), bytes of memory at most
-    ("peak_rss_bytes") and before loading ("peak_rss_before_load_bytes"), and "delegate": the delegate that LiteRT
-    itself says it made, such as "XNNPACK", None for other runtimes. The cache of torch.compile is an empty folder, so
-    that its first run compiles. Raises InvalidArtifact if that process fails.
+    The files that torch.compile makes are not kept, so that its first run compiles. Raises InvalidArtifact if the
+    process fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -42,10 +40,10 @@ def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> dic
                 said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
                 raise InvalidArtifact(f"{target.name}: its own process {died}: {said}") from died
         delegate = _DELEGATE.search(log.read_text(encoding="utf-8", errors="replace"))
-    return {**figures, "delegate": delegate and delegate[1]}
+    return replace(figures, delegate=delegate[1] if delegate else None)
 
 
-def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
+def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> ColdStart:
     bundle = Bundle.open(folder)
     target = BenchTarget(artifact.file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
@@ -65,19 +63,19 @@ def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, secon
         runs += 1
     cpu = time.process_time() - cpu
     used = None if energy is None else (energy_joules() or 0) - energy
-    return {
-        "load_ms": 1e3 * (loaded - start),
-        "first_run_ms": 1e3 * (done - loaded),
-        "cpu_ms_a_run": 1e3 * cpu / runs,
+    return ColdStart(
+        load_ms=1e3 * (loaded - start),
+        first_run_ms=1e3 * (done - loaded),
+        cpu_ms_a_run=1e3 * cpu / runs,
         # None as well where the counter started again from zero meanwhile.
-        "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "peak_rss_before_load_bytes": imported_bytes,
-    }
+        energy_mj_a_run=1e3 * used / runs if used is not None and used > 0 else None,
+        peak_rss_bytes=peak_rss_bytes(),
+        peak_rss_before_load_bytes=imported_bytes,
+    )
 
 
 def energy_joules(root: Path = _RAPL) -> float | None:
-    """Joules that the processor packages have used, by the machine's own counters; None where there are none."""
+    """Return the joules that the processor packages have used, by the machine's counters; None where there are none."""
     try:
         return sum(int(path.read_text()) for path in root.glob("intel-rapl:?/energy_uj")) / 1e6 or None
     except (OSError, ValueError):

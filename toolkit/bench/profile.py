@@ -1,48 +1,26 @@
-"""Where the time of a bundle's files goes: by kind of operator, and by module of the source."""
+"""The time of a bundle's files operator by operator, summed by kind of operator and by module of the source."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
-from backends.profiling import OperatorTime, OpTypeTotal, by_op_type, profile, summed_by
+from backends.profiling import OperatorTime, by_op_type, profile, summed_by
 from backends.registry import default_backend
 from graphs.onnx.modules import Modules, read_modules
 from graphs.tflite.align import operator_names
+from toolkit.bench.result import FileProfile, ModuleTotal
 
 # Of each file: about two seconds of runs, within these.
 _SECONDS = 2.0
 _RUNS = (3, 50)
 
 
-@dataclass(frozen=True)
-class ModuleTotal:
-    """All operators of one module: its path with dots, "" for those of no one module; the rest as in Kind."""
-
-    module: str
-    count: int
-    total_ms: float
-    share: float
-
-
-@dataclass(frozen=True)
-class FileProfile:
-    """One file. by_module is empty, and note says why, where modules cannot be told; both, where nothing can."""
-
-    file: str
-    role: str
-    runtime: str
-    by_kind: tuple[OpTypeTotal, ...]
-    by_module: tuple[ModuleTotal, ...]
-    note: str
-
-
 def profile_files(
     bundle: Bundle, artifacts: Sequence[Artifact], medians_ms: Mapping[str, float], threads: int, progress: Progress
 ) -> tuple[FileProfile, ...]:
-    """Profile every file whose backend has a profiler. medians_ms: by file, what a run takes."""
+    """Profile every file whose backend has a profiler. medians_ms: by file, the milliseconds of one run."""
     found = []
     modules: dict[str, Modules | str] = {}
     for artifact in artifacts:
@@ -71,7 +49,7 @@ def profile_files(
 
 
 def _modules(bundle: Bundle, role: str) -> Modules | str:
-    """The modules of a role's graph, or why they cannot be told."""
+    """Return the modules of a role's graph, or the reason why they cannot be told."""
     if find_spec("onnx") is None:
         return "modules need the graph's names: `pip install onnx`"
     try:

@@ -1,127 +1,209 @@
-"""Interleaved timing: every candidate once a round, in a new order each round, until the figures stand still."""
+"""The timing engine: rows are opened together and timed in the same rounds; a ResumeLog keeps what is measured."""
 
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from backends.bundle import Progress
+from backends.errors import InvalidInput, NotAvailable, ToolkitError, one_line
+from backends.machine import free_bytes
+from backends.timing import Clock, Quartiles, Rounds, Run, Timing, time_rounds
 
-from backends.errors import InvalidInput
+# Open files may take this share of the memory that is free; a runtime keeps a packed copy of weights beside the file.
+_SHARE = 0.4
 
-WARM_UPS = 10
-
-WINDOW = 16
-
-WINDOWS = 3
-
-AGREE = 0.05
-
-# Idle threads of a runtime spin for some milliseconds before they sleep: on a model of 2 ms, that is what its
-# neighbour's figure would be of.
-SETTLE_S = 0.02
-
-# Below these counts a quantile is one or two runs that happened to be slow: at least six must lie beyond it.
-P90_SAMPLES = 64
-
-P99_SAMPLES = 662
-
-Run = Callable[[], object]
+# One file beside its reference may take this share: without the pair there is no ratio.
+_PAIR_SHARE = 0.8
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one candidate. p90 and p99 are None where there are too few runs for them.
+class OpenRow:
+    """A row that is open: the run to time, and facts about it as JSON values, which stand in the result."""
 
-    noise: how far the medians of the last windows are apart, over their mean. settled: at most AGREE, in windows of
-    WINDOW runs.
+    run: Run
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to time. name: as a table shows it; of the rows of one measurement each has its own.
+
+    open: makes the row ready, and releases it at the end of the block. bytes: of the files that it opens, for the
+    memory that they need. identity: what a kept measurement must have been of, such as the file's sha256.
     """
 
-    runs: int
-    median_ms: float
-    lowest_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
-    noise: float
-    settled: bool
+    name: str
+    open: Callable[[], AbstractContextManager[OpenRow]]
+    bytes: int = 0
+    identity: str = ""
 
 
-def measure(
-    candidates: Mapping[str, Run],
-    time_limit_s: float,
-    progress: Callable[[str], None] = lambda step: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Timing]:
-    """Time every candidate until the last WINDOWS windows of all agree within AGREE, or the time is up.
+@dataclass(frozen=True)
+class RowTiming:
+    """One row. group: the number of the group of rows in which it was timed, from 1.
 
-    Whatever the limit, there are WARM_UPS and then a round for each window. Each timed run is one of `settled`.
+    of_reference: its median over the reference's, of the same group. ratio: quartiles over the rounds of its time over
+    the reference's in the same round. Both are 1 for the reference itself. samples_ms: in the order of the rounds.
     """
-    start = clock()
-    end = start + time_limit_s
-    for number in range(WARM_UPS):
-        left = (WARM_UPS - number) * (clock() - start) / number if number else 0.0
-        progress(f"warm-up {number + 1} of {WARM_UPS}{_more(left)}")
-        for run in candidates.values():
-            run()
-    order = np.random.default_rng(0)
-    names = list(candidates)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    while True:
-        rounds = len(times[names[0]])
-        progress(f"round {rounds + 1}{_more(end - clock())}")
-        late = rounds >= WINDOWS and clock() >= end
-        still = rounds >= P90_SAMPLES and rounds % WINDOW == 0 and all(_noise(v) <= AGREE for v in times.values())
-        if late or still:
-            return {name: _timing(values) for name, values in times.items()}
-        for index in order.permutation(len(names)):
-            times[names[index]].append(1e3 * time_after_warmup(candidates[names[index]], clock))
+
+    group: int
+    timing: Timing
+    of_reference: float
+    ratio: Quartiles
+    facts: dict[str, Any]
+    samples_ms: tuple[float, ...]
 
 
-def time_after_warmup(run: Run, clock: Callable[[], float] = time.perf_counter) -> float:
-    """The seconds of one run, after as many as SETTLE_S takes, and one at least: another has had caches and cores."""
-    end = clock() + SETTLE_S
-    while True:
-        run()
-        start = clock()
-        if start >= end:
-            break
-    run()
-    return clock() - start
+@dataclass
+class Measurement:
+    """The rows that were measured, by name; for the others, the reason by name; and how many groups there were."""
+
+    measured: dict[str, RowTiming] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    groups: int = 0
+
+    def ratio(self, name: str, over: str) -> Quartiles:
+        """Return the ratio of two rows that were timed in the same rounds. Raises ValueError for rows of two groups."""
+        one, other = self.measured[name], self.measured[over]
+        if one.group != other.group:
+            raise ValueError(f"{name} and {over} were timed in different groups")
+        return Quartiles.of_ratio(one.samples_ms, other.samples_ms)
 
 
-def _more(left_s: float) -> str:
-    """What a person who waits wants to know; nothing where it is soon."""
-    return f", {left_s / 60:.0f} min more" if left_s >= 90 else f", {left_s:.0f} s more" if left_s >= 3 else ""
+def measure_rows(
+    rows: Sequence[Row],
+    rounds: Rounds,
+    reference: str | None = None,
+    progress: Progress = lambda step: None,
+    may_fail: Collection[str] = (),
+    log: "ResumeLog | None" = None,
+    openings: int = 1,
+    sample: Callable[[Run, Clock], float] | None = None,
+) -> Measurement:
+    """Time rows in the same rounds, in groups that fit memory, each group beside the reference.
 
-
-def _noise(values: list[float]) -> float:
-    window = min(WINDOW, len(values) // WINDOWS)
-    last = np.array(values[-window * WINDOWS :]).reshape(WINDOWS, window)
-    medians = np.median(last, axis=1)
-    mean = float(medians.mean())
-    return float(np.ptp(medians)) / mean if mean else 0.0
-
-
-def _timing(values: list[float]) -> Timing:
-    noise = _noise(values)
-    return Timing(
-        runs=len(values),
-        median_ms=float(np.median(values)),
-        lowest_ms=min(values),
-        p90_ms=float(np.quantile(values, 0.9)) if len(values) >= P90_SAMPLES else None,
-        p99_ms=float(np.quantile(values, 0.99)) if len(values) >= P99_SAMPLES else None,
-        noise=noise,
-        settled=noise <= AGREE and len(values) >= WINDOW * WINDOWS,
+    reference: the name of the row that ratios are of; the first row by default. Its own figures are of the first group.
+    The names of `may_fail` are left out, with the reason, if they do not open or do not run. log: a group that it holds
+    is not measured again. openings: how often all rows are opened anew, each time for an equal share of the rounds and
+    of the time: where a runtime's memory comes to lie is luck that moves a file by several percent. The groups share
+    the time limit. sample: as in `time_rounds`. Raises the error of any other row that does not open; NotAvailable for
+    a row that does not fit memory even alone with the reference.
+    """
+    log, found = ResumeLog() if log is None else log, Measurement()
+    by_name = {row.name: row for row in rows}
+    base = by_name[reference or rows[0].name]
+    for row in by_name.values():
+        try:
+            _check_pair(row, base)
+        except NotAvailable as error:
+            if row.name not in may_fail:
+                raise
+            found.failed[row.name] = one_line(error)
+    groups = list(_groups([row for name, row in by_name.items() if name not in found.failed], base))
+    found.groups = len(groups)
+    shared = replace(
+        rounds,
+        time_limit_s=rounds.time_limit_s / len(groups) / openings,
+        least=-(-rounds.least // openings),
+        most=None if rounds.most is None else -(-rounds.most // openings),
     )
+    for number, group in enumerate(groups, 1):
+        names = ", ".join(f"{row.name} {row.identity}" for row in group)
+
+        def measure(group: list[Row] = group) -> dict[str, Any]:
+            return _measure_group(group, shared, progress, may_fail, openings, sample)
+
+        kept = log.once(f"rounds of {names}", measure)
+        found.failed |= kept["failed"]
+        samples: dict[str, list[float]] = kept["samples_ms"]
+        medians = {name: Timing.of(values) for name, values in samples.items()}
+        for name, timing in medians.items():
+            if name not in found.measured:
+                ratio = Quartiles.of_ratio(samples[name], samples[base.name])
+                of_reference = timing.median_ms / medians[base.name].median_ms
+                facts, values = kept["facts"][name], tuple(samples[name])
+                found.measured[name] = RowTiming(number, timing, of_reference, ratio, facts, values)
+    return found
+
+
+def _measure_group(
+    group: Sequence[Row],
+    rounds: Rounds,
+    progress: Progress,
+    may_fail: Collection[str],
+    openings: int,
+    sample: Callable[[Run, Clock], float] | None,
+) -> dict[str, Any]:
+    """Return {"samples_ms": by name, in the order of the rounds; "facts": by name; "failed": the reason by name}."""
+    failed: dict[str, str] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    samples: dict[str, list[float]] = {row.name: [] for row in group}
+    for opening in range(openings):
+        with ExitStack() as stack:
+            runs: dict[str, Run] = {}
+            for row in group:
+                if row.name in failed:
+                    continue
+                progress(f"opening {row.name}")
+                try:
+                    opened = stack.enter_context(row.open())
+                    if sample is None:
+                        opened.run()
+                except ToolkitError as error:
+                    if row.name not in may_fail:
+                        raise
+                    failed[row.name] = one_line(error)
+                    continue
+                runs[row.name], facts[row.name] = opened.run, opened.facts
+            for name, values in time_rounds(runs, rounds, progress, sample=sample, seed=opening).items():
+                samples[name] += values
+    return {
+        "samples_ms": {name: values for name, values in samples.items() if name not in failed},
+        "facts": facts,
+        "failed": failed,
+    }
+
+
+def fits_memory(nbytes: int) -> bool:
+    """Return whether files of this size together may be open."""
+    return nbytes <= _SHARE * free_bytes()
+
+
+def _check_pair(row: Row, reference: Row) -> None:
+    """Raise NotAvailable where a row does not fit beside the reference, even with nothing else open."""
+    free, need = free_bytes(), _bytes_of([row, reference])
+    if need > _PAIR_SHARE * free:
+        raise NotAvailable(
+            f"{row.name}: it and {reference.name} have {need / 1e9:.1f} GB; expected at most "
+            f"{_PAIR_SHARE:.0%} of the {free / 1e9:.1f} GB of memory that is free"
+        )
+
+
+def _groups(rows: Sequence[Row], reference: Row) -> Iterator[list[Row]]:
+    """Yield the rows in groups that fit memory with the reference, which is first in each; at least one beside it."""
+    group: list[Row] = []
+    for row in rows:
+        if row.name == reference.name:
+            continue
+        if group and not fits_memory(_bytes_of([*group, row, reference])):
+            yield [reference, *group]
+            group = []
+        group.append(row)
+    yield [reference, *group]
+
+
+def _bytes_of(rows: Sequence[Row]) -> int:
+    return sum({row.name: row.bytes for row in rows}.values())
 
 
 class ResumeLog:
-    """Measurements by name, a line of JSON each; with no path, none are kept.
+    """Measurements by name, a line of JSON each, so that an interrupted benchmark goes on; with no path, none are kept.
 
-    of: what all of them are of, as JSON. A file of anything else is begun anew: other versions, files or options give
-    other figures. Raises InvalidInput where the file cannot be read or written.
+    of: what all of the measurements are of, as JSON. A file of anything else is begun anew: other versions, files or
+    options give other figures. Raises InvalidInput where the file cannot be read or written.
     """
 
     def __init__(self, path: Path | None = None, of: object = None) -> None:
@@ -135,7 +217,7 @@ class ResumeLog:
             if lines[:1] != [head.encode()]:
                 path.write_text(head + "\n", encoding="utf-8")
                 return
-            # What follows the last line break was being written when the process ended.
+            # The text after the last line break was being written when the process ended.
             self._found = dict(map(json.loads, lines[1:-1]))
             path.write_bytes(b"\n".join(lines[:-1]) + b"\n")
         except (OSError, ValueError, TypeError) as error:
@@ -145,7 +227,7 @@ class ResumeLog:
         return len(self._found)
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What was measured under this name, or else what `measure` gives, as JSON holds it; kept from here on."""
+        """Return the measurement kept under this name, or else the one that `measure` makes, as JSON; keep it."""
         if name not in self._found:
             made = json.dumps(measure())
             if self.path is not None:
@@ -155,6 +237,6 @@ class ResumeLog:
         return self._found[name]
 
     def close(self) -> None:
-        """All is measured, and stands in a result: the file goes."""
+        """Remove the file: everything is measured and stands in a result."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

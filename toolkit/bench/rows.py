@@ -1,32 +1,26 @@
-"""A row of the result: what the rounds gave a file or a peer, and what it takes when it runs alone."""
+"""One file or one peer of the result: its figures from the rounds, and those of the file when it runs alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+
+import msgspec
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
-from backends.registry import default_backend
 from toolkit.bench.cold import measure_cold_start
 from toolkit.bench.peers import Peer
-from toolkit.bench.result import Batch, BenchOptions, FileResult, PeerResult, Streams
-from toolkit.bench.rounds import ResumeLog
+from toolkit.bench.result import Batch, BenchOptions, ColdStart, FileResult, PeerResult, RuntimeFacts, Streams
+from toolkit.bench.rounds import Measurement, ResumeLog, RowTiming
 from toolkit.bench.throughput import throughput
-from toolkit.bench.together import BenchTarget, TargetTiming, Together
+from toolkit.bench.together import BenchTarget
 
 ALONE_S = 1.0
 
 
-def candidate_of(bundle: Bundle, artifact: Artifact) -> BenchTarget:
-    """A file of the bundle, for the backend that files of its format are for."""
-    return BenchTarget(artifact.file, bundle, artifact, default_backend(artifact.format).name)
-
-
-def same_file(candidate: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact | None:
-    """The file of the bundle that a peer is, opened as the bundle's own files are."""
+def same_file(target: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact | None:
+    """Return the file of the bundle that a peer is, opened as the bundle's own files are; None where it is none."""
     for artifact in artifacts:
-        if candidate.artifact == artifact and candidate.backend == default_backend(artifact.format).name:
+        if target.artifact == artifact and target.backend == BenchTarget.of(target.bundle, artifact).backend:
             return artifact
     return None
 
@@ -34,27 +28,33 @@ def same_file(candidate: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact
 def file_result(
     bundle: Bundle,
     artifact: Artifact,
-    done: Together,
+    done: Measurement,
     batches: Mapping[tuple[str, str], Sequence[Batch]],
     request: BenchOptions,
     progress: Progress,
-    kept: ResumeLog,
+    log: ResumeLog,
 ) -> FileResult:
-    """The rounds of a file, then what is measured here: alone in a fresh process, and in streams."""
+    """Return the result of a file, after measuring it alone in a fresh process, and in streams."""
     measured = done.measured[artifact.file]
-    candidate = candidate_of(bundle, artifact)
+    target = BenchTarget.of(bundle, artifact)
     progress(f"{artifact.file} alone")
-    figures = kept.once(
-        f"{artifact.role}/{artifact.file} alone", lambda: measure_cold_start(candidate, request.threads, ALONE_S)
+    alone = msgspec.convert(
+        log.once(
+            f"{artifact.role}/{artifact.file} alone",
+            lambda: msgspec.to_builtins(measure_cold_start(target, request.threads, ALONE_S)),
+        ),
+        ColdStart,
     )
     progress(f"{artifact.file} in streams")
-    found = kept.once(
-        f"{artifact.role}/{artifact.file} in streams",
-        lambda: [asdict(one) for one in throughput(candidate, request.threads, ALONE_S)],
+    streams = msgspec.convert(
+        log.once(
+            f"{artifact.role}/{artifact.file} in streams",
+            lambda: msgspec.to_builtins(throughput(target, request.threads, ALONE_S)),
+        ),
+        tuple[Streams, ...],
     )
-    streams = tuple(Streams(**one) for one in found)
     timing = measured.timing
-    own = Batch(1, 1e3 / timing.median_ms, timing.median_ms, timing.noise, "")
+    at_batch_1 = Batch(1, 1e3 / timing.median_ms, timing.median_ms, timing.noise, "")
     return FileResult(
         file=artifact.file,
         role=artifact.role,
@@ -65,63 +65,61 @@ def file_result(
         group=measured.group,
         timing=timing,
         of_reference=measured.of_reference,
-        in_use=_in_use(measured, figures),
-        alone=figures,
+        ratio=measured.ratio,
+        in_use=_in_use(measured, alone),
+        alone=alone,
         streams=streams,
         runs_a_second=streams[-1].runs_a_second,
-        batches=(own, *batches.get((artifact.role, artifact.file), ())),
+        batches=(at_batch_1, *batches.get((artifact.role, artifact.file), ())),
     )
 
 
-def _in_use(measured: TargetTiming, figures: dict[str, Any]) -> dict[str, Any]:
-    """With the delegate that took parts of the file as LiteRT named it; None where it named none."""
-    described = dict(measured.in_use)
-    if "delegated_parts" in described:
-        described["delegate"] = figures["delegate"] if described["delegated_parts"] else None
-    return described
+def _in_use(measured: RowTiming, alone: ColdStart) -> RuntimeFacts:
+    """Return the facts about a row's session, with the delegate as LiteRT itself named it in the fresh process."""
+    facts = dict(measured.facts)
+    if "delegated_parts" in facts:
+        facts["delegate"] = alone.delegate if facts["delegated_parts"] else None
+    return facts
 
 
 def peer_result(
     peer: Peer,
     artifacts: Sequence[Artifact],
-    done: Together,
+    done: Measurement,
     files: Sequence[FileResult],
     request: BenchOptions,
     progress: Progress,
 ) -> PeerResult:
-    """Likewise of a peer. Of one that is a file of the bundle, that file's figures, which stand in `files`."""
-    candidate = peer.candidate
-    if candidate is None:
-        return _without_figures(peer, peer.note)
-    made: dict[str, Any] = {
-        "name": peer.name,
-        "role": peer.role,
-        "note": peer.note,
-        "sha256": candidate.artifact.sha256,
-        "bytes": candidate.artifact.bytes,
-        "tools": candidate.artifact.tools,
-    }
-    if (artifact := same_file(candidate, artifacts)) is not None:
-        (same,) = (file for file in files if (file.role, file.file) == (artifact.role, artifact.file))
-        fields = ("group", "timing", "of_reference", "in_use", "alone")
-        return PeerResult(**made, **{field: getattr(same, field) for field in fields})
-    if peer.name in done.failed:
-        return _without_figures(peer, done.failed[peer.name])
-    measured = done.measured[peer.name]
-    progress(f"{peer.name} alone")
-    try:
-        figures = measure_cold_start(candidate, request.threads, ALONE_S)
-    except ToolkitError as error:
-        return _without_figures(peer, one_line(error))
+    """Return the result of a peer, after measuring it alone; of a peer that is one of `files`, that file's figures."""
+    target = peer.candidate
+    if target is None:
+        return PeerResult(peer.name, peer.role, peer.note)
+    same = same_file(target, artifacts)
+    if same is None and peer.name in done.failed:
+        return PeerResult(peer.name, peer.role, done.failed[peer.name])
+    figures: FileResult | RowTiming
+    if same is not None:
+        (figures,) = (file for file in files if (file.role, file.file) == (same.role, same.file))
+        alone, in_use = figures.alone, figures.in_use
+    else:
+        figures = done.measured[peer.name]
+        progress(f"{peer.name} alone")
+        try:
+            alone = measure_cold_start(target, request.threads, ALONE_S)
+        except ToolkitError as error:
+            return PeerResult(peer.name, peer.role, one_line(error))
+        in_use = _in_use(figures, alone)
     return PeerResult(
-        **made,
-        group=measured.group,
-        timing=measured.timing,
-        of_reference=measured.of_reference,
-        in_use=_in_use(measured, figures),
-        alone=figures,
+        name=peer.name,
+        role=peer.role,
+        note=peer.note,
+        sha256=target.artifact.sha256,
+        bytes=target.artifact.bytes,
+        tools=target.artifact.tools,
+        group=figures.group,
+        timing=figures.timing,
+        of_reference=figures.of_reference,
+        in_use=in_use,
+        alone=alone,
+        ratio=figures.ratio,
     )
-
-
-def _without_figures(peer: Peer, note: str) -> PeerResult:
-    return PeerResult(peer.name, peer.role, note, *([None] * 8))

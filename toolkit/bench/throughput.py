@@ -11,11 +11,12 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.precision import RECIPES
-from backends.registry import default_backend
 from backends.session import Session
 from backends.tensor import Array
+from backends.timing import Rounds
 from toolkit.bench.result import Batch, Streams
-from toolkit.bench.together import BenchTarget, fits, measure_together, timing_feeds
+from toolkit.bench.rounds import fits_memory, measure_rows
+from toolkit.bench.together import BenchTarget, target_row, timing_feeds
 from toolkit.models.kind import find_kind, find_model
 from toolkit.parity.agreement import conversion_rules
 
@@ -24,7 +25,7 @@ def throughput(candidate: BenchTarget, threads: int, seconds: float) -> tuple[St
     """At one stream, at each power of two, and at `threads`, as far as so many sessions fit memory."""
     found = []
     for count in stream_counts(threads):
-        if count > 1 and not fits(count * candidate.artifact.bytes):
+        if count > 1 and not fits_memory(count * candidate.artifact.bytes):
             break
         with ExitStack() as stack:
             sessions = [stack.enter_context(candidate.open(threads=1)) for _ in range(count)]
@@ -100,10 +101,10 @@ def at_batch(
     found: dict[tuple[str, str], Batch] = {}
     for role, reference in references.items():
         likes = {a.file: like for a in artifacts if a.role == role and (like := _like(made, a)) is not None}
-        runs = {file: BenchTarget(file, made, like, default_backend(like.format).name) for file, like in likes.items()}
-        if reference.file in runs:
-            names = set(runs) - {reference.file}
-            done = measure_together([*runs.values()], runs[reference.file], threads, time_limit_s, progress, names)
+        rows = [target_row(replace(BenchTarget.of(made, like), name=file), threads) for file, like in likes.items()]
+        if reference.file in likes:
+            others = set(likes) - {reference.file}
+            done = measure_rows(rows, Rounds(time_limit_s), reference.file, progress, others)
             for file, one in done.measured.items():
                 median = one.timing.median_ms
                 found[role, file] = Batch(batch, 1e3 * batch / median, median, one.timing.noise, "")

@@ -91,14 +91,14 @@ def bench(
         )
         keep = None if out is None else out.with_name(f"{out.name}.unfinished")
         try:
-            result = bench_bundle(opened, request, progress.step, keep).to_json()
+            result = bench_bundle(opened, request, progress.step, keep)
         except KeyboardInterrupt:
             if keep is not None:
                 progress.say(f"{keep}: holds what is measured so far; the same command goes on from there")
             raise
     if out is not None and keep is not None:
         with replacing(out) as temporary:
-            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         keep.unlink(missing_ok=True)
     console = Console(highlight=False)
     print_result(result, console)

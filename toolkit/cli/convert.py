@@ -8,7 +8,7 @@ import click
 from backends.precision import RECIPES
 
 if TYPE_CHECKING:
-    from toolkit.convert.speed import Speed
+    from toolkit.bench.speed import Speed
 
 
 @click.command()
@@ -101,7 +101,7 @@ def convert(
             mixed=mixed,
             judged=judged.__setitem__,
         )
-        from toolkit.convert.speed import compare_speed
+        from toolkit.bench.speed import compare_speed
 
         made = [a for a in converted.artifacts if a.precision in precisions and a.route in (None, route)]
         speeds = compare_speed(converted, [a for a in made if not roles or a.role in roles], progress.step)

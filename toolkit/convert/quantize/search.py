@@ -1,9 +1,9 @@
 """What a mixed-precision file may cost, as it is written on the command line."""
 
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from backends.errors import InvalidInput, NotAvailable
 from backends.machine import default_threads
 from backends.registry import BACKENDS
 from backends.tensor import Array
+from backends.timing import Rounds, time_rounds
 from toolkit.convert.rules import MessageRule
 
 _FORM = re.compile(r"\s*(flips|size|latency)\s*<=\s*([0-9]+(?:\.[0-9]+)?)\s*(%|MB|ms)\s*")
@@ -71,7 +72,7 @@ class MixedCost:
 # Images on which a layer alone is measured: its error is an average over all logits, of which each image has many.
 ALONE_IMAGES = 32
 
-_LATENCY_RUNS = 20
+_LATENCY_ROUNDS = Rounds(0.0, warm_ups=0, least=20, until_steady=False)
 
 Write = Callable[[frozenset[str]], tuple[Artifact, tuple[Path, ...]]]
 
@@ -202,10 +203,6 @@ def _last(holds: Callable[[int], bool], most: int) -> int:
 
 def _latency_ms(path: Path, artifact: Artifact, backend: str, image: Array) -> float:
     feeds: dict[str, Any] = {artifact.inputs[0].spec.name: image}
-    times = []
     with BACKENDS.load(backend).session(path, artifact, default_threads()) as session:
-        for _ in range(_LATENCY_RUNS):
-            start = time.perf_counter()
-            session.run(feeds)
-            times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
+        samples = time_rounds({"file": partial(session.run, feeds)}, _LATENCY_ROUNDS)
+    return float(np.median(samples["file"]))

@@ -1,7 +1,7 @@
 """Measures the work that DeepEncoder's compressor saves: CLIP on all of SAM's tokens beside CLIP on a sixteenth."""
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import ARCHITECTURES
+from backends.timing import time_after_warmup
 from graphs.networks.deepencoder.encoder import DeepEncoder
 
 # Tokens an axis that the compressor makes one of.
@@ -60,9 +61,11 @@ def measure_compression(bundle: Bundle, mode: str) -> Compression:
     except RuntimeError as error:
         raise InvalidArtifact(f"{artifact.file}: does not fit {mode!r}: {error}") from error
     generator = torch.Generator().manual_seed(0)
-    seconds = [
-        _seconds(module.vision_model, torch.randn(maps.shape, generator=generator)) for maps in (few, all_of_them)
-    ]
+    with torch.inference_mode():
+        seconds = [
+            time_after_warmup(partial(module.vision_model, torch.randn(maps.shape, generator=generator)))
+            for maps in (few, all_of_them)
+        ]
     return Compression(
         mode,
         side**2,
@@ -79,11 +82,3 @@ def _flops(module: torch.nn.Module, x: torch.Tensor) -> int:
     with torch.inference_mode(), counter:
         module(x)
     return int(counter.get_total_flops())
-
-
-def _seconds(module: torch.nn.Module, x: torch.Tensor) -> float:
-    with torch.inference_mode():
-        module(x)
-        start = time.perf_counter()
-        module(x)
-        return time.perf_counter() - start

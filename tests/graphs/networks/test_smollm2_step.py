@@ -1,36 +1,21 @@
-"""SmolLM2-135M at full size: do torch, ONNX Runtime and TFLite choose the same tokens?
+"""SmolLM2, one token a step: the graph of a step and its cache choose the golden's greedy tokens on every backend."""
 
-    python -m benchmarks.smollm2_greedy FOLDER [--checkpoint model.safetensors | --random SEED] [--json FILE]
-
-Makes a bundle in FOLDER of one graph, a step of the language model of the foveated model with its cache and its head:
-one token in, logits and its keys and values out. Then each backend continues the same prompts greedily, on its own
-choices and its own cache, and the tokens are compared.
-"""
-
-import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from backends.bundle import Bundle
-from backends.machine import default_threads, describe
 from backends.registry import ARCHITECTURES, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec
-from graphs.checkpoint import load_checkpoint, random_weights
-from graphs.networks.foveated.config import SMOLLM2_135M, LlamaConfig
+from graphs.checkpoint import load_checkpoint
+from graphs.networks.foveated.config import LlamaConfig
 from graphs.networks.foveated.llama import Llama
 from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec, from_json
-from toolkit.convert.pipeline import convert_bundle
+from tests import foveated_tiny
 from toolkit.export import export_bundle
-from toolkit.parity.agreement import conversion_rules
-
-TOKENS = 64
-PROMPTS = ((1, 2, 3), (11, 402, 9000, 17), (4321,))
 
 
 @dataclass(frozen=True)
@@ -109,48 +94,19 @@ def greedy(session: Session, prompt: tuple[int, ...], count: int) -> tuple[list[
     return tokens[len(prompt) :], nearest
 
 
-def compare(bundle: Bundle, prompts: tuple[tuple[int, ...], ...], count: int) -> list[dict[str, Any]]:
-    """A row a prompt: torch's tokens, whether every float32 file chose the same, and torch's closest choice."""
-    found: dict[str, list[tuple[list[int], float]]] = {}
+def test_the_step_and_its_cache_choose_the_goldens_tokens_on_every_backend(tmp_path: Path) -> None:
+    held = foveated_tiny.tensors(foveated_tiny.LANGUAGE)
+    prompt = tuple(held["inputs/input_ids"].flatten().tolist())
+    whole = held["outputs/greedy_24"].flatten().tolist()
+    expected = whole[len(prompt) :]
+    assert whole[: len(prompt)] == list(prompt)
+    save_file(foveated_tiny.state(foveated_tiny.LANGUAGE), tmp_path / "model.safetensors")
+    spec = smollm2_spec(foveated_tiny.language(), len(prompt) + len(expected))
+    bundle = export_bundle(spec, load_checkpoint(tmp_path / "model.safetensors", spec), tmp_path / "smollm2")
+    assert {artifact.format for artifact in bundle.artifacts} == {"torch", "onnx"}
     for artifact in bundle.artifacts:
-        if artifact.precision == "fp32":
-            with open_session(bundle, artifact, default_backend(artifact.format).name, default_threads()) as session:
-                found[artifact.format] = [greedy(session, prompt, count) for prompt in prompts]
-    rows = []
-    for i, prompt in enumerate(prompts):
-        tokens, nearest = found["torch"][i]
-        same = {name: results[i][0] == tokens for name, results in found.items() if name != "torch"}
-        rows.append({"prompt": list(prompt), "tokens": tokens, "same_as_torch": same, "closest_choice": nearest})
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--checkpoint", type=Path)
-    weights.add_argument("--random", type=int)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    spec = smollm2_spec(SMOLLM2_135M, max(map(len, PROMPTS)) + TOKENS)
-    given = arguments.checkpoint
-    loaded = random_weights(arguments.random, spec) if given is None else load_checkpoint(given, spec)
-    folder = arguments.folder / spec.name
-    export_bundle(spec, loaded, folder, progress=print)
-    bundle = convert_bundle(folder, conversion_rules, ("fp32",), progress=print)
-    rows = compare(bundle, PROMPTS, TOKENS)
-    for row in rows:
-        print(row)
-    if arguments.json:
-        result = {
-            "machine": describe(),
-            "model": "SmolLM2-135M",
-            "parameters": spec.count_parameters(),
-            "weights": f"{loaded.origin}, {loaded.source}",
-            "prompts": rows,
-        }
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+        with open_session(bundle, artifact, default_backend(artifact.format).name, threads=1) as session:
+            tokens, nearest = greedy(session, prompt, len(expected))
+        assert tokens == expected
+        assert 0 < nearest < 1
+    assert len(np.unique(expected)) > 1

@@ -1,0 +1,94 @@
+"""The README's block on DeepEncoder, the foveated model and the captioner: time, memory and operators."""
+
+from typing import Any
+
+from benchmarks.alone import CACHED, DEEP, FRAMES, UNCACHED
+from benchmarks.kinds_operators import chained
+from benchmarks.readme import read, table
+
+KINDS = {
+    "deepencoder": {"base": "DeepEncoder, a page of 1024 pixels"},
+    "foveated": {
+        "encode_frames": "foveated, a frame encoded",
+        "query_deep": "one more deep look at 8 frames",
+        DEEP: "both passes over 8 frames",
+    },
+    "captioner-large": {
+        "encode_image": "captioner-large, an image encoded",
+        "decode_image": "an image decoded",
+        CACHED: "100 tokens",
+        UNCACHED: "100 tokens without cache",
+    },
+}
+FLOAT32 = ("ONNX Runtime fp32", "TFLite fp32")
+OPERATORS = {
+    ("deepencoder", "base"): "DeepEncoder",
+    ("foveated", "encode_frames"): "a frame's encoder",
+    ("foveated", "query_deep"): "a deep query",
+    ("captioner-large", "decode_text_step"): "a step of the captioner",
+}
+RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp32", "TFLite int8")
+
+
+def kinds() -> str:
+    """Milliseconds and peak memory of the main work of each kind, on every runtime."""
+    results = {model: read(f"kinds-speed-{model}") for model in KINDS}
+    first = next(iter(results.values()))
+    lines = []
+    for model, result in results.items():
+        rows = {row["row"]: row for row in result["rows"]}
+        for role, name in KINDS[model].items():
+            found = [rows.get(f"{role}, {runtime}", {}) for runtime in RUNTIMES]
+            lines.append([name, *(_cell(row) for row in found)])
+    return (
+        "Median milliseconds, and in brackets the peak megabytes of a process that does nothing else; random weights, "
+        f"{first['threads']} threads of an {first['machine']['processor']}, {first['machine']['date']}, all files of a "
+        f"model in turn:\n\n{table(['', *RUNTIMES], lines)}\n\n"
+        f"{_looks(results['foveated'])} {_loads(results)}\n\n{_operators()}\n"
+    )
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['run_ms']:,.0f} ({row['peak_mb']:,.0f})" if "run_ms" in row else ""
+
+
+def _looks(result: dict[str, Any]) -> str:
+    """What one more look costs, and how many frames a second both deep passes take."""
+    ratios = {(row["row"], row["over"]): row["median"] for row in result["ratios"]}
+    shares = [
+        f"1/{1 / ratios[f'{query}, {runtime}', f'encode_frames, {runtime}']:.0f}"
+        for query in ("query_shallow", "query_deep")
+        for runtime in FLOAT32
+    ]
+    rows = {row["row"]: row for row in result["rows"]}
+    rates = [f"{1e3 * FRAMES / rows[f'{DEEP}, {runtime}']['run_ms']:.1f}" for runtime in FLOAT32]
+    return (
+        f"One more look at a frame that is held encoded costs, of encoding it: shallow {shares[0]} on ONNX Runtime "
+        f"and {shares[1]} on TFLite, deep {shares[2]} and {shares[3]}. Both deep passes over 8 frames are "
+        f"{' and '.join(rates)} frames a second."
+    )
+
+
+def _loads(results: dict[str, Any]) -> str:
+    """How long the quickest and the slowest of all files take to load, and where the others' figures are."""
+    rows = [(model, row) for model, result in results.items() for row in result["rows"] if row["file"]]
+    found = [(row["load_ms"], model, row["file"]) for model, row in rows]
+    quickest, slowest = (f"{ms / 1e3:.3f} s ({model}'s {file})" for ms, model, file in (min(found), max(found)))
+    return (
+        f"Loading a file, its hash checked, takes {quickest} to {slowest}: all of them, with their memory, are in "
+        "`benchmarks/results/kinds-speed-*.json`."
+    )
+
+
+def _operators() -> str:
+    """How many operators some graphs have after each stage."""
+    found = {(row["model"], row["role"]): row for row in read("kinds-operators")["graphs"]}
+    parts = []
+    for key, name in OPERATORS.items():
+        stages = [found[key][stage] for stage in ("exported", "prepared", "lowered")]
+        parts.append(f"{name} {', '.join(f'{sum(stage.values())} ({chained(stage)})' for stage in stages)}")
+    return (
+        "Operators as exported, as prepared and as lowered to TFLite, in brackets those that only walk over shapes and "
+        f"indices: {'; '.join(parts)}. Long attention is done some queries at a time, which is more operators and no "
+        "map of hundreds of megabytes."
+    )

@@ -1,0 +1,55 @@
+"""The README's tables and LIMITS.md are those of the committed results, and of what `toolkit bench --json` writes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.readme import README, table, write_block
+from benchmarks.readme import speed as speed_block
+from benchmarks.readme.kinds import kinds
+from benchmarks.readme.limits import limits
+from benchmarks.readme.recipes import recipes
+from benchmarks.readme.speed import speed
+from tests.report.made import benched, bundle
+
+
+@pytest.mark.parametrize(("name", "written"), [("speed", speed), ("kinds", kinds), ("recipes", recipes)])
+def test_a_block_is_what_the_committed_results_give(name: str, written: Callable[[], str]) -> None:
+    assert f"<!-- {name} -->\n{written()}<!-- /{name} -->" in README.read_text()
+
+
+def test_limits_are_what_the_committed_result_gives() -> None:
+    assert (README.parent / "benchmarks" / "LIMITS.md").read_text() == limits()
+
+
+def test_a_table_has_text_on_the_left_and_figures_on_the_right() -> None:
+    assert table(["", "ms"], [["a", "1"]]) == "| | ms |\n|---|--:|\n| a | 1 |"
+
+
+def test_a_block_is_replaced_between_its_markers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("a\n<!-- x -->\nold\n<!-- /x -->\nb\n")
+    monkeypatch.setattr(readme, "README", page)
+    write_block("x", "new\n")
+    assert page.read_text() == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
+    with pytest.raises(ValueError, match="expected one <!-- y --> block, found 0"):
+        write_block("y", "")
+
+
+def test_a_result_of_toolkit_bench_is_read_in_the_place_of_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = benched(bundle())
+    for file in document["files"]:
+        file["alone"] |= {"cpu_ms_a_run": 1.0, "energy_mj_a_run": None, "peak_rss_before_load_bytes": 1}
+        file["alone"]["peak_rss_bytes"] = int(file["alone"]["peak_rss_bytes"])
+    document["machine"]["python"] = "3.11"
+    (tmp_path / "bench-made.json").write_text(json.dumps(document))
+    monkeypatch.setattr(speed_block, "RESULTS", tmp_path)
+    machine, milliseconds, sizes = speed_block._timed("made")
+    assert machine == {"processor": "A processor", "date": "2026-01-02", "threads": 2}
+    assert milliseconds["detector.int8.tflite"] == 1.7
+    assert sizes["detector.int8.tflite"] == 1_600_000
