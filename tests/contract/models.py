@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import find_artifact
@@ -20,6 +22,7 @@ from toolkit.parity.agreement import conversion_rules
 PHOTOGRAPHS = sorted(seal_tiny.IMAGES.glob("*.jpg"))
 GOLDEN_MODELS = seal_tiny.NAMES
 POCKETSEAL = "pocketseal"
+Variant = tuple[str, str, str | None]  # backend, precision, route
 
 # Every file that a bundle of one model may hold, as (backend, precision, route).
 VARIANTS = (
@@ -57,11 +60,17 @@ def find(bundle: Bundle, backend: str, precision: str, route: str | None) -> Art
     return find_artifact(bundle, "detector", backend, precision, route)
 
 
-def bundle_of(model: str) -> Bundle:
-    """The bundle of a model with the files of every precision and both routes, made once a test run."""
+def marks(model: str, variant: Variant) -> tuple[pytest.MarkDecorator, ...]:
+    """The tf route takes half a minute a model: of the golden models one goes that way among the fast tests."""
+    is_slow = variant[2] == "tf" and model not in (POCKETSEAL, "videoseal-1.0-tiny")
+    return (pytest.mark.large,) if is_slow else ()
+
+
+def bundle_of(model: str, variant: Variant) -> Bundle:
+    """A bundle of a model that holds a variant and the float32 files, made once a test run."""
     if model == POCKETSEAL:
         return Bundle.open(made_once(f"converted-{POCKETSEAL}", _pocketseal) / POCKETSEAL)
-    return seal_tiny.converted_by_both_routes(model)
+    return (seal_tiny.converted_by_both_routes if variant[2] == "tf" else seal_tiny.converted)(model)
 
 
 def _pocketseal(parent: Path) -> None:

@@ -14,7 +14,7 @@ from toolkit.metrics.error import OutputMetrics, RunningMetrics
 from toolkit.metrics.judges import NoJudge
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.metrics.samples import Sample
-from toolkit.models.tolerances import tolerance_for
+from toolkit.models.kind import find_kind
 from toolkit.models.watermark.judge import MessageJudge
 from toolkit.models.watermark.message import Message
 from toolkit.parity.report import judge
@@ -45,7 +45,7 @@ def _failed(metrics: OutputMetrics, numbers: dict[str, float], tolerance: Tolera
 
 @pytest.mark.parametrize(("kind", "role", "precision"), CASES)
 def test_the_limits_are_the_published_ones(kind: str, role: str, precision: str) -> None:
-    tolerance = tolerance_for(kind, role, precision)
+    tolerance = find_kind(kind).tolerance(role, precision)
     limits = _limits(tolerance).items()
     bounds = {name: limit.at_least if limit.at_most is None else limit.at_most for name, limit in limits}
     assert bounds | {"changed": tolerance.changed} == pytest.approx(PUBLISHED[f"{kind} {role}"][precision], rel=1e-4)
@@ -60,13 +60,13 @@ def test_no_other_precision_is_judged(kind: str, role: str) -> None:
 
 def _is_refused(kind: str, role: str, precision: str) -> bool:
     with pytest.raises(NotAvailable, match=f"precision '{precision}', so nothing is judged"):
-        tolerance_for(kind, role, precision)
+        find_kind(kind).tolerance(role, precision)
     return True
 
 
 @pytest.mark.parametrize(("kind", "role", "precision"), CASES)
 def test_each_number_fails_just_outside_its_limit_and_no_other_does(kind: str, role: str, precision: str) -> None:
-    tolerance = tolerance_for(kind, role, precision)
+    tolerance = find_kind(kind).tolerance(role, precision)
     published = dict(PUBLISHED[f"{kind} {role}"][precision])
     changed = published.pop("changed")
     inside = {name: limit * (1 + 1e-4 if name in LEAST else 1 - 1e-4) for name, limit in published.items()}
@@ -108,7 +108,7 @@ def test_a_detector_s_logits_may_be_this_far_from_the_reference(
     running = RunningComparison("reference", NoJudge())
     for got, expected in _off_by(share * RELATIVE_ERROR[precision]):
         running.add(Sample("x", "real", {}, None), {"logits": got}, {"logits": expected})
-    checks = judge(running.result(), tolerance_for("watermark", "detector", precision), random=True)
+    checks = judge(running.result(), find_kind("watermark").tolerance("detector", precision), random=True)
     assert [check.number for check in checks if check.passed is False and check.where] == failing
 
 
@@ -134,8 +134,10 @@ def test_this_many_bits_may_flip(precision: str, more: int) -> None:
         for pair in range(here):  # one that becomes wrong for each that becomes right
             side = expected if pair % 2 else got
             side[0, 1 + pair] *= -1
-        judge_of_messages.add(Sample("x", "marked", {}, message), {"logits": got}, {"logits": expected})
+        judge_of_messages.add(Sample("x", "marked", {}, message.bits), {"logits": got}, {"logits": expected})
     flipped = judge_of_messages.numbers()["bits_flipped"]
     assert flipped == (FLIPPED_BITS[precision] + more) / 10000
-    (limit,) = (one for one in tolerance_for("watermark", "detector", precision).task if one.number == "bits_flipped")
+    (limit,) = (
+        one for one in find_kind("watermark").tolerance("detector", precision).task if one.number == "bits_flipped"
+    )
     assert limit.allows(flipped) == (more == 0)
