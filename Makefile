@@ -53,7 +53,7 @@ convert: env converter  ## build/MODEL to TFLite and quantized files
 
 bench: env converter  ## build/MODEL, by both routes, beside what else could run it; to benchmarks/results
 	@test -f build/$(MODEL)/detector.fp32.tf.tflite || $(BIN)/toolkit convert build/$(MODEL) --route tf
-	@$(BIN)/toolkit bench build/$(MODEL) --peers --json benchmarks/results/bench-$(MODEL).json
+	@$(BIN)/toolkit bench build/$(MODEL) --peers --time-limit 300 --json benchmarks/results/bench-$(MODEL).json
 
 readme: env  ## the README's tables, the model card and LIMITS.md, from benchmarks/results
 	@$(BIN)/python -m benchmarks.readme

@@ -60,12 +60,19 @@ class BackendRegistry(Registry[BackendSpec]):
     def load(self, name: str) -> BackendSpec:
         """Return the spec of a backend. Raises NotAvailable for an unknown name or a missing package."""
         spec = super().load(name)
-        if missing := [module for module in spec.requires if find_spec(module) is None]:
+        if missing := [module for module in spec.requires if not _is_installed(module)]:
             raise NotAvailable(
                 f"backend {name!r} cannot be loaded: no module named {missing[0]!r}; install it with "
                 f"`pip install {' '.join(module.replace('_', '-') for module in spec.requires)}`"
             )
         return spec
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 BACKENDS = BackendRegistry("seal_toolkit.backends", "backend")

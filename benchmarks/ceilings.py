@@ -41,7 +41,7 @@ def _best(run: Callable[[], object]) -> float:
 
 def _product(op_type: str, dtype: type, threads: int) -> Callable[[], object]:
     """The same product in ONNX Runtime, with a constant on the right as in a network, so that it can pack it."""
-    weight = np.ones((SIDE, SIDE), dtype)
+    weight: np.ndarray = np.ones((SIDE, SIDE), dtype)
     element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     result = onnx.TensorProto.INT32 if op_type == "MatMulInteger" else element
     given = np.uint8 if op_type == "MatMulInteger" else dtype

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.readme import RESULTS, read, table
+from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO
 from toolkit.bench.result import BenchResult
 
 MODELS = ("pocketseal", "videoseal-1.0", "videoseal-0.0")
+PEERS = (EAGER, COMPILED, EXPORTED, OPENVINO, ONNX2TF)
 QUICK, LARGE = "videoseal-1.0", "chunkyseal"
 FILES = {
     "detector.fp32.tflite": "TFLite float32",
@@ -30,9 +32,12 @@ def _timed(model: str) -> tuple[dict[str, Any], dict[str, float], dict[str, int]
     path: Path = RESULTS / f"bench-{model}.json"
     if path.is_file():
         result = BenchResult.read(path)
-        figures = [one for row in (*result.files, *result.peers) if (one := row.figures) and row.role == "detector"]
+        files = [file for file in result.files if file.role == "detector" and file.in_use["runtime"] != "torch"]
+        medians = {file.file: file.timing.median_ms for file in files}
+        peers = [peer for peer in result.peers if peer.role == "detector" and peer.name in PEERS]
+        medians |= {peer.name: peer.timing.median_ms for peer in peers if peer.timing is not None}
         machine = {"processor": result.machine.processor, "date": result.machine.date, "threads": result.threads}
-        return machine, {o.name: o.timing.median_ms for o in figures}, {file.file: file.bytes for file in result.files}
+        return machine, medians, {file.file: file.bytes for file in files}
     older = read(f"speed-{model}")
     sizes = {row["name"]: row["bytes"] for row in older["timed"] if "bytes" in row}
     machine = older["machine"] | {"threads": older["threads"]}

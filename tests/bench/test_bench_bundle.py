@@ -76,11 +76,11 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
     command = ("bench", two.folder, "--time-limit", 0, "--threads", 1, "--json", out)
     measured, whole = [], rows.measure_cold_start
 
-    def alone_once(candidate: BenchTarget, threads: int, seconds: float) -> ColdStart:
-        measured.append(candidate.name)
+    def alone_once(target: BenchTarget, threads: int, seconds: float) -> ColdStart:
+        measured.append(target.name)
         if len(measured) == 2:
             raise KeyboardInterrupt
-        return whole(candidate, threads, seconds)
+        return whole(target, threads, seconds)
 
     monkeypatch.setattr(rows, "measure_cold_start", alone_once)
     shown = toolkit(*command)

@@ -35,41 +35,41 @@ def _detector(bundle: Bundle) -> Bundle:
     )
 
 
-def _same_outputs(candidate: BenchTarget, bundle: Bundle) -> bool:
+def _same_outputs(target: BenchTarget, bundle: Bundle) -> bool:
     reference = bundle.find("detector", "torch", "fp32")
     feeds = timing_feeds(reference)
     with open_session(bundle, reference, "torch", threads=1) as session:
         expected = session.run(feeds)["logits"]
-    with candidate.open(threads=1) as session:
+    with target.open(threads=1) as session:
         return bool(np.allclose(session.run(feeds)["logits"], expected, atol=1e-4))
 
 
 def test_the_exported_graph_is_not_the_prepared_one_and_computes_what_torch_does(tiny: Bundle, tmp_path: Path) -> None:
     (peer,) = make_peers(tiny, "detector", tmp_path, names=[EXPORTED])
-    assert peer.candidate is not None
-    assert peer.candidate.artifact.sha256 != tiny.find("detector", "onnx", "fp32").sha256
-    assert _same_outputs(peer.candidate, tiny)
+    assert peer.target is not None
+    assert peer.target.artifact.sha256 != tiny.find("detector", "onnx", "fp32").sha256
+    assert _same_outputs(peer.target, tiny)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own, of its own module
 def test_torch_compile_computes_what_torch_does(tiny: Bundle, tmp_path: Path) -> None:
     (peer,) = make_peers(tiny, "detector", tmp_path, names=[COMPILED])
-    assert peer.candidate is not None
-    assert _same_outputs(peer.candidate, tiny)
+    assert peer.target is not None
+    assert _same_outputs(peer.target, tiny)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_openvino_computes_what_torch_does(tiny: Bundle, tmp_path: Path) -> None:
     (peer,) = make_peers(tiny, "detector", tmp_path, names=[OPENVINO])
-    assert peer.candidate is not None
-    assert _same_outputs(peer.candidate, tiny)
+    assert peer.target is not None
+    assert _same_outputs(peer.target, tiny)
 
 
 def test_what_is_not_installed_says_so(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers_module, "find_spec", lambda name: None)
     made = _by_name(make_peers(tiny, "detector", tmp_path, names=[EAGER, OPENVINO]))
-    assert [made[name].candidate for name in (EAGER, OPENVINO)] == [None, None]
+    assert [made[name].target for name in (EAGER, OPENVINO)] == [None, None]
     assert "pip install openvino" in made[OPENVINO].note
     assert "pip install torch" in made[EAGER].note
 
@@ -87,7 +87,7 @@ def test_a_converter_s_file_that_ends_the_process_is_a_row_that_says_so(
     monkeypatch.setattr(converter, "run_worker", made)
     monkeypatch.setattr(binding, "bind_tflite", _kill)
     (peer,) = make_peers(tiny, "detector", tmp_path, names=[ONNX2TF])
-    assert peer.candidate is None
+    assert peer.target is None
     assert peer.note == "the process in which LiteRT first ran the file was killed by SIGABRT"
 
 
@@ -102,7 +102,7 @@ def test_a_converter_that_gives_up_is_a_row_that_names_the_node_and_says_what_be
     made = _by_name(make_peers(tiny, "detector", tmp_path, names=[ONNX2TF, *TENSORFLOW.values()]))
     assert set(made) == {ONNX2TF, *TENSORFLOW.values()}
     for peer in made.values():
-        assert peer.candidate is None
+        assert peer.target is None
         assert peer.note == "onnx2tf gave up at node_hard"
 
 
@@ -115,7 +115,7 @@ def test_the_result_has_a_row_for_every_peer_and_eager_is_the_row_of_the_torch_f
     monkeypatch.setattr(rows_module, "ALONE_S", 0.01)
     # The tiny architecture is known to this process alone; what a fresh one measures is tested elsewhere.
     figures = ColdStart(1.0, 1.0, 1.0, None, peak_rss_bytes=1, peak_rss_before_load_bytes=1)
-    monkeypatch.setattr(rows_module, "measure_cold_start", lambda candidate, threads, seconds: figures)
+    monkeypatch.setattr(rows_module, "measure_cold_start", lambda target, threads, seconds: figures)
     broken = next(a for a in bundle.artifacts if a.format == "torch")
 
     def made(bundle: Bundle, role: str, folder: Path, *rest: object) -> list[Peer]:
@@ -147,10 +147,10 @@ def test_the_peers_of_an_imported_graph_need_its_source_and_no_other_file(tmp_pa
     assert "needs the file that was imported, given.onnx" in without[EXPORTED].note
     assert "needs torch weights" in without[EAGER].note
     (peer,) = make_peers(bundle, "model", folders[1], source, names=[EXPORTED])
-    assert peer.candidate is not None
+    assert peer.target is not None
     feeds = timing_feeds(bundle.artifacts[0])
     with (
-        peer.candidate.open(1) as one,
+        peer.target.open(1) as one,
         open_session(bundle, bundle.artifacts[0], "ort", 1) as two,
     ):
         assert np.allclose(one.run(feeds)["y"], two.run(feeds)["y"])

@@ -14,6 +14,7 @@ from benchmarks.readme.limits import limits
 from benchmarks.readme.recipes import recipes
 from benchmarks.readme.speed import speed
 from tests.report.made import benched, bundle
+from toolkit.bench.peers import EAGER
 
 
 @pytest.mark.parametrize(("name", "written"), [("speed", speed), ("kinds", kinds), ("recipes", recipes)])
@@ -47,9 +48,17 @@ def test_a_result_of_toolkit_bench_is_read_in_the_place_of_an_older_one(
         file["alone"] |= {"cpu_ms_a_run": 1.0, "energy_mj_a_run": None, "peak_rss_before_load_bytes": 1}
         file["alone"]["peak_rss_bytes"] = int(file["alone"]["peak_rss_bytes"])
     document["machine"]["python"] = "3.11"
+    timed, torch = document["files"][1], document["files"][0]
+    torch["in_use"]["runtime"] = "torch"
+    document["files"] += (timed | {"role": "embedder", "file": "embedder.onnx"},)
+    shared = ("role", "sha256", "bytes", "group", "timing", "of_reference", "in_use", "alone")
+    eager = {key: torch[key] for key in shared} | {"name": EAGER, "note": "made"}
+    document["peers"] += (eager, eager | {"name": "TensorFlow converter"})
     (tmp_path / "bench-made.json").write_text(json.dumps(document))
     monkeypatch.setattr(speed_block, "RESULTS", tmp_path)
     machine, milliseconds, sizes = speed_block._timed("made")
     assert machine == {"processor": "A processor", "date": "2026-01-02", "threads": 2}
     assert milliseconds["detector.int8.tflite"] == 1.7
     assert sizes["detector.int8.tflite"] == 1_600_000
+    assert set(milliseconds) == {*sizes, EAGER}
+    assert not {"detector.safetensors", "embedder.onnx", "TensorFlow converter"} & set(milliseconds)

@@ -117,7 +117,7 @@ def test_what_is_no_whole_image_is_one_line_that_names_it(tmp_path: Path, name: 
         (["--expect", "xy"], "message: expected 2 hex digits for 8 bits, got 'xy'"),
         (["--expect", "012"], "message: expected 2 hex digits for 8 bits, got '012'"),
         (["--expect", ""], "message: expected 2 hex digits for 8 bits, got ''"),
-        (["--backend", "tensorrt"], "no backend named 'tensorrt'; there is ort, tflite, torch"),
+        (["--backend", "tensorrt"], "no backend named 'tensorrt'; there is openvino, ort, tflite, torch"),
         (["--precision", "int4"], "no detector onnx int4; there is detector.onnx"),
         (["--threads", "0"], "Invalid value for '--threads'"),
         (["--model", "pocketseal"], "--model and --bundle both name a bundle: give one"),

@@ -1,6 +1,8 @@
 """`toolkit run` of models that are not a watermark's: what it prints, what it writes, what it refuses."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from backends.bundle import Bundle
+from backends.precision import RECIPES
+from backends.registry import BACKENDS
 from tests import deepencoder_tiny
 from tests.clips import write_video
 from tests.kinds_tiny import exported
 from tests.tiny import FOLDER
 from toolkit.cli import main
+from toolkit.models.kind import all_kinds
 
 
 def run(kind: str, *arguments: object) -> Result:
@@ -203,7 +209,7 @@ def test_without_json_the_answer_is_for_a_person(page: Path) -> None:
     ("kind", "arguments", "said"),
     [
         ("watermark", ["--mode", "tiny"], "--mode is for deepencoder models, and this is a watermark"),
-        ("watermark", ["-o", "out"], "--output is for deepencoder and foveated and captioner models"),
+        ("watermark", ["-o", "out"], "--output is for deepencoder, foveated and captioner models"),
         ("deepencoder", ["--expect", "ab"], "--expect is for watermark models, and this is a deepencoder"),
         ("deepencoder", ["--mode", "huge"], "mode: expected one of small, base, gundam, got 'huge'"),
         ("captioner", ["--similar", "a cat"], "expected token ids apart by spaces"),
@@ -234,3 +240,30 @@ def test_a_clip_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         shown = run("foveated", tmp_path / name)
         assert shown.exit_code == 2
         assert said in shown.stderr.splitlines()[-1]
+
+
+def test_the_help_has_the_options_of_each_kind_under_its_name_and_every_backend_and_precision() -> None:
+    shown = CliRunner().invoke(main, ["run", "--help"], terminal_width=400).output
+    sections = {part.partition(":\n")[0]: part.partition(":\n")[2] for part in shown.split("\n\n") if ":\n" in part}
+    for kind in all_kinds():
+        for option in kind.options():
+            (title,) = (
+                title for title, text in sections.items() if "Options" in title and f"{option.opts[-1]} " in text
+            )
+            assert title.startswith("Options for ")
+            assert kind.name in title
+        assert (kind.summary in sections["Kinds of models"]) is kind.is_run
+    assert ", ".join([*RECIPES][:-1]) in sections["Options"]
+    assert ", ".join(BACKENDS.names[:-1]) in sections["Options"]
+    for titles in ("Options for watermark models", "Options for deepencoder, foveated and captioner models"):
+        assert titles in sections
+
+
+def test_an_imported_graph_is_not_run(tmp_path: Path, page: Path) -> None:
+    folder = tmp_path / "imported"
+    bundle = Bundle.open(FOLDER)
+    shutil.copytree(bundle.folder, folder)
+    replace(bundle, folder=folder, model={"name": "m", "kind": "tensor"}).write()
+    shown = CliRunner().invoke(main, ["run", "--bundle", str(folder), str(page)])
+    assert shown.exit_code == 2
+    assert "models of kind 'tensor' are not run; there is watermark, deepencoder, foveated, captioner" in shown.stderr

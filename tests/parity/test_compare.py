@@ -96,7 +96,7 @@ def test_a_bundle_of_one_file_a_role_compares_nothing_and_does_not_pass(tiny: Bu
 
 def test_what_cannot_be_judged_is_said_before_anything_runs(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_module, "open_session", None)
-    with pytest.raises(NotAvailable, match="no kind of model to compare named 'poem'; there is captioner, .*watermark"):
+    with pytest.raises(NotAvailable, match="no kind of model named 'poem'; there is captioner, .*watermark"):
         compare_bundle(replace(tiny, model=tiny.model | {"kind": "poem"}))
     embedder = replace(tiny.find("embedder", "onnx", "fp32"), precision="int8")
     with pytest.raises(NotAvailable, match="role 'embedder', precision 'int8'"):
@@ -124,7 +124,7 @@ def _samples(bundle: Bundle, role: str, images: list[Path]) -> list[Sample]:
 def test_photographs_are_read_plain_marked_and_distorted_and_the_same_every_time(pocketseal: Bundle) -> None:
     first, again = (_samples(pocketseal, "detector", [COFFEE]) for _ in range(2))
     for one, two in zip(first, again, strict=True):
-        assert (one.name, one.message) == (two.name, two.message)
+        assert (one.name, one.truth) == (two.name, two.truth)
         np.testing.assert_array_equal(one.feeds["image"], two.feeds["image"])
     shipped = len(shipped_photographs())
     marked = [sample for sample in first if sample.family == "marked"]

@@ -72,7 +72,7 @@ def _samples() -> list[tuple[Sample, np.ndarray]]:
         for distortion in DISTORTIONS:
             signs = np.array([1, *message.bits]) * 2.0 - 1
             logits = (signs * np.abs(rng.normal(0, 4, 1 + BITS)))[None].astype(np.float32)
-            samples.append((Sample(sample_name(path, "marked", distortion), "marked", {}, message), logits))
+            samples.append((Sample(sample_name(path, "marked", distortion), "marked", {}, message.bits), logits))
     samples.append((Sample("all 0", "synthetic", {}, None), rng.normal(0, 1, (1, 1 + BITS)).astype(np.float32)))
     return samples
 

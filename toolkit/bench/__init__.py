@@ -1,1 +1,1 @@
-"""How fast is each file of a bundle, and what does it take?"""
+"""Benchmarks: the speed of each file of a bundle, and the time and memory that it takes alone."""

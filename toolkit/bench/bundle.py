@@ -107,9 +107,7 @@ def _time_role(
     log: ResumeLog,
 ) -> Measurement:
     """Time the files of a role and its peers in the same rounds; a peer that is one of the files runs once."""
-    others = [
-        peer.candidate for peer in peers if peer.candidate is not None and same_file(peer.candidate, artifacts) is None
-    ]
+    others = [peer.target for peer in peers if peer.target is not None and same_file(peer.target, artifacts) is None]
     targets = [*(BenchTarget.of(bundle, artifact) for artifact in artifacts), *others]
     return measure_rows(
         [target_row(target, request.threads) for target in targets],

@@ -3,8 +3,8 @@
 import re
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
@@ -13,8 +13,10 @@ from backends.errors import InvalidArtifact
 from backends.machine import peak_rss_bytes
 from backends.registry import BACKENDS
 from backends.sandbox import SandboxDied, SandboxProcess
-from toolkit.bench.result import ColdStart
 from toolkit.bench.together import BenchTarget, timing_feeds
+
+if TYPE_CHECKING:
+    from toolkit.bench.result import ColdStart
 
 TIMEOUT_S = 3600.0
 _RAPL = Path("/sys/class/powercap")
@@ -22,12 +24,15 @@ _RAPL = Path("/sys/class/powercap")
 _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
-def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> ColdStart:
+def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "ColdStart":
     """Open a file in a fresh process, and run it for `seconds` after its first run.
 
     The files that torch.compile makes are not kept, so that its first run compiles. Raises InvalidArtifact if the
     process fails.
     """
+    # The process imports this module and measures its own memory: modules that it does not need are imported here.
+    from toolkit.bench.result import ColdStart
+
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         variables = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
@@ -40,10 +45,11 @@ def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> Col
                 said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
                 raise InvalidArtifact(f"{target.name}: its own process {died}: {said}") from died
         delegate = _DELEGATE.search(log.read_text(encoding="utf-8", errors="replace"))
-    return replace(figures, delegate=delegate[1] if delegate else None)
+    return ColdStart(**figures, delegate=delegate[1] if delegate else None)
 
 
-def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> ColdStart:
+def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
+    """Return the fields of a ColdStart that the process measures of itself."""
     bundle = Bundle.open(folder)
     target = BenchTarget(artifact.file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
@@ -63,15 +69,15 @@ def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, secon
         runs += 1
     cpu = time.process_time() - cpu
     used = None if energy is None else (energy_joules() or 0) - energy
-    return ColdStart(
-        load_ms=1e3 * (loaded - start),
-        first_run_ms=1e3 * (done - loaded),
-        cpu_ms_a_run=1e3 * cpu / runs,
+    return {
+        "load_ms": 1e3 * (loaded - start),
+        "first_run_ms": 1e3 * (done - loaded),
+        "cpu_ms_a_run": 1e3 * cpu / runs,
         # None as well where the counter started again from zero meanwhile.
-        energy_mj_a_run=1e3 * used / runs if used is not None and used > 0 else None,
-        peak_rss_bytes=peak_rss_bytes(),
-        peak_rss_before_load_bytes=imported_bytes,
-    )
+        "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_before_load_bytes": imported_bytes,
+    }
 
 
 def energy_joules(root: Path = _RAPL) -> float | None:

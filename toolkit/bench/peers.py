@@ -1,4 +1,4 @@
-"""What somebody would run without this project: PyTorch, OpenVINO, and files that the converters make by themselves."""
+"""Peers, the software that a user would run instead: PyTorch, OpenVINO, and the converters' own files."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ COMPILED = "PyTorch compiled"
 EXPORTED = "ONNX Runtime, as exported"
 OPENVINO = "OpenVINO"
 ONNX2TF = "TFLite, as exported"
-# By precision.
+# Peer by precision.
 TENSORFLOW = {
     "fp32": "TensorFlow converter",
     "fp16": "TensorFlow converter, FP16",
@@ -38,12 +38,12 @@ _TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True)
 class Peer:
-    """note: how it was made; or, where there is no candidate, why it could not be."""
+    """note: how the peer was made; or, where `target` is None, why it could not be made."""
 
     name: str
     role: str
     note: str
-    candidate: BenchTarget | None
+    target: BenchTarget | None
 
 
 def make_peers(
@@ -54,12 +54,12 @@ def make_peers(
     progress: Progress = lambda step: None,
     names: Sequence[str] = PEERS,
 ) -> list[Peer]:
-    """Make the files of the peers of one role in `folder`, an empty one. What cannot be made says why.
+    """Make the files of the peers of one role in `folder`, an empty one. A peer that cannot be made gives the reason.
 
-    All of them run the graph as it was exported, or as the file `source` holds it that a bundle was imported from.
-    The TensorFlow converter's files are those of TensorFlow's route where the bundle has them, which are of the
-    prepared graph; and of that too where it cannot lower the other. What a converter made is run once and held to the
-    graph.
+    All of them run the graph as it was exported, or that of `source`, the file from which a bundle was imported. The
+    TensorFlow converter's files are the bundle's own of that route, which hold the prepared graph, where there are any;
+    it is given the prepared graph also where it cannot lower the exported one. A converter's file is run once, and its
+    outputs are compared with the graph's.
     """
     makers = _Makers(bundle, role, folder, source, progress)
     found = []
@@ -76,7 +76,7 @@ def make_peers(
 
 
 class _Makers:
-    """The peers of one role. What several of them are made of is made once."""
+    """The peers of one role. A graph or file that several of them need is made once."""
 
     def __init__(self, bundle: Bundle, role: str, folder: Path, source: Path | None, progress: Progress) -> None:
         self._bundle = bundle
@@ -131,7 +131,7 @@ class _Makers:
         return self._graph
 
     def _own(self, artifact: Artifact) -> Bundle:
-        """The bundle that the folder is, for the processes that open a file of it."""
+        """Write the folder as a bundle, for the processes that open a file of it."""
         manifest = self._folder / "bundle.json"
         artifacts = Bundle.open(self._folder).artifacts if manifest.is_file() else ()
         made = Bundle(self._folder, self._bundle.model, self._bundle.weights, artifacts).with_artifact(artifact)
@@ -160,7 +160,7 @@ class _Makers:
         return self._peer(name, self._own(made[precision]), made[precision], default_backend("tflite").name, note)
 
     def _lowered_by_tensorflow(self) -> tuple[str, dict[str, Artifact]]:
-        """How the files were made, and the file of each precision."""
+        """Return how the files were made, and the file of each precision."""
         prepared = self._bundle.find(self._role, "onnx", "fp32")
         try:
             note = f"by a SavedModel, {self._made_of}"
@@ -192,7 +192,7 @@ class _Makers:
             raise ConversionFailed(why) from error
 
     def _bound(self, path: Path, precision: str, route: str, tools: dict[str, str]) -> Artifact:
-        """A converter's file moved beside the graph, after it was run and compared with it."""
+        """Run a converter's file, compare it with the graph, and move it beside the graph."""
         from backends.sandbox import SandboxDied, SandboxProcess
         from backends.tensor import probe
         from toolkit.convert.binding import bind_tflite

@@ -91,7 +91,7 @@ def peer_result(
     progress: Progress,
 ) -> PeerResult:
     """Return the result of a peer, after measuring it alone; of a peer that is one of `files`, that file's figures."""
-    target = peer.candidate
+    target = peer.target
     if target is None:
         return PeerResult(peer.name, peer.role, peer.note)
     same = same_file(target, artifacts)

@@ -1,4 +1,4 @@
-"""Throughput: several sessions of one file at once, one thread each."""
+"""Throughput: several sessions of one file at once, one thread each; and several images in one run."""
 
 import threading
 import time
@@ -21,20 +21,20 @@ from toolkit.models.kind import find_kind, find_model
 from toolkit.parity.agreement import conversion_rules
 
 
-def throughput(candidate: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
-    """At one stream, at each power of two, and at `threads`, as far as so many sessions fit memory."""
+def throughput(target: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
+    """Measure one stream, each power of two, and `threads` streams, as far as so many sessions fit memory."""
     found = []
     for count in stream_counts(threads):
-        if count > 1 and not fits_memory(count * candidate.artifact.bytes):
+        if count > 1 and not fits_memory(count * target.artifact.bytes):
             break
         with ExitStack() as stack:
-            sessions = [stack.enter_context(candidate.open(threads=1)) for _ in range(count)]
-            found.append(Streams(count, runs_a_second(sessions, timing_feeds(candidate.artifact), seconds)))
+            sessions = [stack.enter_context(target.open(threads=1)) for _ in range(count)]
+            found.append(Streams(count, runs_a_second(sessions, timing_feeds(target.artifact), seconds)))
     return tuple(found)
 
 
 def stream_counts(threads: int) -> Iterator[int]:
-    """1, 2, 4, ... and `threads` itself."""
+    """Yield 1, 2, 4, ... and `threads` itself."""
     count = 1
     while count < threads:
         yield count
@@ -43,7 +43,7 @@ def stream_counts(threads: int) -> Iterator[int]:
 
 
 def runs_a_second(sessions: Sequence[Session], feeds: dict[str, Array], seconds: float) -> float:
-    """How many runs all sessions end in a second, each in a thread of its own. They start together, warmed up."""
+    """Return the runs that all sessions end in a second, each in a thread of its own. They start together, warm."""
     counts = [0] * len(sessions)
     together = threading.Barrier(len(sessions) + 1)
     errors: list[BaseException] = []
@@ -88,10 +88,10 @@ def at_batch(
     time_limit_s: float,
     progress: Progress,
 ) -> Batches:
-    """Images a second of every artifact's like with `batch` images at once, files of a role in the same rounds.
+    """Measure images a second with `batch` images at once, by files made as the artifacts were.
 
-    Makes the files in `folder`, an empty one: of torch weights the graph is exported again, and of an imported one
-    `source` is imported again. What cannot be made has a note instead.
+    The files are made in `folder`, an empty one: with torch weights the graph is exported again, and of an imported
+    graph `source` is imported again. A file that cannot be made has a note in place of figures.
     """
     try:
         made = _graphs(bundle, batch, folder, source, {a.role for a in artifacts}, progress)
@@ -117,7 +117,7 @@ def at_batch(
 
 
 def _like(made: Bundle, artifact: Artifact) -> Artifact | None:
-    """The file of another bundle that was made as an artifact was."""
+    """Return the file of another bundle that was made as an artifact was; None where there is none."""
     key = (artifact.role, artifact.format, artifact.precision, artifact.route)
     return next((a for a in made.artifacts if (a.role, a.format, a.precision, a.route) == key), None)
 
@@ -125,7 +125,7 @@ def _like(made: Bundle, artifact: Artifact) -> Artifact | None:
 def _graphs(
     bundle: Bundle, batch: int, folder: Path, source: Path | None, roles: set[str], progress: Progress
 ) -> Bundle:
-    """A bundle in `folder`/batch with the graphs, and the torch weights, at a batch."""
+    """Return a bundle in `folder`/batch with the graphs, and the torch weights, at a batch."""
     target = folder / "batch"
     if find_kind(bundle.model["kind"]).is_imported:
         return _imported(bundle, batch, target, source, progress)
@@ -156,7 +156,7 @@ def _imported(bundle: Bundle, batch: int, target: Path, source: Path | None, pro
 def _converted(
     made: Bundle, artifacts: Sequence[Artifact], progress: Progress
 ) -> tuple[Bundle, dict[tuple[str, str], str]]:
-    """The bundle with the precisions that `artifacts` have, and why some could not be made."""
+    """Return the bundle with the precisions of `artifacts`, and the reasons why some could not be made."""
     from toolkit.convert.calibration import Calibration
     from toolkit.convert.pipeline import convert_bundle
 
@@ -168,7 +168,7 @@ def _converted(
         if alone and RECIPES[alone].keeps_layers:
             missing |= {(role, a.file): "its recipe names layers of the graph at batch 1" for a in alike}
             continue
-        # Ranges decide no speed, so that generated images do.
+        # Ranges do not change the speed: generated images are enough.
         calibration = Calibration(None) if alone else None
         precisions = tuple(dict.fromkeys(artifact.precision for artifact in alike))
         try:
@@ -181,7 +181,7 @@ def _converted(
 
 
 def _conversion(artifact: Artifact) -> tuple[str, str, str]:
-    """Artifacts of which this is the same come out of one conversion; one that may fail alone is alone."""
+    """Return the key of the conversion that makes an artifact; a precision that may fail alone has one of its own."""
     recipe = RECIPES[artifact.precision]
     alone = artifact.precision if recipe.calibrated or recipe.keeps_layers else ""
     return artifact.role, artifact.route or "direct", alone

@@ -1,19 +1,20 @@
-"""What is timed: a file of a bundle, or what somebody would run instead, and the runtime that opens it."""
+"""Targets of a benchmark: a file of a bundle, or a peer's, and the backend that opens it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import BACKENDS, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array
-from toolkit.bench.rounds import OpenRow, Row
 from toolkit.metrics.samples import signed_samples
+
+if TYPE_CHECKING:
+    from toolkit.bench.rounds import Row
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,22 @@ class BenchTarget:
 
 
 def timing_feeds(artifact: Artifact) -> dict[str, Array]:
-    """Uniform noise in [0, 1), seeded, for floats; 0 and 1 for integers. Zeros could take shortcuts."""
+    """Return seeded inputs: uniform noise in [0, 1) for floats, 0 and 1 for integers. Zeros could take shortcuts."""
     return dict(next(signed_samples(tuple(binding.spec for binding in artifact.inputs))).feeds)
 
 
 def in_use(session: Session, backend: str) -> dict[str, Any]:
-    """The runtime of an opened session, its version and threads, and the facts that the runtime itself tells."""
+    """Return the runtime of an open session, its version and threads, and the facts that the runtime itself tells."""
+    from importlib.metadata import version
+
     package = BACKENDS.load(backend).package
     return {"runtime": package, "version": version(package), "threads": session.threads, **session.describe()}
 
 
-def target_row(target: BenchTarget, threads: int) -> Row:
+def target_row(target: BenchTarget, threads: int) -> "Row":
     """Return the row that opens a target with `threads` threads and runs it on `timing_feeds`."""
+    # A cold start measures the memory of a process that imports this module: the engine is no part of that.
+    from toolkit.bench.rounds import OpenRow, Row
 
     @contextmanager
     def opened() -> Iterator[OpenRow]:

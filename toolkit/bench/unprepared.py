@@ -1,4 +1,4 @@
-"""The graph as somebody without this project has it: exported or given, and neither simplified nor prepared."""
+"""The graph without the work of this project: exported, or imported, but neither simplified nor prepared."""
 
 from dataclasses import replace
 from importlib.metadata import version
@@ -18,8 +18,8 @@ NAME = "exported.onnx"
 def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | None) -> Artifact:
     """Write the unprepared float32 graph of a role into `folder`.
 
-    Of torch weights it is what torch's exporter makes of them. Of an imported graph it is `source`, the file that was
-    imported, at the sizes and the opset that it was imported with. The artifact is that of a bundle in `folder`.
+    With torch weights, torch's exporter writes it. Of an imported graph it is `source`, the file that was imported, at
+    the sizes and the opset that it was imported with. The artifact is of a bundle in `folder`.
     Raises NotAvailable where there are no torch weights and no source, InvalidInput for another source.
     """
     from graphs.onnx.file import save
@@ -73,7 +73,7 @@ def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
 
 
 def check_source(bundle: Bundle, source: Path) -> None:
-    """Raise InvalidInput for a file that is not the one which a bundle was imported from."""
+    """Raise InvalidInput for a file from which the bundle was not imported."""
     from graphs.onnx.foreign import external_files
 
     if not find_kind(bundle.model["kind"]).is_imported:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.console import Target
+from toolkit.cli.group import Target
 
 
 @click.command()
@@ -18,26 +18,26 @@ from toolkit.cli.console import Target
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="For the rounds of one role, where the figures do not stand still before.",
+    help="For the rounds of one role, where the figures are not steady before.",
 )
-@click.option("--peers", is_flag=True, help="Beside what you would run instead: see below.")
+@click.option("--peers", is_flag=True, help="Also time the software that you would run instead: see below.")
 @click.option(
     "--batch",
     "batches",
     type=click.IntRange(min=2),
     multiple=True,
     metavar="N",
-    help="Also images a second with N at once: makes every file again for N. May be repeated.",
+    help="Also measure images a second with N at once: makes every file again for N. May be repeated.",
 )
-@click.option("--profile", is_flag=True, help="Also where the time goes: by kind of operator, and by module.")
+@click.option("--profile", is_flag=True, help="Also sum the time of the operators by kind and by module.")
 @click.option(
     "--source",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Of an imported bundle, the file that was imported: for --peers and --batch.",
+    help="The file that an imported bundle was made from: --peers and --batch need it.",
 )
 @click.option("--json", "out", type=Target(), metavar="FILE", help="Write every figure to FILE.")
-@click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="An earlier FILE, to compare with.")
+@click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="Compare with an earlier result.")
 def bench(
     bundle: Path,
     threads: int | None,
@@ -49,15 +49,16 @@ def bench(
     out: Path | None,
     against: Path | None,
 ) -> None:
-    """Time every file of BUNDLE, side by side, and what each takes alone.
+    """Time every file of BUNDLE side by side, then each file alone.
 
-    Files take turns in rounds until their figures stand still, so that what the machine does meets all of them alike:
-    trust the ratios. Load, first run, CPU time, memory and energy are those of a fresh process. With --against, what
-    changed by more than the noise of both runs. Interrupted, the same command with --json FILE goes on where it
-    stopped.
+    Files take turns in rounds until their figures are steady, so that other work on the machine slows all of them
+    alike: trust the ratios. Load, first run, CPU time, memory and energy are those of a fresh process. --against names
+    the figures that changed by more than the noise of both runs. Interrupted, the same command with --json FILE goes on
+    where it stopped.
 
-    --peers adds PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was exported; and what
-    onnx2tf and TensorFlow's converter make of it. What is not installed, or fails, is a row that says so.
+    --peers adds PyTorch, eager and compiled; ONNX Runtime and OpenVINO on the graph as it was exported; and the files
+    that onnx2tf and TensorFlow's converter make of that graph. The row of a peer that is not installed, or fails, gives
+    the reason.
 
     \b
     Example:
@@ -94,7 +95,7 @@ def bench(
             result = bench_bundle(opened, request, progress.step, keep)
         except KeyboardInterrupt:
             if keep is not None:
-                progress.say(f"{keep}: holds what is measured so far; the same command goes on from there")
+                progress.say(f"{keep}: holds the measurements made so far; the same command goes on from there")
             raise
     if out is not None and keep is not None:
         with replacing(out) as temporary:

@@ -189,7 +189,7 @@ def _print_doubts(files: Sequence[FileResult], peers: Sequence[PeerResult], cons
     if moving:
         worst = max(moving, key=lambda name: moving[name].noise)
         runs = moving[worst].runs
-        line = f"did not stand still in {runs} runs, the last windows are {moving[worst].noise:.0%} apart"
+        line = f"not steady after {runs} runs, the medians of the last windows are {moving[worst].noise:.0%} apart"
         others = f", and {len(moving) - 1} of the others less so" if len(moving) > 1 else ""
         console.print(Text(f"{worst}: {line}{others}; a longer --time-limit or a quieter machine helps", "yellow"))
     for one in timed:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.console import Target
+from toolkit.cli.group import Target
 
 DIFFERS = 1
 

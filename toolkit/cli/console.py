@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -86,20 +86,3 @@ def print_artifacts(bundle: Bundle, columns: Mapping[str, Mapping[str, str]] | N
         row = (artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
         table.add_row(*row, *(cells.get(artifact.file, "") for cells in further.values()))
     Console().print(table)
-
-
-class Target(click.Path):
-    """A file that will be written. A folder that is missing, or one in the file's place, is said at once."""
-
-    def __init__(self, or_folder: bool = False) -> None:
-        super().__init__(path_type=Path)
-        self._or_folder = or_folder
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, or fail in click's way."""
-        path = Path(str(super().convert(value, param, ctx)))
-        if path.is_dir() and not self._or_folder:
-            self.fail(f"{path}: expected a file name, got a folder", param, ctx)
-        if not path.parent.is_dir():
-            self.fail(f"{path}: there is no folder {path.parent}", param, ctx)
-        return path

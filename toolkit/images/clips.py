@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a video has: its packets are counted, nothing is decoded.
+    """Return the number of frames of a video: its packets are counted, nothing is decoded.
 
     Raises InvalidInput for what is no video, has no frame or is cut short; NotAvailable without PyAV.
     """

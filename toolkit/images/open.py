@@ -45,7 +45,7 @@ def open_photo(source: ImageSource) -> Photo:
     Files and PIL images: greyscale, palette, alpha, 16-bit, CMYK (through its ICC profile where it has one) and
     EXIF rotation are seen as a viewer shows them; of several frames, the first. Pillow reads 16-bit colour as 8 bits.
     Arrays: (H, W), HWC, CHW, or either with a batch of 1; uint8, uint16, or float in [0, 1].
-    Raises InvalidInput for what is no image, is cut short, too large, not finite, or could be read in two ways.
+    Raises InvalidInput for a file that is no image, is cut short, too large, not finite, or could be read in two ways.
     """
     if isinstance(source, str | Path):
         return _open_file(Path(source))

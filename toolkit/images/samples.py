@@ -1,4 +1,4 @@
-"""Pages of text, drawn here: what a document model reads, beside photographs."""
+"""Sample images: the photographs that ship with this package, and drawn pages of text for document models."""
 
 import zlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How far one output is from another, over any number of samples, in memory that does not grow with them."""
+"""Error measures of one output against another, over any number of samples, in memory that does not grow with them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -66,7 +66,7 @@ class OutputMetrics:
 
 
 class RunningMetrics:
-    """Sums for an OutputError: call add for each sample, then result."""
+    """Sums for an OutputMetrics: call add for each sample, then result."""
 
     def __init__(self) -> None:
         self._dtype = ""

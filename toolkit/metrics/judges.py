@@ -1,4 +1,4 @@
-"""What judges the answers of a kind of model, beside the raw error: named numbers, each of which a Limit may bound."""
+"""Judges of a model's answers, beside the raw error: they give named numbers, each of which a Limit may bound."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -13,16 +13,16 @@ class Judge(Protocol):
     """Sees every sample once, and keeps sums of them."""
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-        """One sample: what the file gave, and the reference. Outputs by name, of finite values."""
+        """Add one sample: the outputs of the file and of the reference, by name, of finite values."""
 
     def numbers(self) -> dict[str, float]:
-        """By the names that limits use. What could not be counted is not there."""
+        """Return the numbers by the names that limits use. Numbers that could not be counted are left out."""
 
     def uncounted(self) -> dict[str, str]:
-        """The numbers that the samples could not give, and why: these are not judged, and the report says so."""
+        """Return why numbers could not be counted, by their names: they are not judged, and the report says so."""
 
     def details(self) -> dict[str, Any]:
-        """Everything else that a report may show, as JSON values."""
+        """Return everything else that a report may show, as JSON values."""
 
 
 class NoJudge:
@@ -43,7 +43,7 @@ class NoJudge:
 
 NOTHING_REAL = "no sample was a real image"
 
-# What is held of any number of images: enough for the lowest hundredth, and for neighbours that are looked up pairwise.
+# Cosines and images that are kept of any number: enough for the lowest hundredth, and for pairwise neighbours.
 MOST_COSINES = 1 << 15
 
 MOST_IMAGES = 2048

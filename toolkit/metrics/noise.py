@@ -1,4 +1,4 @@
-"""How much of a tensor is error, as one number that ranks layers of any size and scale."""
+"""Noise to signal: the share of error in a tensor, as one number that ranks layers of any size and scale."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -76,8 +76,10 @@ class Graphs(Closing):
         return outputs
 
     def hold(self, role: str, **feeds: Array) -> None:
-        """What all runs of a graph share from now on, see Session.hold; with no inputs, nothing. The very arrays that
-        are held already are not taken again."""
+        """Set the inputs that all runs of a graph share from now on, see Session.hold; without inputs, none.
+
+        Arrays that are held already are not copied again.
+        """
         held = self._held.get(role, {})
         if held.keys() != feeds.keys() or any(held[name] is not array for name, array in feeds.items()):
             self._session(role).hold(feeds)

@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class FileDrift:
-    """One file. before and now: what it ran on. note: why answers are not compared, where they are not."""
+    """One file. before and now: the environment that it ran in. note: why its answers are not compared, if so."""
 
     file: str
     role: str
@@ -62,7 +62,7 @@ class FileDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """Every file that both a record and a bundle have. unlike: what else is not the same, each as a line."""
+    """Every file that both a record and a bundle have. unlike: a line for each other difference."""
 
     record: str
     model: str
@@ -180,7 +180,7 @@ def _output(before: KeptOutput, now: KeptOutput) -> OutputDrift:
 
 
 def _unlike(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not the same about the machines, dates aside: versions, processor, flags."""
+    """Return a line for each difference of two machines, dates aside: versions, processor, flags."""
     keys = sorted((before.keys() | now.keys()) - {"date", "versions", "memory_gb"})
     lines = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)]
     versions = before["versions"], now["versions"]

@@ -111,7 +111,7 @@ def run_file(
     threads: int,
     progress: Progress,
 ) -> KeptFile:
-    """What one file gives for each sample, and what it ran on."""
+    """Run one file on each sample. Returns its outputs and the environment that it ran in."""
     values: dict[str, list[Array]] = {}
     hashes: dict[str, list[str]] = {}
     backend = default_backend(artifact.format).name

@@ -95,7 +95,7 @@ def test_a_model_that_is_not_a_watermark_detector_is_refused(
 
 
 def test_a_miss_lists_what_there_is() -> None:
-    with pytest.raises(NotAvailable, match="there is ort, tflite, torch"):
+    with pytest.raises(NotAvailable, match="there is openvino, ort, tflite, torch"):
         Detector.open(FOLDER, "tensorrt")
     with pytest.raises(NotAvailable, match=r"no detector onnx fp16; there is detector\.onnx"):
         Detector.open(FOLDER, "ort", "fp16")

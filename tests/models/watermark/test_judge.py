@@ -16,7 +16,7 @@ def _logits(bits: tuple[int, ...], channel: float = 5.0, scale: float = 4.0) -> 
 
 
 def _sample(message: Message | None) -> Sample:
-    return Sample("x", "marked" if message else "real", {}, message)
+    return Sample("x", "marked" if message else "real", {}, message and message.bits)
 
 
 def _flip(bits: tuple[int, ...], count: int) -> tuple[int, ...]:

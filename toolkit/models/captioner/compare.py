@@ -1,4 +1,4 @@
-"""What each graph of the captioner gets while it describes images, rebuilds them, and reads texts."""
+"""Samples of the captioner: the inputs of each graph while it describes images, rebuilds them and reads texts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ _STEPS_APART = 6
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """For each image: itself, its latent, a text of random tokens for the graphs that read one, the steps of its
+    """Yield the inputs of `role` for each image: its pixels, its latent, a text of random tokens, or the steps of its
     greedy caption."""
     with Captioner(bundle) as captioner:
         for number, image in enumerate(images, 1):
@@ -44,7 +44,7 @@ def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[
 
 
 def any_text(captioner: Captioner, seed: int) -> tuple[int, ...]:
-    """Tokens of a text of any length, drawn from the whole vocabulary, with begin and end."""
+    """Return the tokens of a text of any length, drawn from the whole vocabulary, with begin and end."""
     random = np.random.default_rng(seed)
     length = int(random.integers(1, captioner.max_tokens - 1))
     return (BEGIN, *random.integers(END + 1, captioner.vocabulary, length).tolist(), END)
@@ -70,7 +70,7 @@ _LEAST_ERROR = 1e-20  # of pictures that are the same: 206 dB
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """What the shipped photographs, the user's images and texts bring to a graph, and synthetic inputs."""
+    """Yield the inputs of a graph for the shipped photographs, the user's images and texts, and synthetic ones."""
     for name, given in feeds(bundle, reference.role, [*shipped_photographs(), *images]):
         yield Sample(name, "real", given, None)
     specs = tuple(binding.spec for binding in reference.inputs)
@@ -86,7 +86,7 @@ def _with_a_token(name: str, values: Array) -> Array:
 
 
 def judge(role: str) -> Judge:
-    """Latents by their direction, pictures by their signal to noise, logits by the token that they choose."""
+    """Return a judge: of latents by direction, of pictures by signal to noise, of logits by the chosen token."""
     return WithRealError(_judge(role))
 
 

@@ -1,4 +1,4 @@
-"""An image to its latent, and from there to a picture and to a caption; and how alike an image and a text are."""
+"""Runs a captioner: an image to its latent, the latent to a picture and a caption; likeness of images and texts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ _KEYS = ("name", "kind", "image_size_px", "latent", "vocabulary", "max_tokens", 
 
 @dataclass(frozen=True)
 class Caption:
-    """tokens without begin and end; log_probability of the whole, its end included where it has one."""
+    """A text. tokens: without begin and end; log_probability: of the whole, its end included where it has one."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -60,11 +60,11 @@ class Captioner(Closing):
         return preprocess(image, self.image_size_px) * 2 - 1
 
     def encode(self, pixels: Floats) -> Floats:
-        """(1, 3, S, S) in [-1, 1] to the latent (1, latent)."""
+        """Encode an image, (1, 3, S, S) in [-1, 1], to its latent (1, latent)."""
         return self.graphs.run("encode_image", image=pixels)["latent"]
 
     def decode(self, latent: Floats) -> Floats:
-        """A latent to the image it stands for: (1, 3, S, S) in [-1, 1]."""
+        """Decode a latent to the image that it stands for: (1, 3, S, S) in [-1, 1]."""
         return self.graphs.run("decode_image", latent=latent)["image"]
 
     def caption(self, latent: Floats, beams: int = 1, length: int | None = None) -> Caption:
@@ -93,7 +93,7 @@ class Captioner(Closing):
         return Caption(tuple(token for token in best.tokens[1:] if token != END), best.log_probability)
 
     def caption_without_cache(self, latent: Floats, length: int) -> Caption:
-        """The greedy text again, each token from the whole text before it: what the cache saves."""
+        """Return the greedy text without a cache: each token is computed from the whole text before it."""
         tokens, total = [BEGIN], 0.0
         while len(tokens) <= length and tokens[-1] != END:
             scores = log_softmax(self._prefill(latent, tuple(tokens))["logits"][0, len(tokens) - 1])

@@ -1,4 +1,4 @@
-"""Pages at the size of each mode."""
+"""Samples of DeepEncoder: pages at the size of each mode."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from toolkit.models.runner import Pipeline
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Each image once, as the mode reads a page."""
+    """Yield each image once, as the mode reads a page."""
     with PageEncoder(bundle) as encoder:
         for number, image in enumerate(images, 1):
             yield name_of(image, number), {"image": encoder.read(open_photo(image), role)}
@@ -29,7 +29,7 @@ _NOISE_SAMPLES = 4
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Photographs that ship with this package, drawn pages, the user's images, and synthetic inputs in [-1, 1]."""
+    """Yield the shipped photographs, drawn pages, the user's images, and synthetic inputs in [-1, 1]."""
     pages = text_pages()
     sources: list[ImageSource] = [*shipped_photographs(), *images, *pages.values()]
     names = [path.name for path in (*shipped_photographs(), *images)] + list(pages)

@@ -1,4 +1,4 @@
-"""A page as DeepSeek-OCR's language model gets it: tokens of one of four sizes, or of tiles and the whole."""
+"""Encodes a page as DeepSeek-OCR's language model reads it: tokens of one of four sizes, or of tiles and the whole."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _CORNERS = 4
 
 @dataclass(frozen=True)
 class Page:
-    """What a page became.
+    """An encoded page.
 
     sequence: (N, dim) float32, as the language model reads it: each row of a grid ends with a newline token, the
     whole with a separator. grid: (rows, columns, dim), the page's own tokens, of the tiles where there are any.
@@ -63,7 +63,7 @@ class PageEncoder(Closing):
         return (*self.sizes_px, GUNDAM)
 
     def encode(self, page: ImageSource, mode: str = GLOBAL_MODE) -> Page:
-        """Encode one page. Raises InvalidInput for an unknown mode, or what is no image."""
+        """Encode one page. Raises InvalidInput for an unknown mode, or a file that is no image."""
         if mode not in self.modes:
             raise InvalidInput(f"mode: expected one of {', '.join(self.modes)}, got {mode!r}")
         photo = open_photo(page)

@@ -1,4 +1,4 @@
-"""What each graph of the foveated model gets in both passes over a clip: an image that the camera pans across."""
+"""Samples of the foveated model: clips in which the camera pans across an image, and each graph's inputs in them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,12 +19,12 @@ from toolkit.models.foveated.runner import DEVIATION, MEAN, Look, TwoPass
 from toolkit.models.kind import EndToEndCase
 from toolkit.models.runner import Pipeline
 
-# Of the image's width and height: what the camera sees at once.
+# The share of an image's width and height that the camera sees at once.
 _WINDOW = 0.75
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """For each image, what `role` gets: a frame for the encoder, and else what both passes over a clip ask of it."""
+    """Yield the inputs of `role` for each image: a frame for the encoder; else those of both passes over a clip."""
     how: Look = "deep" if role == "query_deep" else "shallow"
     with TwoPass(bundle) as model:
         seen: list[dict[str, Array]] = []
@@ -46,7 +46,7 @@ def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[
 
 
 def pan(image: ImageSource, count: int) -> list[Floats]:
-    """A clip of `count` frames, (H, W, 3) float32 in [0, 1]: a window that moves across an image, corner to corner."""
+    """Return a clip of `count` frames, (H, W, 3) float32 in [0, 1]: a window that moves from corner to corner."""
     photo = open_photo(image)
     height, width = (max(1, round(_WINDOW * side)) for side in (photo.height, photo.width))
     whole = photo.rows(0, photo.height)
@@ -56,7 +56,7 @@ def pan(image: ImageSource, count: int) -> list[Floats]:
 
 
 def latents_like(model: TwoPass, count: int, seed: int) -> Floats:
-    """Numbers as a VAE's latents are scaled to: normal, of standard deviation 1."""
+    """Return numbers as a VAE's latents are scaled to: normal, of standard deviation 1."""
     return np.random.default_rng(seed).standard_normal((count, *model.latent_shape), dtype=np.float32)
 
 
@@ -72,7 +72,7 @@ _JUDGES: Mapping[str, Callable[[], Judge]] = {
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """What clips made of the shipped photographs and the user's images bring to a graph, and synthetic inputs."""
+    """Yield a graph's inputs in clips made of the shipped photographs and the user's images, and synthetic ones."""
     for name, given in feeds(bundle, reference.role, [*shipped_photographs(), *images]):
         yield Sample(name, "real", given, None)
     specs = tuple(binding.spec for binding in reference.inputs)
@@ -84,7 +84,7 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
 
 
 def judge(role: str) -> Judge:
-    """Features and states by their direction, attention by where it is highest, latents by their error."""
+    """Return a judge: of features and states by direction, of attention by its peak, of latents by their error."""
     return WithRealError(_JUDGES[role]())
 
 

@@ -81,7 +81,7 @@ class TwoPass(Closing):
         )
 
     def most_frames(self, text_tokens: int = 1) -> int:
-        """How many frames fit beside a text of this many tokens."""
+        """Return the number of frames that fit beside a text of so many tokens."""
         return self._length - text_tokens - 1
 
     def run(
@@ -91,7 +91,7 @@ class TwoPass(Closing):
         latents: Floats | None = None,
         how: Look = "shallow",
     ) -> Passes:
-        """Both passes over a clip, one frame in memory at a time but for what the encoder made of each.
+        """Run both passes over a clip. One frame is in memory at a time, and the encoder's outputs of all.
 
         text: embeddings (N, text_dim) float32, by default one zero token; latents: the true ones,
         (T, C, side, side) float32, by default zeros. Raises InvalidInput for wrong shapes or too many frames.
@@ -146,7 +146,7 @@ class TwoPass(Closing):
         self.graphs.close()
 
     def _look(self, queries: Array, seen: list[dict[str, Array]], how: Look) -> tuple[Array, Floats]:
-        """One query a frame. seen: of each group of frames, what the encoder made of it."""
+        """Ask one query of each frame. seen: the encoder's outputs for each group of frames."""
         made, role = [], f"query_{how}"
         asked = self._groups(role, {"query": queries}, len(queries))
         for frames, query in zip(seen, asked, strict=True):
@@ -158,7 +158,7 @@ class TwoPass(Closing):
         return tokens, attention.reshape(-1, self.grid_side, self.grid_side)
 
     def _run_language_model(self, parts: list[Array]) -> tuple[Array, Array]:
-        """States and the queries they raise, for the tokens given; what is behind them no token sees."""
+        """States and the queries they raise, for the tokens given; no token sees the places behind them."""
         sequence = np.zeros((1, self._length, self.text_dim), np.float32)
         tokens = np.concatenate(parts)
         sequence[0, : len(tokens)] = tokens
@@ -171,9 +171,9 @@ class TwoPass(Closing):
         return np.concatenate(made)[: len(states)]
 
     def _groups(self, role: str, feeds: dict[str, Array], count: int) -> list[dict[str, Array]]:
-        """What a graph that takes a fixed number of frames gets, run by run; the last run is filled up with its end.
+        """Return the inputs of each run of a graph that takes so many frames; the last run repeats its last frame.
 
-        feeds: their first axis is the frames. What an encoder's run made has one more before its own shape.
+        feeds: their first axis is the frames. The outputs of an encoder have one more axis before their own shape.
         """
         shapes = {binding.spec.name: binding.spec.shape for binding in self.graphs.artifact(role).inputs}
         starts = range(0, count, self.group)

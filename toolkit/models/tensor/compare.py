@@ -1,4 +1,4 @@
-"""Graphs whose one input is a square RGB image in [0, 1]."""
+"""Samples of imported graphs: images for a graph whose one input takes square RGB images, and synthetic inputs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,44 +8,43 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidInput
-from backends.tensor import Array
+from backends.tensor import Array, TensorSpec
 from toolkit.images.open import ImageSource, name_of
 from toolkit.images.preprocess import preprocess
 from toolkit.metrics.samples import Sample, signed_samples
 
 
-def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Each image once, in batches where the graph takes several. Raises InvalidInput for a graph with other inputs."""
-    artifact = bundle.find(role, "onnx", "fp32")
-    specs = [binding.spec for binding in artifact.inputs]
+def image_input(graph: Artifact, batch: int | None = None) -> TensorSpec:
+    """Return the one input of a graph that takes RGB images: float32 (N, 3, S, S).
+
+    batch: the N that is expected; any by default. Raises InvalidInput for a graph with other inputs.
+    """
+    specs = [binding.spec for binding in graph.inputs]
     shape = specs[0].shape
-    if len(specs) != 1 or specs[0].dtype != "float32" or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+    square = len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3] and shape[0] == (batch or shape[0])
+    if len(specs) != 1 or specs[0].dtype != "float32" or not square:
         shown = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)
         raise InvalidInput(
-            f"{artifact.file}: images go into a graph with one input of float32 [N, 3, S, S], not {shown}"
+            f"{graph.file}: expected one input for images, float32 [{batch or 'N'}, 3, S, S], it has {shown}"
         )
+    return specs[0]
+
+
+def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Yield each image once, in batches where the graph takes several. Raises InvalidInput as `image_input` does."""
+    spec = image_input(bundle.find(role, "onnx", "fp32"))
     batch: list[Array] = []
     for number, image in enumerate(images, 1):
-        batch.append(preprocess(image, shape[-1]))
-        if len(batch) == shape[0]:
-            yield name_of(image, number), {specs[0].name: np.concatenate(batch)}
+        batch.append(preprocess(image, spec.shape[-1]))
+        if len(batch) == spec.shape[0]:
+            yield name_of(image, number), {spec.name: np.concatenate(batch)}
             batch.clear()
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Synthetic inputs; and the user's images, for a graph whose one input takes square RGB images in [0, 1]."""
-    specs = tuple(binding.spec for binding in reference.inputs)
+    """Yield the user's images, if any, and synthetic inputs. Raises InvalidInput as `image_input` does."""
     if images:
-        shape = specs[0].shape
-        if (
-            len(specs) != 1
-            or specs[0].dtype != "float32"
-            or len(shape) != 4
-            or shape[:2] != (1, 3)
-            or shape[2] != shape[3]
-        ):
-            shown = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)
-            raise InvalidInput(f"images: expected a graph with one input of float32 [1, 3, S, S], it has {shown}")
+        spec = image_input(reference, batch=1)
         for path in images:
-            yield Sample(path.name, "real", {specs[0].name: preprocess(path, shape[-1])}, None)
-    yield from signed_samples(specs)
+            yield Sample(path.name, "real", {spec.name: preprocess(path, spec.shape[-1])}, None)
+    yield from signed_samples(tuple(binding.spec for binding in reference.inputs))

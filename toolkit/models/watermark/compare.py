@@ -1,4 +1,4 @@
-"""Photographs as a detector meets them: as they are, and with a message hidden in them and then distorted."""
+"""Samples of watermark models: photographs as they are, and with a message hidden in them and then distorted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -42,7 +42,7 @@ def distorted_readings(
     size_px: int,
     rng: np.random.Generator,
 ) -> Iterator[Reading]:
-    """An RGB image, marked or not, after each distortion, at the detector's size."""
+    """Yield an RGB image, marked or not, after each distortion, at the detector's size."""
     for name, distort in distortions.items():
         yield Reading(name, preprocess(distort(image, rng), size_px), message)
 
@@ -57,7 +57,7 @@ def marked_readings(
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Photographs that ship with this package and the user's images, as the role sees them, and synthetic inputs.
+    """Yield photographs that ship with this package and the user's images, as the role sees them, and synthetic inputs.
 
     A detector reads each image as it is and after one distortion; and marked, where the bundle has an embedder whose
     weights are not random: shipped photographs after every distortion, the user's after none and after one.
@@ -98,7 +98,7 @@ def _sample(path: Path, family: str, reading: Reading) -> Sample:
 
 
 def sample_name(photograph: Path, family: str, distortion: str) -> str:
-    """What a detector's sample is called, in every list of samples."""
+    """Return the name of a detector's sample in every list of samples."""
     return f"{photograph.name}, {family}, {distortion}"
 
 

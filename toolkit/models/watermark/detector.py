@@ -1,4 +1,4 @@
-"""What the manifest of a watermark model says: message length, sizes, and how a watermark is blended in."""
+"""Detectors: read the message in an image; and the manifest of a watermark model, strictly read."""
 
 import time
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class EmbedderModel:
 
 @dataclass(frozen=True)
 class WatermarkModel:
-    """detection_threshold is for logit 0; None: that channel was not trained and says nothing."""
+    """A watermark model of a manifest. detection_threshold is for logit 0; None where that channel was not trained."""
 
     name: str
     bits: int
@@ -86,7 +86,7 @@ def _positive(data: Fields, key: str, where: str) -> int:
 
 @dataclass(frozen=True)
 class Detection:
-    """What one image says.
+    """The result of reading one image.
 
     message is read from every image, marked or not: `match` or `detected` tells whether it means something.
     logits: (1 + bits,) float32; channel 0 is the detection logit, bit i is set when logits[1 + i] > 0.

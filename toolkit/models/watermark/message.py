@@ -76,12 +76,12 @@ class Message:
 
     @classmethod
     def random(cls, bits: builtins.int) -> "Message":
-        """A message nobody can guess."""
+        """Return a random message that nobody can guess."""
         return cls.from_int(secrets.randbits(bits), bits)
 
     @classmethod
     def drawn(cls, bits: builtins.int, rng: "np.random.Generator") -> "Message":
-        """Bits that a seeded generator draws."""
+        """Return a message that a seeded generator draws."""
         return cls(tuple(rng.integers(0, 2, bits).tolist()))
 
 
@@ -94,7 +94,7 @@ DEFAULT_FPR = 1e-6
 
 @dataclass(frozen=True)
 class Match:
-    """How a message compares with the expected one.
+    """A message compared with the expected one.
 
     p_value is the chance that random bits match as well or better; detected means p_value <= fpr.
     """

@@ -169,7 +169,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def _files(role: dict[str, Any]) -> dict[str, Readings]:
-    """What each file of a role read, by the sample's name; empty for a role that reads no messages."""
+    """The readings of each file of a role, by the sample's name; empty for a role that reads no messages."""
     found = {file["file"]: (file["total"] or {}).get("details", {}).get("readings") for file in role["files"]}
     return {file: {reading["sample"]: reading for reading in told} for file, told in found.items() if told}
 
