@@ -4,9 +4,9 @@ benchmarks.mutation --out benchmarks/results/mutation.json`.
 A seeded sample of changes is drawn from each package: a comparison turned round or moved by one, a number changed by
 one, `and` for `or`, a branch negated, a loop skipped, a decorator removed. Each changed file is put into a copy of the
 last commit, where the tests of the package's own room run until one of them fails: first the test files that are named
-after the module, then the rest but for tests that convert a model. Answers are appended to a state file, so that a run that was stopped goes on;
-`--again` repeats the changes that survived. benchmarks/mutation_survivors.json holds, for "FILE: CHANGE", the reason
-why a change may survive.
+after the module, then the rest, but for tests that convert a model. Answers are appended to a state file, so that a run
+that was stopped goes on; `--again` repeats the changes that survived. benchmarks/mutation_survivors.json holds, for
+"FILE: CHANGE", the reason why a change may survive.
 """
 
 import ast
