@@ -25,6 +25,7 @@ class Artifact:
     file and external_files are plain names inside the bundle's folder; sha256 and bytes cover file, then the
     external files in order. parent is the file it was made from; tools maps each tool to its version.
     architecture (torch only) names the module and its config: {"name": ..., "config": {...}}.
+    modules (ONNX only) maps each node to the path of its module in the source; None where the source states none.
     """
 
     file: str
@@ -40,6 +41,7 @@ class Artifact:
     parent: str | None
     tools: dict[str, str]
     architecture: dict[str, Any] | None
+    modules: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in self.files:
@@ -63,6 +65,8 @@ class Artifact:
         if self.architecture is not None:
             architecture = Fields(self.architecture, f"{self.file}: architecture", ("name", "config"))
             architecture.text("name"), architecture.mapping("config")
+        if self.modules is not None and self.format != "onnx":
+            raise InvalidArtifact(f"{self.file}: modules are those of ONNX nodes; a {self.format} file has none")
         if not _SHA256.fullmatch(self.sha256):
             raise InvalidArtifact(f"{self.file}: expected sha256 as 64 lowercase hex digits, got {self.sha256!r}")
         if self.bytes < 1:
@@ -84,16 +88,23 @@ class Artifact:
         values["external_files"] = list(self.external_files)
         values["inputs"] = [_binding_to_json(binding) for binding in self.inputs]
         values["outputs"] = [_binding_to_json(binding) for binding in self.outputs]
+        if self.modules is None:
+            del values["modules"]
         return values
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "Artifact":
         """Return the artifact that to_json wrote, read strictly. Raises InvalidArtifact that names the place."""
+        if isinstance(value, dict):
+            value = {"modules": None, **value}  # older manifests do not have it
         data = Fields(value, where, tuple(field.name for field in fields(cls)))
-        tools = data.mapping("tools")
+        tools, modules = data.mapping("tools"), data.optional_mapping("modules")
         for name, version in tools.items():
             if not isinstance(version, str):
                 raise InvalidArtifact(f"{where}.tools.{name}: expected a version as text, got {version!r}")
+        for name, module in (modules or {}).items():
+            if not isinstance(module, str):
+                raise InvalidArtifact(f"{where}.modules.{name}: expected the path of a module, got {module!r}")
         return cls(
             file=data.text("file"),
             role=data.text("role"),
@@ -108,6 +119,7 @@ class Artifact:
             parent=data.optional_text("parent"),
             tools=tools,
             architecture=data.optional_mapping("architecture"),
+            modules=modules,
         )
 
 

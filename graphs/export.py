@@ -15,12 +15,13 @@ from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array, TensorSpec, probe
 from graphs.networks.spec import GraphSpec
 from graphs.onnx.file import OPSET
+from graphs.onnx.modules import read_scopes
 from graphs.onnx.readers import read_permutation
 from graphs.onnx.weights import attach_weights, detach_weights, transposed
 
 
 def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
-    """The same tensor, its first axis `batch` times as long. Raises InvalidInput for a batch under 1."""
+    """Return the same tensor, its first axis `batch` times as long. Raises InvalidInput for a batch under 1."""
     if batch < 1:
         raise InvalidInput(f"batch: expected at least 1, got {batch}")
     return replace(spec, shape=(batch * spec.shape[0], *spec.shape[1:]))
@@ -35,7 +36,7 @@ def build_loaded(graph: GraphSpec, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def run_module(module: nn.Module, graph: GraphSpec, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What torch computes: outputs by name, float32."""
+    """Return the outputs of torch by name, as float32."""
     with torch.no_grad():
         results = module(*(torch.from_numpy(feeds[spec.name]) for spec in graph.inputs))
     results = results if isinstance(results, tuple) else (results,)
@@ -47,7 +48,7 @@ class Foldable(Protocol):
     """A module with tables that depend on its weights alone."""
 
     def fold(self) -> None:
-        """Compute them once, in the place of the weights that they are made of. The outputs stay what they are."""
+        """Compute the tables once and put them in the place of their weights. The outputs do not change."""
 
 
 def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
@@ -86,6 +87,7 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
     model = ir.from_proto(ir.to_proto(program.model))
     attach_weights(model, weights)
     _fold_transposes(model)
+    read_scopes(model)
     _check_signature(model.graph.inputs, inputs, graph.role)
     _check_signature(model.graph.outputs, outputs, graph.role)
     return model

@@ -21,6 +21,7 @@ from graphs.checkpoint import State, Weights, load_checkpoint, random_weights
 from graphs.export import build_loaded, export, run_module, with_batch
 from graphs.networks.spec import GraphSpec, ModelSpec
 from graphs.onnx.file import DataFile, check, external_name, save, weight_bytes
+from graphs.onnx.modules import modules_by_node
 from graphs.passes.pipeline import prepare
 
 SHIPPED = Path(__file__).parent / "bundles"
@@ -95,7 +96,7 @@ def export_bundle(
                 # Module and graph refer to themselves; they go before another comes, so that memory holds one.
                 gc.collect()
             for graph, done in zip(network, written, strict=True):
-                onnx = _artifact(graph, batch, done.files, "onnx", _TOOLS)
+                onnx = _artifact(graph, batch, done.files, "onnx", _TOOLS, done.modules)
                 bundle = bundle.with_artifact(onnx)
                 if with_torch:
                     bundle = bundle.with_artifact(_artifact(graph, batch, (torch_file,), "torch", ("torch",)))
@@ -108,9 +109,10 @@ def export_bundle(
 
 @dataclass(frozen=True)
 class _Written:
-    """A graph's files, and what torch makes of `feeds`."""
+    """A graph's files, the modules of its nodes, and what torch makes of `feeds`."""
 
     files: tuple[Path, ...]
+    modules: dict[str, str] | None
     feeds: dict[str, Array]
     expected: dict[str, Array]
 
@@ -137,7 +139,7 @@ def _write(
     path = bundle.folder / f"{role}.onnx"
     files = save(model, path) if shared is None else shared.save(model, path)
     check(path)
-    return _Written(files, feeds, expected)
+    return _Written(files, modules_by_node(model), feeds, expected)
 
 
 def _write_torch(bundle: Bundle, graph: GraphSpec, state: State, like: Path, progress: Progress) -> Path:
@@ -150,7 +152,14 @@ def _write_torch(bundle: Bundle, graph: GraphSpec, state: State, like: Path, pro
     return path
 
 
-def _artifact(graph: GraphSpec, batch: int, files: tuple[Path, ...], format: str, tools: tuple[str, ...]) -> Artifact:
+def _artifact(
+    graph: GraphSpec,
+    batch: int,
+    files: tuple[Path, ...],
+    format: str,
+    tools: tuple[str, ...],
+    modules: dict[str, str] | None = None,
+) -> Artifact:
     return Artifact(
         file=files[0].name,
         role=graph.role,
@@ -165,6 +174,7 @@ def _artifact(graph: GraphSpec, batch: int, files: tuple[Path, ...], format: str
         parent=None,
         tools={tool: version(tool) for tool in tools},
         architecture=graph.architecture_json if format == "torch" else None,
+        modules=modules,
     )
 
 

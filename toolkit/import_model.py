@@ -18,6 +18,7 @@ from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.file import check, save
 from graphs.onnx.foreign import Shapes, Values, constants_of, external_files, infer_shapes, read_foreign, specs_of
+from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.passes.pipeline import prepare
 from toolkit.metrics.samples import signed_samples
 
@@ -145,6 +146,7 @@ def import_model(
     progress(f"reading {source}")
     constants = constants_of(source, values or {})
     foreign = read_foreign(source, shapes, constants)
+    read_scopes(foreign)
     inputs = specs_of(source, list(foreign.graph.inputs), "input")
     digest = sha256_of(source, *external_files(source))
     progress("running it")
@@ -156,6 +158,7 @@ def import_model(
         plain_files = save(foreign, plain)
         progress("simplifying and preparing the graph")
         model, _ = prepare(foreign, {}, stepwise=False)
+        modules = modules_by_node(model)
         model = infer_shapes(model)
         if not list(model.graph):
             raise InvalidInput(f"{source}: no operator is left of it: its outputs do not depend on its inputs' values")
@@ -185,6 +188,7 @@ def import_model(
             parent=None,
             tools={tool: version(tool) for tool in _TOOLS},
             architecture=None,
+            modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": source.name}
         Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()

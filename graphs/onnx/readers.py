@@ -1,4 +1,7 @@
-"""What a node of an ONNX graph is. Each fact is read here once: every pass and every quantizer asks these functions."""
+"""Readers of ONNX nodes: linear layers, norms, convolutions, permutations, constants and shapes.
+
+Every pass and every quantizer reads such a fact here, and nowhere else.
+"""
 
 from dataclasses import dataclass
 

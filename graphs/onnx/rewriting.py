@@ -1,6 +1,6 @@
 """The changes that passes make to a graph: nodes put in the place of others, and new constants."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count
 from typing import Any
 
@@ -11,6 +11,9 @@ from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
 from graphs.onnx.readers import Convolution, read_convolution
+from graphs.onnx.shapes import mark_unstated
+
+Attribute = int | float | str | Sequence[int]
 
 
 def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
@@ -22,6 +25,7 @@ def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, boo
     changed = rules.apply_to_model(model) > 0
     if changed:
         RemoveUnusedNodesPass()(model)
+        mark_unstated(model)  # what lies inside a replacement
     return model, changed
 
 
@@ -36,8 +40,20 @@ def new_constant(op: Any, tensor: ir.TensorProtocol, like: ir.Value, suffix: str
     return op.initializer(tensor, name=next(free for free in names if free not in taken))  # type: ignore[no-any-return]
 
 
+def new_node(
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Mapping[str, Attribute] | None = None,
+    *,
+    output: str,
+    name: str | None = None,
+) -> ir.Node:
+    """Make a node whose one output has this name. The type and shape of the output are left to the pipeline."""
+    return ir.node(op_type, inputs, attributes, outputs=[ir.Value(name=output)], name=name)
+
+
 def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
-    """Put nodes in the place of one, the last of them under the name of its output."""
+    """Put nodes in the place of one. The output of the last gets the name, type and shape of the old node's output."""
     output, result = old.outputs[0], new[-1].outputs[0]
     set_value_info(result, str(output.name), output)
     graph.insert_before(old, new)
@@ -47,7 +63,10 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
 
 
 def set_value_info(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int, ...] | None = None) -> None:
-    """Name a new value, of the type of another, and of its shape unless one is given."""
+    """Give a value a name, the type of another value, and the shape of that value unless one is given.
+
+    For a value that is an output of the graph, or whose shape is read before the pipeline infers it.
+    """
     assert like is not None
     value.name, value.type, value.shape = name, like.type, like.shape if shape is None else ir.Shape(shape)
 

@@ -29,7 +29,7 @@ def detach_weights(model: ir.Model, at_least_bytes: int | None = None) -> dict[s
 
 
 def attach_weights(model: ir.Model, taken: dict[str, ir.TensorProtocol]) -> None:
-    """Undo set_aside, in `model` or in a rewritten copy; what nothing reads any more is dropped."""
+    """Undo detach_weights, in `model` or in a rewritten copy. A weight that no node reads any more is dropped."""
     for value in list(model.graph.inputs):
         if value.name in taken:
             model.graph.inputs.remove(value)

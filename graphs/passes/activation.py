@@ -1,8 +1,4 @@
-"""The written-out erf form of GELU -> one Gelu.
-
-Below opset 20 exporters write `x / 2 * (1 + erf(x / sqrt(2)))`, in several orders. onnx2tf expands that Erf into a
-polynomial of dozens of operators once onnxsim has touched it, and TensorFlow Lite has no Erf at all.
-"""
+"""Passes over activation functions: GELU, ELU and LogSoftmax."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +9,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 from graphs.onnx.readers import static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, apply, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, apply, new_node, replace_node
 from graphs.passes.registry import graph_pass
 
 _SCALED: tuple[Callable[..., Any], ...] = (
@@ -44,7 +40,12 @@ def _rules() -> pattern.RewriteRuleSet:
 
 @graph_pass("export", after="fold_batch_norm")
 def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every exact GELU of a model of opset 20 or newer; older opsets have no Gelu."""
+    """Rewrite every exact GELU that is written out with Erf as one Gelu, in a model of opset 20 or newer.
+
+    Below opset 20, which has no Gelu, exporters write `x / 2 * (1 + erf(x / sqrt(2)))`, in several orders. onnx2tf
+    expands that Erf into a polynomial of dozens of operators once onnxsim has changed it, and TensorFlow Lite has no
+    Erf at all.
+    """
     if (model.opset_imports.get("") or 0) < 20:
         return model, False
     return apply(_rules(), model)
@@ -52,7 +53,10 @@ def erf_to_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
 
 @graph_pass("lowering", after="keep_small_bounds")
 def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write Elu(x, alpha) as Relu(x) + alpha * Elu(Min(x, 0)), unless alpha is 1."""
+    """Write Elu(x, alpha) as Relu(x) + alpha * Elu(Min(x, 0)), unless alpha is 1.
+
+    TFLite's ELU has no alpha, and onnx2tf leaves it out.
+    """
     found = [node for node in model.graph if node.op_type == "Elu" and node.attributes.get_float("alpha", 1.0) != 1]
     for node in found:
         x, name = node.inputs[0], str(node.outputs[0].name)
@@ -61,40 +65,32 @@ def scale_elu(model: ir.Model) -> tuple[ir.Model, bool]:
             add_constant(model.graph, f"{name}_{what}", np.array(value, x.dtype.numpy()))
             for what, value in (("zero", 0), ("alpha", node.attributes.get_float("alpha", 1.0)))
         )
-        above = ir.node("Relu", [x])
-        negative = ir.node("Min", [x, zero])
-        below = ir.node("Elu", negative.outputs)
-        scaled = ir.node("Mul", [below.outputs[0], alpha])
-        for made, what in ((above, "above"), (negative, "negative"), (below, "below"), (scaled, "scaled")):
-            set_value_info(made.outputs[0], f"{name}_{what}", x)
-        replace_node(
-            model.graph, node, [above, negative, below, scaled, ir.node("Add", [above.outputs[0], scaled.outputs[0]])]
-        )
+        above = new_node("Relu", [x], output=f"{name}_above")
+        negative = new_node("Min", [x, zero], output=f"{name}_negative")
+        below = new_node("Elu", negative.outputs, output=f"{name}_below")
+        scaled = new_node("Mul", [below.outputs[0], alpha], output=f"{name}_scaled")
+        both = ir.node("Add", [above.outputs[0], scaled.outputs[0]])
+        replace_node(model.graph, node, [above, negative, below, scaled, both])
     return model, bool(found)
 
 
 @graph_pass("lowering", after="write_out_lp_norm")
 def write_out_log_softmax(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write d - log(sum(exp(d))), where d = x - max(x), over the axis."""
+    """Write LogSoftmax as d - log(sum(exp(d))), where d = x - max(x), over the axis.
+
+    onnx2tf lowers it to the logarithm of a Softmax, which is minus infinity where the Softmax rounds to 0.
+    """
     found = [node for node in model.graph if node.op_type == "LogSoftmax" and static_shape(node.inputs[0])]
     for node in found:
         x, name = node.inputs[0], str(node.outputs[0].name)
         shape = static_shape(x) or ()
         axis = node.attributes.get_int("axis", -1) % len(shape)
-        reduced = tuple(1 if i == axis else size for i, size in enumerate(shape))
-        axes = add_sizes(model.graph, f"{name}_axis", (axis,))
-        largest = ir.node("ReduceMax", [x, axes], attributes={"keepdims": 1})
-        below = ir.node("Sub", [x, largest.outputs[0]])
-        parts = ir.node("Exp", below.outputs)
-        whole = ir.node("ReduceSum", [parts.outputs[0], axes], attributes={"keepdims": 1})
-        log = ir.node("Log", whole.outputs)
-        for made, what in ((largest, "largest"), (whole, "whole"), (log, "log")):
-            set_value_info(made.outputs[0], f"{name}_{what}", x, reduced)
-        for made, what in ((below, "below"), (parts, "parts")):
-            set_value_info(made.outputs[0], f"{name}_{what}", x)
-        replace_node(
-            model.graph,
-            node,
-            [largest, below, parts, whole, log, ir.node("Sub", [below.outputs[0], log.outputs[0]])],
-        )
+        axes, keep = add_sizes(model.graph, f"{name}_axis", (axis,)), {"keepdims": 1}
+        largest = new_node("ReduceMax", [x, axes], keep, output=f"{name}_largest")
+        below = new_node("Sub", [x, largest.outputs[0]], output=f"{name}_below")
+        parts = new_node("Exp", below.outputs, output=f"{name}_parts")
+        whole = new_node("ReduceSum", [parts.outputs[0], axes], keep, output=f"{name}_whole")
+        log = new_node("Log", whole.outputs, output=f"{name}_log")
+        result = ir.node("Sub", [below.outputs[0], log.outputs[0]])
+        replace_node(model.graph, node, [largest, below, parts, whole, log, result])
     return model, bool(found)

@@ -1,7 +1,4 @@
-"""One Gemm for queries, keys and values, split by a Transpose and three Gathers, or by a Split -> three Gemms.
-
-Splitting costs a pass or two over a map that is three times as wide as the network; three Gemms cost what one does.
-"""
+"""Passes over attentions: a joint layer of queries, keys and values, and maps of scores that are too large."""
 
 from math import prod
 
@@ -19,7 +16,7 @@ from graphs.onnx.readers import (
     reshape_of,
     static_shape,
 )
-from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, new_node, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
@@ -28,8 +25,12 @@ _PARTS_FIRST = (2, 0, 3, 1, 4)
 
 @graph_pass("export", after="keep_rows")
 def split_qkv(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every Gather of one part of Transpose(Reshape(Gemm)), with the parts as the third axis of the Reshape;
-    and every Split of the last axis of Gemm, or of Reshape(Gemm), that nothing else reads."""
+    """Give each part of a joint linear layer, as of queries, keys and values, a Gemm of its own.
+
+    Rewrites every Gather of one part of Transpose(Reshape(Gemm)), with the parts as the third axis of the Reshape; and
+    every Split of the last axis of Gemm, or of Reshape(Gemm), that no other node reads. Splitting costs a pass or two
+    over a map that is three times as wide as the network; three Gemms cost the same as one.
+    """
     changed = sum(_gathered(model.graph, node) or _split(model.graph, node) for node in list(model.graph))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -50,9 +51,9 @@ def _gathered(graph: ir.Graph, node: ir.Node) -> bool:
     batch, tokens, parts, heads, features = shape
     part, rows = int(index) % parts, heads * features
     own = _own_gemm(graph, joint, part, part * rows, rows)
-    sizes = (batch, tokens, heads, features)
-    apart = ir.node("Reshape", [own.outputs[0], add_sizes(graph, f"{own.name}.sizes", sizes)], name=f"{own.name}.heads")
-    set_value_info(apart.outputs[0], f"{own.name}.heads", node.outputs[0], sizes)
+    sizes = add_sizes(graph, f"{own.name}.sizes", (batch, tokens, heads, features))
+    heads_name = f"{own.name}.heads"
+    apart = new_node("Reshape", [own.outputs[0], sizes], name=heads_name, output=heads_name)
     turn = ir.node("Transpose", [apart.outputs[0]], {"perm": SWAP_MIDDLE_AXES}, name=f"{own.name}.turn")
     replace_node(graph, node, [own, apart, turn])
     return True
@@ -101,15 +102,13 @@ def _joint(value: ir.Value | None) -> Linear | None:
 
 def _own_gemm(graph: ir.Graph, joint: Linear, part: int, start: int, rows: int) -> ir.Node:
     """Return a Gemm with the attributes of a joint one that computes `rows` of its outputs, from `start` on."""
-    bias, shape = constant(joint.bias), static_shape(joint.node.outputs[0])
-    assert bias is not None and shape is not None  # _joint
+    bias = constant(joint.bias)
+    assert bias is not None  # _joint
     name = f"{joint.node.name}.part{part}"
     tensor = lazy_tensor((rows, joint.features_in), joint.tensor, lambda: joint.tensor.numpy()[start : start + rows])
     matrix = add_tensor(graph, f"{name}.weight", tensor)
     bias_part = add_constant(graph, f"{name}.bias", np.array(bias[start : start + rows]))
-    own = ir.node("Gemm", [joint.x, matrix, bias_part], joint.attributes, name=name)
-    set_value_info(own.outputs[0], f"{name}.out", joint.node.outputs[0], (shape[0], rows))
-    return own
+    return new_node("Gemm", [joint.x, matrix, bias_part], joint.attributes, name=name, output=f"{name}.out")
 
 
 # The largest map of scores that is left whole. On 12 heads of 4096 queries, ONNX Runtime took as long with parts of
@@ -121,7 +120,11 @@ _FLOAT_BYTES = 4
 
 @graph_pass("export", after="join_relative_positions")
 def split_queries(model: ir.Model, limit_bytes: int = LIMIT_BYTES) -> tuple[ir.Model, bool]:
-    """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries."""
+    """Rewrite MatMul(Softmax(scores), values) whose scores have more than `limit_bytes`, as a Concat over queries.
+
+    Each query's scores are its own. So the map of scores (heads x queries x keys; 2 GB for a page of 1280 pixels) need
+    never be there as a whole, nor the copies that the sums and the Softmax make of it. The results are the same bits.
+    """
     changed = sum(_rewrite(model.graph, node, limit_bytes) for node in list(model.graph))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -148,21 +151,21 @@ def _rewrite(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
 
 
 class _Parts:
-    """Values cut into equal parts along an axis: computed in parts where that can be, split where it cannot."""
+    """Values cut into equal parts along an axis: computed part by part where possible, else split."""
 
     def __init__(self, graph: ir.Graph, name: str, parts: int) -> None:
         self.graph, self.name, self.parts = graph, name, parts
         self.nodes: list[ir.Node] = []
 
     def of(self, value: ir.Value, axis: int) -> list[ir.Value]:
-        """The parts of a value along an axis whose size is a multiple of their number."""
+        """Return the parts of a value along an axis whose size is a multiple of the number of parts."""
         node = value.producer()
         alone = node is not None and len(value.uses()) == 1 and not value.is_graph_output()
         pieces = self.computed(node, axis) if node is not None and alone else None
         return self._split(value, axis) if pieces is None else pieces
 
     def computed(self, node: ir.Node, axis: int) -> list[ir.Value] | None:
-        """The parts of a node's result, each computed from parts of its inputs; None if each needs the whole."""
+        """Return the parts of a node's result, computed from parts of its inputs; None if each needs whole inputs."""
         value = node.outputs[0]
         shape = static_shape(value)
         inputs = None if shape is None else self._inputs(node, axis, shape)
@@ -172,7 +175,7 @@ class _Parts:
         return [self._again(node, [one[part] for one in inputs], value, sizes, part) for part in range(self.parts)]
 
     def _inputs(self, node: ir.Node, axis: int, shape: tuple[int, ...]) -> list[list[ir.Value]] | None:
-        """What each part of a node's result is computed from, input by input."""
+        """Return for each input of a node the values from which the parts of its result are computed."""
         first = node.inputs[0]
         own = static_shape(first)
         if first is None or own is None:
@@ -194,7 +197,7 @@ class _Parts:
         return None
 
     def _operands(self, node: ir.Node, axis: int, shape: tuple[int, ...]) -> list[list[ir.Value]] | None:
-        """Those of a sum or product: one that is the same for every query is there for each part."""
+        """Return _inputs of a sum or product: an operand that is the same for every query serves each part."""
         operands = []
         for value in node.inputs:
             own = static_shape(value)
@@ -210,10 +213,11 @@ class _Parts:
     ) -> ir.Value:
         name = f"{node.name or like.name}.part{part}"
         if node.op_type in ("Reshape", "Unsqueeze"):
-            new = ir.node("Reshape", [inputs[0], add_sizes(self.graph, f"{name}.sizes", shape)], name=name)
+            sizes = add_sizes(self.graph, f"{name}.sizes", shape)
+            new = new_node("Reshape", [inputs[0], sizes], name=name, output=f"{name}.out")
         else:
             new = ir.node(node.op_type, inputs, dict(node.attributes), name=name)
-        set_value_info(new.outputs[0], f"{name}.out", like, shape)
+            new.outputs[0].name = f"{name}.out"
         self.nodes.append(new)
         return new.outputs[0]
 
@@ -221,19 +225,16 @@ class _Parts:
         shape = static_shape(value)
         assert shape is not None  # of each value that is asked for
         name = f"{self.name}.{value.name}.parts"
-        size = shape[axis] // self.parts
-        sizes = add_constant(self.graph, f"{name}.sizes", np.full(self.parts, size, np.int64))
+        sizes = add_constant(self.graph, f"{name}.sizes", np.full(self.parts, shape[axis] // self.parts, np.int64))
         new = ir.node("Split", [value, sizes], {"axis": axis}, num_outputs=self.parts, name=name)
         for part, output in enumerate(new.outputs):
-            set_value_info(
-                output, f"{name}.{part}", value, tuple(size if i == axis else n for i, n in enumerate(shape))
-            )
+            output.name = f"{name}.{part}"
         self.nodes.append(new)
         return list(new.outputs)
 
 
 def _same_place(shape: tuple[int, ...], axis: int, before: tuple[int, ...], parts: int) -> int | None:
-    """The axis of a map before a reshape whose equal parts are those of `axis` after it."""
+    """Return the axis of a map before a reshape whose equal parts are the parts of `axis` after it."""
     outer = prod(shape[:axis])
     for place, size in enumerate(before):
         if prod(before[:place]) == outer and size % parts == 0:

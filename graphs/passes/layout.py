@@ -1,10 +1,4 @@
-"""Inputs and outputs whose axes onnx2tf may move are reshaped to what they are.
-
-onnx2tf keeps maps channels last inside the graph. Of four axes the file's order is known, see Binding; what has others
-must come and leave as the graph states it, and a reshape is where the converter puts the axes back. Of three axes it
-moves those of a few operators alone; the tokens of a transformer stay as they are. A Transpose that could be from or to
-channels last it takes for one of its own: it pulls it through what follows, out of the graph, or into an input.
-"""
+"""Passes over the axes of tensors: at the inputs and outputs, between linear layers, and at the borders of maps."""
 
 import math
 
@@ -14,7 +8,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from backends.tensor import TO_NCHW
 from graphs.onnx.readers import constant, read_permutation, reshape_of, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
 from graphs.passes.registry import graph_pass
 
 # What onnx2tf computes with channels last where it has three axes.
@@ -26,7 +20,14 @@ _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 @graph_pass("lowering", tolerance=0.0, after="slice_uneven_splits")
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Put two reshapes, over a flat row of values, behind or before what the converter would give other axes."""
+    """Put two reshapes, over a flat row of values, behind or before each tensor whose axes the converter would move.
+
+    onnx2tf keeps maps channels last inside the graph. Of four axes the order in the file is known, see Binding; a
+    tensor with other axes must come and leave as the graph states it, and at a reshape the converter puts the axes
+    back. Of three axes it moves those of a few operators alone; the tokens of a transformer stay as they are. A
+    Transpose that could be from or to channels last it takes for one of its own: it moves it behind later operators,
+    out of the graph, or into an input.
+    """
     changed = False
     for value in list(model.graph.inputs):
         if _goes_into_products_turned(value):
@@ -44,7 +45,7 @@ def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _was_turned(value: ir.Value) -> bool:
-    """Whether a Transpose to channels first makes a value, nothing but maps of one value onto one coming after it."""
+    """Return whether a Transpose to channels first makes a value, with only element-wise operators after it."""
     node = value.producer()
     while node is not None:
         if node.op_type == "Transpose":
@@ -57,7 +58,7 @@ def _was_turned(value: ir.Value) -> bool:
 
 
 def _goes_into_products_turned(value: ir.Value) -> bool:
-    """Whether all that reads an input of three axes swaps its last two, for products."""
+    """Return whether every reader of an input of three axes swaps its last two axes, and feeds only products."""
     readers = [use.node for use in value.uses()]
     return (
         len(static_shape(value) or ()) == 3
@@ -74,7 +75,7 @@ def _reshape_input(graph: ir.Graph, value: ir.Value) -> None:
     name, shape, readers = str(value.name), static_shape(value), [(use.node, use.idx) for use in value.uses()]
     assert shape is not None  # callers look at it
     row, back = _over_a_row(graph, value, shape, name)
-    set_value_info(back.outputs[0], f"{name}_axes", value)
+    back.outputs[0].name = f"{name}_axes"
     for node, index in readers:
         node.replace_input_with(index, back.outputs[0])
     graph.insert_before(graph[0], [row, back])
@@ -90,16 +91,20 @@ def _reshaped_output(graph: ir.Graph, output: ir.Value, shape: tuple[int, ...]) 
 
 
 def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: str) -> tuple[ir.Node, ir.Node]:
-    """A value as a flat row, and that with the axes that it has."""
-    row = ir.node("Reshape", [value, add_sizes(graph, f"{name}_row", (math.prod(shape),))])
-    set_value_info(row.outputs[0], f"{name}_flat", value, (math.prod(shape),))
+    """Return a node that makes a flat row of a value, and a node that gives the row the axes of the value again."""
+    row = new_node("Reshape", [value, add_sizes(graph, f"{name}_row", (math.prod(shape),))], output=f"{name}_flat")
     return row, ir.node("Reshape", [row.outputs[0], add_sizes(graph, f"{name}_stated", shape)])
 
 
 # By the shapes that onnxsim has inferred.
 @graph_pass("export", after="simplify")
 def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself."""
+    """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself.
+
+    A linear layer on a map of rank 4 is Reshape, Gemm, Reshape. Between two of them stand a GELU and a normalization,
+    whose results do not depend on the shape; TFLite copies the widest map of the network for a Reshape that others
+    read.
+    """
     steps = (_gelu_first, _one_reshape, _scaled_columns)
     # In running order, and each step before the next: what one leaves is what another looks for.
     changed = sum(step(model.graph, node) for step in steps for node in list(model.graph))
@@ -115,7 +120,7 @@ def _gelu_first(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     x, sizes, output = reshape.inputs[0], reshape.inputs[1], node.outputs[0]
     gelu = ir.node("Gelu", [x], dict(node.attributes), name=node.name)
-    set_value_info(gelu.outputs[0], f"{output.name}.rows", x)
+    set_value_info(gelu.outputs[0], f"{output.name}.rows", x)  # the steps after this one read its shape
     back = ir.node("Reshape", [gelu.outputs[0], sizes], name=f"{node.name}.reshape")
     replace_node(graph, node, [gelu, back])
     return True
@@ -154,8 +159,8 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
             continue
         if math.prod(factors) != columns:
             continue
-        row = ir.node("Reshape", [scale, add_sizes(graph, f"{node.name}.row", (1, columns))], name=f"{node.name}.scale")
-        set_value_info(row.outputs[0], f"{scale.name}.row", scale, (1, columns))
+        sizes = add_sizes(graph, f"{node.name}.row", (1, columns))
+        row = new_node("Reshape", [scale, sizes], name=f"{node.name}.scale", output=f"{scale.name}.row")
         replace_node(graph, node, [row, ir.node("Mul", [x, row.outputs[0]], name=product.name)])
         return True
     return False
@@ -163,9 +168,10 @@ def _scaled_columns(graph: ir.Graph, node: ir.Node) -> bool:
 
 @graph_pass("lowering", tolerance=0.0, after="transposed_to_conv")
 def reflect_by_slices(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every Pad that reflects at most one element on each side of a map whose shape is known.
+    """Rewrite every Pad that reflects at most one element on each side of a map whose shape is known, as slices.
 
-    A wider border would be as many slices as it has pixels, in reverse order.
+    TFLite's MIRROR_PAD runs on one core, and XNNPACK has no such operator: it splits the part of the graph that XNNPACK
+    runs in two. Slices and concatenations do not. A wider border would need as many slices as it has pixels.
     """
     changed = sum(_rewrite(model.graph, node) for node in list(model.graph))
     return model, bool(changed)
@@ -174,29 +180,25 @@ def reflect_by_slices(model: ir.Model) -> tuple[ir.Model, bool]:
 def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
     if node.op_type != "Pad" or node.attributes.get_string("mode", "constant") != "reflect":
         return False
-    borders, value = _borders(node), node.inputs[0]
-    if not borders or value is None:
+    borders, value, shape = _borders(node), node.inputs[0], static_shape(node.inputs[0])
+    if not borders or value is None or shape is None:
         return False
     made: list[ir.Node] = []
-    for axis, (before, after) in borders.items():
-        shape = static_shape(value)
-        assert shape is not None  # _borders
+    for axis, (before, after) in borders.items():  # no axis twice: the sizes along it are those of the input
         parts = [value]
         if before:
             parts.insert(0, _one(graph, made, value, axis, 1, f"{node.name}.before{axis}"))
         if after:
             parts.append(_one(graph, made, value, axis, shape[axis] - 2, f"{node.name}.after{axis}"))
-        joined = ir.node("Concat", parts, {"axis": axis}, name=f"{node.name}.axis{axis}")
-        sizes = [size + (before + after if i == axis else 0) for i, size in enumerate(shape)]
-        set_value_info(joined.outputs[0], f"{joined.name}.out", value, tuple(sizes))
-        made.append(joined)
-        value = joined.outputs[0]
+        name = f"{node.name}.axis{axis}"
+        made.append(new_node("Concat", parts, {"axis": axis}, name=name, output=f"{name}.out"))
+        value = made[-1].outputs[0]
     replace_node(graph, node, made)
     return True
 
 
 def _borders(node: ir.Node) -> dict[int, tuple[int, int]]:
-    """By axis, what is added before and after, if nowhere more than one element; else nothing."""
+    """Return {axis: (elements added before, after)}, or nothing where any border is wider than one element."""
     shape, pads = static_shape(node.inputs[0]), constant(node.inputs[1])
     if shape is None or pads is None:
         return {}
@@ -212,16 +214,10 @@ def _borders(node: ir.Node) -> dict[int, tuple[int, int]]:
 
 
 def _one(graph: ir.Graph, made: list[ir.Node], value: ir.Value, axis: int, index: int, name: str) -> ir.Value:
-    """The slice of one element at `index` of an axis."""
+    """Return the slice of one element at `index` of an axis."""
     bounds = [
         add_constant(graph, f"{name}.{what}", np.array([number], np.int64))
         for what, number in (("start", index), ("end", index + 1), ("axis", axis))
     ]
-    slice_ = ir.node("Slice", [value, *bounds], name=name)
-    shape = static_shape(value)
-    assert shape is not None  # _borders
-    set_value_info(
-        slice_.outputs[0], f"{name}.out", value, tuple(1 if i == axis else size for i, size in enumerate(shape))
-    )
-    made.append(slice_)
-    return slice_.outputs[0]
+    made.append(new_node("Slice", [value, *bounds], name=name, output=f"{name}.out"))
+    return made[-1].outputs[0]

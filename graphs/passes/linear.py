@@ -1,8 +1,4 @@
-"""MatMul with a constant, with or without a bias -> Reshape, Gemm(transB=1), Reshape.
-
-nn.Linear on maps of rank 4 exports as MatMul. TFLite turns that into BATCH_MATMUL, which its INT8 path does not
-quantize; Gemm becomes FULLY_CONNECTED, which it does. On ONNX Runtime the result is the same, bit for bit.
-"""
+"""Passes over linear layers: MatMul becomes Gemm, and the operators around a Gemm become part of its constants."""
 
 import math
 from functools import partial
@@ -58,7 +54,11 @@ def _without_bias() -> pattern.RewriteRuleSet:
 
 @graph_pass("export", after="erf_to_gelu")
 def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every MatMul with a constant matrix on a static shape."""
+    """Rewrite every MatMul with a constant matrix, with or without a bias, as Reshape, Gemm(transB=1), Reshape.
+
+    nn.Linear on maps of rank 4 exports as MatMul. TFLite turns that into BATCH_MATMUL, which its INT8 path does not
+    quantize; Gemm becomes FULLY_CONNECTED, which it does. On ONNX Runtime the result is the same, bit for bit.
+    """
     # One after the other: in one set the plain rule, which matches at an earlier node, would take every MatMul.
     model, biased = apply(_with_bias(), model)
     model, plain = apply(_without_bias(), model)
@@ -118,7 +118,7 @@ def _fold_into(op: Any, result: ir.Value, shift: ir.Value, scale: ir.Value | Non
 
 
 def _times(matrix: Array, vector: Array) -> Array:
-    """matrix @ vector in float64, some rows at a time: no second copy of a large matrix, twice as wide."""
+    """Return matrix @ vector in float64, some rows at a time: a whole copy in float64 would be twice the matrix."""
     step = max(1, _ROWS_BYTES // (8 * matrix.shape[1]))
     parts = [matrix[start : start + step].astype(np.float64) @ vector for start in range(0, len(matrix), step)]
     return np.concatenate(parts)
@@ -160,13 +160,22 @@ def _affine_rules() -> pattern.RewriteRuleSet:
 
 @graph_pass("export", after="layer_norm_over_channels")
 def fold_affine(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Fold every per-channel Add, and every affine part of a LayerNormalization, into the Gemm behind it."""
+    """Fold every per-channel Add, and every affine part of a LayerNormalization, into the plain Gemm behind it.
+
+    LayerNormalization's affine part and GRN's beta each cost a pass over their map in every run. Folded, they cost
+    nothing.
+    """
     return apply(_affine_rules(), model)
 
 
 @graph_pass("export", after="fold_norm")
 def fold_scale(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Fold every multiplication by one number behind a Gemm, however the map between them was turned and reshaped."""
+    """Fold every multiplication by one number behind a Gemm, however the map between them was transposed and reshaped.
+
+    An attention scales its queries, or queries and keys, by the size of a head: a pass over a map each. In a product of
+    two maps the number may move from one side to the other, where the first is read unscaled as well (relative
+    positions).
+    """
     changed = [_fold(model.graph, node) for node in list(model.graph) if node.op_type in ("Mul", "Div")]
     return model, any(changed)
 
@@ -186,7 +195,7 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """What a node multiplies by one finite number, and that number; the shape stays the same."""
+    """Return the value that a node multiplies by one finite number, and the number; the shape must stay the same."""
     if node.outputs[0].is_graph_output():
         return None
     left, right = node.inputs

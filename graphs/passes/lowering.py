@@ -1,8 +1,4 @@
-"""Arithmetic on integers of 8 and 16 bits -> the same on int32, with casts around it.
-
-TFLite knows such tensors as quantized ones alone: without a scale its kernels abort the process, or are not there. The
-results are the same, bit for bit: casting back wraps around as the small type does.
-"""
+"""Passes over operators that the converter reads wrongly or that TFLite has no kernel for, and over large layers."""
 
 import math
 
@@ -10,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.onnx.readers import constant, read_linear, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
@@ -25,7 +21,11 @@ _OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
 
 @graph_pass("lowering", tolerance=0.0)
 def widen_small_integers(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Compute every element-wise operator on int8, uint8 and int16 in int32."""
+    """Compute every element-wise operator on int8, uint8 and int16 in int32.
+
+    TFLite knows such tensors only as quantized ones: without a scale its kernels abort the process, or are missing. The
+    results are the same, bit for bit: casting back wraps around as the small type does.
+    """
     found = [node for node in model.graph if node.op_type in _OPERATORS and any(map(_is_small, node.inputs))]
     for node in found:
         for i, value in enumerate(node.inputs):
@@ -67,20 +67,23 @@ _TINY = 1e-3
 
 @graph_pass("lowering", tolerance=0.0, after="write_out_layer_norm")
 def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number."""
+    """Write Max(x, c) and Clip(x, c, most) as -Min(-x, -c), and a Min with `most`, where c is tiny and one number.
+
+    Such a bound keeps a division from dividing by 0, as in PyTorch's normalize. onnx2tf takes it for 0 and the operator
+    for a ReLU, so that an input of zeros becomes NaN.
+    """
     found = [(node, at) for node in model.graph if (at := _bound(node)) is not None]
     for node, at in found:
         bound, x = node.inputs[at], node.inputs[1 - at]
         value = constant(bound)
         assert x is not None and value is not None  # _bound
         name = str(node.outputs[0].name)
-        turned = ir.node("Neg", [x])
-        least = ir.node("Min", [turned.outputs[0], add_constant(model.graph, f"{name}_bound", -value)])
-        new = [turned, least, ir.node("Neg", least.outputs)]
+        turned = new_node("Neg", [x], output=f"{name}_part_0")
+        bounds = [turned.outputs[0], add_constant(model.graph, f"{name}_bound", -value)]
+        least = new_node("Min", bounds, output=f"{name}_part_1")
+        new = [turned, least, new_node("Neg", least.outputs, output=f"{name}_part_2")]
         if node.op_type == "Clip" and len(node.inputs) > 2 and node.inputs[2] is not None:
             new.append(ir.node("Min", [new[-1].outputs[0], node.inputs[2]]))
-        for number, made in enumerate(new):
-            set_value_info(made.outputs[0], f"{name}_part_{number}", node.outputs[0])
         replace_node(model.graph, node, new)
     return model, bool(found)
 
@@ -98,7 +101,7 @@ def _bound(node: ir.Node) -> int | None:
 
 @graph_pass("lowering", tolerance=0.0, after="write_out_log_softmax")
 def slice_uneven_splits(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write every Split whose constant sizes are not all the same as Slices."""
+    """Write every Split whose constant sizes are not all the same as Slices: onnx2tf lowers only even splits."""
     found = [(node, sizes) for node in model.graph if (sizes := _uneven(node)) is not None]
     for node, sizes in found:
         x, axis = node.inputs[0], node.attributes.get_int("axis", 0)
@@ -132,7 +135,12 @@ def _uneven(node: ir.Node) -> list[int] | None:
 
 
 def split_large_gemm(model: ir.Model, limit_bytes: int) -> tuple[ir.Model, bool]:
-    """Split every Gemm with a constant matrix and bias of more than limit_bytes, into parts of nearly the same size."""
+    """Split every Gemm with a constant matrix and bias of more than limit_bytes, into parts of nearly the same size.
+
+    A graph is lowered in slices of whole nodes, so no node may have more weights than a slice. Each output is the same
+    sum of the same products as before, and weights are quantized by output. Where ranges of activations are fixed
+    beforehand, each part has a range of its own.
+    """
     return model, bool(sum(_split(model.graph, node, limit_bytes) for node in list(model.graph)))
 
 
@@ -141,7 +149,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
     linear = read_linear(node) if node.op_type == "Gemm" else None
     if linear is None:
         return False
-    shape, outputs = static_shape(node.outputs[0]), linear.features_out
+    outputs = linear.features_out
     constants = [linear.tensor]
     if linear.bias is not None:
         vector = ir.convenience.get_const_tensor(linear.bias)
@@ -149,7 +157,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
             return False
         constants.append(vector)
     most = limit_bytes // math.ceil(sum(tensor.nbytes for tensor in constants) / outputs)
-    if shape is None or not 0 < most < outputs:
+    if not 0 < most < outputs:
         return False
     parts: list[ir.Node] = []
     rows = math.ceil(outputs / math.ceil(outputs / most))
@@ -159,8 +167,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
         if linear.bias is not None:
             values.append(_part(graph, linear.bias, start, end, 0))
         name = f"{node.name}.rows{len(parts)}"
-        parts.append(ir.node("Gemm", [node.inputs[0], *values], dict(node.attributes), name=name))
-        set_value_info(parts[-1].outputs[0], f"{name}.out", node.outputs[0], (shape[0], end - start))
+        parts.append(new_node("Gemm", [linear.x, *values], linear.attributes, name=name, output=f"{name}.out"))
     joined = ir.node("Concat", [part.outputs[0] for part in parts], {"axis": 1}, name=f"{node.name}.join")
     replace_node(graph, node, [*parts, joined])
     for value in (linear.weight, linear.bias):

@@ -1,9 +1,7 @@
-"""LayerNorm over channels, written out -> Transpose, LayerNormalization, Transpose.
-
-ONNX Runtime has one kernel for it, over the last axis. TFLite holds maps channels last anyway: the transposes vanish.
-"""
+"""Passes over normalizations: layer norms, global response norms, and lengths of vectors."""
 
 import math
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from onnxscript.rewriter import pattern
 
 from backends.tensor import TO_NCHW, TO_NHWC
 from graphs.onnx.readers import Linear, constant, per_channel, read_linear, read_norm, read_permutation, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, apply, new_constant, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, apply, new_constant, new_node, replace_node
 from graphs.passes.linear import fold_affine_part
 from graphs.passes.registry import graph_pass
 
@@ -58,7 +56,11 @@ def _layer_norm_rules() -> pattern.RewriteRuleSet:
 # The kernel rounds differently, and a division by a small deviation makes that visible (2.4e-5 on a tiny UNet).
 @graph_pass("export", tolerance=1e-4, after="shorten_grn")
 def layer_norm_over_channels(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every LayerNorm over axis 1 of a map of rank 4 that is written out."""
+    """Rewrite every LayerNorm over axis 1 of a map of rank 4 that is written out, between two Transposes.
+
+    ONNX Runtime has one kernel for LayerNormalization, over the last axis. TFLite holds maps channels last anyway:
+    there the transposes vanish.
+    """
     return apply(_layer_norm_rules(), model)
 
 
@@ -105,13 +107,22 @@ def _parts_rules() -> pattern.RewriteRuleSet:
 
 @graph_pass("lowering", tolerance=1e-4, after="reflect_by_slices")
 def write_out_layer_norm(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write out every LayerNormalization over the last axis with a constant scale."""
+    """Write out every LayerNormalization over the last axis with a constant scale.
+
+    TFLite has no such operator. onnx2tf writes it out too, but multiplies by the scale and adds the shift even where
+    they are 1 and 0, as `fold_affine` leaves them: two more passes over the map.
+    """
     return apply(_parts_rules(), model)
 
 
 @graph_pass("export", after="split_qkv")
 def fold_norm(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Fold every affine part that nothing but Gemms reads, across Reshapes and Transposes that leave channels last."""
+    """Fold every affine part that only Gemms read, across Reshapes and Transposes that leave channels last.
+
+    `fold_affine` finds the one Gemm that reads a norm directly. In an attention three do, and where it looks at windows
+    the tokens are put in another order first, which leaves each channel as it is. TFLite spends two passes over the map
+    on each affine part.
+    """
     changed = [_fold(model.graph, node) for node in list(model.graph) if node.op_type == "LayerNormalization"]
     return model, any(changed)
 
@@ -189,7 +200,11 @@ def _grn_rules() -> pattern.RewriteRuleSet:
 
 @graph_pass("export", after="reduce_l2_to_sum")
 def shorten_grn(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every global response normalization."""
+    """Rewrite every global response normalization with fewer passes over its map.
+
+    gamma * (x * n) + beta + x, four operators over the widest map of a ConvNeXt block, is x * (gamma * n + 1) + beta:
+    two, and `fold_affine` moves beta into the bias of the next Gemm.
+    """
     return apply(_grn_rules(), model)
 
 
@@ -210,7 +225,7 @@ def _l2_replacement(op: Any, x: ir.Value, axes: ir.Value, norm: ir.Value) -> Any
 
 
 def _leaves_the_last_axis(shape: tuple[int, ...], axes: ir.Value) -> bool:
-    """Whether the last axis is all that is left of a shape: every other is summed over, or is 1 anyway."""
+    """Return whether a sum leaves only the last axis: every other axis is summed over, or has size 1."""
     values = constant(axes)
     if values is None or len(shape) < 3:
         return False
@@ -225,13 +240,22 @@ def _l2_rules() -> pattern.RewriteRuleSet:
 
 @graph_pass("export", after="matmul_to_gemm")
 def reduce_l2_to_sum(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every ReduceL2 that names its axes."""
+    """Rewrite every ReduceL2 that names its axes as Mul, ReduceSum and Sqrt, over the rows of a matrix where it can.
+
+    TensorFlow's route reads no other form. ONNX Runtime sums the rows of a matrix three times as fast as the same
+    numbers in a map of rank 4, whose leading axis of 1 takes it off its quick path (1.31.1). The sums of a ConvNeXt's
+    GRNs were an eighth of its time.
+    """
     return apply(_l2_rules(), model)
 
 
 @graph_pass("lowering", after="scale_elu")
 def write_out_lp_norm(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Write x / (norm + 1 where the norm is 0), with p = 1 or 2, over an axis; so zeros stay zeros."""
+    """Write LpNormalization as x / (norm + 1 where the norm is 0), with p = 1 or 2, over an axis; so zeros stay zeros.
+
+    onnx2tf lowers it to TFLite's L2_NORMALIZATION, which is over the last axis of the file, whatever axis was meant.
+    The usual guard against 0, Max(norm, a tiny number), it takes for a ReLU.
+    """
     found = [node for node in model.graph if node.op_type == "LpNormalization" and static_shape(node.inputs[0])]
     for node in found:
         x, name = node.inputs[0], str(node.outputs[0].name)
@@ -239,20 +263,16 @@ def write_out_lp_norm(model: ir.Model) -> tuple[ir.Model, bool]:
         assert x is not None and x.dtype is not None and shape is not None  # found by them
         axis = node.attributes.get_int("axis", -1) % len(shape)
         squared = node.attributes.get_int("p", 2) == 2
-        reduced = tuple(1 if i == axis else size for i, size in enumerate(shape))
-        sizes = ir.node("Mul", [x, x]) if squared else ir.node("Abs", [x])
+        sizes = new_node("Mul" if squared else "Abs", [x, x] if squared else [x], output=f"{name}_parts")
         axes = add_sizes(model.graph, f"{name}_axis", (axis,))
-        norm = [ir.node("ReduceSum", [sizes.outputs[0], axes], attributes={"keepdims": 1})]
+        norm = [new_node("ReduceSum", [sizes.outputs[0], axes], {"keepdims": 1}, output=f"{name}_norm_0")]
         if squared:
-            norm.append(ir.node("Sqrt", norm[0].outputs))
-        length = norm[-1].outputs[0]
+            norm.append(new_node("Sqrt", norm[0].outputs, output=f"{name}_norm_1"))
+        length, next_name = norm[-1].outputs[0], (f"{name}_norm_{i}" for i in count(len(norm)))
         # 1 - Sign of what is at least 0.
-        sign = ir.node("Sign", [length])
-        one = ir.node("Sub", [_one(model.graph, name, x.dtype), sign.outputs[0]])
-        guarded = ir.node("Add", [length, one.outputs[0]])
-        set_value_info(sizes.outputs[0], f"{name}_parts", x)
-        for i, made in enumerate((*norm, sign, one, guarded)):
-            set_value_info(made.outputs[0], f"{name}_norm_{i}", x, reduced)
+        sign = new_node("Sign", [length], output=next(next_name))
+        one = new_node("Sub", [_one(model.graph, name, x.dtype), sign.outputs[0]], output=next(next_name))
+        guarded = new_node("Add", [length, one.outputs[0]], output=next(next_name))
         replace_node(model.graph, node, [sizes, *norm, sign, one, guarded, ir.node("Div", [x, guarded.outputs[0]])])
     return model, bool(found)
 

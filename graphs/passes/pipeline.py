@@ -1,4 +1,4 @@
-"""Runs passes one after the other, and holds each to what the graph computed before it."""
+"""Runs passes one after the other, and compares the graph after each with the graph before it, on ONNX Runtime."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import check, save
+from graphs.onnx.modules import ModulesBefore
+from graphs.onnx.shapes import forget_shapes, state_shapes
 from graphs.passes.registry import GraphPass, passes
 
 
@@ -28,18 +30,33 @@ def prepare(
     changed_by = []
     expected = run_once(model, feeds, "the graph as exported") if stepwise else {}
     for step in passes("export") if steps is None else steps:
-        model, changed = step.run(model)
+        model, changed = run_pass(step, model)
         if not changed:
             continue
         changed_by.append(step.name)
-        RemoveUnusedNodesPass()(model)  # constants that were folded into others, too
         if not stepwise:
             continue
         got = run_once(model, feeds, f"after pass {step.name}")
         for name in expected:
             _compare(step, name, expected[name], got[name])
         expected = got
+    forget_shapes(model)
     return model, tuple(changed_by)
+
+
+def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
+    """Run one pass, drop what became unused, infer the types and shapes of the tensors that the pass made, and find the
+    modules of its nodes.
+
+    Returns the model, or another one in its place, and whether the pass changed anything.
+    """
+    before = ModulesBefore(model)
+    model, changed = step(model)
+    if changed:
+        RemoveUnusedNodesPass()(model)  # constants that were folded into others, too
+        state_shapes(model)
+        before.carry_to(model)
+    return model, changed
 
 
 def run_once(model: ir.Model, feeds: Mapping[str, Array], what: str) -> dict[str, Array]:

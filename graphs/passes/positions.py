@@ -1,16 +1,11 @@
-"""Decomposed relative positions of an attention (SAM, ViTDet) -> features of its queries and keys.
-
-The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart]. Written out, the last two
-are an Einsum each, added to each other and to the scores: two passes over the largest maps of the network. As more
-features of the queries, met by a one where the key has that row or column, they are part of the one product.
-"""
+"""Passes over decomposed relative positions of an attention (SAM, ViTDet)."""
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.onnx.readers import SWAP_MIDDLE_AXES, constant, made_by, reshape_of, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, replace_node, set_value_info
+from graphs.onnx.rewriting import Attribute, add_constant, add_sizes, new_node, replace_node
 from graphs.passes.registry import graph_pass
 
 _ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
@@ -18,7 +13,13 @@ _ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
 
 @graph_pass("export", after="fold_scale")
 def join_relative_positions(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them."""
+    """Rewrite every sum of scores and of the two position terms, as `torch.einsum` exports them, as one product.
+
+    The score of query q and key k is q.k / sqrt(d) + q.R_h[rows apart] + q.R_w[columns apart]. Written out, the last
+    two are an Einsum each, added to each other and to the scores: two passes over the largest maps of the network. As
+    more features of the queries, multiplied by a one where the key has that row or column, they are part of the one
+    product.
+    """
     changed = sum(_join(model.graph, node) for node in list(model.graph))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -74,42 +75,26 @@ def _rewrite(
         return False
     name = node.name or str(node.outputs[0].name)
 
-    def made(
-        op_type: str, inputs: list[ir.Value | None], what: str, shape: tuple[int, ...], **attributes: object
-    ) -> ir.Node:
-        new = ir.node(op_type, inputs, attributes, name=f"{name}.{what}")  # type: ignore[arg-type]  # any attribute
-        set_value_info(new.outputs[0], f"{name}.{what}", grid, shape)
-        return new
+    def made(op_type: str, inputs: list[ir.Value | None], what: str, **attributes: Attribute) -> ir.Node:
+        return new_node(op_type, inputs, attributes, name=f"{name}.{what}", output=f"{name}.{what}")
 
-    def flat(value: ir.Value, what: str, keys: int) -> ir.Node:
-        shape = (batch, heads, tokens, keys)
-        return made("Reshape", [value, add_sizes(graph, f"{name}.{what}.sizes", shape)], what, shape)
+    def reshaped(value: ir.Value, what: str, *shape: int) -> ir.Node:
+        return made("Reshape", [value, add_sizes(graph, f"{name}.{what}.sizes", shape)], what)
 
     # (h, d, keys) and (w, d, keys): each row of the grid, then each column, has a matrix of its own. Heads are taken as
     # part of the batch: TensorFlow's route reads a product of rank 5 wrongly on small grids.
     rows_table = add_constant(graph, f"{name}.row_table", by_row.transpose(0, 2, 1))
     columns_table = add_constant(graph, f"{name}.column_table", by_column.transpose(0, 2, 1))
     places = _places(graph, (batch, heads, key_rows, key_columns), by_row.dtype)
-    every = batch * heads
-    sizes = (every, height, width, features)
-    maps = made("Reshape", [grid, add_sizes(graph, f"{name}.maps.sizes", sizes)], "maps", sizes)
-    rows = made("MatMul", [maps.outputs[0], rows_table], "rows", (every, height, width, key_rows))
-    turned = made("Transpose", [maps.outputs[0]], "turned", (every, width, height, features), perm=SWAP_MIDDLE_AXES)
-    columns = made("MatMul", [turned.outputs[0], columns_table], "columns", (every, width, height, key_columns))
-    back = made("Transpose", [columns.outputs[0]], "back", (every, height, width, key_columns), perm=SWAP_MIDDLE_AXES)
-    flat_rows, flat_columns = (
-        flat(rows.outputs[0], "flat_rows", key_rows),
-        flat(back.outputs[0], "flat_columns", key_columns),
-    )
-    depth = features + key_rows + key_columns
-    left = made(
-        "Concat",
-        [queries, flat_rows.outputs[0], flat_columns.outputs[0]],
-        "queries",
-        (batch, heads, tokens, depth),
-        axis=-1,
-    )
-    right = made("Concat", [keys, places], "keys", (*key_shape[:-2], depth, key_shape[-1]), axis=-2)
+    maps = reshaped(grid, "maps", batch * heads, height, width, features)
+    rows = made("MatMul", [maps.outputs[0], rows_table], "rows")
+    turned = made("Transpose", [maps.outputs[0]], "turned", perm=SWAP_MIDDLE_AXES)
+    columns = made("MatMul", [turned.outputs[0], columns_table], "columns")
+    back = made("Transpose", [columns.outputs[0]], "back", perm=SWAP_MIDDLE_AXES)
+    flat_rows = reshaped(rows.outputs[0], "flat_rows", batch, heads, tokens, key_rows)
+    flat_columns = reshaped(back.outputs[0], "flat_columns", batch, heads, tokens, key_columns)
+    left = made("Concat", [queries, flat_rows.outputs[0], flat_columns.outputs[0]], "queries", axis=-1)
+    right = made("Concat", [keys, places], "keys", axis=-2)
     final = ir.node("MatMul", [left.outputs[0], right.outputs[0]], name=f"{name}.scores")
     replace_node(graph, node, [maps, rows, turned, columns, back, flat_rows, flat_columns, left, right, final])
     return True
@@ -128,7 +113,12 @@ def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) 
 # Of relative positions that could not be joined.
 @graph_pass("export", after="split_queries")
 def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k)."""
+    """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k).
+
+    Relative positions that are not joined with the product are such Einsums. Both runtimes take an Einsum apart as they
+    load it, each in its own way; written out as MatMul of rank 4 between Reshapes, they compute the same, and a
+    lowering sees only operators that it knows.
+    """
     return model, bool(sum(_rewrite_einsum(model.graph, node) for node in list(model.graph)))
 
 
@@ -144,22 +134,18 @@ def _rewrite_einsum(graph: ir.Graph, node: ir.Node) -> bool:
     name, keys = node.name or str(node.outputs[0].name), table.shape[1]
     # Heads are part of the batch: a product of rank 5 is read wrongly by one of the lowerings.
     shape = (batch * heads, height, width, features)
-    made = [ir.node("Reshape", [node.inputs[0], add_sizes(graph, f"{name}.maps.sizes", shape)], name=f"{name}.maps")]
+    made: list[ir.Node] = []
+
+    def add(op_type: str, inputs: list[ir.Value | None], what: str, **attributes: Attribute) -> None:
+        made.append(new_node(op_type, inputs, attributes, name=f"{name}.{what}", output=f"{name}.{what}.value"))
+
+    add("Reshape", [node.inputs[0], add_sizes(graph, f"{name}.maps.sizes", shape)], "maps")
     matrices = add_constant(graph, f"{name}.table", table.transpose(0, 2, 1))
-
-    def add(op_type: str, inputs: list[ir.Value], what: str, **attributes: tuple[int, ...]) -> None:
-        made.append(ir.node(op_type, inputs, attributes, name=f"{name}.{what}"))
-
     if kind == _COLUMNS:
         add("Transpose", [made[-1].outputs[0]], "turned", perm=SWAP_MIDDLE_AXES)
     add("MatMul", [made[-1].outputs[0], matrices], "product")
     if kind == _COLUMNS:
         add("Transpose", [made[-1].outputs[0]], "back", perm=SWAP_MIDDLE_AXES)
     add("Reshape", [made[-1].outputs[0], add_sizes(graph, f"{name}.sizes", (*maps[:-1], keys))], "out")
-    turned = (batch * heads, width, height)
-    between = [(*turned, features), (*turned, keys)] if kind == _COLUMNS else []
-    sizes = [shape, *between, (*shape[:-1], keys), (*maps[:-1], keys)]
-    for new, size in zip(made, sizes, strict=True):
-        set_value_info(new.outputs[0], f"{new.name}.value", node.outputs[0], size)
     replace_node(graph, node, made)
     return True

@@ -3,6 +3,7 @@
 import onnx_ir as ir
 
 from backends.errors import InvalidArtifact
+from graphs.onnx.shapes import forget_shapes
 from graphs.onnx.weights import attach_weights, detach_weights
 from graphs.passes.registry import graph_pass
 
@@ -17,6 +18,7 @@ def simplify(model: ir.Model) -> tuple[ir.Model, bool]:
     """
     import onnxsim  # brings torch where that is installed, and a conversion, which imports this, needs neither
 
+    forget_shapes(model)  # it infers them by itself
     taken = detach_weights(model)
     try:
         # onnxsim gets no path, beside which it could look for values that lie in a file of their own.

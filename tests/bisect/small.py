@@ -33,6 +33,18 @@ _NODES = (
 _SHAPES = {"stem.conv": (8, 3, 3, 3), "body.mix": (8, 8, 3, 3), "head.wide": (64, 8), "head.out": (8, 64)}
 
 
+# The modules that an exporter would name, by the node.
+_MODULES = {"stem": "stem.conv", "mixed": "body.mix", "wide": "head.wide", "logits": "head.out"}
+
+
+def _scoped(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node with its scope as torch's exporter writes it; a node of no module lies in the network itself."""
+    path = _MODULES.get(node.name, "").split(".")
+    scopes = ["", *(".".join(path[: depth + 1]) for depth in range(len(path)) if path[0]), node.name]
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=str(scopes))
+    return node
+
+
 def _source(path: Path) -> Path:
     random = np.random.default_rng(0)
     constants = [numpy_helper.from_array(np.array([64, 8], np.int64), "rows")]
@@ -44,7 +56,7 @@ def _source(path: Path) -> Path:
         )
     float32 = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        _NODES,
+        [_scoped(node) for node in _NODES],
         "small",
         [helper.make_tensor_value_info("image", float32, [1, 3, 16, 16])],
         [helper.make_tensor_value_info("logits", float32, [64, 8])],

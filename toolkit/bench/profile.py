@@ -53,10 +53,9 @@ def _modules(bundle: Bundle, role: str) -> Modules | str:
     if find_spec("onnx") is None:
         return "modules need the graph's names: `pip install onnx`"
     try:
-        found = read_modules(bundle, role)
+        return read_modules(bundle, role)
     except ToolkitError as error:
         return one_line(error)
-    return found if any(found.by_name.values()) else "the graph's names name no modules"
 
 
 def _names(bundle: Bundle, artifact: Artifact, times: Sequence[OperatorTime]) -> list[str]:

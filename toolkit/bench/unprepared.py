@@ -43,6 +43,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
         bytes=sum(file.stat().st_size for file in files),
         external_files=tuple(file.name for file in files[1:]),
         parent=None,
+        modules=None,
         tools={tool: version(tool) for tool in tools},
     )
 

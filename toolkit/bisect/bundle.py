@@ -17,11 +17,11 @@ from backends.registry import BACKENDS, BackendSpec, default_backend
 from backends.sandbox import SandboxProcess
 from backends.tensor import Array
 from graphs.onnx.file import check
+from graphs.onnx.modules import node_key, scopes_of
 from graphs.onnx.part import read_with_shapes, shape_and_dtype
 from toolkit.bisect.candidates import OnnxCandidate, TfliteCandidate
 from toolkit.bisect.layers import Candidate, cut_layers
 from toolkit.bisect.measure import LIMIT_BYTES, LayerError, measure_layers
-from toolkit.bisect.modules import modules_of
 from toolkit.bisect.report import SCRIPT, BisectReport, LayerReport, write_repro
 from toolkit.metrics.samples import Sample, signed_samples
 from toolkit.models.kind import KINDS, find_kind
@@ -65,7 +65,7 @@ def bisect_bundle(
             progress(f"making the graph before and after {around_pass}")
             from toolkit.bisect.passes import write_around_pass  # it needs torch, and nothing else here does
 
-            before, after = write_around_pass(bundle, artifact, around_pass, made)
+            before, after, known = write_around_pass(bundle, artifact, around_pass, made)
             names = (f"{artifact.file} before {around_pass}", f"{artifact.file} after {around_pass}")
             opened: Candidate = OnnxCandidate(after)
         else:
@@ -75,6 +75,7 @@ def bisect_bundle(
                 raise InvalidInput(
                     f"{artifact.file} is the reference itself: give a pass, a graph of before, or another backend"
                 )
+            known = reference_file.modules if before is None else None
             before = before or bundle.verify(reference_file)
             names = (before.name, artifact.file if other is None else f"{artifact.file} on {other.name}")
             path = bundle.verify(artifact)
@@ -89,10 +90,10 @@ def bisect_bundle(
         cuts = cut_layers(reference, opened)
         feeds = [sample.feeds for sample in samples]
         done, worst = measure_layers(reference, before.parent, cuts, feeds, threads, progress, limit_bytes)
-        modules = modules_of(reference)
+        known = scopes_of(reference) if known is None else known
         report = BisectReport(
             bundle.model["name"], bundle.weights, names[1], names[0], tuple(sample.name for sample in samples),
-            tuple(_layer(measured, modules) for measured in done), cuts.unmatched, None,
+            tuple(_layer(measured, known or {}) for measured in done), cuts.unmatched, None,
         )  # fmt: skip
         if worst is None:
             raise InvalidInput(f"{artifact.file}: no tensor of {names[0]} is in it by the same name and shape")
@@ -104,7 +105,7 @@ def bisect_bundle(
             "reference": names[0],
             "sample": samples[worst.sample].name,
         }
-        layer = _layer(worst.measured, modules)
+        layer = _layer(worst.measured, known or {})
         write_repro(building, reference, worst, layer, feeds[worst.sample], opened.suffix, described)
     return replace(report, repro=str(folder))
 
@@ -132,12 +133,13 @@ def _find(bundle: Bundle, candidate: str) -> Artifact:
     raise InvalidInput(f"{bundle.folder}: no candidate {candidate!r}; there is {', '.join(files)}")
 
 
-def _layer(measured: LayerError, modules: dict[ir.Node, str]) -> LayerReport:
+def _layer(measured: LayerError, modules: Mapping[str, str]) -> LayerReport:
     layer = measured.layer
     node = layer.value.producer()
     assert node is not None  # a layer's own
+    module = modules.get(node_key(node), "")
     return LayerReport(
-        layer.match.name, str(node.name or ""), node.op_type, layer.part.operators, modules[node], layer.match.shape,
+        layer.match.name, str(node.name or ""), node.op_type, layer.part.operators, module, layer.match.shape,
         measured.inherited, measured.introduced,
     )  # fmt: skip
 

@@ -13,14 +13,19 @@ from backends.registry import ARCHITECTURES
 from graphs.export import export
 from graphs.networks.spec import GraphSpec
 from graphs.onnx.file import read, save
+from graphs.onnx.modules import modules_by_node, set_modules
+from graphs.passes.pipeline import run_pass
 from graphs.passes.registry import find_pass, passes
 
 _MARK = "@before"
 
 
-def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Path) -> tuple[Path, Path]:
-    """Write before.onnx and after.onnx into `folder`, for a float32 ONNX file of the bundle, and return their paths.
+def write_around_pass(
+    bundle: Bundle, artifact: Artifact, name: str, folder: Path
+) -> tuple[Path, Path, dict[str, str] | None]:
+    """Write before.onnx and after.onnx into `folder`, for a float32 ONNX file of the bundle.
 
+    Returns their paths and the modules of the nodes of before.onnx by name, None where these are not known.
     A pass of the export runs on the graph as torch exports it now, from the bundle's torch weights, after the passes
     before it; a pass of the lowering on the file itself. A tensor has the same name in both graphs only if it is the
     same one. Raises InvalidInput for an unknown pass, or one that changes nothing; NotAvailable without torch weights.
@@ -28,20 +33,28 @@ def write_around_pass(bundle: Bundle, artifact: Artifact, name: str, folder: Pat
     chosen = find_pass(name)
     if (artifact.format, artifact.precision) != ("onnx", "fp32"):
         raise InvalidInput(f"expected a float32 ONNX file for a pass, got {artifact.file}")
-    model = _exported(bundle, artifact) if chosen.stage == "export" else read(bundle.verify(artifact))
+    model = _exported(bundle, artifact) if chosen.stage == "export" else _read(bundle, artifact)
     for step in passes(chosen.stage):
         if step.name == name:
             break
-        model, _ = step(model)
+        model, _ = run_pass(step, model)
     before, after = folder / "before.onnx", folder / "after.onnx"
+    modules = modules_by_node(model)
     save(model, before)
     names = _mark(model)
-    model, changed = chosen(model)
+    model, changed = run_pass(chosen, model)
     if not changed:
         raise InvalidInput(f"pass {name} changes nothing in {artifact.file}")
     _unmark(model, names)
     save(model, after)
-    return before, after
+    return before, after, modules
+
+
+def _read(bundle: Bundle, artifact: Artifact) -> ir.Model:
+    """Return the graph of an artifact, its nodes marked with their modules."""
+    model = read(bundle.verify(artifact))
+    set_modules(model, artifact.modules or {})
+    return model
 
 
 def _exported(bundle: Bundle, artifact: Artifact) -> ir.Model:

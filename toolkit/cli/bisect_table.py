@@ -36,6 +36,8 @@ def print_report(report: BisectReport, console: Console) -> None:
             names = [one.tensor for one in report.unmatched if one.why == reason]
             rest = f" and {count - _NAMED} more, which --json lists" if count > _NAMED else ""
             console.print(Text(f"not matched, {count}: {reason}: {', '.join(names[:_NAMED])}{rest}", "dim"))
+    if not any(layer.module for layer in report.layers):
+        console.print(Text("modules of the source: not known, the reference states no scopes", "dim"))
     console.print(f"The smallest part that shows the first: python {report.repro}/repro.py", soft_wrap=True)
 
 

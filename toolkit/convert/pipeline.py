@@ -182,7 +182,8 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     }
     with kept_steps(bundle.folder, inputs) as steps, SandboxProcess(log, options.timeout_s, TRIED) as trial:
         trial.start()  # the converter comes first, and keeps one core
-        reference = Reference(path, parent, feeds, outputs)
+        # The files that are made of it have other nodes.
+        reference = Reference(path, replace(parent, modules=None), feeds, outputs)
         job = Job(
             bundle, options.rules, steps.folder, log, options.timeout_s, options.progress, reference, trial,
             options.judged,

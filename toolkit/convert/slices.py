@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from backends.errors import InvalidInput
 from graphs.onnx.file import read, save
 from graphs.passes.lowering import split_large_gemm
 from graphs.passes.pipeline import prepare
-from graphs.passes.registry import passes
+from graphs.passes.registry import GraphPass, passes
 
 # What one run of the lowering is given. It holds several copies: slices of 490 MB were seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20
@@ -32,8 +33,8 @@ def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
     External weights stay in their file until a slice is written.
     """
     # Not stepwise: each slice and the whole file are compared with the graph in `path` once they are made.
-    model, _ = prepare(read(path), {}, passes("lowering"), stepwise=False)
-    model, _ = split_large_gemm(model, limit_bytes)
+    split = GraphPass("split_large_gemm", "lowering", 0.0, (), partial(split_large_gemm, limit_bytes=limit_bytes))
+    model, _ = prepare(read(path), {}, (*passes("lowering"), split), stepwise=False)
     # A constant that its users are cut off from would be passed on from slice to slice.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphs.passes.pipeline import run_once
+from graphs.passes.pipeline import run_once, run_pass
 from graphs.passes.positions import einsum_to_matmul
 
 BATCH, HEADS, HEIGHT, WIDTH, FEATURES, KEYS = 2, 3, 4, 5, 6, 7
@@ -26,7 +26,7 @@ def test_a_matrix_for_each_row_or_column_is_a_product(equation: str, rows: int) 
     feeds = {"x": np.random.default_rng(1).standard_normal((BATCH, HEADS, HEIGHT, WIDTH, FEATURES), dtype=np.float32)}
     model = _model(equation, rows)
     expected = run_once(model, feeds, "before")["y"]
-    model, changed = einsum_to_matmul(model)
+    model, changed = run_pass(einsum_to_matmul, model)
     assert changed
     operators = [node.op_type for node in model.graph]
     assert "Einsum" not in operators
