@@ -4,11 +4,12 @@
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SHELLFLAGS := -eu -c
-.PHONY: help demo test test-large lint export convert bench readme upgrade-check env converter
+.PHONY: help demo test test-changed test-large lint export convert bench readme upgrade-check env converter
 
 MODEL ?= pocketseal
 CHECKPOINT ?=
 RANDOM_SEED ?=
+SINCE ?= HEAD
 
 # 3.11 is the one the lock was tested with. Any of them serves where 3.11 is missing.
 PYTHONS := python3.11 python3.12 python3.13 python3
@@ -29,8 +30,11 @@ demo: env  ## hide a message in a photograph and read it back with every backend
 	@$(MAKE) --no-print-directory export convert MODEL=pocketseal CHECKPOINT= RANDOM_SEED=
 	@$(BIN)/python -m toolkit.demo build/pocketseal tests/images/coffee.jpg
 
-test: env converter  ## the fast tests
-	@$(BIN)/python -m pytest -q
+test: env converter  ## the fast tests, in two processes
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-changed: env converter  ## the tests of the files that differ from the last commit, or from SINCE=main
+	@$(BIN)/python -m tests.changed $(SINCE) | xargs -r $(BIN)/python -m pytest -q
 
 test-large: env converter  ## the tests that need many gigabytes or minutes
 	@$(BIN)/python -m pytest -q -m large

@@ -1,21 +1,41 @@
-"""Fixtures that several folders share."""
+"""The folder that all processes of a test run share, and fixtures for several folders of tests."""
 
+import os
 import shutil
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from backends.bundle import Bundle
+from tests import shared
 from tests.tiny import FOLDER
 
 
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is written into the user's cache folder is the tests' own, in the processes that they start too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the shared folder, and give the processes that share the cores one thread each.
+
+    The user's cache folder is the run's own, in the processes that tests start too. pytest-xdist's workers inherit the
+    environment of the process that starts them.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    os.environ[shared.VARIABLE] = tempfile.mkdtemp(prefix="seal-tests-")
+    os.environ["XDG_CACHE_HOME"] = str(shared.root() / "cache")
+    if config.getoption("numprocesses", None):
+        os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a test has written into a shared folder."""
+    if not hasattr(session.config, "workerinput") and (names := shared.changed()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        raise pytest.UsageError(f"tests have changed shared folders, which are for reading: {', '.join(names)}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(shared.root(), ignore_errors=True)
 
 
 @pytest.fixture

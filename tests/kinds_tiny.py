@@ -4,7 +4,6 @@ import shutil
 from collections import Counter
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import onnx
 
@@ -15,6 +14,7 @@ from graphs.networks.deepencoder.config import deepencoder_spec
 from graphs.networks.foveated.config import foveated_spec
 from graphs.networks.spec import ModelSpec
 from tests import deepencoder_tiny, foveated_tiny
+from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.export import export_bundle
@@ -36,7 +36,11 @@ SPECS = {
 def exported(kind: str) -> Bundle:
     """The bundle of a kind's tiny model, random weights inside, made once a test run. Not to be changed."""
     spec = SPECS[kind]
-    return export_bundle(spec, random_weights(0, spec), Path(mkdtemp(prefix="kinds-")) / spec.name)
+
+    def make(folder: Path) -> None:
+        export_bundle(spec, random_weights(0, spec), folder / spec.name)
+
+    return Bundle.open(made_once(f"exported-{kind}", make) / spec.name)
 
 
 # One of each shape of graph: windows, stacked caches, causal attention, transposed convolutions, a whole text decoder.
@@ -51,9 +55,12 @@ PRECISIONS = ("fp32", "int8", "int8-static")
 @cache
 def converted(kind: str) -> Bundle:
     """That bundle with the files that some of its graphs are lowered to, made once a test run. Not to be changed."""
-    folder = Path(mkdtemp(prefix="kinds-")) / kind
-    shutil.copytree(exported(kind).folder, folder)
-    return convert_bundle(folder, conversion_rules, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
+
+    def make(folder: Path) -> None:
+        shutil.copytree(exported(kind).folder, folder / kind)
+        convert_bundle(folder / kind, conversion_rules, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
+
+    return Bundle.open(made_once(f"converted-{kind}", make) / kind)
 
 
 def spec_of(kind: str) -> ModelSpec:

@@ -1,6 +1,7 @@
 """The Seal networks at the size of the goldens, as models that can be exported and converted."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,22 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from backends.bundle import Bundle
 from graphs.checkpoint import Weights
 from graphs.networks.seal.cards import Card, seal_spec
 from graphs.networks.seal.config import ConvNeXtConfig, DetectorConfig, EmbedderConfig, ViTConfig, chunky_dims
 from graphs.networks.spec import ModelSpec
+from tests.shared import made_once
+from toolkit.convert.calibration import Calibration
+from toolkit.convert.pipeline import convert_bundle
+from toolkit.export import export_bundle
+from toolkit.parity.agreement import conversion_rules
 
 GOLDEN = Path(__file__).parent / "golden"
+IMAGES = Path(__file__).parent / "images"
+# What the direct route makes of a model without being asked for a mixture; ONNX Runtime has all but int16x8.
+PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
+TF_PRECISIONS = ("fp32", "fp16", "int8")
 
 NAMES = ("chunkyseal-tiny", "videoseal-1.0-tiny", "videoseal-0.0-tiny")
 
@@ -90,6 +101,35 @@ def weights(name: str) -> Weights:
         for role, file in (("detector", name), ("embedder", EMBEDDER_NAME))
     }
     return Weights("random", "golden", "0" * 64, states)
+
+
+def exported(name: str) -> Bundle:
+    """The bundle that an export makes of a model, exported once a test run. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        export_bundle(spec(name), weights(name), folder / name)
+
+    return Bundle.open(made_once(f"exported-{name}", make) / name)
+
+
+def converted(name: str) -> Bundle:
+    """That bundle with the files of every precision, made once a test run. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(exported(name).folder, folder / name)
+        convert_bundle(folder / name, conversion_rules, PRECISIONS, calibration=Calibration(IMAGES))
+
+    return Bundle.open(made_once(f"converted-{name}", make) / name)
+
+
+def converted_by_both_routes(name: str) -> Bundle:
+    """That bundle with the files of the tf route as well, which take four times as long. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(converted(name).folder, folder / name)
+        convert_bundle(folder / name, conversion_rules, TF_PRECISIONS, route="tf")
+
+    return Bundle.open(made_once(f"converted-by-both-routes-{name}", make) / name)
 
 
 def checkpoint(name: str) -> dict[str, Tensor]:

@@ -39,7 +39,18 @@ def env(folder: Path) -> list[str]:
 def test_help_is_the_default_and_lists_every_target_a_person_types() -> None:
     listed = make(ROOT).stdout
     assert listed == make(ROOT, "help").stdout
-    for target in ("demo", "test", "test-large", "lint", "export", "convert", "bench", "readme", "upgrade-check"):
+    for target in (
+        "demo",
+        "test",
+        "test-changed",
+        "test-large",
+        "lint",
+        "export",
+        "convert",
+        "bench",
+        "readme",
+        "upgrade-check",
+    ):
         assert f"make {target} " in listed
 
 

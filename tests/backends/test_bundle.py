@@ -152,7 +152,7 @@ def test_a_manifest_cut_anywhere_is_refused(tiny: Bundle) -> None:
     whole = path.read_bytes().rstrip()
     for length in range(0, len(whole), 37):
         path.write_bytes(whole[:length])
-        with pytest.raises(InvalidArtifact):
+        with pytest.raises(InvalidArtifact, match="bundle.json: not a manifest"):
             Bundle.open(tiny.folder)
 
 
@@ -160,7 +160,7 @@ def test_a_manifest_cut_anywhere_is_refused(tiny: Bundle) -> None:
 def test_noise_is_refused(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     folder = tmp_path_factory.mktemp("noise")
     (folder / MANIFEST).write_bytes(noise)
-    with pytest.raises(ToolkitError):
+    with pytest.raises(ToolkitError, match=MANIFEST):
         Bundle.open(folder)
 
 

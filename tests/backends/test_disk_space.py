@@ -48,13 +48,13 @@ def test_an_export_that_would_not_fit_is_not_begun(tmp_path: Path, free: Free) -
 
 def test_what_an_interrupted_conversion_left_is_room_for_the_next(tmp_path: Path, free: Free) -> None:
     free(600 << 20)
-    with pytest.raises(NotAvailable):
+    with pytest.raises(NotAvailable, match="GB of disk are free"):
         preflight.check_conversion_space(tmp_path, 600 << 20, 0, ("fp32",))
     kept = tmp_path / ".convert-0123" / "slice-0.fp32.tflite"
     kept.parent.mkdir()
     with kept.open("wb") as file:  # with a hole, as a file has that is being stitched
         file.truncate(10 << 30)
-    with pytest.raises(NotAvailable):
+    with pytest.raises(NotAvailable, match="GB of disk are free"):
         preflight.check_conversion_space(tmp_path, 600 << 20, 0, ("fp32",))
     kept.write_bytes(bytes(70 << 20))
     preflight.check_conversion_space(tmp_path, 600 << 20, 0, ("fp32",))

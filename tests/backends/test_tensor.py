@@ -58,18 +58,18 @@ def test_finite_values_whose_sum_overflows_are_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "says"),
     [
-        ("", (1,), "float32", None),
-        ("x", (0,), "float32", None),
-        ("x", (-1,), "float32", None),
-        ("x", (1,), "float128", None),
-        ("x", (1,), "float32", "NCHW"),
-        ("x", (1, 1, 1, 1), "float32", "HWC"),
+        (("", (1,), "float32", None), "expected a name, got an empty one"),
+        (("x", (0,), "float32", None), r"expected sizes of at least 1, got \(0,\)"),
+        (("x", (-1,), "float32", None), r"expected sizes of at least 1, got \(-1,\)"),
+        (("x", (1,), "float128", None), "expected a dtype of float32, .* got 'float128'"),
+        (("x", (1,), "float32", "NCHW"), r"layout NCHW needs 4 dimensions, got \(1,\)"),
+        (("x", (1, 1, 1, 1), "float32", "HWC"), "expected layout NCHW, NHWC or none, got 'HWC'"),
     ],
 )
-def test_a_spec_that_means_nothing_is_refused(fields: tuple) -> None:
-    with pytest.raises(InvalidArtifact):
+def test_a_spec_that_means_nothing_is_refused(fields: tuple, says: str) -> None:
+    with pytest.raises(InvalidArtifact, match=says):
         TensorSpec(*fields)
 
 

@@ -66,9 +66,12 @@ def test_a_quicker_file_is_not(bundle: Bundle, seconds: Seconds) -> None:
     assert _compared(bundle) == Speed("detector.int8.tflite", "detector.fp32.tflite", 0.5, False, ())
 
 
-def test_one_that_would_be_shown_as_quick_as_float32_is_not_slower(bundle: Bundle, seconds: Seconds) -> None:
-    seconds["detector.int8.tflite"] = 1.004
-    assert not _compared(bundle).slower
+@pytest.mark.parametrize(("ratio", "slower"), [(1.0051, True), (1.0049, False)])
+def test_a_ratio_that_is_printed_as_one_is_not_slower(
+    ratio: float, slower: bool, bundle: Bundle, seconds: Seconds
+) -> None:
+    seconds["detector.int8.tflite"] = ratio
+    assert _compared(bundle).slower == slower
 
 
 @pytest.mark.parametrize(("quickest", "slower"), [(0.89, False), (0.91, True)])

@@ -1,9 +1,7 @@
 """A graph of somebody else's, with a branch through each pass that foreign graphs alone have, and layers behind it."""
 
 import shutil
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import onnx
@@ -11,6 +9,7 @@ import onnx.parser
 from onnx import numpy_helper
 
 from backends.bundle import Bundle
+from tests.shared import made_once
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.agreement import conversion_rules
@@ -81,14 +80,12 @@ def _source(path: Path) -> Path:
     return path
 
 
-@cache
-def _converted() -> Path:
-    folder = Path(mkdtemp(prefix="foreign-"))
+def _made(folder: Path) -> None:
     import_model(_source(folder / "foreign.onnx"), folder / "foreign", {})
-    return convert_bundle(folder / "foreign", conversion_rules, ("fp32",)).folder
+    convert_bundle(folder / "foreign", conversion_rules, ("fp32",))
 
 
 def foreign(folder: Path) -> Bundle:
     """A copy of the bundle, free to be damaged."""
-    shutil.copytree(_converted(), folder / "foreign")
+    shutil.copytree(made_once("foreign", _made) / "foreign", folder / "foreign")
     return Bundle.open(folder / "foreign")

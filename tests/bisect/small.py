@@ -2,9 +2,7 @@
 
 import shutil
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import onnx
@@ -12,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, sha256_of
+from tests.shared import made_once
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.agreement import conversion_rules
@@ -73,14 +72,13 @@ def converted(folder: Path, precisions: tuple[str, ...]) -> Bundle:
     return convert_bundle(folder / "small", conversion_rules, precisions)
 
 
-@cache
-def _converted() -> Path:
-    return converted(Path(mkdtemp(prefix="small-")), ("fp32", "fp16", "int8")).folder
+def _made(folder: Path) -> None:
+    converted(folder, ("fp32", "fp16", "int8"))
 
 
 def small(folder: Path) -> Bundle:
     """A copy of the bundle, free to be damaged."""
-    shutil.copytree(_converted(), folder / "small")
+    shutil.copytree(made_once("small", _made) / "small", folder / "small")
     return Bundle.open(folder / "small")
 
 

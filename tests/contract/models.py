@@ -3,24 +3,26 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import find_artifact
-from graphs.checkpoint import Weights
-from graphs.networks.spec import ModelSpec
 from graphs.onnx.file import load
 from graphs.tflite.stitch import layer_names
 from tests import seal_tiny
+from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.mixed import MixedRecipe, MixedRequest
-from toolkit.export import SHIPPED, export_bundle
+from toolkit.export import SHIPPED
 from toolkit.parity.agreement import conversion_rules
 
-PHOTOGRAPHS = sorted((Path(__file__).parent.parent / "images").glob("*.jpg"))
+PHOTOGRAPHS = sorted(seal_tiny.IMAGES.glob("*.jpg"))
 GOLDEN_MODELS = seal_tiny.NAMES
 POCKETSEAL = "pocketseal"
+Variant = tuple[str, str, str | None]  # backend, precision, route
 
 # Every file that a bundle of one model may hold, as (backend, precision, route).
 VARIANTS = (
@@ -44,8 +46,8 @@ VARIANTS = (
 )
 
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8", "mixed")
-# What the golden models have of them. Their files of the other precisions are compared in tests/convert.
+PRECISIONS = (*seal_tiny.PRECISIONS, "mixed")
+# What is asked of the golden models. Their files of the other precisions are compared in tests/convert.
 GOLDEN_PRECISIONS = ("fp32", "fp16", "int8", "int8-static")
 
 
@@ -58,29 +60,25 @@ def find(bundle: Bundle, backend: str, precision: str, route: str | None) -> Art
     return find_artifact(bundle, "detector", backend, precision, route)
 
 
-def golden_bundle(name: str, folder: Path) -> Bundle:
-    """Export and convert one golden model, its reference weights inside, to every precision and by both routes."""
-    both = seal_tiny.spec(name)
-    detector_only = ModelSpec(name, name, both.description | {"embedder": None}, (both.graph("detector"),))
-    weights = seal_tiny.weights(name)
-    state = {"detector": weights.states["detector"]}
-    export_bundle(detector_only, Weights("checkpoint", weights.source, weights.sha256, state), folder)
-    convert_bundle(
-        folder, conversion_rules, GOLDEN_PRECISIONS, "direct", calibration=Calibration(PHOTOGRAPHS[0].parent)
-    )
-    return convert_bundle(folder, conversion_rules, ("fp32", "fp16", "int8"), "tf")
+def marks(model: str, variant: Variant) -> tuple[pytest.MarkDecorator, ...]:
+    """The tf route takes half a minute a model: of the golden models one goes that way among the fast tests."""
+    is_slow = variant[2] == "tf" and model not in (POCKETSEAL, "videoseal-1.0-tiny")
+    return (pytest.mark.large,) if is_slow else ()
 
 
-def pocketseal_bundle(folder: Path) -> Bundle:
-    """A copy of the shipped bundle, with every precision, and the files of the tf route, added."""
+def bundle_of(model: str, variant: Variant) -> Bundle:
+    """A bundle of a model that holds a variant and the float32 files, made once a test run."""
+    if model == POCKETSEAL:
+        return Bundle.open(made_once(f"converted-{POCKETSEAL}", _pocketseal) / POCKETSEAL)
+    return (seal_tiny.converted_by_both_routes if variant[2] == "tf" else seal_tiny.converted)(model)
+
+
+def _pocketseal(parent: Path) -> None:
+    folder = parent / POCKETSEAL
     shutil.copytree(SHIPPED / POCKETSEAL, folder)
     found = layers(load(folder / "detector.onnx").graph)
     kept = MixedRecipe((found[0].name, found[-1].name), layer_names(folder / "detector.int8.tflite")[-2:], "")
     convert_bundle(
-        folder,
-        conversion_rules,
-        PRECISIONS,
-        calibration=Calibration(PHOTOGRAPHS[0].parent),
-        mixed=MixedRequest(kept=kept),
+        folder, conversion_rules, PRECISIONS, calibration=Calibration(seal_tiny.IMAGES), mixed=MixedRequest(kept=kept)
     )
-    return convert_bundle(folder, conversion_rules, ("fp32", "fp16", "int8"), "tf")
+    convert_bundle(folder, conversion_rules, seal_tiny.TF_PRECISIONS, "tf")

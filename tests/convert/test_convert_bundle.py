@@ -16,7 +16,8 @@ from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.precision import RECIPES
 from backends.registry import open_session
 from graphs.onnx.file import load
-from tests.seal_tiny import flipped_bits, spec, tensors, weights
+from tests import seal_tiny
+from tests.seal_tiny import IMAGES, flipped_bits, spec, tensors, weights
 from toolkit.convert import job
 from toolkit.convert.binding import bind_tflite
 from toolkit.convert.calibration import Calibration
@@ -26,8 +27,7 @@ from toolkit.export import export_bundle
 from toolkit.parity.agreement import conversion_rules
 
 NAME = "videoseal-1.0-tiny"
-IMAGES = Path(__file__).parent.parent / "images"
-ALL = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
+ALL = seal_tiny.PRECISIONS
 
 ON_ORT = ("fp16", "int8", "int8-static", "int8-w")
 
@@ -35,22 +35,15 @@ ON_ORT = ("fp16", "int8", "int8-static", "int8-w")
 RELATIVE_ERROR = {"fp32": 1e-5, "fp16": 5e-3, "int8": 5e-2, "int8-static": 0.3, "int8-w": 5e-2, "int16x8": 5e-2}
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_bundle(spec(NAME), weights(NAME), tmp_path_factory.mktemp("exported") / NAME).folder
-
-
-@pytest.fixture(scope="module")
-def converted(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("converted") / NAME
-    shutil.copytree(exported, folder)
-    convert_bundle(folder, conversion_rules, ALL, calibration=Calibration(IMAGES))
-    return convert_bundle(folder, conversion_rules, ("fp32", "fp16", "int8"), route="tf")
+@pytest.fixture
+def converted() -> Bundle:
+    return seal_tiny.converted_by_both_routes(NAME)
 
 
 @pytest.fixture
-def bundle(exported: Path, tmp_path: Path) -> Bundle:
-    shutil.copytree(exported, tmp_path / NAME)
+def bundle(tmp_path: Path) -> Bundle:
+    """A copy of the exported bundle, free to be damaged."""
+    shutil.copytree(seal_tiny.exported(NAME).folder, tmp_path / NAME)
     return Bundle.open(tmp_path / NAME)
 
 
@@ -79,18 +72,16 @@ def test_every_file_computes_the_golden(converted: Bundle, file: str, backend: s
 
 
 def test_the_manifest_says_what_each_file_is(converted: Bundle) -> None:
-    reopened = Bundle.open(converted.folder)
-    assert reopened == converted
     lowered = [a for a in converted.artifacts if a.parent]
     assert len(lowered) == len(ALL) + len(ON_ORT) + 3
     for artifact in lowered:
         assert artifact.parent == "detector.onnx"
         assert artifact.tools
         assert [binding.spec.name for binding in (*artifact.inputs, *artifact.outputs)] == ["image", "logits"]
-        reopened.verify(artifact)
-    image = reopened.find("detector", "tflite", "fp32").inputs[0]
+        converted.verify(artifact)
+    image = converted.find("detector", "tflite", "fp32").inputs[0]
     assert (image.spec.layout, image.stored.layout, image.stored.shape) == ("NCHW", "NHWC", (1, 64, 64, 3))
-    static = reopened.find("detector", "tflite", "int8-static")
+    static = converted.find("detector", "tflite", "int8-static")
     for binding in (*static.inputs, *static.outputs):
         # The quantizer decides whether the border is int8; a caller sees float32 either way.
         assert binding.spec.dtype == "float32"
@@ -122,6 +113,7 @@ def test_the_int8_graph_computes_in_int8(converted: Bundle) -> None:
 
 def test_converting_again_gives_the_same_bytes(converted: Bundle, bundle: Bundle) -> None:
     again = convert_bundle(bundle.folder, conversion_rules, ALL, calibration=Calibration(IMAGES))
+    assert Bundle.open(bundle.folder) == again
     made = [a for a in again.artifacts if a.parent]
     assert len(made) == len(ALL) + len(ON_ORT)
     for artifact in made:

@@ -29,6 +29,7 @@ def test_tflite_agrees_with_torch(kind: str, role: str) -> None:
     for backend, file_format in (("torch", "torch"), ("tflite", "tflite")):
         with open_session(bundle, bundle.find(role, file_format, "fp32"), backend, threads=1) as session:
             results[backend] = session.run(feeds)
+    assert results["torch"].keys() == {tensor.name for tensor in graph.outputs}
     for name, expected in results["torch"].items():
         difference = np.abs(results["tflite"][name] - expected).max()
         assert difference <= 1e-4 * np.ptp(expected), (name, difference, np.ptp(expected))

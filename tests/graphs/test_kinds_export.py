@@ -94,5 +94,6 @@ def test_what_no_graph_holds_is_in_the_manifest() -> None:
     spec = SPECS["foveated"]
     shapes = {tensor.name: tensor.shape for tensor in spec.learned}
     held = read_learned(exported("foveated"), shapes)
+    assert held.keys() == shapes.keys() != set()
     for name, value in random_weights(0, spec).learned.items():
         assert torch.equal(torch.from_numpy(held[name]), value)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from toolkit.metrics.error import RunningMetrics
+from toolkit.metrics.error import RunningMetrics, all_finite
 
 
 def _pairs(count: int = 40, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -94,3 +94,54 @@ def test_nothing_compared_and_unlike_arrays_are_errors() -> None:
         RunningMetrics().result()
     with pytest.raises(ValueError, match="expected float32"):
         RunningMetrics().add("a", np.zeros(3, np.float32), np.zeros(4, np.float32))
+
+
+def test_every_edge_of_the_histogram_is_half_a_decade_and_belongs_to_its_bin() -> None:
+    histogram = _running(np.ones((1, 2)), np.ones((1, 2))).result().histogram
+    assert histogram.edges == pytest.approx([10 ** (half / 2) for half in range(-18, 12)])
+    assert (histogram.exact, sum(histogram.counts), histogram.above) == (2, 0, 0)
+    got = np.array([[histogram.edges[3], np.nextafter(histogram.edges[3], 1), histogram.edges[-1]]])
+    counts = _running(got, np.zeros_like(got)).result().histogram.counts
+    assert [index for index, count in enumerate(counts) if count] == [3, 4, len(counts) - 1]
+
+
+def test_one_sample_does_not_vary_and_a_constant_reference_has_no_variation() -> None:
+    got, expected = _pairs(1)
+    assert _running(got, expected).result().of_variation is None
+    same = np.ones((3, 4), np.float32)
+    assert _running(2 * same, same).result().of_variation is None
+
+
+def test_a_constant_reference_has_its_own_size_as_its_range() -> None:
+    expected = np.full((2, 3), -4.0)
+    assert _running(expected + 1, expected).result().of_range == 0.25
+
+
+def test_two_outputs_of_zeros_point_the_same_way_and_one_does_not() -> None:
+    zeros, ones = np.zeros((2, 3)), np.ones((2, 3))
+    assert _running(zeros, zeros).result().cosine == 1
+    assert _running(zeros, ones).result().cosine == 0
+    assert _running(ones, zeros).result().signal_to_noise_db is None
+
+
+def test_the_worst_sample_is_the_first_of_equals_and_named_even_without_an_error() -> None:
+    expected = np.zeros((3, 2))
+    got = np.array([[0, 0], [0, 1.0], [1, 0]])
+    assert _running(got, expected).result().worst_sample == "sample 1"
+    assert _running(expected, expected).result().worst_sample == "sample 0"
+
+
+def test_empty_samples_are_counted_and_say_nothing() -> None:
+    error = RunningMetrics()
+    error.add("empty", np.zeros((0, 2)), np.zeros((0, 2)))
+    with pytest.raises(ValueError, match="nothing was compared"):
+        error.result()
+    error.add("full", np.ones((1, 2)), np.ones((1, 2)))
+    assert (error.result().samples, error.result().values, error.result().worst_sample) == (2, 2, "full")
+
+
+def test_all_finite_looks_at_floats_alone() -> None:
+    assert all_finite({"a": np.ones(2), "b": np.array([1, 2])})
+    assert not all_finite({"a": np.ones(2), "b": np.array([1, np.nan])})
+    assert not all_finite({"a": np.array([np.inf], np.float16)})
+    assert all_finite({"a": np.array(["no number"])})

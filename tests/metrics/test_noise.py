@@ -60,3 +60,31 @@ def test_samples_are_one_signal_and_one_error() -> None:
     got = [np.full(4, 1.0), np.full(4, 8.0)]
     assert noise_over_samples(got, expected, 0.0) == pytest.approx((1 / 50) ** 0.5)
     assert noise_over_samples([got[0], np.full(4, np.nan)], expected, 0.0) == LARGEST
+
+
+def test_rms_is_over_the_finite_values_of_any_dtype() -> None:
+    assert rms(np.array([3.0, -4.0])) == pytest.approx(12.5**0.5)
+    assert rms(np.array([3.0, np.nan, -4.0, np.inf])) == pytest.approx(12.5**0.5)
+    assert rms(np.array([True, False, False, True])) == pytest.approx(0.5**0.5)
+    assert rms(np.zeros((0, 3))) == 0.0
+    long = np.ones(200_000, np.float32)
+    long[-1] = 1 + 200_000**0.5
+    assert rms(long) == pytest.approx((2 + 2 * 200_000**-0.5) ** 0.5, rel=1e-6)
+
+
+def test_a_result_below_a_ten_thousandth_of_its_inputs_is_measured_against_that_share() -> None:
+    expected, got = np.full(4, 1e-6), np.full(4, 3e-6)
+    assert noise_to_signal(got, expected, inputs_rms=1.0) == pytest.approx(2e-2)
+    assert noise_to_signal(got, expected, inputs_rms=1e-3) == pytest.approx(2.0)
+    assert noise_to_signal(np.full(4, 1.0), np.zeros(4), inputs_rms=1.0) == pytest.approx(1e4)
+
+
+def test_no_error_is_above_the_largest() -> None:
+    assert noise_to_signal(np.full(4, 1e9), np.full(4, 1e-9), inputs_rms=0.0) == LARGEST == 1e9
+
+
+def test_values_that_are_expected_to_be_infinite_are_left_out_of_both() -> None:
+    expected, got = np.array([np.inf, 2.0, 2.0]), np.array([0.0, 3.0, 3.0])
+    assert noise_to_signal(got, expected, inputs_rms=0.0) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="shorter"):
+        noise_over_samples([got], [], 0.0)

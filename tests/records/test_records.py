@@ -144,7 +144,8 @@ def test_samples_that_are_made_otherwise_by_now_are_refused(recorded: tuple[Bund
 
 
 def test_photographs_are_kept_so_that_nothing_but_the_file_can_move_them(recorded: tuple[Bundle, Record]) -> None:
-    _, record = recorded
+    bundle, record = recorded
+    assert record.samples.keys() == {artifact.role for artifact in bundle.artifacts}
     for role, samples in record.samples.items():
         kept = {sample.name for sample in samples if sample.kept}
         assert kept == {sample.name for sample in samples if sample.family != "synthetic"}

@@ -95,8 +95,7 @@ def _normal(spec: TensorSpec, rng: np.random.Generator) -> Array:
 
 
 def _stripes(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    length = spec.shape[-1] if spec.shape else 1
-    return np.broadcast_to(np.arange(length) % 2, spec.shape)
+    return np.broadcast_to(np.arange(spec.shape[-1]) % 2 if spec.shape else 0, spec.shape)
 
 
 def _one_bright(spec: TensorSpec, rng: np.random.Generator) -> Array:

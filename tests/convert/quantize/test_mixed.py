@@ -18,13 +18,13 @@ from graphs.tflite.graph import read_graph
 from graphs.tflite.stitch import layer_names, mix
 from graphs.tflite.weights_in_place import use_weights_in_place
 from graphs.tflite.writer import write_graph
-from tests.seal_tiny import spec, weights
+from tests.seal_tiny import converted as converted_in_whole
+from tests.shared import made_once
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.quantize import search as searching
 from toolkit.convert.quantize.mixed import RECIPE_FILE, MixedRecipe, MixedRequest, read_recipe
 from toolkit.convert.quantize.search import Budget, FileVariants, MixedCost, Watched, compared, search
 from toolkit.convert.rules import MessageRule
-from toolkit.export import export_bundle
 from toolkit.models.watermark.message import matching_bits_needed
 from toolkit.parity.agreement import conversion_rules
 
@@ -134,16 +134,19 @@ def test_what_a_file_read_is_compared_in_bits_and_verdicts() -> None:
     assert few.images.ravel().tolist() == [0, 33, 66, 99]
 
 
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """fp16, int8, and mixed as found for a size between both."""
-    folder = tmp_path_factory.mktemp("mixed") / NAME
-    export_bundle(spec(NAME), weights(NAME), folder)
-    bundle = convert_bundle(folder, conversion_rules, ("fp16", "int8"))
+def _mixed(parent: Path) -> None:
+    folder = parent / NAME
+    bundle = Bundle.open(shutil.copytree(converted_in_whole(NAME).folder, folder))
     least, most = ([bundle.find("detector", f, p).bytes for f in ("onnx", "tflite")] for p in ("int8", "fp16"))
     assert max(least) < min(most)
     request = MixedRequest(budget=budget(f"size<={(max(least) + min(most)) / 2e6:.4f}MB"), images=IMAGES)
-    return convert_bundle(folder, conversion_rules, ("mixed",), mixed=request)
+    convert_bundle(folder, conversion_rules, ("mixed",), mixed=request)
+
+
+@pytest.fixture
+def converted() -> Bundle:
+    """fp16, int8, and mixed as found for a size between both."""
+    return Bundle.open(made_once(f"mixed-{NAME}", _mixed) / NAME)
 
 
 def _logits(bundle: Bundle, path: Path, precision: str) -> Array:

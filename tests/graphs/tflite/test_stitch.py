@@ -20,14 +20,12 @@ from graphs.tflite.part import TflitePartSession, cut, name_of
 from graphs.tflite.stitch import Lowered, layer_names, mix
 from graphs.tflite.transposes import cancel_transposes
 from graphs.tflite.writer import write_graph
-from tests.seal_tiny import spec, weights
+from tests import seal_tiny
+from tests.seal_tiny import IMAGES, PRECISIONS
+from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
-from toolkit.export import export_bundle
 from toolkit.parity.agreement import conversion_rules
-
-IMAGES = Path(__file__).parents[2] / "images"
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-w", "int16x8")
 
 # A limit for each, small enough for several slices: a ConvNeXt is cut between maps, one with an odd one among them;
 # a ViT between tokens too, which the lowering takes for maps and transposes.
@@ -36,16 +34,22 @@ LIMITS = {"chunkyseal-tiny": 40_000, "videoseal-0.0-tiny": 24_000}
 Pair = tuple[Bundle, Bundle]
 
 
-@pytest.fixture(scope="module", params=LIMITS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+@pytest.fixture(params=LIMITS)
+def pair(request: pytest.FixtureRequest) -> Pair:
     """The same model, converted whole and in slices."""
-    name, folder = request.param, tmp_path_factory.mktemp("stitch")
-    export_bundle(spec(name), weights(name), folder / "whole")
-    shutil.copytree(folder / "whole", folder / "sliced")
-    whole = convert_bundle(folder / "whole", conversion_rules, PRECISIONS, calibration=Calibration(IMAGES))
-    return whole, convert_bundle(
-        folder / "sliced", conversion_rules, PRECISIONS, calibration=Calibration(IMAGES), slice_limit_bytes=LIMITS[name]
-    )
+    name = request.param
+
+    def make(folder: Path) -> None:
+        shutil.copytree(seal_tiny.exported(name).folder, folder / "sliced")
+        convert_bundle(
+            folder / "sliced",
+            conversion_rules,
+            PRECISIONS,
+            calibration=Calibration(IMAGES),
+            slice_limit_bytes=LIMITS[name],
+        )
+
+    return seal_tiny.converted(name), Bundle.open(made_once(f"sliced-{name}", make) / "sliced")
 
 
 def _logits(bundle: Bundle, precision: str) -> Array:
