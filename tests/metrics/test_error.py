@@ -145,3 +145,11 @@ def test_all_finite_looks_at_floats_alone() -> None:
     assert not all_finite({"a": np.ones(2), "b": np.array([1, np.nan])})
     assert not all_finite({"a": np.array([np.inf], np.float16)})
     assert all_finite({"a": np.array(["no number"])})
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1e-6), (1e7, 1e-3)])
+def test_what_the_reference_varies_by_may_be_small_and_far_below_its_mean(mean: float, scale: float) -> None:
+    varies = np.random.default_rng(0).standard_normal((40, 5)) * scale
+    result = _running(mean + 1.5 * varies, mean + varies).result()
+    spread = np.linalg.norm(varies - varies.mean(axis=0))
+    assert result.of_variation == pytest.approx(0.5 * np.linalg.norm(varies) / spread, rel=1e-4)

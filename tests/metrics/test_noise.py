@@ -88,3 +88,9 @@ def test_values_that_are_expected_to_be_infinite_are_left_out_of_both() -> None:
     assert noise_to_signal(got, expected, inputs_rms=0.0) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="shorter"):
         noise_over_samples([got], [], 0.0)
+
+
+def test_arrays_of_unlike_sizes_are_an_error_wherever_they_end() -> None:
+    long = np.ones((1 << 16) + 5)
+    with pytest.raises(ValueError, match="longer"):
+        noise_to_signal(long, long[: 1 << 16], inputs_rms=0.0)
