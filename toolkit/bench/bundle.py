@@ -16,7 +16,7 @@ from toolkit.bench.peers import Peer, make_peers
 from toolkit.bench.profile import profile_files
 from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, Machine, PeerResult
 from toolkit.bench.rounds import Measurement, ResumeLog, measure_rows
-from toolkit.bench.rows import file_result, peer_result, same_file
+from toolkit.bench.rows import file_result, peer_result, same_target
 from toolkit.bench.throughput import at_batch
 from toolkit.bench.together import BenchTarget, target_row
 from toolkit.bench.unprepared import check_source
@@ -30,7 +30,9 @@ NO_ENERGY = "this machine does not tell what energy it uses"
 def bench_bundle(
     bundle: Bundle, request: BenchOptions, progress: Progress = lambda step: None, keep: Path | None = None
 ) -> BenchResult:
-    """Time every file of a bundle, role by role, interleaved; then each alone in a fresh process.
+    """Time every file of a bundle on every backend that runs it, role by role, interleaved; then alone.
+
+    Alone is in a fresh process. Where a backend that is not the default one of a format fails, a note says why.
 
     The reference is torch where the bundle has it and it is installed, else float32 ONNX. Files of a role that do not
     fit memory together are timed in groups, each beside the reference.
@@ -60,15 +62,20 @@ def bench_bundle(
         for role, chosen in roles.items():
             made: list[Peer] = []
             if request.peers:
-                own = Path(folder) / f"peers-{role}"
-                own.mkdir()
-                made = make_peers(bundle, role, own, request.source, progress)
-            done = _time_role(bundle, chosen, references[role], made, request, progress, log)
-            files += [file_result(bundle, artifact, done, batches, request, progress, log) for artifact in chosen]
-            peers += [peer_result(peer, chosen, done, files, request, progress) for peer in made]
+                place = Path(folder) / f"peers-{role}"
+                place.mkdir()
+                made = make_peers(bundle, role, place, request.source, progress)
+            own = [target for artifact in chosen for target in BenchTarget.all_of(bundle, artifact)]
+            done = _time_role(own, references[role], made, request, progress, log)
+            for target in own:
+                if target.name in done.failed:
+                    notes.append(f"{target.name}: {done.failed[target.name]}")
+                else:
+                    files.append(file_result(target, done, batches, request, progress, log))
+            peers += [peer_result(peer, own, done, files, request, progress) for peer in made]
             if done.groups > 1:
                 notes.append(f"{role}: the files do not fit memory together and were timed in {done.groups} groups")
-    medians = {file.file: file.timing.median_ms for file in files}
+    medians = {file.name: file.timing.median_ms for file in files}
     profile = profile_files(bundle, artifacts, medians, request.threads, progress) if request.profile else ()
     if all(file.alone.energy_mj_a_run is None for file in files):
         notes.append(NO_ENERGY)
@@ -90,7 +97,11 @@ def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
     """Return the facts that two runs must have in common for their figures to stand in one result."""
     return {
         "machine": describe(),
-        "files": [[artifact.role, artifact.file, artifact.sha256] for artifact in bundle.artifacts],
+        "files": [
+            [target.artifact.role, target.name, artifact.sha256]
+            for artifact in bundle.artifacts
+            for target in BenchTarget.all_of(bundle, artifact)
+        ],
         "threads": request.threads,
         "time_limit_s": request.time_limit_s,
         "source": request.source and str(request.source.resolve()),  # without it a batch fails, and that is kept too
@@ -98,8 +109,7 @@ def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
 
 
 def _time_role(
-    bundle: Bundle,
-    artifacts: Sequence[Artifact],
+    own: Sequence[BenchTarget],
     reference: Artifact,
     peers: Sequence[Peer],
     request: BenchOptions,
@@ -107,14 +117,13 @@ def _time_role(
     log: ResumeLog,
 ) -> Measurement:
     """Time the files of a role and its peers in the same rounds; a peer that is one of the files runs once."""
-    others = [peer.target for peer in peers if peer.target is not None and same_file(peer.target, artifacts) is None]
-    targets = [*(BenchTarget.of(bundle, artifact) for artifact in artifacts), *others]
+    others = [peer.target for peer in peers if peer.target is not None and same_target(peer.target, own) is None]
     return measure_rows(
-        [target_row(target, request.threads) for target in targets],
+        [target_row(target, request.threads) for target in (*own, *others)],
         Rounds(request.time_limit_s),
         reference.file,
         progress,
-        may_fail=[target.name for target in others],
+        may_fail=[target.name for target in (*own, *others) if not target.is_default],
         log=log,
     )
 

@@ -68,8 +68,8 @@ def differences(before: BenchResult, after: BenchResult) -> list[str]:
         for name in sorted(old_versions.keys() | new_versions.keys())
         if old_versions.get(name) != new_versions.get(name)
     ]
-    old = {(file.role, file.file): file.sha256 for file in before.files}
-    new = {(file.role, file.file): file.sha256 for file in after.files}
+    old = {(file.role, file.name): file.sha256 for file in before.files}
+    new = {(file.role, file.name): file.sha256 for file in after.files}
     lines += [f"{key[1]}: another file" for key in sorted(old.keys() & new.keys()) if old[key] != new[key]]
     lines += [f"{key[1]}: was not there then" for key in sorted(new.keys() - old.keys())]
     lines += [f"{key[1]}: is not there now" for key in sorted(old.keys() - new.keys())]
@@ -82,22 +82,22 @@ def changes(before: BenchResult, after: BenchResult) -> list[Change]:
     Speed is the ratio to the reference of the same run, which the load of the machine moves least; of the reference
     itself, and where the references differ, its milliseconds.
     """
-    old = {(file.role, file.file): file for file in before.files}
+    old = {(file.role, file.name): file for file in before.files}
     found = []
     for file in after.files:
-        earlier = old.get((file.role, file.file))
+        earlier = old.get((file.role, file.name))
         if earlier is None:
             continue
         reference = after.reference[file.role]
         same = before.reference.get(file.role) == reference
         noise = max(LEAST, file.timing.noise + earlier.timing.noise)
-        if same and file.file != reference:
+        if same and file.name != reference:
             noise += _noise_of(before, reference) + _noise_of(after, reference)
-            found.append(Change(file.file, f"of {reference}", earlier.of_reference, file.of_reference, noise))
+            found.append(Change(file.name, f"of {reference}", earlier.of_reference, file.of_reference, noise))
         else:
-            found.append(Change(file.file, "ms", earlier.timing.median_ms, file.timing.median_ms, noise))
+            found.append(Change(file.name, "ms", earlier.timing.median_ms, file.timing.median_ms, noise))
         rss_mb = earlier.alone.peak_rss_bytes / 1e6, file.alone.peak_rss_bytes / 1e6
-        found.append(Change(file.file, "peak RSS, MB", *rss_mb, LEAST))
+        found.append(Change(file.name, "peak RSS, MB", *rss_mb, LEAST))
         found += _batch_changes(earlier, file)
     return [*found, *_peer_changes(before, after)]
 
@@ -110,7 +110,7 @@ def _batch_changes(before: FileResult, after: FileResult) -> Iterator[Change]:
         if one.batch > 1 and one.images_a_second and earlier is not None and earlier.images_a_second:
             rates = earlier.images_a_second, one.images_a_second
             noise = max(LEAST, _batch_noise(earlier) + _batch_noise(one))
-            yield Change(after.file, f"images a second at batch {one.batch}", *rates, noise, more_is_better=True)
+            yield Change(after.name, f"images a second at batch {one.batch}", *rates, noise, more_is_better=True)
 
 
 def _batch_noise(batch: Batch) -> float:
@@ -133,4 +133,4 @@ def _peer_changes(before: BenchResult, after: BenchResult) -> Iterator[Change]:
 
 
 def _noise_of(result: BenchResult, file: str) -> float:
-    return next(entry.timing.noise for entry in result.files if entry.file == file)
+    return next(entry.timing.noise for entry in result.files if entry.name == file)

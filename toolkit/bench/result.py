@@ -112,7 +112,8 @@ class FileResult:
     versions.
 
     group: files of one role that do not fit memory together are timed in groups, each beside the reference. alone: in
-    a fresh process. runs_a_second: of the most streams.
+    a fresh process. runs_a_second: of the most streams. name: the file, on another backend than the default one of its
+    format "file on backend"; unique in its role. backend: "" in results of older versions, which had default ones only.
     """
 
     file: str
@@ -130,10 +131,16 @@ class FileResult:
     runs_a_second: float
     batches: tuple[Batch, ...] = ()
     ratio: Quartiles | None = None
+    name: str = ""
+    backend: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:  # of an older version
+            object.__setattr__(self, "name", self.file)
 
     @property
     def figures(self) -> Figures:
-        return Figures(self.file, self.bytes, self.timing, self.of_reference, self.in_use, self.alone)
+        return Figures(self.name, self.bytes, self.timing, self.of_reference, self.in_use, self.alone)
 
 
 @dataclass(frozen=True)

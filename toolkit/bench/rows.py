@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from backends.artifact import Artifact
-from backends.bundle import Bundle, Progress
+from backends.bundle import Progress
 from backends.errors import ToolkitError, one_line
 from toolkit.bench.cold import measure_cold_start
 from toolkit.bench.peers import Peer
@@ -17,45 +16,50 @@ from toolkit.bench.together import BenchTarget
 ALONE_S = 1.0
 
 
-def same_file(target: BenchTarget, artifacts: Sequence[Artifact]) -> Artifact | None:
-    """Return the file of the bundle that a peer is, opened as the bundle's own files are; None where it is none."""
-    for artifact in artifacts:
-        if target.artifact == artifact and target.backend == BenchTarget.of(target.bundle, artifact).backend:
-            return artifact
+def same_target(target: BenchTarget, own: Sequence[BenchTarget]) -> BenchTarget | None:
+    """Return the bundle's own target that a peer is: the same file on the same backend. None where there is none."""
+    for one in own:
+        if (target.artifact, target.backend) == (one.artifact, one.backend):
+            return one
     return None
 
 
 def file_result(
-    bundle: Bundle,
-    artifact: Artifact,
+    target: BenchTarget,
     done: Measurement,
     batches: Mapping[tuple[str, str], Sequence[Batch]],
     request: BenchOptions,
     progress: Progress,
     log: ResumeLog,
 ) -> FileResult:
-    """Return the result of a file, after measuring it alone in a fresh process, and in streams."""
-    measured = done.measured[artifact.file]
-    target = BenchTarget.of(bundle, artifact)
-    progress(f"{artifact.file} alone")
+    """Return the result of a file, after measuring it alone in a fresh process, and in streams.
+
+    batches: on the default backend of its format.
+    """
+    artifact = target.artifact
+    measured = done.measured[target.name]
+    progress(f"{target.name} alone")
     alone = msgspec.convert(
         log.once(
-            f"{artifact.role}/{artifact.file} alone",
+            f"{artifact.role}/{target.name} alone",
             lambda: msgspec.to_builtins(measure_cold_start(target, request.threads, ALONE_S)),
         ),
         ColdStart,
     )
-    progress(f"{artifact.file} in streams")
+    progress(f"{target.name} in streams")
     streams = msgspec.convert(
         log.once(
-            f"{artifact.role}/{artifact.file} in streams",
+            f"{artifact.role}/{target.name} in streams",
             lambda: msgspec.to_builtins(throughput(target, request.threads, ALONE_S)),
         ),
         tuple[Streams, ...],
     )
     timing = measured.timing
     at_batch_1 = Batch(1, 1e3 / timing.median_ms, timing.median_ms, timing.noise, "")
+    larger = batches.get((artifact.role, artifact.file), ()) if target.is_default else ()
     return FileResult(
+        name=target.name,
+        backend=target.backend,
         file=artifact.file,
         role=artifact.role,
         precision=artifact.precision,
@@ -70,7 +74,7 @@ def file_result(
         alone=alone,
         streams=streams,
         runs_a_second=streams[-1].runs_a_second,
-        batches=(at_batch_1, *batches.get((artifact.role, artifact.file), ())),
+        batches=(at_batch_1, *larger),
     )
 
 
@@ -84,7 +88,7 @@ def _in_use(measured: RowTiming, alone: ColdStart) -> RuntimeFacts:
 
 def peer_result(
     peer: Peer,
-    artifacts: Sequence[Artifact],
+    own: Sequence[BenchTarget],
     done: Measurement,
     files: Sequence[FileResult],
     request: BenchOptions,
@@ -94,12 +98,12 @@ def peer_result(
     target = peer.target
     if target is None:
         return PeerResult(peer.name, peer.role, peer.note)
-    same = same_file(target, artifacts)
+    same = same_target(target, own)
     if same is None and peer.name in done.failed:
         return PeerResult(peer.name, peer.role, done.failed[peer.name])
     figures: FileResult | RowTiming
     if same is not None:
-        (figures,) = (file for file in files if (file.role, file.file) == (same.role, same.file))
+        (figures,) = (file for file in files if (file.role, file.name) == (same.artifact.role, same.name))
         alone, in_use = figures.alone, figures.in_use
     else:
         figures = done.measured[peer.name]

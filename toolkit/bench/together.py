@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import BACKENDS, default_backend, open_session
+from backends.registry import BACKENDS, compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array
 from toolkit.metrics.samples import signed_samples
@@ -30,6 +30,17 @@ class BenchTarget:
     def of(cls, bundle: Bundle, artifact: Artifact) -> "BenchTarget":
         """Return a file of a bundle, under its own name, for the backend that opens its format."""
         return cls(artifact.file, bundle, artifact, default_backend(artifact.format).name)
+
+    @classmethod
+    def all_of(cls, bundle: Bundle, artifact: Artifact) -> tuple["BenchTarget", ...]:
+        """Return a file of a bundle on every backend that runs it: as `of` does, then as "file on backend"."""
+        first = cls.of(bundle, artifact)
+        others = [spec.name for spec in compared_backends(artifact) if spec.name != first.backend]
+        return first, *(cls(f"{artifact.file} on {name}", bundle, artifact, name) for name in others)
+
+    @property
+    def is_default(self) -> bool:
+        return self.name == self.artifact.file
 
     def open(self, threads: int) -> Session:
         """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact."""

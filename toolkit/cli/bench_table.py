@@ -110,7 +110,7 @@ def _table(role: str, files: Sequence[FileResult], peers: Sequence[PeerResult], 
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for file in files:
-        table.add_row(file.file.removeprefix(f"{role}."), *_cells(file.figures, names))
+        table.add_row(file.name.removeprefix(f"{role}."), *_cells(file.figures, names))
     measured = [figures for peer in peers if (figures := peer.figures) is not None]
     if measured:
         table.add_section()
@@ -156,7 +156,7 @@ def _throughput(role: str, files: Sequence[FileResult]) -> Table:
         by_streams = {one.streams: one.runs_a_second for one in file.streams}
         cells = [*(by_batch.get(batch) for batch in batches), *(by_streams.get(count) for count in streams)]
         table.add_row(
-            file.file.removeprefix(f"{role}."),
+            file.name.removeprefix(f"{role}."),
             *("" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}" for value in cells),
         )
     return table
@@ -167,7 +167,7 @@ def _print_batch_notes(files: Sequence[FileResult], console: Console) -> None:
     for file in files:
         for one in file.batches:
             if one.note:
-                notes.setdefault((one.batch, one.note), []).append(file.file)
+                notes.setdefault((one.batch, one.note), []).append(file.name)
     for (batch, note), names in notes.items():
         console.print(Text(f"batch {batch}, {', '.join(names)}: {note}", "yellow"))
 

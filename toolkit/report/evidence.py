@@ -82,7 +82,7 @@ def gather(
             missing["bench"] = f"Nothing was timed: {error}."
     profiles = list((bench or {}).get("profile") or ())
     if not profiles:
-        medians_ms = {file["file"]: file["timing"]["median_ms"] for file in (bench or {}).get("files", ())}
+        medians_ms = {file["name"]: file["timing"]["median_ms"] for file in (bench or {}).get("files", ())}
         timed = {artifact.file: medians_ms.get(artifact.file, math.inf) for artifact in bundle.artifacts}
         profiles = [asdict(one) for one in profile_files(bundle, bundle.artifacts, timed, threads, progress)]
     if not bisections:
@@ -145,6 +145,7 @@ def read_bench(path: Path, bundle: Bundle) -> dict[str, Any]:
     try:
         for file in result["files"]:
             key = (file["role"], file["file"])
+            file.setdefault("name", file["file"])  # older versions timed default backends only
             float(file["timing"]["median_ms"]), float(file["of_reference"]), file["sha256"]
             known = {(a.role, a.file): a.sha256 for a in bundle.artifacts}
             if known.get(key) != file["sha256"]:

@@ -97,7 +97,7 @@ def _timings(evidence: Evidence) -> Table:
         )  # fmt: skip
         runtime = f"{used.get('runtime', '')} {used.get('version', '')}".strip()
         runs = Cell(count(timing.get("runs")), timing.get("runs"))
-        rows.append((Cell(file["file"]), Cell(runtime), runs, *(Cell(significant(n), n) for n in numbers)))
+        rows.append((Cell(file["name"]), Cell(runtime), runs, *(Cell(significant(n), n) for n in numbers)))
     return Table(f"How each file was timed, with {bench.get('threads')} threads", columns, tuple(rows))
 
 

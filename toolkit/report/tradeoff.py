@@ -67,7 +67,7 @@ def answer_name(role: dict[str, Any]) -> str | None:
 def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
     """The reference and every file compared with it, in the manifest's order, with their place on the front."""
     answer = answer_name(role)
-    timed = {(file["role"], file["file"]): file for file in (evidence.bench or {}).get("files", ())}
+    timed = {(file["role"], file["name"]): file for file in (evidence.bench or {}).get("files", ())}
     judged = {file["file"]: file for file in role["files"]}
     rows = []
     for name, precision, size in _listed(evidence, role):
