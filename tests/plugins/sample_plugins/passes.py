@@ -7,13 +7,15 @@ from graphs.passes.registry import graph_pass
 
 
 @graph_pass(stage="export", tolerance=0.0, after="simplify")
-def drop_double_relu(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Remove a Relu whose input is the output of another Relu: it changes nothing."""
-    doubles = [
-        (node, inner)
+def drop_abs_of_relu(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Remove an Abs of a Relu: no value there is below 0."""
+    found = [
+        (node, relu)
         for node in model.graph
-        if node.op_type == "Relu" and (inner := made_by(node.inputs[0], "Relu")) is not None
+        if node.op_type == "Abs" and not node.outputs[0].is_graph_output()
+        if (relu := made_by(node.inputs[0], "Relu")) is not None
     ]
-    for node, inner in doubles:
-        node.replace_input_with(0, inner.inputs[0])
-    return model, bool(doubles)
+    for node, relu in found:
+        node.outputs[0].replace_all_uses_with(relu.outputs[0])
+        model.graph.remove(node, safe=True)
+    return model, bool(found)

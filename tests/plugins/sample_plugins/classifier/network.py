@@ -23,7 +23,7 @@ class ColourClassifier(nn.Module):
         self.head = nn.Linear(CHANNELS, config.classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.head(torch.relu(torch.relu(self.body(image))).mean(dim=(2, 3)))
+        logits: Tensor = self.head(torch.relu(self.body(image)).abs().mean(dim=(2, 3)))
         return logits
 
 
