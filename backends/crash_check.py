@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from platformdirs import user_cache_path
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, ToolkitError, one_line
@@ -90,4 +89,7 @@ def _refusal(path: Path, package: str, how: str) -> str:
 
 
 def _cache() -> Path:
+    # A cold start measures the memory of a process that imports this module: the import waits until it is needed.
+    from platformdirs import user_cache_path
+
     return user_cache_path("seal-toolkit", appauthor=False) / SHIPPED.name

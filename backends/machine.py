@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from backends.errors import NotAvailable
 
 
@@ -83,6 +81,8 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vn
 
 def describe() -> dict[str, Any]:
     """The machine, the versions and the date as JSON values; fields that the system does not tell are left out."""
+    import psutil
+
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "system": f"{platform.system()} {platform.machine()}",
@@ -119,6 +119,8 @@ def _versions() -> dict[str, str]:
 
 def free_bytes() -> int:
     """Bytes of memory that can be had without swapping."""
+    import psutil
+
     return int(psutil.virtual_memory().available)
 
 
