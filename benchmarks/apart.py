@@ -7,7 +7,7 @@ model are measured too. Interrupted, the same command goes on where it stopped.
 """
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -60,7 +60,10 @@ def main(folder: Path, rounds: int, out: Path) -> None:
     def sample(run: Run, clock: Clock) -> float:
         return float(str(run()))
 
-    rows = [Row(name, partial(nullcontext, OpenRow(partial(seconds, name)))) for name in chosen]
+    def opened(name: str) -> AbstractContextManager[OpenRow]:
+        return nullcontext(OpenRow(partial(seconds, name)))
+
+    rows = [Row(name, partial(opened, name)) for name in chosen]
     each_once = Rounds(0.0, warm_ups=0, least=rounds, most=rounds, until_steady=False)
     found = measure_rows(rows, each_once, progress=click.echo, sample=sample)
     told = []

@@ -56,5 +56,5 @@ def _product(op_type: str, dtype: type, threads: int) -> Callable[[], object]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feeds = {"x": np.ones((SIDE, SIDE), given)}
+    feeds: dict[str, np.ndarray] = {"x": np.ones((SIDE, SIDE), given)}
     return lambda: session.run(None, feeds)

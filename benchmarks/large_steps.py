@@ -37,21 +37,22 @@ def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     import onnxsim as _onnxsim  # noqa: F401  its import is no part of what it does
 
     from graphs.onnx.file import load
-    from graphs.passes import pipeline as onnxsim
+    from graphs.passes.simplify import simplify as simplify_pass
 
     steps("reading the graph")
     graph = load(bundle / f"{role}.onnx")
     steps("simplifying it again")
-    simplified, _ = onnxsim.simplify(graph)
+    simplified, _ = simplify_pass.run(graph)
     return {"operators": len(list(simplified.graph))}
 
 
 def convert(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     steps("importing onnx")
     from toolkit.convert.pipeline import convert_bundle
+    from toolkit.parity.agreement import conversion_rules
 
     with Watch(bundle) as watch:
-        convert_bundle(bundle, PRECISIONS, progress=steps)
+        convert_bundle(bundle, conversion_rules, PRECISIONS, progress=steps)
     steps(None)
     own = sum(row["seconds"] for row in steps.rows if not any(tool in row["step"] for tool in CONVERTER_TOOLS))
     return {

@@ -18,6 +18,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.machine import default_threads, describe
 from backends.profiling import by_op_type, profile
+from backends.registry import BACKENDS
 from backends.timing import Rounds
 from benchmarks.ceilings import ceilings
 from benchmarks.graph_cost import cost
@@ -33,11 +34,11 @@ OUT = Path(__file__).parent / "results" / "limits.json"
 
 def measure(bundle: Bundle, artifact: Artifact, operations: int, threads: int) -> dict[str, Any]:
     """Time one file alone, and profile it."""
-    timing = (
-        measure_rows([target_row(BenchTarget.of(bundle, artifact), threads)], ROUNDS).measured[artifact.file].timing
-    )
+    target = BenchTarget.of(bundle, artifact)
+    timing = measure_rows([target_row(target, threads)], ROUNDS).measured[target.name].timing
     runs = 1 if timing.median_ms > LONG_MS else PROFILED_RUNS
-    operators = by_op_type(profile(bundle.folder / artifact.file, threads, runs))
+    profiler = BACKENDS.load(target.backend).profile
+    operators = by_op_type(profile(bundle.folder / artifact.file, profiler, threads, runs))
     return {
         **{key: getattr(artifact, key) for key in ("file", "precision", "sha256")},
         "median_ms": timing.median_ms,

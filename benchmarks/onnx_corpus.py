@@ -30,6 +30,7 @@ from backends.sandbox import SandboxDied, SandboxProcess
 from toolkit.bench.rounds import ResumeLog
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
+from toolkit.parity.agreement import conversion_rules
 from toolkit.parity.compare import compare_bundle
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -44,6 +45,7 @@ def cases() -> Iterator[tuple[str, str, onnx.ModelProto, Arrays]]:
         for test in load_model_tests(kind=group):
             folder = test.model_dir and Path(test.model_dir)
             model = onnx.load(folder / "model.onnx") if folder else test.model
+            assert model is not None
             held = {tensor.name for tensor in model.graph.initializer}
             names = [value.name for value in model.graph.input if value.name not in held]
             files = folder.glob("test_data_set_0/input_*.pb") if folder else ()
@@ -69,9 +71,9 @@ def run_turn(source: Path, folder: Path, shapes: dict[str, tuple[int, ...]], con
         bundle = import_model(source, folder, shapes, values=constants)
         stage = "convert"
         try:
-            bundle = convert_bundle(folder, PRECISIONS)
+            bundle = convert_bundle(folder, conversion_rules, PRECISIONS)
         except ToolkitError as error:  # float32 alone where the others cannot be made: that is no failure of it
-            bundle, row["quantized"] = convert_bundle(folder, PRECISIONS[:1]), _short(error, folder)
+            bundle, row["quantized"] = convert_bundle(folder, conversion_rules, PRECISIONS[:1]), _short(error, folder)
         stage = "compare"
         report = compare_bundle(bundle)
         row["files"] = {file.artifact.file: [str(check) for check in file.failures] for file in report.roles[0].files}

@@ -26,6 +26,7 @@ class Steps:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self._name: str | None = None
+        self._start = 0.0
 
     def __call__(self, name: str | None) -> None:
         now = time.perf_counter()

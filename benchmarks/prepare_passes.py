@@ -74,7 +74,8 @@ def opened(path: Path, image: Any) -> Callable[[], object]:
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1))
-    return interpreter.invoke
+    run: Callable[[], object] = interpreter.invoke
+    return run
 
 
 def measure(model: str, rounds: int, folder: Path) -> list[dict[str, Any]]:

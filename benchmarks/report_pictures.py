@@ -7,14 +7,16 @@ import io
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import click
 from PIL import Image
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Playwright, sync_playwright
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _MARGIN_PX = 16
+Scheme = Literal["light", "dark"]
 
 
 def chromium() -> str | None:
@@ -28,7 +30,13 @@ def launched(playwright: Playwright, path: str) -> Browser:
 
 
 def picture(
-    browser: Browser, report: Path, out: Path, size: tuple[int, int], scheme: str, first: str, scale: int
+    browser: Browser,
+    report: Path,
+    out: Path,
+    size: tuple[int, int],
+    scheme: Literal["light", "dark"],
+    first: str,
+    scale: int,
 ) -> None:
     """What a window of `size` shows, from the element `first` down."""
     context = browser.new_context(
@@ -38,7 +46,7 @@ def picture(
     page.goto(report.resolve().as_uri())
     top = page.locator(first).bounding_box()
     assert top is not None, first
-    clip = {"x": 0, "y": max(0, top["y"] - _MARGIN_PX), "width": size[0], "height": size[1]}
+    clip: FloatRect = {"x": 0, "y": max(0, top["y"] - _MARGIN_PX), "width": size[0], "height": size[1]}
     shot = page.screenshot(full_page=True, clip=clip)
     context.close()
     image = Image.open(io.BytesIO(shot)).convert("RGB")

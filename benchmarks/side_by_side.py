@@ -64,15 +64,16 @@ with target.open(int(sys.argv[3])) as session:
 def opened(tree: Path, folder: Path, file: str) -> Iterator[OpenRow]:
     command = [sys.executable, "-c", CHILD, str(folder.resolve()), file, str(default_threads())]
     with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
+        asked, answered = child.stdin, child.stdout
+        assert asked is not None
+        assert answered is not None
 
         def run() -> float:
-            print(file=child.stdin, flush=True)
-            return float(child.stdout.readline())
+            print(file=asked, flush=True)
+            return float(answered.readline())
 
         yield OpenRow(run)
-        child.stdin.close()
+        asked.close()
 
 
 def sample(run: Run, clock: Clock) -> float:

@@ -313,7 +313,9 @@ def test_a_graph_of_before_takes_the_place_of_the_reference(bundle: Bundle, tmp_
 def test_bad_input_is_one_error_that_says_what_there_is(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no candidate 'gone.tflite'; there is model.onnx, model.fp32.tflite"):
         bisect_bundle(bundle, "gone.tflite")
-    with pytest.raises(InvalidInput, match=r"model.onnx is the reference itself: give a pass, or a graph of before"):
+    with pytest.raises(
+        InvalidInput, match=r"model.onnx is the reference itself: give a pass, a graph of before, or another backend"
+    ):
         bisect_bundle(bundle, "model.onnx")
     with pytest.raises(InvalidInput, match=r"no pass 'gone'; there is fold_batch_norm, "):
         bisect_bundle(bundle, "model.onnx", around_pass="gone")

@@ -24,7 +24,7 @@ from tests.bisect.small import small
 from toolkit.bench.profile import profile_files
 from toolkit.bisect.bundle import bisect_bundle
 from toolkit.bisect.report import BisectReport
-from toolkit.cli.bisect import print_report
+from toolkit.cli.bisect_table import print_report
 from toolkit.convert.quantize.onnx import quantize_onnx
 from toolkit.export import SHIPPED, export_bundle
 
