@@ -146,6 +146,7 @@ def main(packages: tuple[str, ...], count: int, seed: int, again: bool, state: P
     drawn = {package: mutants(package, count, seed) for package in packages}
     repeated = {key for key, lived in survived.items() if lived and again}
     todo = [(one, p) for p in packages for one in drawn[p] if _key(one) in repeated or _key(one) not in survived]
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it as it is loaded, and its idle threads spin
     get_context("forkserver").set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as tree:
         subprocess.run(["tar", "-x", "-C", tree], input=_git("archive", "HEAD"), check=True)
