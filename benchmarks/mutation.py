@@ -81,13 +81,13 @@ def _annotated(tree: ast.Module) -> Iterator[tuple[int, int]]:
                     yield from ((line, column) for column in range(part.col_offset, 120))
 
 
-def run_tests(tree: str, tests: list[str]) -> None:
+def run_tests(tree: str, tests: list[str], keep_bytecode: bool) -> None:
     """Run tests in this process until one fails, and exit as pytest does."""
     os.setsid()
     os.chdir(tree)
     sys.path.insert(0, tree)
-    sys.dont_write_bytecode = True  # two changes of one second and size would share it
-    os.environ |= {"PYTHONPATH": tree, "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = not keep_bytecode  # of changed files: two of one second and size would share it
+    os.environ |= {"PYTHONPATH": tree} | ({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})
     log = os.open("mutation.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1), os.dup2(log, 2)
     import pytest
@@ -100,13 +100,21 @@ def survives(mutant: dict[str, Any], room: str, tree: Path) -> bool:
     path = tree / mutant["file"]
     original = path.read_bytes()
     own = sorted(str(found.relative_to(tree)) for found in (tree / room).glob(f"**/test_*{path.stem}*.py"))
-    path.write_text(mutant["source"], encoding="utf-8")
-    process = get_context("forkserver").Process(target=run_tests, args=(str(tree), [*own, room]))
+    changed = mutant["source"].encode()
+    if changed != original:
+        path.write_bytes(changed)
+    try:
+        return all(_passes(tree, tests, changed == original) for tests in (own, [room]) if tests)
+    finally:
+        path.write_bytes(original)
+
+
+def _passes(tree: Path, tests: list[str], keep_bytecode: bool) -> bool:
+    process = get_context("forkserver").Process(target=run_tests, args=(str(tree), tests, keep_bytecode))
     process.start()
     process.join(TIMEOUT_S)
-    path.write_bytes(original)
-    assert process.pid is not None
     if process.is_alive():
+        assert process.pid is not None
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
     return process.exitcode == 0
@@ -138,6 +146,7 @@ def main(packages: tuple[str, ...], count: int, seed: int, again: bool, state: P
     drawn = {package: mutants(package, count, seed) for package in packages}
     repeated = {key for key, lived in survived.items() if lived and again}
     todo = [(one, p) for p in packages for one in drawn[p] if _key(one) in repeated or _key(one) not in survived]
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it as it is loaded, and its idle threads spin
     get_context("forkserver").set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as tree:
         subprocess.run(["tar", "-x", "-C", tree], input=_git("archive", "HEAD"), check=True)

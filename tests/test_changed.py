@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
     [
         (["backends/tensor.py"], ["tests/backends/test_tensor.py"]),
         (["toolkit/metrics/error.py"], ["tests/metrics/test_error.py"]),
-        (["toolkit/metrics/limit.py"], ["tests/metrics"]),  # no test is named after it
-        (["toolkit/metrics/limit.py", "toolkit/metrics/error.py"], ["tests/metrics"]),
+        (["toolkit/convert/job.py"], ["tests/convert"]),  # no test is named after it
+        (["toolkit/convert/job.py", "toolkit/convert/slices.py"], ["tests/convert"]),
         (["tests/cli/test_help.py", "README.md"], ["tests/cli/test_help.py"]),
         (["tests/bisect/small.py"], ["tests/bisect"]),
         (["tests/cli/test_gone.py"], []),

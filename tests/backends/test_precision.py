@@ -63,3 +63,31 @@ def test_a_recipe_that_means_nothing_is_refused(change: dict[str, object], says:
     }
     with pytest.raises(ValueError, match=says):
         Recipe(**(fields | change))  # type: ignore[arg-type]
+
+
+# Measure -> its limit for fp32, fp16, int8, int8-static, int8-w, int16x8 and mixed.
+LIMITS = {
+    "accuracy_loss": (0.0001, 0.0002, 0.001, 0.002, 0.001, 0.001, 0.001),
+    "binding_error": (0.0001, 0.01, 0.1, 0.2, 0.1, 0.2, 0.1),
+    "bits_flipped": (0.0001, 0.001, 0.01, 0.02, 0.005, 0.005, 0.002),
+    "captions_changed": (0.0, 0.2, 0.65, 0.9, 0.4, 0.4, None),
+    "changed": (0.0, 0.01, 0.05, 0.1, 0.025, 0.025, 0.025),
+    "channel_changed": (0.0001, 0.001, 0.005, 0.01, 0.005, 0.005, 0.002),
+    "choices_changed": (0.0, 0.01, 0.05, 0.1, 0.025, 0.025, None),
+    "latent_error": (0.001, 0.01, 0.2, 0.4, 0.1, 0.1, None),
+    "layer_error": (None, None, 0.02, 0.04, 0.01, 0.01, None),
+    "lost": (0.0, 0.001, 0.01, 0.04, 0.005, 0.005, None),
+    "mean_cosine": (0.999999, 0.9999, 0.995, 0.98, 0.998, 0.998, None),
+    "psnr_db": (80.0, 50.0, 30.0, 24.0, 36.0, 36.0, None),
+    "relative_l2": (0.0001, 0.01, 0.1, 0.2, 0.05, 0.05, 0.05),
+    "verdicts_changed": (0.0, 0.0, 0.002, 0.005, 0.002, 0.002, 0.0),
+}
+
+
+@pytest.mark.parametrize("measure", LIMITS)
+def test_each_measure_has_these_limits(measure: str) -> None:
+    assert tuple(recipe.limits.get(measure) for recipe in RECIPES.values()) == LIMITS[measure]
+
+
+def test_no_recipe_limits_another_measure() -> None:
+    assert {measure for recipe in RECIPES.values() for measure in recipe.limits} == set(LIMITS)

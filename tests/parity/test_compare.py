@@ -61,6 +61,8 @@ def test_without_torch_the_float32_graph_is_the_reference(tiny: Bundle, monkeypa
     assert [file.artifact.format for file in report.roles[0].files] == ["tflite"] * len(report.roles[0].files)
     assert all(file.step is None for file in report.roles[0].files)
     assert any("torch is not installed" in note for note in report.notes)
+    without = replace(tiny, artifacts=tuple(a for a in _detector(tiny).artifacts if a.format != "torch"))
+    assert compare_module.NO_TORCH not in compare_bundle(without).notes  # of which no file is left out
 
 
 def test_files_that_go_one_after_the_other_give_what_they_give_together(tiny: Bundle) -> None:

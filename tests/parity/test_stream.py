@@ -75,3 +75,21 @@ def test_samples_outside_the_reference_s_domain_are_left_out_only_where_the_kind
     assert kept["a"].total.result().outputs["y"].reference_not_finite > 0
     assert compare_stream(_samples(8), Function(root), {}, left, may_leave_domain=True).outside_domain == 8
     assert left["a"].total.result().outputs == {}
+
+
+@pytest.mark.parametrize("broken", ["got", "expected"])
+def test_a_judge_sees_no_answer_that_is_not_finite(broken: str) -> None:
+    class Counting(NoJudge):
+        seen = 0
+
+        def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+            Counting.seen += 1
+
+    running = RunningComparison("reference", Counting())
+    whole, nan = {"y": np.ones(3)}, {"y": np.array([1, np.nan, 1])}
+    (sample,) = _samples(1)
+    running.add(sample, *((nan, whole) if broken == "got" else (whole, nan)))
+    assert Counting.seen == 0
+    running.add(sample, whole, whole)
+    assert Counting.seen == 1
+    assert running.result().outputs["y"].values == 6

@@ -1,6 +1,7 @@
 """A file's operators beside what XNNPACK says that it ran."""
 
 from backends.bundle import Bundle
+from backends.litert import BACKEND as LITERT
 from backends.profiling import profile
 from graphs.tflite.align import aligned, operator_names
 
@@ -39,7 +40,7 @@ def test_an_operator_with_weights_is_never_given_up_for_several_small_ones() -> 
 
 def test_every_operator_with_weights_of_a_real_profile_gets_its_own_name(tiny: Bundle) -> None:
     path = tiny.folder / tiny.find("detector", "tflite", "fp32").file
-    kinds = [time.kind for time in profile(path, threads=1, runs=1)]
+    kinds = [time.kind for time in profile(path, LITERT.profile, threads=1, runs=1)]
     names = operator_names(path, kinds)
     weighted = [name for name, kind in zip(names, kinds, strict=True) if kind.startswith(("Convolution", "Fully"))]
     assert len(weighted) == 3

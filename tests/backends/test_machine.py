@@ -1,0 +1,65 @@
+"""What is said of the machine, and when a disk has too little room."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backends import machine
+from backends.errors import NotAvailable
+from backends.machine import check_disk_space, describe, free_bytes, peak_rss_bytes
+
+Usage = namedtuple("Usage", "free")
+
+
+def test_a_result_can_say_what_it_was_measured_on() -> None:
+    said = describe()
+    assert set(said) == {"date", "system", "python", "cores", "versions", "processor", "flags", "memory_gb"}
+    assert said["memory_gb"] == pytest.approx(psutil.virtual_memory().total / 1e9, abs=0.06)
+    assert {"numpy", "seal-toolkit"} <= said["versions"].keys() <= set(machine.PACKAGES)
+    assert said["processor"]
+    assert set(said["flags"]) <= set(machine.FLAGS)
+
+
+def test_only_the_flags_that_choose_kernels_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine._processor.cache_clear()
+    import cpuinfo
+
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: {"brand_raw": "A processor", "flags": ["sse", "avx2"]})
+    assert machine._processor() == {"processor": "A processor", "flags": ["avx2"]}
+    machine._processor.cache_clear()
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PACKAGES", ("numpy", "no-such-package", "onnx"))
+    assert list(machine._versions()) == ["numpy", "onnx"]
+
+
+def test_the_peak_is_at_least_what_the_process_has_now() -> None:
+    resident = psutil.Process().memory_info().rss
+    assert 0.5 * resident < peak_rss_bytes() < 100 * resident
+    assert 0 < free_bytes() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("need", "freed", "fits"), [(100, 0, True), (101, 0, False), (150, 50, True), (151, 50, False)]
+)
+def test_a_disk_has_room_for_exactly_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: int, freed: int, fits: bool
+) -> None:
+    asked: list[Path] = []
+
+    def usage(folder: Path) -> Usage:
+        asked.append(folder)
+        return Usage(100 * 10**9)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    folder = tmp_path / "not" / "yet"
+    if fits:
+        check_disk_space(folder, need * 10**9, freed * 10**9)
+    else:
+        with pytest.raises(NotAvailable, match=f"not/yet: {100 + freed}.0 GB of disk are free, .* about {need}.0 GB"):
+            check_disk_space(folder, need * 10**9, freed * 10**9)
+    assert asked == [tmp_path]
