@@ -1,6 +1,6 @@
 """Evidence of a model that never ran: seeded logits through the real comparison, and figures by hand."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from backends.bundle import Bundle
 from backends.profiling import OperatorTime, by_op_type
 from backends.registry import default_backend
 from backends.tensor import Binding, TensorSpec
-from toolkit.bench.result import BenchResult, FileResult, PeerResult
+from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, Machine, ModuleTotal, PeerResult
 from toolkit.bench.rounds import Timing
 from toolkit.images.samples import shipped_photographs
 from toolkit.metrics.judges import Judge
@@ -34,8 +34,8 @@ FILES = {
     "detector.int8.tflite": ("tflite", "int8", 1_600_000, 1.7, 0.02),
     "detector.int8.onnx": ("onnx", "int8", 1_550_000, 3.5, 1e-5),
 }
-MACHINE = {"date": "2026-01-02", "system": "Linux x86_64", "processor": "A processor", "flags": ["avx2"], "cores": 2,
-           "versions": {"numpy": "2.4.6", "onnxruntime": "1.31.1"}}  # fmt: skip
+VERSIONS = {"numpy": "2.4.6", "onnxruntime": "1.31.1"}
+MACHINE = Machine("2026-01-02", "Linux x86_64", "3.11.7", 2, VERSIONS, "A processor", ["avx2"])
 
 
 def artifact(file: str, format: str, precision: str, size: int) -> Artifact:
@@ -103,24 +103,22 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())
 
 
-def benched(made_of: Bundle) -> dict[str, Any]:
+def benched(made_of: Bundle) -> BenchResult:
     slowest = FILES["detector.safetensors"][3]
     results = tuple(
         FileResult(
             file=entry.file, role=entry.role, precision=entry.precision, route=entry.route, sha256=entry.sha256,
             bytes=entry.bytes, timing=Timing(64, FILES[entry.file][3], 1.0, 2.0, None, 0.02, settled=True),
             of_reference=FILES[entry.file][3] / slowest, in_use={"runtime": "onnxruntime", "version": "1.31.1"},
-            alone={"load_ms": 10.0, "first_run_ms": 4.0, "peak_rss_bytes": 5e7}, group=0, streams=(),
+            alone=ColdStart(10.0, 4.0, 4.0, None, 50_000_000, 30_000_000), group=1, streams=(),
             runs_a_second=100.0, batches=(),
         )
         for entry in made_of.artifacts
     )  # fmt: skip
     reference = {"detector": "detector.safetensors"}
-    failed = PeerResult("openvino", "detector", "not installed", *[None] * 8)
+    failed = PeerResult("openvino", "detector", "not installed")
     model = made_of.model
-    return BenchResult(
-        MACHINE, model["name"], model["kind"], made_of.weights, 2, reference, results, (failed,), (), ()
-    ).to_json()
+    return BenchResult(MACHINE, model["name"], model["kind"], made_of.weights, 2, reference, results, (failed,))
 
 
 def bisected(candidate: str = "detector.int8.tflite", model: str = "made", layers: int = 20) -> dict[str, Any]:
@@ -155,11 +153,8 @@ def made(
     made_of = made_of or bundle()
     drift = {file: about[4] for file, about in FILES.items()} | (drift or {})
     times = [OperatorTime(kind, ms) for kind, ms in (("Conv", 1.0), ("Gemm", 0.5), ("Conv", 0.25), ("Add", 0.25))]
-    profile = {
-        "file": "detector.onnx",
-        "by_kind": [asdict(kind) for kind in by_op_type(times)],
-        "by_module": [{"module": "body.0", "count": 2, "total_ms": 1.25, "share": 0.625}],
-    }
+    by_module = (ModuleTotal("body.0", 2, 1.25, 0.625),)
+    profile = FileProfile("detector.onnx", "detector", "onnxruntime", by_op_type(times), by_module, "")
     parity = compared(made_of, drift, judge_of).to_json()
     bisections = [bisected(model=made_of.model["name"])]
     evidence = Evidence(made_of, parity, benched(made_of), [profile], bisections, MACHINE, {})

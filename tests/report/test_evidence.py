@@ -19,13 +19,13 @@ def _written(folder: Path, result: Any) -> Path:
 
 def test_results_of_the_same_files_are_taken_as_they_are(tmp_path: Path) -> None:
     timed = benched(bundle())
-    assert read_bench(_written(tmp_path, timed), bundle()) == json.loads(json.dumps(timed))
+    assert read_bench(_written(tmp_path, timed.to_json()), bundle()) == timed
     told = bisected()
     assert read_bisection(_written(tmp_path, told), bundle())["layers"][7] == told["layers"][7]
 
 
 def test_times_of_another_file_are_refused_by_name(tmp_path: Path) -> None:
-    result = benched(bundle())
+    result = benched(bundle()).to_json()
     result["files"][2]["sha256"] = "f" * 64
     with pytest.raises(InvalidInput, match="measured another detector.fp16.tflite .* run `toolkit bench` again"):
         read_bench(_written(tmp_path, result), bundle())

@@ -1,5 +1,6 @@
 """What is measured, what is used as it was brought, and what is left out with its reason."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_every_file_is_bisected_but_torch_s_and_float32_that_passes(monkeypatch:
 
 
 def test_profiles_that_the_bench_brought_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [profile["note"] for profile in gathered(benched(bundle())).profiles] == [PROFILE.note]
+    assert [profile.note for profile in gathered(benched(bundle())).profiles] == [PROFILE.note]
     monkeypatch.setattr(module, "profile_files", None)
-    brought = [{"file": "detector.onnx", "by_kind": []}]
-    assert gathered(benched(bundle()) | {"profile": brought}).profiles == brought
+    brought = (replace(PROFILE, note="brought"),)
+    assert gathered(replace(benched(bundle()), profile=brought)).profiles == brought

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.report.made import bisected, bundle, made
+from tests.report.made import MACHINE, bisected, bundle, made
 from toolkit.metrics.error import RunningMetrics
 from toolkit.parity.report import Check, EndToEndReport, RunReport
 from toolkit.parity.stream import Comparison
@@ -140,14 +140,14 @@ def test_a_hostile_name_is_shown_and_never_run() -> None:
     (bisection,) = evidence.bisections
     layers = [{**layer, "tensor": HOSTILE, "module": HOSTILE} for layer in bisection["layers"]]
     (profile,) = evidence.profiles
-    kinds = [{**kind, "kind": HOSTILE} for kind in profile["by_kind"]]
+    kinds = tuple(replace(total, kind=HOSTILE) for total in profile.by_kind)
     evidence = replace(
         evidence,
         bisections=[
             {**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [{"tensor": HOSTILE, "why": HOSTILE}]}
         ],
-        profiles=[{**profile, "file": HOSTILE, "by_kind": kinds}],
-        machine={HOSTILE: HOSTILE},
+        profiles=[replace(profile, file=HOSTILE, by_kind=kinds)],
+        machine=replace(MACHINE, system=HOSTILE, versions={HOSTILE: HOSTILE}),
     )
     page, plain = Elements(render(evidence)), Elements(render(made()))
     assert HOSTILE in "".join(page.said)
@@ -239,11 +239,20 @@ def test_one_layer_is_a_sentence_and_no_plot() -> None:
 def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_the_front() -> None:
     evidence = made()
     assert evidence.bench is not None
-    timing = evidence.bench["files"][0]["timing"]
-    (failed,) = evidence.bench["peers"]
-    quick = {**failed, "name": "a quick peer", "bytes": 1000, "timing": {**timing, "median_ms": 0.1}, "note": "made"}
-    same = {**quick, "name": "a file of the bundle", "timing": timing}
-    evidence = replace(evidence, bench={**evidence.bench, "peers": [failed, quick, same]})
+    file = evidence.bench.files[0]
+    (failed,) = evidence.bench.peers
+    quick = replace(
+        failed,
+        name="a quick peer",
+        bytes=1000,
+        timing=replace(file.timing, median_ms=0.1),
+        of_reference=0.1,
+        in_use=file.in_use,
+        alone=file.alone,
+        note="made",
+    )
+    same = replace(quick, name="a file of the bundle", timing=file.timing)
+    evidence = replace(evidence, bench=replace(evidence.bench, peers=(failed, quick, same)))
     marks = [attributes for tag, attributes in Elements(render(evidence)).tags if tag == "circle"]
     assert sum(mark.get("class") == "mark peer" for mark in marks) == 2  # on a wide screen and on a narrow one
     page, plain = Elements(render(evidence)), Elements(render(made()))

@@ -4,16 +4,15 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput, NotAvailable, ToolkitError
-from backends.machine import describe
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.profile import profile_files
-from toolkit.bench.result import BenchOptions
+from toolkit.bench.result import BenchOptions, BenchResult, FileProfile, Machine
 from toolkit.environments import need
 
 # For the rounds of one role. `toolkit bench` waits longer for figures that stand still; its file can be given instead.
@@ -22,19 +21,18 @@ TIME_LIMIT_S = 10.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """parity: ParityReport.to_json(). bench: BenchResult.to_json(), or None where nothing was timed. profiles: a list
-    of {"file", "by_kind": [...], "by_module": [...]}, bisections a list of what `toolkit bisect --json` writes.
+    """All results that a page shows. parity: ParityReport.to_json(). bench: None where nothing was timed.
 
-    machine: backends.machine.describe(). missing: what is not on the page, by section, and why.
+    bisections: as `toolkit bisect --json` writes them. missing: for each section that is not on the page, the reason.
     images: the user's own, which were compared after the shipped photographs.
     """
 
     bundle: Bundle
     parity: dict[str, Any]
-    bench: dict[str, Any] | None
-    profiles: Sequence[dict[str, Any]]
+    bench: BenchResult | None
+    profiles: Sequence[FileProfile]
     bisections: Sequence[dict[str, Any]]
-    machine: dict[str, Any]
+    machine: Machine
     missing: dict[str, str]
     images: Sequence[Path] = ()
 
@@ -66,7 +64,7 @@ def gather(
     parity: dict[str, Any],
     images: Sequence[Path],
     threads: int,
-    bench: dict[str, Any] | None,
+    bench: BenchResult | None,
     bisections: Sequence[dict[str, Any]],
     progress: Progress,
 ) -> Evidence:
@@ -77,17 +75,17 @@ def gather(
     missing: dict[str, str] = {}
     if bench is None:
         try:
-            bench = bench_bundle(bundle, BenchOptions(threads, TIME_LIMIT_S, profile=True), progress).to_json()
+            bench = bench_bundle(bundle, BenchOptions(threads, TIME_LIMIT_S, profile=True), progress)
         except NotAvailable as error:
             missing["bench"] = f"Nothing was timed: {error}."
-    profiles = list((bench or {}).get("profile") or ())
+    profiles = bench.profile if bench is not None else ()
     if not profiles:
-        medians_ms = {file["name"]: file["timing"]["median_ms"] for file in (bench or {}).get("files", ())}
+        medians_ms = {file.name: file.timing.median_ms for file in (bench.files if bench is not None else ())}
         timed = {artifact.file: medians_ms.get(artifact.file, math.inf) for artifact in bundle.artifacts}
-        profiles = [asdict(one) for one in profile_files(bundle, bundle.artifacts, timed, threads, progress)]
+        profiles = profile_files(bundle, bundle.artifacts, timed, threads, progress)
     if not bisections:
         bisections = _bisections(bundle, parity, threads, missing, progress)
-    return Evidence(bundle, parity, bench, profiles, bisections, describe(), missing, images)
+    return Evidence(bundle, parity, bench, profiles, bisections, Machine.here(), missing, images)
 
 
 def _bisections(
@@ -136,32 +134,36 @@ def _as_file(run: dict[str, Any]) -> dict[str, Any]:
     return {**run, "file": f"{run['format']} {run['precision']}", "step": None, "passed": passed}
 
 
-def read_bench(path: Path, bundle: Bundle) -> dict[str, Any]:
-    """A file that `toolkit bench --json` wrote of this bundle, whose hashes must be those of the manifest.
+def read_bench(path: Path, bundle: Bundle) -> BenchResult:
+    """Read a file that `toolkit bench --json` wrote of this bundle, whose hashes must be those of the manifest.
 
     Raises InvalidInput for anything else: figures of another file would be drawn beside this one's name.
     """
-    result = _read(path, "--bench", "toolkit bench --json")
     try:
-        for file in result["files"]:
-            key = (file["role"], file["file"])
-            file.setdefault("name", file["file"])  # older versions timed default backends only
-            float(file["timing"]["median_ms"]), float(file["of_reference"]), file["sha256"]
-            known = {(a.role, a.file): a.sha256 for a in bundle.artifacts}
-            if known.get(key) != file["sha256"]:
-                raise InvalidInput(
-                    f"--bench {path}: measured another {file['file']} than the one in {bundle.folder}: expected sha256 "
-                    f"{known.get(key, 'of no such file')}, got {file['sha256']}; run `toolkit bench` again"
-                )
-        result["machine"]["versions"], result["threads"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"--bench {path}: not a result that `toolkit bench --json` wrote: {error!r}") from error
+        result = BenchResult.read(path)
+    except OSError as error:
+        raise InvalidInput(f"--bench {path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(f"--bench {path}: not a result that `toolkit bench --json` wrote: {error}") from error
+    known = {(artifact.role, artifact.file): artifact.sha256 for artifact in bundle.artifacts}
+    for file in result.files:
+        sha256 = known.get((file.role, file.file), "of no such file")
+        if file.sha256 != sha256:
+            raise InvalidInput(
+                f"--bench {path}: measured another {file.file} than the one in {bundle.folder}: expected sha256 "
+                f"{sha256}, got {file.sha256}; run `toolkit bench` again"
+            )
     return result
 
 
 def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
     """A file that `toolkit bisect --json` wrote of this bundle. Raises InvalidInput for anything else."""
-    result = _read(path, "--bisect", "toolkit bisect --json")
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"--bisect {path}: cannot read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error}") from error
     try:
         model, candidate = result["model"], result["candidate"]
         for layer in result["layers"]:
@@ -177,16 +179,5 @@ def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
             f"--bisect {path}: expected a candidate of {bundle.model['name']} that is in {bundle.folder}, got "
             f"{candidate} of {model}"
         )
-    return result
-
-
-def _read(path: Path, option: str, writer: str) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"{option} {path}: cannot read: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInput(f"{option} {path}: not a result that `{writer}` wrote: {error}") from error
-    if not isinstance(result, dict):
-        raise InvalidInput(f"{option} {path}: not a result that `{writer}` wrote: expected an object")
-    return result
+    found: dict[str, Any] = result
+    return found

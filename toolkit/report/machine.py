@@ -1,8 +1,9 @@
 """Where the time of a run goes, by kind of operator and by source module."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, astuple
 
+from toolkit.bench.result import BenchResult
 from toolkit.report.blocks import Block, Cell, Column, Facts, Paragraph, Section, Table, Tables
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import count, megabytes, share, significant
@@ -14,8 +15,8 @@ LISTED = 8
 def operators_section(evidence: Evidence) -> Section:
     """Tables with bars for every file that was profiled."""
     blocks: list[Block] = []
-    for note in dict.fromkeys(str(profile["note"]) for profile in evidence.profiles if profile.get("note")):
-        files = [str(profile["file"]) for profile in evidence.profiles if profile.get("note") == note]
+    for note in dict.fromkeys(profile.note for profile in evidence.profiles if profile.note):
+        files = [profile.file for profile in evidence.profiles if profile.note == note]
         blocks.append(Paragraph(f"{', '.join(files)}: {note}", "note"))
     if evidence.profiles:
         blocks.append(
@@ -27,25 +28,26 @@ def operators_section(evidence: Evidence) -> Section:
         blocks.append(
             Tables(
                 tuple(
-                    _table(str(profile["file"]), key, what, rows)
+                    _table(profile.file, title, rows)
                     for profile in evidence.profiles
-                    for key, what in (("kind", "Kind of operator"), ("module", "Source module"))
-                    if (rows := profile.get(f"by_{key}"))
+                    for title, rows in (
+                        ("Kind of operator", [astuple(total) for total in profile.by_kind]),
+                        ("Source module", [astuple(total) for total in profile.by_module]),
+                    )
+                    if rows
                 )
             )
         )
     return Section("operators", "Operator profile", blocks)
 
 
-def _table(file: str, key: str, what: str, rows: Sequence[dict[str, Any]]) -> Table:
-    columns = (Column(what), Column("Count", True), Column("ms", True), Column("Share", True, bar=True))
-    shown = [
-        _row(str(row[key]) or "of no one module", row["count"], row["total_ms"], row["share"]) for row in rows[:LISTED]
-    ]
+def _table(file: str, title: str, rows: Sequence[tuple[str, int, float, float]]) -> Table:
+    columns = (Column(title), Column("Count", True), Column("ms", True), Column("Share", True, bar=True))
+    shown = [_row(name or "of no one module", *figures) for name, *figures in rows[:LISTED]]
     if rest := rows[LISTED:]:
-        sums = (sum(row[name] for row in rest) for name in ("count", "total_ms", "share"))
-        shown.append(_row(f"{len(rest)} more", *sums))
-    return Table(f"{file}: time by {what.lower()}", columns, tuple(shown))
+        _, counts, times_ms, shares = zip(*rest, strict=True)
+        shown.append(_row(f"{len(rest)} more", sum(counts), sum(times_ms), sum(shares)))
+    return Table(f"{file}: time by {title.lower()}", columns, tuple(shown))
 
 
 def _row(name: str, count: float, total_ms: float, part: float) -> tuple[Cell, ...]:
@@ -64,41 +66,37 @@ def machine(evidence: Evidence) -> Section:
     """Processor, memory and versions; and how each file was timed."""
     facts = [
         (_NAMES.get(key, key), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for key, value in evidence.machine.items()
+        for key, value in asdict(evidence.machine).items()
         if key != "versions" and value not in (None, [])
     ]
-    facts += list(evidence.machine.get("versions", {}).items())
-    blocks: list[Block] = [Facts(tuple((name, str(value)) for name, value in facts))]
+    blocks: list[Block] = [Facts((*facts, *evidence.machine.versions.items()))]
     if evidence.bench is not None:
-        measured = evidence.bench["machine"]
+        measured = evidence.bench.machine
         if measured != evidence.machine:
-            blocks.append(Paragraph(f"Times were taken on {measured.get('date', 'another day')}, see below.", "note"))
-            told = {key: value for key, value in measured.items() if key != "versions"}
+            blocks.append(Paragraph(f"Times were taken on {measured.date}, see below.", "note"))
+            told = {key: value for key, value in asdict(measured).items() if key != "versions" and value is not None}
             blocks.append(Facts(tuple((f"timing: {key}", str(value)) for key, value in told.items())))
-        blocks.append(_timings(evidence))
+        blocks.append(_timings(evidence.bench))
     return Section("machine", "Machine and versions", blocks)
 
 
-def _timings(evidence: Evidence) -> Table:
-    bench = evidence.bench or {}
+def _timings(bench: BenchResult) -> Table:
     columns = (
         Column("File"), Column("Runtime"), Column("Runs", True), Column("Median, ms", True), Column("Noise, %", True),
         Column("Load, ms", True), Column("First run, ms", True), Column("Peak memory, MB", True),
         Column("Runs a second", True),
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
-    for file in bench.get("files", ()):
-        timing, alone, used = file["timing"], file.get("alone", {}), file.get("in_use", {})
-        peak = alone.get("peak_rss_bytes")
+    for file in bench.files:
+        timing, alone = file.timing, file.alone
         numbers = (
-            timing["median_ms"], None if timing.get("noise") is None else 100 * timing["noise"],
-            alone.get("load_ms"), alone.get("first_run_ms"), None if peak is None else megabytes(peak),
-            file.get("runs_a_second"),
+            timing.median_ms, 100 * timing.noise, alone.load_ms, alone.first_run_ms,
+            megabytes(alone.peak_rss_bytes), file.runs_a_second,
         )  # fmt: skip
-        runtime = f"{used.get('runtime', '')} {used.get('version', '')}".strip()
-        runs = Cell(count(timing.get("runs")), timing.get("runs"))
-        rows.append((Cell(file["name"]), Cell(runtime), runs, *(Cell(significant(n), n) for n in numbers)))
-    return Table(f"How each file was timed, with {bench.get('threads')} threads", columns, tuple(rows))
+        runtime = f"{file.in_use['runtime']} {file.in_use['version']}"
+        runs = Cell(count(timing.runs), timing.runs)
+        rows.append((Cell(file.name), Cell(runtime), runs, *(Cell(significant(n), n) for n in numbers)))
+    return Table(f"How each file was timed, with {bench.threads} threads", columns, tuple(rows))
 
 
 def manifest(evidence: Evidence) -> Section:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from toolkit.bench.result import BenchResult, Figures, FileResult, PeerResult
 from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Pair, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import (
@@ -67,7 +68,7 @@ def answer_name(role: dict[str, Any]) -> str | None:
 def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
     """The reference and every file compared with it, in the manifest's order, with their place on the front."""
     answer = answer_name(role)
-    timed = {(file["role"], file["name"]): file for file in (evidence.bench or {}).get("files", ())}
+    timed = {(file.role, file.name): file for file in (evidence.bench.files if evidence.bench is not None else ())}
     judged = {file["file"]: file for file in role["files"]}
     rows = []
     for name, precision, size in _listed(evidence, role):
@@ -86,8 +87,8 @@ def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
                 passed=None if file is None else file["passed"],
                 error=0.0 if is_reference else max(errors) if errors and None not in errors else None,
                 answer=None if answer is None else 0.0 if is_reference else total.get("numbers", {}).get(answer),
-                median_ms=bench and bench["timing"]["median_ms"],
-                of_reference=bench and bench["of_reference"],
+                median_ms=None if bench is None else bench.timing.median_ms,
+                of_reference=None if bench is None else bench.of_reference,
                 failures=() if file is None else tuple(c for c in file["checks"] if c["passed"] is False),
             )
         )
@@ -161,9 +162,9 @@ def section(evidence: Evidence) -> Section:
         if len(drawn) > 1:
             blocks.append(Heading(role["role"]))
         blocks += _role(role, rows, _others(evidence.bench, role))
-    if peers := evidence.bench.get("peers"):
+    if peers := evidence.bench.peers:
         blocks.append(_peers(peers))
-    if note := _restless(evidence.bench["files"]):
+    if note := _restless(evidence.bench.files):
         blocks.append(Paragraph(note, "note"))
     return Section("tradeoff", title, blocks)
 
@@ -172,15 +173,15 @@ def _rated(evidence: Evidence, role: dict[str, Any]) -> list[Row]:
     return [row for row in rows_of(evidence, role) if has_value(row.median_ms) and has_value(row.cost)]
 
 
-def _others(bench: dict[str, Any], role: dict[str, Any]) -> list[dict[str, Any]]:
-    """The peers of a role that were timed, without those that are one of its files."""
-    files = [file["timing"] for file in bench["files"]]
-    peers = [peer for peer in bench.get("peers", ()) if peer["role"] == role["role"]]
-    return [peer for peer in peers if peer["timing"] and peer["timing"] not in files]
+def _others(bench: BenchResult, role: dict[str, Any]) -> list[Point]:
+    """Return a mark for every peer of a role that was timed and is not one of the files."""
+    files = [file.timing for file in bench.files]
+    peers = [peer for peer in bench.peers if peer.role == role["role"] and peer.timing not in files]
+    return [_peer(figures, peer.note) for peer in peers if (figures := peer.figures) is not None]
 
 
-def _restless(files: list[dict[str, Any]]) -> str | None:
-    noise = [file["timing"]["noise"] for file in files if file["timing"].get("settled") is False]
+def _restless(files: Sequence[FileResult]) -> str | None:
+    noise = [file.timing.noise for file in files if not file.timing.settled]
     if not noise:
         return None
     return (
@@ -190,18 +191,18 @@ def _restless(files: list[dict[str, Any]]) -> str | None:
     )
 
 
-def _peers(peers: Sequence[dict[str, Any]]) -> Table:
+def _peers(peers: Sequence[PeerResult]) -> Table:
     columns = (Column("Instead"), Column("Role"), Column("Size, MB", True), Column("Median, ms", True), Column("Note"))
     rows = []
     for peer in peers:
-        median_ms = peer["timing"] and peer["timing"]["median_ms"]
-        size_mb = peer["bytes"] and megabytes(peer["bytes"])
+        median_ms = None if peer.timing is None else peer.timing.median_ms
+        size_mb = None if peer.bytes is None else megabytes(peer.bytes)
         figures = Cell(significant(size_mb), size_mb), Cell(significant(median_ms), median_ms)
-        rows.append((Cell(peer["name"]), Cell(peer["role"]), *figures, Cell(peer["note"])))
+        rows.append((Cell(peer.name), Cell(peer.role), *figures, Cell(peer.note)))
     return Table("What one would run instead, timed in the same rounds", columns, tuple(rows))
 
 
-def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[dict[str, Any]]) -> list[Block]:
+def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[Point]) -> list[Block]:
     answer = answer_name(role)
     cost = wording(answer or "relative_l2")
     front = [row.label for row in rows if row.front]
@@ -238,7 +239,7 @@ def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[dict[str, Any]]
                     lambda row: megabytes(row.bytes),
                     tick,
                     "Time against size: lower and further left is better. The line joins the best of these two.",
-                    [_peer(peer) for peer in peers],
+                    peers,
                 ),
                 draw(
                     "cost",
@@ -252,10 +253,10 @@ def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[dict[str, Any]]
     ]
 
 
-def _peer(peer: dict[str, Any]) -> Point:
-    size_mb, median_ms = megabytes(peer["bytes"]), peer["timing"]["median_ms"]
-    tells = f"{significant(size_mb)} MB, {significant(median_ms)} ms; {peer['note']}"
-    return Point(peer["name"], size_mb, median_ms, PEER, tells)
+def _peer(peer: Figures, note: str) -> Point:
+    size_mb, median_ms = megabytes(peer.bytes), peer.timing.median_ms
+    tells = f"{significant(size_mb)} MB, {significant(median_ms)} ms; {note}"
+    return Point(peer.name, size_mb, median_ms, PEER, tells)
 
 
 def _kind(row: Row) -> str:
