@@ -174,9 +174,7 @@ class OnnxCandidate:
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-
 _DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-
 _DEQUANTIZE = schema.BuiltinOperator.DEQUANTIZE
 
 

@@ -26,11 +26,8 @@ GENERATED = "generated"
 MOST_IMAGES = MOST_RUNS = 128
 
 MOST_BYTES = 1 << 30
-
 GENERATED_IMAGES = 64
-
 _GENERATED_PX = 256  # for a graph that takes no image: what comes before it resizes them
-
 _SEED = 0
 
 

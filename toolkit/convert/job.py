@@ -23,7 +23,6 @@ from toolkit.convert.quantize.onnx import observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
 
 P = ParamSpec("P")
-
 Result = TypeVar("Result")
 
 # Told of every file that ConversionRules.check judged, with a sentence for each number that is over its tolerance.

@@ -24,9 +24,7 @@ from toolkit.convert.slices import open_graph
 from toolkit.environments import converter_python
 
 _TIMEOUT_S = 300.0
-
 _SHOWN = 5
-
 _ASKED: dict[Path, frozenset[str]] = {}  # by the converter's Python
 
 

@@ -18,7 +18,6 @@ from backends.errors import InvalidInput, NotAvailable
 from toolkit.environments import lock_text
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 _PREFIX = ".convert-"
 
 

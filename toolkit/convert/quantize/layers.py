@@ -98,9 +98,7 @@ def let_go(tensor: ir.TensorProtocol) -> None:
 
 
 Ranges = Mapping[str, tuple[float, float]]
-
 _SMALLEST_CONV_WEIGHT = 4096  # values; below that a scale and a node a weight are not worth what they save
-
 _LEVELS = 255
 
 

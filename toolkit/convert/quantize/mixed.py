@@ -23,10 +23,7 @@ from toolkit.convert.quantize.onnx import quantize_model
 from toolkit.convert.quantize.search import Budget, FileVariants, Found, Watched, read_logits, search
 
 FORMAT_VERSION = 1
-
 RECIPE_FILE = "detector.mixed.recipe.json"
-
-
 _KEYS = ("format_version", "source_sha256", "kept", "found")
 
 

@@ -19,9 +19,7 @@ from backends.timing import Rounds, time_rounds
 from toolkit.convert.rules import MessageRule
 
 _FORM = re.compile(r"\s*(flips|size|latency)\s*<=\s*([0-9]+(?:\.[0-9]+)?)\s*(%|MB|ms)\s*")
-
 _UNITS = {"flips": ("%", 0.01), "size": ("MB", 1e6), "latency": ("ms", 1.0)}
-
 _EXAMPLES = '"flips<=0.2%", "size<=12MB" or "latency<=20ms"'
 
 
