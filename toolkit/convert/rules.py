@@ -36,8 +36,8 @@ class ConversionRules:
 
     lowered_roles: called with the roles of a bundle's float32 graphs; returns the roles to make TFLite files of.
     feeds: makes a graph's inputs from calibration images.
-    check: judges each finished file on synthetic samples; None for kinds with samples of their own, which `toolkit
-        compare` judges later.
+    check: judges each finished file on synthetic samples; None for kinds with known samples, whose files are judged
+        later.
     may_leave_domain: whether noise may be outside the graph's domain, because the range of its inputs is not known;
         files are then compared on noise for which the graph's outputs are finite.
     message_rule: called with the bundle; returns how messages are read for mixed files, or None if the kind has none.
