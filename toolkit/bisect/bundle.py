@@ -148,8 +148,7 @@ def _layer(measured: LayerError, modules: Mapping[str, str]) -> LayerReport:
 
 
 def _samples(bundle: Bundle, artifact: Artifact) -> list[Sample]:
-    """Return the first SAMPLES samples of the model's kind; of signed_samples if the kind is unknown or the batch is
-    not 1."""
+    """Return the model kind's first SAMPLES samples, or signed_samples' if the kind is unknown or the batch not 1."""
     specs = tuple(binding.spec for binding in artifact.inputs)
     if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
         return list(islice(find_kind(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))

@@ -150,8 +150,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 class OnnxCandidate:
-    """An ONNX file. Its tensors are matched by name; its parts run on ONNX Runtime in memory, or on another backend as
-    files."""
+    """An ONNX file. Tensors are matched by name. Parts run on ONNX Runtime in memory or, as files, on a backend."""
 
     suffix = ".onnx"
     missing = "the file holds no such tensor"
@@ -217,8 +216,10 @@ def run_file(path: Path, feeds: Sequence[Mapping[str, Array]], threads: int) -> 
 
 
 class TfliteCandidate:
-    """A TFLite file. Its tensors are matched by the map that the lowering wrote into the file; without this map, only
-    its inputs and outputs are, by the manifest."""
+    """A TFLite file. Its tensors are matched by the map that the lowering wrote into the file.
+
+    Without this map only inputs and outputs are matched, by the manifest.
+    """
 
     suffix = ".tflite"
 

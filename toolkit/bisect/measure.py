@@ -121,6 +121,7 @@ class _Run:
         self._samples = range(len(samples))
 
     def measure(self, layer: Layer, threads: int) -> None:
+        """Run a layer on the reference's and on the candidate's own inputs, and add its errors to `done`."""
         match, expected = layer.match, self.expected[layer.match.name]
         given = [{m.stored.name: m.to_stored(self.expected[m.name][i]) for m in layer.inputs} for i in self._samples]
         own = [{m.stored.name: self._got[m.name][i] for m in layer.inputs} for i in self._samples]

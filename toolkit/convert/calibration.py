@@ -24,7 +24,6 @@ GENERATED = "generated"
 
 # More images do not change the ranges, and each costs a float32 run. The inputs of all runs lie on the disk meanwhile.
 MOST_IMAGES = MOST_RUNS = 128
-
 MOST_BYTES = 1 << 30
 GENERATED_IMAGES = 64
 _GENERATED_PX = 256  # for a graph without an image input: the graphs that run before it resize the images
@@ -47,8 +46,7 @@ class Calibration:
 
     @classmethod
     def of(cls, source: str, method: str) -> "Calibration":
-        """Make a Calibration from a folder's path or the word "generated". Raises InvalidInput for an unknown
-        method."""
+        """Make a Calibration from a folder's path or "generated". Raises InvalidInput for an unknown method."""
         return cls(None if source == GENERATED else Path(source), method)
 
 
@@ -64,6 +62,7 @@ class Calibrated:
 
     @property
     def runs(self) -> int:
+        """The number of runs."""
         return len(next(iter(self.inputs.values())))
 
     def feeds(self, run: int) -> dict[str, Array]:
@@ -137,8 +136,8 @@ def generated(size_px: int, count: int, seed: int = _SEED) -> Iterator[Array]:
     the same seed.
 
     Each image has a surface with amplitudes that fall as 1/frequency, as in natural scenes, and correlated colours;
-    edges of flat discs and bars; sometimes fine noise; an exposure from dim to blown out. They have no watermark and
-    no scene: ranges observed on photographs like those of the application are better, and cost the same.
+    edges of flat discs and bars; sometimes fine noise; an exposure from dim to blown out. The images have no watermark
+    and no scene: ranges observed on photographs like those of the application are better, and cost the same.
     """
     random = np.random.default_rng(seed)
     for _ in range(count):

@@ -25,7 +25,7 @@ from toolkit.environments import converter_python
 
 _TIMEOUT_S = 300.0
 _SHOWN = 5
-_ASKED: dict[Path, frozenset[str]] = {}  # by the converter's Python
+_ASKED: dict[Path, frozenset[str]] = {}  # the converters' answers, by the path of their Python
 
 
 def supported_operators(log: Path, progress: Progress = lambda step: None) -> frozenset[str]:
@@ -96,7 +96,7 @@ def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, pr
     """
     recipes = [RECIPES[precision] for precision in precisions]
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
-    # A slice exists as ONNX, in float32, and a second time while it is copied into the whole file.
+    # A slice's weights exist in an ONNX file, in a float32 TFLite file, and again while they are copied.
     need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
     machine.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 

@@ -82,6 +82,7 @@ class Drift:
 
     @property
     def passed(self) -> bool:
+        """Whether there is at least one file and every file passed."""
         return bool(self.files) and all(file.passed for file in self.files)
 
     def to_json(self) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class KeptOutput:
 
     @property
     def is_whole(self) -> bool:
+        """Whether `values` has every value of the output."""
         return bool(self.values.shape[1] == np.prod(self.shape))
 
 

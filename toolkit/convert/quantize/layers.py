@@ -38,8 +38,7 @@ def int8_weight(
 
 
 def float16_weight(graph: ir.Graph, weight: ir.Value) -> ir.Value:
-    """Add a constant's float16 values to the graph as an initializer, and return that. Values out of range become
-    infinite."""
+    """Add a constant's float16 values to the graph and return the initializer. Values out of range become infinite."""
     tensor = _constant(weight)
     half = ir.LazyTensor(partial(_halved, tensor), dtype=ir.DataType.FLOAT16, shape=ir.Shape(tensor.shape.numpy()))
     return initializer(graph, f"{weight.name}_float16", half)
@@ -122,16 +121,19 @@ class QuantizableLayer:
 
     @property
     def name(self) -> str:
+        """The node's name, or that of its first output if the node has none."""
         return str(self.node.name or self.node.outputs[0].name)
 
     @property
     def input(self) -> ir.Value:
+        """The activations that the layer reads."""
         value = self.node.inputs[0]
         assert value is not None  # Gemm, MatMul and Conv always have this input
         return value
 
     @property
     def bias(self) -> ir.Value | None:
+        """The node's third input; None if it has none."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
 
 
@@ -157,17 +159,15 @@ def _layer(node: ir.Node) -> QuantizableLayer | None:
 
 
 def store_float16(graph: ir.Graph, layer: QuantizableLayer) -> None:
-    """Store a layer's weight as float16, with a Cast to float32, which the runtime computes once, as it loads the
-    file."""
+    """Store a layer's weight as float16, with a Cast to float32, which the runtime computes once, when it loads."""
     cast = ir.node("Cast", [float16_weight(graph, layer.weight)], {"to": ir.DataType.FLOAT})
     _feed_weight(graph, layer, [cast])
 
 
 def store_int8(graph: ir.Graph, layer: QuantizableLayer) -> None:
-    """Store a layer's weight as int8, with a Cast and a Mul to float32, which the runtime computes once, as it loads
-    the file.
+    """Store a layer's weight as int8, with a Cast and a Mul to float32, which the runtime computes once, when it loads.
 
-    It would not fold a DequantizeLinear, but compute it again in every run.
+    The runtime would not fold a DequantizeLinear, but compute it again in every run.
     """
     stored, _, scale = int8_weight(graph, layer.weight, layer.axis)
     shape = [-1 if i == layer.axis else 1 for i in range(len(stored.shape or ()))]

@@ -40,8 +40,8 @@ LEAST_CHANNELS = 128
 def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
     """Replace a Conv by a Gemm of the same name, whose input has one row for each output pixel: its window's values.
 
-    Returns the new layer, or None, without a change, for a Conv with a group or dilation, a batch over 1, fewer than
-    LEAST_CHANNELS input channels, or strides that are neither 1 nor those of a kernel that cuts the image into patches.
+    Returns the new layer. Returns None, and changes nothing, for a grouped or dilated Conv, a batch over 1, fewer than
+    LEAST_CHANNELS input channels, or strides over 1 unless the windows are patches (see Convolution.makes_patches).
     """
     conv, output = read_convolution(layer.node), layer.node.outputs[0]
     if conv is None or not conv.is_full or conv.input_shape[0] != 1 or conv.input_shape[1] < LEAST_CHANNELS:
@@ -97,7 +97,7 @@ def _patches(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
     nodes: list[ir.Node] = []
     size, source = conv.kernel[0], conv.x
     used = (conv.output_shape[2] * size, conv.output_shape[3] * size)
-    if used != conv.input_shape[2:]:  # the last rows and columns make no patch
+    if used != conv.input_shape[2:]:  # the last rows or columns do not fill a patch
         ranges = (("from", (0, 0)), ("to", used), ("axes", (2, 3)))
         bounds = [add_sizes(graph, f"{name}.{what}", at) for what, at in ranges]
         nodes.append(ir.node("Slice", [source, *bounds], name=f"{name}.used"))
@@ -152,7 +152,7 @@ def quantize_model(
             # measured on pocketseal, 1.3 times the time for full ones and 3.4 times for depthwise ones.
             store_int8(model.graph, layer)
         else:
-            assert ranges is not None  # a calibrated recipe
+            assert ranges is not None  # callers of a calibrated recipe give ranges
             compute_static(model.graph, layer, ranges, quantized)
     drop_unused(model.graph)
     return model

@@ -60,6 +60,7 @@ class MixedCost:
     latency_ms: float | None  # measured only for a latency budget: it takes extra runs
 
     def within(self, budget: Budget) -> bool:
+        """Return whether the file keeps a budget. A latency that was not measured does not keep a latency budget."""
         if budget.kind == "flips":
             return self.verdicts_changed == 0 and self.flips <= budget.limit
         if budget.kind == "size":
@@ -172,8 +173,7 @@ def search(trials: FileVariants, budget: Budget, watched: Watched, progress: Pro
 
 
 def measure(trials: FileVariants, kept: frozenset[str], watched: Watched, timed: bool = False) -> MixedCost:
-    """Make the file that keeps the layers `kept`, run it on the images, and return its cost; with `timed`, also its
-    latency."""
+    """Make the file that keeps the layers `kept`, run it on the images, and return its cost (latency if `timed`)."""
     artifact, files = trials.write(kept)
     logits = read_logits(files[0], artifact, trials.backend, watched.images)
     latency_ms = _latency_ms(files[0], artifact, trials.backend, watched.images[:1]) if timed else None

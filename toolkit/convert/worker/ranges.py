@@ -75,12 +75,12 @@ class HistogramObserver:
 
     def _entropy(self, levels: int) -> tuple[float, float]:
         half = _BINS // 2
-        sizes = self._counts[half:] + self._counts[:half][::-1]  # by distance from zero
+        sizes = self._counts[half:] + self._counts[:half][::-1]  # counts by distance from zero
         used = int(np.flatnonzero(sizes)[-1]) + 1
         groups = levels // 2
         if used <= groups:
-            return -self._limit, self._limit  # quantized at least as finely as it was counted
-        ends = np.arange(used, groups - 1, -_ENTROPY_STEP)  # the widest first: it wins a tie
+            return -self._limit, self._limit  # no more bins than levels: a smaller range gains nothing
+        ends = np.arange(used, groups - 1, -_ENTROPY_STEP)  # the widest range first, so that it wins a tie
         best = min(ends, key=lambda end: _divergence(sizes[:used], int(end), groups))
         threshold = float(best) / half * self._limit
         return -threshold, threshold
