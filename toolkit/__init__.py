@@ -3,7 +3,7 @@
     import toolkit
     toolkit.load_detector("pocketseal", backend="tflite", precision="int8").detect("photo.jpg").message.hex
 
-Importing this imports no runtime.
+Importing this package loads no runtime.
 """
 
 from pathlib import Path
@@ -17,9 +17,10 @@ __all__ = ["find_bundle", "load_detector", "load_embedder"]
 
 
 def find_bundle(model: str | Path) -> Path:
-    """The folder of a bundle: a path as it is; a name is build/NAME if that exists, else the one shipped with this.
+    """Return the folder of a bundle. A path is returned as it is; a name is searched in build/, then among the bundles
+    that ship with this package.
 
-    Raises NotAvailable that names what was looked for.
+    Raises NotAvailable if no folder of that name has a manifest; the message says how to get the bundle.
     """
     from backends.bundle import MANIFEST
     from backends.errors import NotAvailable
@@ -51,14 +52,14 @@ def load_detector(
     threads: int | None = None,
     route: str | None = None,
 ) -> "Detector":
-    """Open the detector of a model, by name or by its bundle's folder. See `Detector.open`."""
+    """Open the detector of a model, given by its name or by the folder of its bundle. See `Detector.open`."""
     from toolkit.models.watermark.detector import Detector
 
     return Detector.open(find_bundle(model), backend, precision, threads, route)
 
 
 def load_embedder(model: str | Path = "pocketseal", threads: int | None = None) -> "Embedder":
-    """Open the embedder of a model, by name or by its bundle's folder. See `Embedder.open`."""
+    """Open the embedder of a model, given by its name or by the folder of its bundle. See `Embedder.open`."""
     from toolkit.models.watermark.embed import Embedder
 
     return Embedder.open(find_bundle(model), threads)

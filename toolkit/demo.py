@@ -1,4 +1,4 @@
-"""`make demo`: a message hidden in a photograph, saved as JPEG, and read back by every file of a bundle."""
+"""`make demo`: hides a message in a photograph, saves it as JPEG, and reads it back with every file of a bundle."""
 
 import tempfile
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from toolkit.models.watermark.message import Match, Message
 JPEG_QUALITY = 80
 RUNS = 20
 _PICTURE_COLUMNS = 80
-# rich's own template, without the fonts that it would have a reader's browser fetch from the web.
+# rich's SVG template without its web fonts, so that the reader's browser downloads nothing.
 _PICTURE = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -46,7 +46,7 @@ _PICTURE = """\
 
 @dataclass(frozen=True)
 class Reading:
-    """What one file read: the comparison with the hidden message, and the median time of a run."""
+    """The result of one file: its message compared with the hidden one, and the median time of a run in ms."""
 
     backend: str
     artifact: Artifact
@@ -57,7 +57,10 @@ class Reading:
 def read_with_everything(
     bundle: Bundle, image: Path, expected: Message, step: Callable[[str], None] = lambda file: None
 ) -> list[Reading]:
-    """Detect `image` with every detector of the bundle, each on the backend of its format."""
+    """Run every detector file of the bundle on `image`, on the default backend of its format, RUNS times each.
+
+    `expected` is the hidden message; `step` is called with the name of each file. The readings are sorted by backend.
+    """
     readings = []
     for artifact in bundle.artifacts:
         if artifact.role != "detector":
@@ -72,7 +75,7 @@ def read_with_everything(
 
 
 def table_of(readings: list[Reading]) -> Table:
-    """The readings as the table that the README shows."""
+    """Return the readings as the table that the README shows."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("backend", "precision"):
         table.add_column(name)

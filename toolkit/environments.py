@@ -1,4 +1,4 @@
-"""What a pip install may lack: each role has its extra."""
+"""The optional packages that features need, and the separate Python environment in which the converter runs."""
 
 import hashlib
 import os
@@ -23,36 +23,33 @@ PACKAGES = {
 
 
 def need(*extras: str) -> None:
-    """Raise NotAvailable, with the command that helps, unless everything that these extras bring is installed."""
+    """Raise NotAvailable, with the pip command to run, if a package of these extras (keys of PACKAGES) is missing."""
     missing = [name.replace("_", "-") for extra in extras for name in PACKAGES[extra] if find_spec(name) is None]
     if missing:
-        # By their own names: this project is installed from a checkout, and an index may know another by its name.
+        # Name the packages, not this project's extras: an index may have another project of the same name.
         raise NotAvailable(f"not installed: {', '.join(missing)}; run `pip install {' '.join(missing)}`")
 
 
 CONVERTER_VARIABLE = "TOOLKIT_CONVERTER"
-
 MARKER = ".toolkit-converter"  # written first as "unfinished", and last with the sha256 of the lock
-
 UNFINISHED = "unfinished"
-
 MINIMUM = (3, 12)
 
-# 3.12 is the one the lock was tested with. Asked, not guessed from the name: a shim may exist for a missing Python.
+# The lock was tested with Python 3.12. Each candidate is run to learn its version: a shim may exist without a Python.
 CANDIDATES = ("python3.12", "python3.13", sys.executable, "python3")
 
 
 class SetupFailed(ToolkitError):
-    """The converter's environment could not be made. The message names the step and the log."""
+    """Error: the converter's environment could not be made. The message names the command and the log."""
 
 
 def lock_text() -> str:
-    """The exact `name==version` lines that the converter's environment holds."""
+    """Return the lock file: the exact `name==version` lines of the converter's environment."""
     return files("toolkit").joinpath("convert.lock").read_text(encoding="utf-8")
 
 
 def default_folder() -> Path:
-    """Where the environment goes: a checkout's own `.venv-convert`, else the user's data folder."""
+    """Return the environment's folder: `.venv-convert` in a checkout, otherwise one in the user's data folder."""
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "Makefile").is_file() and (checkout / "pyproject.toml").is_file():
         return checkout / ".venv-convert"
@@ -60,20 +57,20 @@ def default_folder() -> Path:
 
 
 def python_of(folder: Path) -> Path:
-    """The interpreter inside an environment folder."""
+    """Return the path of the Python interpreter of an environment."""
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether `folder` holds a converter environment made to its end from today's lock."""
+    """Return whether `folder` holds a complete converter environment that was made from the present lock file."""
     marker = folder / MARKER
     return marker.is_file() and marker.read_text(encoding="utf-8") == _lock_sha256() and python_of(folder).exists()
 
 
 def converter_python() -> Path:
-    """The Python that runs the converter's worker: TOOLKIT_CONVERTER, else the environment in `default_folder()`.
+    """Return the Python that runs the converter's worker: TOOLKIT_CONVERTER, else that in `default_folder()`.
 
-    Raises NotAvailable with the one command that helps.
+    Raises NotAvailable, with the command to run, if TOOLKIT_CONVERTER is no program or the environment is not complete.
     """
     named = os.environ.get(CONVERTER_VARIABLE)
     if named:
@@ -89,11 +86,12 @@ def converter_python() -> Path:
 
 
 def setup_converter(folder: Path, say: Callable[[str], None], step: Callable[[str], None]) -> Path:
-    """Make the converter's environment in `folder`, unless it is there already; returns its Python.
+    """Make the converter's environment in `folder`, unless it is complete already. Returns the path of its Python.
 
-    `say` is given one line that a person should see, `step` each line of what is being done. Needs an index that
-    pip can reach, and about 3 GB.
-    Raises NotAvailable without a Python 3.12, InvalidInput if `folder` is something else, SetupFailed if pip fails.
+    `say` is called with one line for the user, `step` with every line that the commands print. Needs a package index
+    that pip can reach, and about 3 GB of disk space.
+    Raises NotAvailable without Python 3.12 or newer, InvalidInput if `folder` holds other files, SetupFailed if a
+    command fails.
     """
     if is_complete(folder):
         return python_of(folder)
@@ -112,7 +110,7 @@ def setup_converter(folder: Path, say: Callable[[str], None], step: Callable[[st
 
 
 def find_python() -> str:
-    """The first Python 3.12 or newer among CANDIDATES. Raises NotAvailable when there is none."""
+    """Return the first Python of CANDIDATES that is 3.12 or newer. Raises NotAvailable if there is none."""
     question = f"import sys; sys.exit(sys.version_info < {MINIMUM})"
     for path in filter(None, map(shutil.which, CANDIDATES)):
         if subprocess.run([path, "-c", question], capture_output=True, check=False).returncode == 0:
@@ -124,7 +122,10 @@ def find_python() -> str:
 
 
 def _empty(folder: Path) -> None:
-    """Make `folder` an empty one. What is in it is removed only if this module put it there."""
+    """Make `folder` an empty folder. Its content is removed only if it is an environment made by this module.
+
+    Raises InvalidInput if it holds anything else.
+    """
     if (folder / MARKER).is_file():
         shutil.rmtree(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -133,7 +134,7 @@ def _empty(folder: Path) -> None:
 
 
 def _logged(command: list[str], log: Path, step: Callable[[str], None]) -> None:
-    """Run `command`; every line it prints goes to `log`, and to `step`."""
+    """Run `command`, and give every line that it prints to `log` and to `step`. Raises SetupFailed if it fails."""
     with (
         log.open("a", encoding="utf-8") as out,
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Which weights an export takes: a checkpoint's, random ones from a seed, or those that ship with this package."""
+"""Exports a model to a bundle of ONNX and torch files; chooses its weights and compares ONNX Runtime with torch."""
 
 import gc
 from collections.abc import Sequence
@@ -28,9 +28,10 @@ SHIPPED = Path(__file__).parent / "bundles"
 
 
 def choose_weights(spec: ModelSpec, checkpoints: Sequence[Path] = (), seed: int | None = None) -> Weights:
-    """The weights of a checkpoint's files or of a seed; with neither, the shipped ones of this model.
+    """Return the weights of checkpoint files, or random weights from a seed; with neither, those that ship.
 
-    Raises InvalidInput for both, or for neither where none ship; and what load_checkpoint raises.
+    Raises InvalidInput if both are given, or if neither is given and no weights of this model ship with the package;
+    and the errors of load_checkpoint.
     """
     if checkpoints and seed is not None:
         raise InvalidInput("weights: a checkpoint and random ones were both asked for; give one")
@@ -49,14 +50,13 @@ def choose_weights(spec: ModelSpec, checkpoints: Sequence[Path] = (), seed: int 
     return Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
 
 
-# Max abs difference between ONNX Runtime and torch over the largest absolute output.
+# The largest absolute difference between ONNX Runtime and torch, divided by torch's largest absolute output.
 TOLERANCE = 1e-4
 
-# A larger graph is compared once, whole, and not after every pass: each time its weights are written and loaded.
+# A graph with more weights is compared only once, after all passes: each comparison writes and loads all weights.
 _STEPWISE_LIMIT_BYTES = 1 << 30
 
 _SPARE_BYTES = 64 << 20
-
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
@@ -68,14 +68,14 @@ def export_bundle(
     progress: Progress = lambda step: None,
     with_torch: bool = True,
 ) -> Bundle:
-    """Export every graph of a model into `folder`, in the place of an older bundle there.
+    """Export every graph of a model to a bundle in `folder`; an older bundle there is replaced.
 
-    Makes ROLE.onnx, the torch weights as ROLE.safetensors (unless with_torch is false), and the manifest. Graphs of one
-    NETWORK share NETWORK.safetensors and the external data NETWORK.onnx.data. Every ONNX file is run against torch
-    first. `batch` multiplies the first axis of every input and output. The same weights give the same bytes.
-    Memory: the weights of the largest network, once, and what the runtimes need to run it.
-    Raises InvalidArtifact if a graph does not compute what its module does, InvalidInput for a folder in use,
-    NotAvailable where the disk has too little room.
+    Writes ROLE.onnx, the torch weights as ROLE.safetensors (unless with_torch is false), and the manifest. Graphs of
+    one NETWORK share NETWORK.safetensors and the external data NETWORK.onnx.data. The outputs of every ONNX file are
+    compared with torch's. `batch` multiplies the first axis of every input and output. The same weights give the same
+    bytes. Memory: the weights of the largest network, once, and what the runtimes need to run it.
+    Raises InvalidArtifact if a graph's outputs differ from torch's by more than TOLERANCE, InvalidInput if the folder
+    holds something other than a bundle, NotAvailable if the disk has too little space.
     """
     weight_bytes_once = sum(like.nbytes for like in spec.expected_state().values())
     check_disk_space(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
@@ -93,7 +93,7 @@ def export_bundle(
                 if with_torch and graph is network[-1]:
                     torch_file = _write_torch(bundle, graph, state, written[0].files[0], progress)
                 del state
-                # Module and graph refer to themselves; they go before another comes, so that memory holds one.
+                # Module and graph are reference cycles: collect them now, so that memory never holds two networks.
                 gc.collect()
             for graph, done in zip(network, written, strict=True):
                 onnx = _artifact(graph, batch, done.files, "onnx", _TOOLS, done.modules)
@@ -109,7 +109,7 @@ def export_bundle(
 
 @dataclass(frozen=True)
 class _Written:
-    """A graph's files, the modules of its nodes, and what torch makes of `feeds`."""
+    """A graph's files, the torch modules of its nodes by name, and torch's outputs for the inputs `feeds`."""
 
     files: tuple[Path, ...]
     modules: dict[str, str] | None
@@ -126,7 +126,7 @@ def _write(
     shared: DataFile | None,
     progress: Progress,
 ) -> _Written:
-    """Write one graph's ONNX file, its large weights into `shared` if there is such a file."""
+    """Write one graph's ONNX file; its large weights go to the file `shared`, if there is one."""
     role = graph.role
     module = build_loaded(graph, state)
     progress(f"{role}: running torch")
@@ -143,7 +143,7 @@ def _write(
 
 
 def _write_torch(bundle: Bundle, graph: GraphSpec, state: State, like: Path, progress: Progress) -> Path:
-    """Write a network's weights, readable by whoever may read `like`: safetensors makes private files."""
+    """Write a network's weights, with the file mode of `like`: safetensors makes files that only the owner can read."""
     name = graph.network or graph.role
     progress(f"{name}: writing the torch weights")
     path = bundle.folder / f"{name}.safetensors"

@@ -1,4 +1,4 @@
-"""Does an imported graph compute what the file does? Both are run; the file by onnx's reference, if no runtime can."""
+"""Imports an ONNX file as a bundle, and compares the imported graph's outputs with those of the file."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +22,21 @@ from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.passes.pipeline import prepare
 from toolkit.metrics.samples import signed_samples
 
-# Max abs difference over the range of the output, as for our own exports.
+# The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
 
-# Loading a graph of gigabytes and running it a few times is far from it.
+# Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
 
 Feeds = Sequence[Mapping[str, Array]]
-
 Outputs = list[dict[str, Array]]
 
 
 def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -> Outputs:
-    """What a file gives for some inputs, each a map from names to arrays, on ONNX Runtime.
+    """Return an ONNX file's outputs for each of `feeds` (maps from input names to arrays), computed by ONNX Runtime.
 
-    Where that cannot run it, the onnx package's reference implementation does, which `note` is told.
-    Raises InvalidArtifact if neither can, or if it gives other outputs for the same inputs.
+    If ONNX Runtime cannot run the file, the reference implementation of the onnx package runs it, and `note` is called
+    with a line that says so. Raises InvalidArtifact if neither can run it, or if two runs on the same inputs differ.
     """
     try:
         outputs = _run_apart(source, [*feeds, feeds[0]])
@@ -53,9 +52,10 @@ def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -
 
 
 def run(path: Path, feeds: Feeds) -> Outputs:
-    """The outputs for each of some inputs, on ONNX Runtime.
+    """Run an ONNX file on ONNX Runtime. Returns its outputs by name for each of `feeds`.
 
-    Raises InvalidArtifact if it cannot, and InvalidInput for an output that is no tensor: a sequence, or nothing.
+    Raises InvalidArtifact if ONNX Runtime cannot run it, and InvalidInput if an output is not a tensor (a sequence, or
+    an absent optional value).
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -63,7 +63,7 @@ def run(path: Path, feeds: Feeds) -> Outputs:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         results = [session.run(names, dict(feed)) for feed in feeds]
-    except Exception as error:  # the runtime's errors share no base class of their own
+    except Exception as error:  # ONNX Runtime's errors have no common base class but Exception
         raise InvalidArtifact(
             f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {one_line(error)}"
         ) from error
@@ -74,7 +74,7 @@ def run(path: Path, feeds: Feeds) -> Outputs:
 
 
 def _run_apart(path: Path, feeds: Feeds) -> Outputs:
-    """`run` in a process of its own: the file is anybody's, and on some ONNX Runtime ends the whole process."""
+    """Call `run` in a separate process: some files make ONNX Runtime end the whole process."""
     with SandboxProcess(Path(os.devnull), TIMEOUT_S) as trial:
         try:
             return trial.call(run, path, feeds)
@@ -90,13 +90,17 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outpu
             evaluator = ReferenceEvaluator(onnx.load(source))
             names = list(evaluator.output_names)
             results = [evaluator.run(names, dict(feed)) for feed in feeds]
-    except Exception as error:  # an evaluator of plain Python raises anything
+    except Exception as error:  # the reference evaluator is plain Python and may raise any error
         raise why from error
     return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
 
 
 def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]]) -> str | None:
-    """The first output that is not the same, NaN in the same places, up to TOLERANCE of its range; None if all are."""
+    """Describe the first output that differs, or return None.
+
+    Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by TOLERANCE of
+    their range, other values not at all.
+    """
     for theirs, ours in zip(expected, got, strict=True):
         for name, value in theirs.items():
             other = ours[name]
@@ -119,11 +123,8 @@ def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[st
 
 
 KIND = "tensor"
-
 ROLE = "model"
-
 _SAMPLES = ("uniform noise 0", "normal noise 0", "all 1")
-
 _TOOLS = ("onnx", "onnxsim", "onnxruntime")
 
 
@@ -135,13 +136,15 @@ def import_model(
     values: Values | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
-    """Make a bundle in `folder` from an ONNX file, in the place of an older bundle there.
+    """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
-    Inputs with one of `values` become constants. The graph is brought to our opset, simplified and prepared, and held
-    to the source on ONNX Runtime; `note` is told where that cannot run the source itself, and of inputs that nothing
-    reads, which are left out.
-    Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidArtifact if the file cannot be run,
-    if it gives other outputs at every run, or if the prepared graph does not compute what the file does.
+    `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
+    toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
+    `note` is called with a line if ONNX Runtime cannot run the source, and for each input that nothing reads: such an
+    input is left out.
+    Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidInput if no operator is left or an output is
+    not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ from run to run, or if the prepared
+    graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
     constants = constants_of(source, values or {})
@@ -196,7 +199,10 @@ def import_model(
 
 
 def _compare(source: Path, expected: Outputs, plain: Path, prepared: Path, feeds: Feeds, read: set[str]) -> None:
-    """Raise InvalidArtifact where a graph does not give what the source gives. read: the inputs that `prepared` has."""
+    """Raise InvalidArtifact if the outputs of `plain` or `prepared` differ from `expected`.
+
+    read: the names of the inputs that `prepared` has.
+    """
     fewer = [{name: value for name, value in feed.items() if name in read} for feed in feeds]
     for path, what, given in ((plain, "brought to our opset", feeds), (prepared, "simplified and prepared", fewer)):
         if found := difference(expected, run(path, given)):

@@ -1,1 +1,1 @@
-"""Which layer of a file differs from the float32 graph, and by how much of its own doing."""
+"""Bisection of a file: how much of its error against the float32 graph each layer introduces."""

@@ -1,4 +1,4 @@
-"""Bisects one file of a bundle against the float32 graph, or against a graph of before."""
+"""Bisects one file of a bundle against the float32 graph, or against an earlier version of the graph."""
 
 import tempfile
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ from toolkit.bisect.report import SCRIPT, BisectReport, LayerReport, write_repro
 from toolkit.metrics.samples import Sample, signed_samples
 from toolkit.models.kind import KINDS, find_kind
 
-# For one layer, run twice: the largest of what is here takes a second.
+# For one layer, which runs twice a sample; the largest layer of this package's models takes a second.
 LAYER_TIMEOUT_S = 600.0
 
-# Of a watermark: a photograph, the same distorted, and the same marked. One image alone may miss what a layer does.
+# For watermark models: a photograph, a distorted copy and a marked copy. One image alone may not show an error.
 SAMPLES = 3
 
 
@@ -44,17 +44,17 @@ def bisect_bundle(
     limit_bytes: int = LIMIT_BYTES,
     backend: str | None = None,
 ) -> BisectReport:
-    """Measure every layer of a candidate, a file of the bundle, and write the repro of the worst into a folder.
+    """Measure every layer of `candidate`, a file of the bundle, and write a repro of the worst layer into a folder.
 
-    The reference is the bundle's float32 ONNX file of that role, or `before`, another ONNX file with the same inputs.
-    With `around_pass`, the name of a pass of graphs.passes, the graphs just before and just after it are compared
-    instead. `repro` is by default beside the bundle. What goes in are the first samples that `toolkit compare` puts in,
-    SAMPLES of them. limit_bytes: of layers' results that are in memory at once. backend: runs the layers of the
-    candidate, an ONNX file, instead of the default backend of its format; then the reference file itself can be the
-    candidate.
-    Raises InvalidInput for a file that is not there or is the reference itself, a graph with other inputs, or a folder
-    in use; InvalidArtifact for a damaged file, or one that cannot be run layer by layer; NotAvailable without torch
-    weights for a pass of the export.
+    The reference is the bundle's float32 ONNX file of the same role, or `before`, another ONNX file with the same
+    inputs. With `around_pass`, the name of a pass of graphs.passes, the graphs just before and just after that pass are
+    compared instead. The default of `repro`, the folder, is beside the bundle. The inputs are the first SAMPLES samples
+    of `toolkit compare`. limit_bytes: the most memory for layers' results at one time. backend: for an ONNX candidate,
+    the backend that runs its layers instead of the default one; then the reference file itself can be the candidate.
+    Raises InvalidInput if the file is not in the bundle, is the reference itself, has no tensor in common with the
+    reference or has other inputs, or if the folder holds something other than a repro; InvalidArtifact for a damaged
+    file, or a file that cannot be run layer by layer; NotAvailable if a pass of the export needs torch weights that the
+    bundle does not have.
     """
     artifact = _find(bundle, candidate)
     folder = repro or bundle.folder.parent / f"{bundle.folder.name}-{artifact.file}-repro"
@@ -63,7 +63,7 @@ def bisect_bundle(
         made = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if around_pass is not None:
             progress(f"making the graph before and after {around_pass}")
-            from toolkit.bisect.passes import write_around_pass  # it needs torch, and nothing else here does
+            from toolkit.bisect.passes import write_around_pass  # imports torch, which only this branch needs
 
             before, after, known = write_around_pass(bundle, artifact, around_pass, made)
             names = (f"{artifact.file} before {around_pass}", f"{artifact.file} after {around_pass}")
@@ -111,7 +111,10 @@ def bisect_bundle(
 
 
 def _other_backend(artifact: Artifact, name: str | None) -> BackendSpec | None:
-    """The named backend; None for the default one of the file's format. Raises InvalidInput where it cannot be cut."""
+    """Return the named backend, or None if it is the default of the file's format.
+
+    Raises InvalidInput if the file is not an ONNX file, or the backend does not open ONNX files.
+    """
     if name is None or name == default_backend(artifact.format).name:
         return None
     spec = BACKENDS.load(name)
@@ -136,7 +139,7 @@ def _find(bundle: Bundle, candidate: str) -> Artifact:
 def _layer(measured: LayerError, modules: Mapping[str, str]) -> LayerReport:
     layer = measured.layer
     node = layer.value.producer()
-    assert node is not None  # a layer's own
+    assert node is not None  # cut_layers makes layers only of tensors that a node computes
     module = modules.get(node_key(node), "")
     return LayerReport(
         layer.match.name, str(node.name or ""), node.op_type, layer.part.operators, module, layer.match.shape,
@@ -145,7 +148,7 @@ def _layer(measured: LayerError, modules: Mapping[str, str]) -> LayerReport:
 
 
 def _samples(bundle: Bundle, artifact: Artifact) -> list[Sample]:
-    """The first samples of the kind; noise for a kind or a batch without any."""
+    """Return the model kind's first SAMPLES samples, or signed_samples' if the kind is unknown or the batch not 1."""
     specs = tuple(binding.spec for binding in artifact.inputs)
     if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
         return list(islice(find_kind(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))

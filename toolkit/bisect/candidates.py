@@ -1,4 +1,4 @@
-"""A tensor of the reference, and the one of a candidate that holds it: its layout, its dtype, its scale."""
+"""Candidates: ONNX and TFLite files whose tensors are matched with the reference's and whose parts run alone."""
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ from graphs.tflite.writer import write_graph
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as a candidate's file has it; real = (stored - zero_point) * scale where it has a scale."""
+    """A tensor in a candidate's file. If scale is not None, real value = (stored value - zero_point) * scale."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,8 +35,11 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Match:
-    """A tensor of the reference, by its name there, and where the candidate holds it, its axes in `order`."""
+class MatchedTensor:
+    """A tensor of the reference (name, shape, dtype) and the candidate's tensor that holds the same values.
+
+    order: the permutation of the axes from the reference's layout to the stored one; None if no axes are permuted.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -45,7 +48,10 @@ class Match:
     order: Order
 
     def to_stored(self, values: Array) -> Array:
-        """The reference's values as the candidate takes them. Raises nothing: what does not fit is cut off."""
+        """Convert the reference's values to the candidate's layout and dtype.
+
+        Values outside the range of a quantized tensor are clipped; values too large for float16 become infinite.
+        """
         if self.order is not None:
             values = values.transpose(self.order)
         values = values.reshape(self.stored.shape)
@@ -54,11 +60,11 @@ class Match:
             limits = np.iinfo(dtype)
             steps = np.rint(values / np.float32(self.stored.scale)) + self.stored.zero_point
             values = np.clip(steps, limits.min, limits.max)
-        with np.errstate(over="ignore"):  # beyond float16: infinite, as in the file
+        with np.errstate(over="ignore"):
             return np.ascontiguousarray(values.astype(dtype, copy=False))
 
     def from_stored(self, values: Array) -> Array:
-        """The candidate's values in the reference's layout, float32 where they are quantized."""
+        """Convert the candidate's values to the reference's layout, and dequantize them to float32 if quantized."""
         if self.stored.scale is not None:
             values = (values.astype(np.float32) - self.stored.zero_point) * np.float32(self.stored.scale)
         if self.order is not None:
@@ -67,7 +73,7 @@ class Match:
 
 
 def unfit(shape: tuple[int, ...], dtype: str, stored: Stored, order: Order) -> str | None:
-    """Why a tensor of the candidate cannot hold one of the reference; None where it can."""
+    """Return why `stored` cannot hold a reference tensor of this shape and dtype, or None if it can."""
     if order not in fitting_orders(shape, stored.shape):
         turned = "" if order is None else f" with its axes as {list(order)}"
         return f"the file's {stored.name!r} has shape {list(stored.shape)}, expected {list(shape)}{turned}"
@@ -78,7 +84,7 @@ def unfit(shape: tuple[int, ...], dtype: str, stored: Stored, order: Order) -> s
 
 
 class OnnxPart:
-    """Nodes of one graph; their weights stay where they are."""
+    """The part of an ONNX graph that computes `output` from `inputs`. Weights stay in the source file until it runs."""
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class OnnxPart:
     def _run_as_file(
         self, backend: BackendSpec, feeds: Sequence[Mapping[str, Array]], threads: int
     ) -> list[dict[str, Array]]:
-        """Run the part as a file of its own, which every backend that opens ONNX files can do."""
+        """Write the part to a temporary ONNX file and run that on `backend`."""
         _, inputs, output = self._cut
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.onnx"
@@ -144,7 +150,7 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 class OnnxCandidate:
-    """Tensors are found by their names. Parts run on ONNX Runtime in memory, or on another backend as files."""
+    """An ONNX file. Tensors are matched by name. Parts run on ONNX Runtime in memory or, as files, on a backend."""
 
     suffix = ".onnx"
     missing = "the file holds no such tensor"
@@ -174,14 +180,12 @@ class OnnxCandidate:
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-
 _DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-
 _DEQUANTIZE = schema.BuiltinOperator.DEQUANTIZE
 
 
 class TflitePart:
-    """Operators of one file; their weights stay there until the part is opened or written."""
+    """Operators of one TFLite file. Their weights stay in that file until the part is run or written."""
 
     def __init__(self, graph: Graph, trial: SandboxProcess) -> None:
         self._graph = graph
@@ -206,18 +210,24 @@ class TflitePart:
 
 
 def run_file(path: Path, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
-    """Run a file on each of some feeds, as LiteRT takes and gives them."""
+    """Run a TFLite file on each of `feeds`. Inputs and outputs are by tensor name, in the file's layout and dtype."""
     part = TflitePartSession(path, threads)
     return [part.run(one) for one in feeds]
 
 
 class TfliteCandidate:
-    """Tensors are found by what the lowering wrote into the file; by the manifest alone where it wrote nothing."""
+    """A TFLite file. Its tensors are matched by the map that the lowering wrote into the file.
+
+    Without this map only inputs and outputs are matched, by the manifest.
+    """
 
     suffix = ".tflite"
 
     def __init__(self, path: Path, artifact: Artifact, trial: SandboxProcess) -> None:
-        """Its parts run in `trial`: a layer that kills the runtime is one error. Raises InvalidArtifact if damaged."""
+        """Read the file. Its parts run in the process `trial`, so that a crash of the runtime becomes an error.
+
+        Raises InvalidArtifact for a damaged file.
+        """
         self._trial = trial
         self._graph = read_graph(path)
         self._tensors = {name_of(tensor): tensor for tensor in self._graph.tensors()}
@@ -241,7 +251,10 @@ class TfliteCandidate:
         return TflitePart(cut(self._graph, [tensor], stops), self._trial)
 
     def _float_forms(self) -> dict[int, Tensor]:
-        """Quantized tensors that are only ever dequantized again: a reader of the result sees no rounding of ours."""
+        """Map the id of each tensor whose only reader is a DEQUANTIZE to the output of that operator.
+
+        The file is cut at this output, so that the reference's values are fed to later layers without quantizing them.
+        """
         users: dict[int, list[Tensor | None]] = {}
         for node in self._graph.nodes:
             for tensor in node.inputs:

@@ -1,4 +1,4 @@
-"""What bisecting needs of a file, whatever its format: its tensors, and its layers cut out one by one."""
+"""Cuts a candidate file of any format into layers, between the tensors that it has in common with the reference."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,60 +12,65 @@ import onnx_ir as ir
 from backends.tensor import Array
 from graphs.onnx.part import named_values, shape_and_dtype
 from graphs.tflite.tensor_map import Order
-from toolkit.bisect.candidates import Match, Stored, unfit
+from toolkit.bisect.candidates import MatchedTensor, Stored, unfit
 
 
 class Part(Protocol):
-    """The operators of a file between some of its tensors. inputs: what they read, by name; operators: their kinds."""
+    """Some operators of a file that run alone. inputs: names of the tensors they read; operators: their types."""
 
     inputs: tuple[str, ...]
     operators: tuple[str, ...]
 
     def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
-        """Load the part alone and run it on each of some feeds, all of it as the file stores it, by the tensors' names.
+        """Load only the part and run it on each of `feeds`. Returns its output, by name, for each.
 
-        Raises InvalidArtifact if the runtime cannot, or does not survive it.
+        Inputs and outputs have the file's tensor names, layouts and dtypes.
+        Raises InvalidArtifact if the runtime cannot run the part, or crashes.
         """
 
     def write(self, path: Path) -> None:
-        """Write the part as a file that runs by itself."""
+        """Write the part as a complete model file."""
 
 
 class Candidate(Protocol):
-    """A file that is held to a reference. missing: why a tensor of the reference is none of its places."""
+    """A file that is compared with a reference.
+
+    suffix: of its file name; missing: the reason to give for a reference tensor that `places` does not list.
+    """
 
     suffix: str
     missing: str
 
     def places(self) -> Mapping[str, tuple[Stored, Order]]:
-        """Where it says that it holds which tensor of the reference: the reference's name -> tensor, order of axes."""
+        """Return the file's own map of tensors: name in the reference -> (stored tensor, order of its axes)."""
 
     def cut(self, stored: str, given: Collection[str]) -> Part | None:
-        """What makes a tensor out of those that are given; None for one that no operator makes."""
+        """Return the part that computes the tensor `stored` from the tensors `given`; None if no operator makes it."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a candidate does between tensors that the reference has too.
+    """The operators of a candidate between tensors that the reference has too.
 
-    value: the reference's tensor that it makes, and index that of the node which does so there. inputs: what it reads.
+    match: its output; value: the same tensor in the reference; index: of the reference's node that computes it.
+    inputs: the tensors it reads.
     """
 
-    match: Match
+    match: MatchedTensor
     value: ir.Value
     index: int
-    inputs: tuple[Match, ...]
+    inputs: tuple[MatchedTensor, ...]
     part: Part
 
     @property
     def bytes(self) -> int:
-        """Of its result, in both files."""
+        """Size of the layer's result in the reference and in the candidate together, at the reference's dtype."""
         return 2 * math.prod(self.match.shape) * np.dtype(self.match.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A tensor of the reference that the candidate was not cut at, and why."""
+    """A tensor of the reference at which the candidate was not cut, and the reason."""
 
     tensor: str
     why: str
@@ -73,18 +78,18 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Layers in the running order of the reference, the inputs that both files have, and what was not matched."""
+    """Layers in the running order of the reference, the inputs that both files have, and the unmatched tensors."""
 
     layers: tuple[Layer, ...]
-    inputs: tuple[Match, ...]
+    inputs: tuple[MatchedTensor, ...]
     unmatched: tuple[Unmatched, ...]
 
 
 def cut_layers(reference: ir.Model, candidate: Candidate) -> Cuts:
-    """Match the tensors of a graph with a candidate's, and cut that into layers.
+    """Match the tensors of a graph with those of a candidate, and cut the candidate into layers at the matches.
 
-    One tensor of the candidate may hold several of the reference that differ by their layout alone: the first of them
-    stands for all. A tensor that the candidate makes of what the reference makes later is none to cut at.
+    One tensor of the candidate may hold several tensors of the reference that differ only in layout: the first of them
+    is matched. A tensor that the candidate computes from a tensor which comes later in the reference is not matched.
     """
     values = named_values(reference)
     order = {name: i for i, name in enumerate(values)}
@@ -111,10 +116,11 @@ def cut_layers(reference: ir.Model, candidate: Candidate) -> Cuts:
     )
 
 
-def _matches(values: dict[str, ir.Value], candidate: Candidate) -> tuple[dict[str, Match], dict[str, str]]:
-    """By the reference's names: matches, one for each of the candidate's tensors, and why there is none."""
+def _matches(values: dict[str, ir.Value], candidate: Candidate) -> tuple[dict[str, MatchedTensor], dict[str, str]]:
+    """Return, by names of the reference, the matches (at most one for a tensor of the candidate), and the reasons of
+    tensors without a match."""
     places = candidate.places()
-    found: dict[str, Match] = {}
+    found: dict[str, MatchedTensor] = {}
     unmatched: dict[str, str] = {}
     taken: set[str] = set()
     for name, value in values.items():
@@ -127,12 +133,16 @@ def _matches(values: dict[str, ir.Value], candidate: Candidate) -> tuple[dict[st
             unmatched[name] = why
         elif (stored := places[name][0]).name not in taken:
             taken.add(stored.name)
-            found[name] = Match(name, *known, *places[name])
+            found[name] = MatchedTensor(name, *known, *places[name])
     return found, unmatched
 
 
 def _misplaced(
-    name: str, part: Part | None, values: dict[str, ir.Value], by_stored: dict[str, Match], order: dict[str, int]
+    name: str,
+    part: Part | None,
+    values: dict[str, ir.Value],
+    by_stored: dict[str, MatchedTensor],
+    order: dict[str, int],
 ) -> str | None:
     made = values[name].producer() is not None
     if part is None:
@@ -144,7 +154,7 @@ def _misplaced(
 
 
 def groups(layers: Sequence[Layer], limit_bytes: int) -> Iterator[list[Layer]]:
-    """Neighbours whose results fit the limit together; at least one at a time."""
+    """Yield groups of neighbouring layers whose results together fit `limit_bytes`; each group has at least one."""
     group: list[Layer] = []
     for layer in layers:
         if group and sum(one.bytes for one in (*group, layer)) > limit_bytes:

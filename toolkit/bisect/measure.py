@@ -1,4 +1,4 @@
-"""Runs a graph from its inputs to its end, some nodes at a time: only what is still needed stays in memory."""
+"""Measures the error of each layer: runs the reference in pieces, and each layer of the candidate alone."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,25 +13,26 @@ from toolkit.metrics.noise import noise_to_signal, rms
 
 
 class Stream:
-    """Each node runs once for each of some samples, and each weight is read once, in the mapped file where it lies."""
+    """A graph that runs some nodes at a time, once for each sample. Memory holds only the values that are still needed;
+    each weight is read once, from its mapped file."""
 
     def __init__(self, model: ir.Model, folder: Path, samples: Sequence[Mapping[str, Array]], threads: int) -> None:
-        """samples: the inputs of the graph by name. folder: where the weights beside it lie."""
+        """samples: the inputs of the graph by name, for each sample. folder: that of the graph's external weights."""
         self._model = model
         self._folder = folder
         self._threads = threads
         self._nodes = list(model.graph)
         index = {node: i for i, node in enumerate(self._nodes)}
-        # A value that a graph inside a node reads is kept to the end: such uses are not told by position.
+        # A value that a subgraph of a node reads is kept to the end: the position of such a use is not known.
         values = (*model.graph.inputs, *(value for node in self._nodes for value in node.outputs))
         self._last = {v: max((index.get(use.node, len(index)) for use in v.uses()), default=-1) for v in values}
         self._values = {value: [feeds[str(value.name)] for feeds in samples] for value in model.graph.inputs}
         self._at = 0
 
     def advance(self, end: int, wanted: Collection[ir.Value]) -> dict[str, list[Array]]:
-        """Run the nodes up to, and without, the one at `end`.
+        """Run the nodes from the present position up to, but not including, the node at index `end`.
 
-        Returns those of `wanted` that they make, by name, of each sample.
+        Returns the values of `wanted` that these nodes compute: name -> one array for each sample.
         """
         nodes = self._nodes[self._at : end]
         made = [value for node in nodes for value in node.outputs]
@@ -52,13 +53,14 @@ class Stream:
         return {value: [run[str(value.name)] for run in runs] for value in outputs}
 
 
-# Of results that are held at once, in both files. Beside them there are those that later layers read.
+# The most memory for the results of one group of layers, of reference and candidate together. Results that later layers
+# read come on top.
 LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """The two errors of a layer, as toolkit.bisect.report says them."""
+    """The two errors of a layer; toolkit.bisect.report.LayerReport explains them."""
 
     layer: Layer
     inherited: float
@@ -67,8 +69,11 @@ class LayerError:
 
 @dataclass(frozen=True)
 class Worst:
-    """The layer that introduces most, on the sample on which it introduces most: its number, by how much on it alone,
-    and the reference's inputs of the layer by name."""
+    """The layer that introduces the largest error, and the sample on which its error is largest.
+
+    sample: the index of that sample; introduced: the error on that sample alone; feeds: the reference's values of the
+    layer's inputs on it, by name.
+    """
 
     measured: LayerError
     sample: int
@@ -85,10 +90,12 @@ def measure_layers(
     progress: Callable[[str], None],
     limit_bytes: int = LIMIT_BYTES,
 ) -> tuple[list[LayerError], Worst | None]:
-    """Measure every layer on some samples, and keep what shows the worst of them. `folder` is that of the reference.
+    """Measure every layer on some samples. Returns the errors of all layers, and the worst layer (None if there is no
+    layer). `folder` is that of the reference file.
 
     The reference runs once, some layers at a time. Each layer of the candidate is loaded alone and runs twice a sample:
-    on what the reference has there, and on what the candidate's own layers before it made. So it is never loaded whole.
+    on the reference's inputs of the layer, and on the results of the candidate's own layers before it. So the candidate
+    is never loaded whole.
     """
     run = _Run(cuts, samples)
     stream = Stream(reference, folder, samples, threads)
@@ -102,7 +109,7 @@ def measure_layers(
 
 
 class _Run:
-    """What is known of both files so far: of their values, those that later layers read, of each sample."""
+    """The state of a measurement: the errors so far and, for each sample, the values that later layers read."""
 
     def __init__(self, cuts: Cuts, samples: Sequence[Mapping[str, Array]]) -> None:
         self.done: list[LayerError] = []
@@ -114,6 +121,7 @@ class _Run:
         self._samples = range(len(samples))
 
     def measure(self, layer: Layer, threads: int) -> None:
+        """Run a layer on the reference's and on the candidate's own inputs, and add its errors to `done`."""
         match, expected = layer.match, self.expected[layer.match.name]
         given = [{m.stored.name: m.to_stored(self.expected[m.name][i]) for m in layer.inputs} for i in self._samples]
         own = [{m.stored.name: self._got[m.name][i] for m in layer.inputs} for i in self._samples]
@@ -136,12 +144,12 @@ class _Run:
                     values.pop(read, None)
 
     def _rms(self, name: str) -> float:
-        """Of the sample on which the reference has the largest values there."""
+        """Return the RMS of a reference tensor, for the sample on which it is largest."""
         if name not in self._sizes:
             self._sizes[name] = max(rms(values) for values in self.expected[name])
         return self._sizes[name]
 
 
 def _last_readers(layers: Sequence[Layer]) -> dict[str, int]:
-    """By tensor, how many layers are done when the last that reads it is."""
+    """Return, for each tensor, the number (from 1) of the last layer that reads it."""
     return {match.name: number for number, layer in enumerate(layers, 1) for match in layer.inputs}

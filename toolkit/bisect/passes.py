@@ -1,4 +1,4 @@
-"""A graph just before and just after one pass of its preparation."""
+"""Makes the graphs just before and just after one pass of the export or the lowering."""
 
 from pathlib import Path
 
@@ -25,10 +25,11 @@ def write_around_pass(
 ) -> tuple[Path, Path, dict[str, str] | None]:
     """Write before.onnx and after.onnx into `folder`, for a float32 ONNX file of the bundle.
 
-    Returns their paths and the modules of the nodes of before.onnx by name, None where these are not known.
-    A pass of the export runs on the graph as torch exports it now, from the bundle's torch weights, after the passes
-    before it; a pass of the lowering on the file itself. A tensor has the same name in both graphs only if it is the
-    same one. Raises InvalidInput for an unknown pass, or one that changes nothing; NotAvailable without torch weights.
+    Returns their paths, and the torch module of each node of before.onnx by the node's name (None if not known).
+    For a pass of the export, the graph is exported again from the bundle's torch weights; for a pass of the lowering,
+    it is the file itself. The earlier passes of the stage run first. A tensor has the same name in both graphs only if
+    it is the same tensor. Raises InvalidInput for a file that is not float32 ONNX, an unknown pass, or a pass that
+    changes nothing; NotAvailable if the export's torch weights are not in the bundle.
     """
     chosen = find_pass(name)
     if (artifact.format, artifact.precision) != ("onnx", "fp32"):
@@ -51,14 +52,14 @@ def write_around_pass(
 
 
 def _read(bundle: Bundle, artifact: Artifact) -> ir.Model:
-    """Return the graph of an artifact, its nodes marked with their modules."""
+    """Read the graph of an artifact, and mark its nodes with their torch modules."""
     model = read(bundle.verify(artifact))
     set_modules(model, artifact.modules or {})
     return model
 
 
 def _exported(bundle: Bundle, artifact: Artifact) -> ir.Model:
-    """The graph as it was before any pass."""
+    """Export the graph from the bundle's torch weights, without any pass. Raises NotAvailable without them."""
     try:
         source = bundle.find(artifact.role, "torch", "fp32")
     except NotAvailable as error:
@@ -66,7 +67,7 @@ def _exported(bundle: Bundle, artifact: Artifact) -> ir.Model:
             f"{bundle.folder}: no torch weights of {artifact.role} to export again; give the graph itself with --before"
         ) from error
     architecture = source.architecture
-    assert architecture is not None  # of a torch artifact
+    assert architecture is not None  # every torch artifact has one
     with torch.device("meta"):
         module = ARCHITECTURES.load(architecture["name"])(architecture["config"])
     module.load_state_dict(load_file(bundle.verify(source)), assign=True)
@@ -75,7 +76,10 @@ def _exported(bundle: Bundle, artifact: Artifact) -> ir.Model:
 
 
 def _mark(model: ir.Model) -> set[str]:
-    """Give every tensor a name that no pass makes up: one that is free could be given to another tensor."""
+    """Add a mark to the name of every tensor, and return the old names.
+
+    No pass invents a marked name, so that a new tensor cannot get the name of a removed one.
+    """
     names = set()
     for node in model.graph:
         for value in node.outputs:
@@ -86,7 +90,7 @@ def _mark(model: ir.Model) -> set[str]:
 
 
 def _unmark(model: ir.Model, names: set[str]) -> None:
-    """The old names again, and others for new tensors that have one of them."""
+    """Remove the marks; rename new tensors that have one of the old `names`."""
     values = [value for node in model.graph for value in node.outputs if value.name and not value.is_graph_output()]
     for value in values:
         if value.name in names:

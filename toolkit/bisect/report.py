@@ -1,4 +1,4 @@
-"""What was found, in the order in which the reference runs."""
+"""The report of a bisection, and the repro of its worst layer."""
 
 import json
 import shutil
@@ -14,19 +14,20 @@ from backends.tensor import Array
 from graphs.onnx.file import save
 from graphs.onnx.part import named_values, needed_nodes, part_of
 from toolkit.bisect import repro_script
-from toolkit.bisect.candidates import Match
+from toolkit.bisect.candidates import MatchedTensor
 from toolkit.bisect.layers import Unmatched
 from toolkit.bisect.measure import Worst
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer of the candidate, named after the reference's tensor that it makes and the node that makes it there.
+    """One layer of the candidate, named after the reference's tensor that it computes and the node that computes it
+    there.
 
-    inherited: error of the tensor as the candidate comes to it; introduced: where the layer is given the reference's
-    own inputs. Both are noise over signal, of all samples together, see toolkit.metrics.noise: 0.0 for none, at most
-    LARGEST. tflite_ops: the candidate's operators, of an ONNX candidate too. module: the torch module, "" where no name
-    tells.
+    inherited: error of the tensor when the layer reads the results of the candidate's earlier layers; introduced: error
+    when it reads the reference's values. Both are noise over signal, of all samples together, see
+    toolkit.metrics.noise: 0.0 for none, at most LARGEST. tflite_ops: the candidate's operators, also those of an ONNX
+    candidate. module: the torch module, "" if it is not known.
     """
 
     tensor: str
@@ -41,9 +42,9 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class BisectReport:
-    """Every layer that two files have in common, and what was not matched. samples: the names of what was put in.
+    """The layers that two files have in common, in the running order of the reference, and the unmatched tensors.
 
-    repro: the folder of the minimal repro.
+    weights: as in the bundle; samples: the names of the samples; repro: the folder of the minimal repro.
     """
 
     model: str
@@ -56,11 +57,11 @@ class BisectReport:
     repro: str | None
 
     def ranked(self) -> list[LayerReport]:
-        """The layers that introduce most first; of equals the earlier one."""
+        """Return the layers sorted by introduced error, largest first; equal ones in running order."""
         return sorted(self.layers, key=lambda layer: -layer.introduced)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, every number finite."""
+        """Return the report as plain JSON values; every number is finite."""
         return asdict(self)
 
 
@@ -76,14 +77,14 @@ def write_repro(
     suffix: str,
     described: dict[str, Any],
 ) -> None:
-    """Fill a folder with the one layer of both files, its inputs, and the script that runs them.
+    """Write the worst layer of both files, its inputs and a script that runs them into `folder`.
 
-    reference.onnx, candidate.tflite or .onnx (by `suffix`), inputs.npz, layer.json and repro.py. described: what
-    layer.json says of the two files beside that.
+    The files are reference.onnx, candidate.tflite or .onnx (by `suffix`), inputs.npz, layer.json and repro.py.
+    described: further entries of layer.json about the two files.
     """
     cut = worst.measured.layer
     values = named_values(reference)
-    # What the reference makes the tensor of may be more than what the candidate does: then inputs of the graph come in.
+    # The reference may need more tensors than the candidate's layer reads; these are inputs of the whole graph.
     _, inputs = needed_nodes([cut.value], {values[name] for name in worst.feeds})
     save(part_of(reference, inputs, [cut.value]), folder / "reference.onnx")
     file = f"candidate{suffix}"
@@ -109,5 +110,5 @@ def write_repro(
     shutil.copyfile(repro_script.__file__, folder / SCRIPT)
 
 
-def _stored(match: Match) -> dict[str, Any]:
+def _stored(match: MatchedTensor) -> dict[str, Any]:
     return asdict(match.stored) | {"order": match.order}

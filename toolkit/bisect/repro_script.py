@@ -1,7 +1,7 @@
 """Run one layer in both files, on the same inputs, and print by how much they differ: python repro.py
 
-Needs numpy, onnxruntime and, for a .tflite file, ai-edge-litert; nothing else. layer.json says what the layer is and
-how the second file stores its tensors; inputs.npz has the inputs as the first file takes them.
+Needs numpy, onnxruntime and, for a .tflite file, ai-edge-litert; nothing else. layer.json describes the layer, and how
+the candidate file stores its tensors; inputs.npz has the inputs in the layout and dtypes of reference.onnx.
 """
 
 import json
@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def run_onnx(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
-    """Every output of a graph, by name."""
+    """Run an ONNX file. Returns every output by name."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -24,7 +24,7 @@ def run_onnx(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_tflite(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
-    """Every output of a file, by the tensor's name."""
+    """Run a TFLite file. Inputs and outputs are by the tensor's name."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -36,7 +36,10 @@ def run_tflite(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_stored(values: Any, stored: dict[str, Any]) -> Any:
-    """In the layout and the dtype of the second file: real = (stored - zero_point) * scale, where it has a scale."""
+    """Convert reference values to the candidate's layout and dtype.
+
+    If the tensor has a scale, real value = (stored value - zero_point) * scale.
+    """
     if stored["order"] is not None:
         values = values.transpose(stored["order"])
     if stored["scale"] is not None:
@@ -48,7 +51,7 @@ def to_stored(values: Any, stored: dict[str, Any]) -> Any:
 
 
 def from_stored(values: Any, stored: dict[str, Any], shape: list[int]) -> Any:
-    """Back to the layout of the first file, as float64."""
+    """Convert the candidate's values to the reference's layout and shape, as dequantized float64."""
     values = values.astype(np.float64)
     if stored["scale"] is not None:
         values = (values - stored["zero_point"]) * stored["scale"]
@@ -58,7 +61,7 @@ def from_stored(values: Any, stored: dict[str, Any], shape: list[int]) -> Any:
 
 
 def main() -> None:
-    """Print what the layer is, and the difference."""
+    """Run both files, and print a description of the layer and the difference of its results."""
     layer = json.loads((HERE / "layer.json").read_text(encoding="utf-8"))
     with np.load(HERE / "inputs.npz") as arrays:
         feeds = {name: arrays[key] for name, key in layer["reference_inputs"].items()}

@@ -1,1 +1,1 @@
-"""From a bundle's ONNX graphs to TFLite files and quantized graphs."""
+"""Converts the ONNX graphs of a bundle to TFLite files and to quantized ONNX files."""

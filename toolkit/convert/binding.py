@@ -1,4 +1,4 @@
-"""What a lowered file's tensors are, found by running it, and proof that it computes what the float32 graph does."""
+"""Compares a converted file with the float32 graph, and finds the layouts and dtypes of a TFLite file's tensors."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,17 +16,18 @@ from backends.registry import default_backend
 from backends.session import Session
 from backends.tensor import LAYOUTS, Array, Binding, TensorSpec
 
-# The axes of a tensor with as many channels as rows and columns, read with the other layout.
+# Permutations of axes from NCHW to NHWC and back.
 _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
-    """Complete `draft`, whose bindings are those of the ONNX file, with what the TFLite file at `path` holds.
+    """Return `draft`, whose bindings are those of the ONNX file, with the bindings of the TFLite file at `path`.
 
-    Tensors are matched by the names of the file's signature. A shape that allows one layout decides it. A tensor with
-    as many channels as rows and columns has the layout with which the outputs are nearest to `expected`: the file is
-    opened once, and run at most twice for each such input and twice more.
-    Raises InvalidArtifact for another signature, or if the nearest outputs are further away than the precision allows.
+    Tensors are matched by the names of the file's signature. Most shapes allow only one layout. A tensor with as many
+    channels as rows and columns gets the layout with which the outputs are nearest to `expected`: the file is opened
+    once, and run at most twice for each such input and twice more.
+    Raises InvalidArtifact if the signature has other tensors than the draft, or if the nearest outputs differ from
+    `expected` by more than the precision allows.
     """
     found = _signature(path)
     choices = {
@@ -40,7 +41,7 @@ def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expecte
         raise InvalidArtifact(f"{path}: the file has tensors that the graph does not: {', '.join(left)}")
 
     def bound(second: Collection[str]) -> Artifact:
-        """The artifact with the second layout of these tensors and the first of all others."""
+        """Return the artifact with the second layout for the tensors named in `second`, the first for all others."""
         chosen = {side: tuple(found[found[0].spec.name in second] for found in choices[side]) for side in choices}
         return replace(draft, inputs=chosen["inputs"], outputs=chosen["outputs"])
 
@@ -51,7 +52,7 @@ def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expecte
 
 
 def _undecided(choices: Mapping[str, Sequence[Sequence[Binding]]]) -> dict[str, list[str]]:
-    """Side -> the names of the tensors that two layouts fit."""
+    """Return, for each side ("inputs" or "outputs"), the names of the tensors whose shapes allow two layouts."""
     return {
         side: [bindings[0].spec.name for bindings in tensors if len(bindings) > 1] for side, tensors in choices.items()
     }
@@ -60,9 +61,10 @@ def _undecided(choices: Mapping[str, Sequence[Sequence[Binding]]]) -> dict[str, 
 def _nearest_layouts(
     session: Session, undecided: Mapping[str, Sequence[str]], feeds: Mapping[str, Array], expected: Mapping[str, Array]
 ) -> tuple[set[str], dict[str, float]]:
-    """Return the undecided tensors whose second layout is nearer, and the relative error of each output with them.
+    """Return the undecided tensors whose second layout gives smaller errors, and the relative error of each output with
+    these layouts.
 
-    session: has the first layout of each. Of two layouts that are as near, the first is taken.
+    session: opened with the first layout of each tensor. The first layout is kept where both give the same error.
     """
 
     def run(turned: set[str]) -> tuple[float, set[str], dict[str, float]]:
@@ -78,7 +80,7 @@ def _nearest_layouts(
     best = run(set())
     if not inputs:
         return best[1:]
-    # Most files have one layout throughout. From the nearer of both, one input after the other is read the other way.
+    # Most files use one layout for all inputs. Start from the better of the two, then switch one input after the other.
     best = min(best, run(set(inputs)), key=lambda result: result[0])
     for name in [*inputs, *inputs]:
         turned = (best[1] & set(inputs)) ^ {name}
@@ -89,12 +91,16 @@ def _nearest_layouts(
 
 
 def check_onnx(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """Raise InvalidArtifact if an ONNX file is further away from `expected` than its precision allows."""
+    """Run an ONNX file. Raise InvalidArtifact if its outputs differ from `expected` by more than its precision
+    allows."""
     _check(path, artifact, relative_error(path, artifact, feeds, expected))
 
 
 def relative_error(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
-    """Root mean square of the difference over that of `expected`, the worst of all outputs; NaN counts as infinite."""
+    """Run a file. Return the RMS of the difference over the RMS of `expected`, of the worst output.
+
+    The error is infinite if an output has NaN or infinity.
+    """
     with default_backend(artifact.format).session(path, artifact, threads=1) as session:
         got = session.run(feeds)
     return max(_relative(got[name], value) for name, value in expected.items())
@@ -123,7 +129,10 @@ def _check(path: Path, artifact: Artifact, error: float) -> None:
 
 
 def _signature(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """side -> name in the signature -> the runtime's description of the tensor."""
+    """Read a file's signature: "inputs" or "outputs" -> name -> LiteRT's description of the tensor.
+
+    Raises InvalidArtifact if LiteRT cannot load the file.
+    """
     check_tflite(path)
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -135,7 +144,10 @@ def _signature(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _bindings(spec: TensorSpec, detail: dict[str, Any] | None, path: Path) -> Iterable[Binding]:
-    """Every way in which the tensor of a file can hold `spec`."""
+    """Yield every binding with which the file's tensor can hold `spec`: one for each layout that the shape allows.
+
+    Raises InvalidArtifact if the file has no such tensor, or its shape allows no layout.
+    """
     if detail is None:
         raise InvalidArtifact(f"{path}: the file's signature has no tensor {spec.name!r}")
     shape = tuple(int(size) for size in detail["shape"])

@@ -1,5 +1,5 @@
-"""Calibration inputs, on which a static quantizer sees the ranges of activations: images of a folder or generated
-ones, as the kind of model brings them to a graph."""
+"""Calibration inputs, on which a static quantizer observes the ranges of activations. The kind of model makes them from
+the images of a folder or from generated images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,21 +22,20 @@ from toolkit.images.preprocess import preprocess
 
 GENERATED = "generated"
 
-# More changes ranges no more, and each costs a float32 run; the inputs of all of them lie on the disk meanwhile.
+# More images do not change the ranges, and each costs a float32 run. The inputs of all runs lie on the disk meanwhile.
 MOST_IMAGES = MOST_RUNS = 128
-
 MOST_BYTES = 1 << 30
-
 GENERATED_IMAGES = 64
-
-_GENERATED_PX = 256  # for a graph that takes no image: what comes before it resizes them
-
+_GENERATED_PX = 256  # for a graph without an image input: the graphs that run before it resize the images
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """folder: None for generated images. method: how ranges follow from values, see worker/ranges.py."""
+    """The source of calibration images. folder: None for generated images. method: one of METHODS in worker/ranges.py.
+
+    Raises InvalidInput for an unknown method.
+    """
 
     folder: Path | None
     method: str = "min-max"
@@ -47,35 +46,40 @@ class Calibration:
 
     @classmethod
     def of(cls, source: str, method: str) -> "Calibration":
-        """From a folder's path, or the word "generated". Raises InvalidInput for an unknown method."""
+        """Make a Calibration from a folder's path or "generated". Raises InvalidInput for an unknown method."""
         return cls(None if source == GENERATED else Path(source), method)
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Inputs by name, each (runs, *shape), mapped from files, and as many runs of one as of all; and the method."""
+    """Calibration inputs by name, each (runs, *shape) and mapped from a file, and the calibration method.
+
+    All inputs have the same number of runs.
+    """
 
     inputs: Mapping[str, Array]
     method: str
 
     @property
     def runs(self) -> int:
+        """The number of runs."""
         return len(next(iter(self.inputs.values())))
 
     def feeds(self, run: int) -> dict[str, Array]:
-        """What a graph is given in one run."""
+        """Return a graph's inputs by name for one run."""
         return {name: values[run] for name, values in self.inputs.items()}
 
 
 def read_calibration(
     calibration: Calibration, feeds: Feeds, bundle: Bundle, graph: Artifact, make_file: Callable[[], BinaryIO]
 ) -> Calibrated:
-    """Write the inputs that images bring to a graph to files, run after run, so that memory does not grow with them.
+    """Make a graph's inputs from images, and write them to files run after run, so that memory does not grow.
 
-    feeds: makes the inputs of the images, as the kind of model does. Of a folder with more than MOST_IMAGES a seeded
-    choice is taken; there are MOST_RUNS at most, and fewer where they pass MOST_BYTES.
-    Raises InvalidInput for a folder that is missing or without images, for a file that cannot be read, and for images
-    too few for one run; NotAvailable without the graphs that run before.
+    feeds: the kind of model's function that makes inputs from images. make_file: returns a new file to write to.
+    Of a folder with more than MOST_IMAGES images a seeded choice is used. There are at most MOST_RUNS runs, and at most
+    MOST_BYTES of inputs (but one run at least).
+    Raises InvalidInput if the folder is missing or has no images, if an image cannot be read, or if the images are too
+    few for one run; NotAvailable if the bundle has no graphs that must run before this one.
     """
     shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
     dtypes = {binding.spec.name: np.dtype(binding.spec.dtype) for binding in graph.inputs}
@@ -98,7 +102,7 @@ def read_calibration(
 
 
 def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
-    """A folder's images, or generated ones as large as the graph's own image."""
+    """Yield the images of a folder, or generated images of the size of the graph's image input."""
     if calibration.folder is None:
         sizes = [binding.spec.shape[-1] for binding in graph.inputs if binding.spec.layout == "NCHW"]
         yield from (image.transpose(1, 2, 0) for image in generated((sizes or [_GENERATED_PX])[0], GENERATED_IMAGES))
@@ -111,7 +115,11 @@ def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
 
 
 def read_images(folder: Path, size_px: int, file: BinaryIO) -> Array:
-    """Every image of a folder, written to `file` and mapped from there: (N, 3, size_px, size_px), as above."""
+    """Preprocess every image of a folder and write them to `file`. Returns them mapped: (N, 3, size_px, size_px)
+    float32.
+
+    Raises InvalidInput as `image_files` and `preprocess` do.
+    """
     paths = image_files(folder)
     return _written((preprocess(path, size_px)[0] for path in paths), len(paths), size_px, file)
 
@@ -124,11 +132,12 @@ def _written(images: Iterable[Array], count: int, size_px: int, file: BinaryIO) 
 
 
 def generated(size_px: int, count: int, seed: int = _SEED) -> Iterator[Array]:
-    """Images with the statistics of photographs: (3, size_px, size_px) float32 in [0, 1], the same for the same seed.
+    """Yield `count` images with the statistics of photographs: (3, size_px, size_px) float32 in [0, 1], the same for
+    the same seed.
 
-    A surface whose amplitudes fall as 1/frequency, as those of natural scenes do, its colours correlated; edges of
-    flat discs and bars; sometimes fine noise; exposures from dim to blown out. They hold no watermark and no scene:
-    ranges seen on photographs of the kind a model will meet are better, and cost as little.
+    Each image has a surface with amplitudes that fall as 1/frequency, as in natural scenes, and correlated colours;
+    edges of flat discs and bars; sometimes fine noise; an exposure from dim to blown out. The images have no watermark
+    and no scene: ranges observed on photographs like those of the application are better, and cost the same.
     """
     random = np.random.default_rng(seed)
     for _ in range(count):
@@ -143,7 +152,7 @@ def generated(size_px: int, count: int, seed: int = _SEED) -> Iterator[Array]:
 
 
 def _surface(size_px: int, random: np.random.Generator) -> Array:
-    """Noise with amplitudes as 1/frequency: (size_px, size_px), mean 0 and standard deviation 1."""
+    """Return noise with amplitudes that fall as 1/frequency: (size_px, size_px), mean 0 and standard deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(size_px)[:, None], np.fft.rfftfreq(size_px)[None])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(random.standard_normal((size_px, size_px))) / frequency
@@ -153,7 +162,7 @@ def _surface(size_px: int, random: np.random.Generator) -> Array:
 
 
 def _shape(size_px: int, random: np.random.Generator) -> Array:
-    """Where a disc or a slanted bar lies: (size_px, size_px) bool."""
+    """Return a mask that is true inside a random disc or slanted bar: (size_px, size_px) bool."""
     y, x = np.indices((size_px, size_px)) / size_px - random.random((2, 1, 1))
     if random.random() < 0.5:
         disc: Array = np.hypot(x, y) < random.uniform(0.05, 0.4)
@@ -164,10 +173,11 @@ def _shape(size_px: int, random: np.random.Generator) -> Array:
 
 
 class SliceSamples:
-    """Samples for inputs of slices that have not run yet; none at all where nothing is calibrated.
+    """Files with the calibration samples of the inputs of slices that have not been calibrated yet; without
+    calibration there are no files.
 
-    Ranges are seen slice by slice, on what the float32 slices before it made of them: the uncut float32 file
-    of a large graph passes what the converter's runtime loads, and one slice after the other gives the same ranges.
+    Each slice is calibrated on the outputs of the float32 slices before it. The ranges are those of the uncut graph,
+    whose float32 file may be too large for the converter's runtime.
     """
 
     def __init__(self, folder: Path, slices: Sequence[Slice], calibrated: Calibrated | None) -> None:
@@ -178,7 +188,8 @@ class SliceSamples:
         self._files: dict[str, tuple[str, str | None]] = {}  # tensor -> file and the layout of each sample in it
 
     def write_inputs(self, bindings: Sequence[Binding]) -> None:
-        """The samples of those of the graph's own inputs that a slice is the first to have, in its layout."""
+        """Write the samples of the graph's own inputs that are among `bindings`, in the stored layout, unless they are
+        written already."""
         if self._calibrated is None:
             return
         for binding in bindings:
@@ -194,7 +205,8 @@ class SliceSamples:
             self._written.add(name)
 
     def request(self, i: int, layouts: dict[str, str | None]) -> dict[str, Any] | None:
-        """What the quantizer needs to know: where slice i's samples are, and where its outputs go as samples."""
+        """Return the quantizer's request for slice i: the files of its input samples, and the files to write its
+        outputs to, as samples of later slices. None without calibration."""
         if self._calibrated is None:
             return None
         inputs = {}
@@ -210,17 +222,17 @@ class SliceSamples:
         return {"method": self._calibrated.method, "inputs": inputs, "outputs": outputs}
 
     def forget(self, i: int) -> None:
-        """Remove what no slice after i needs."""
+        """Remove the sample files that no slice after slice i needs."""
         needed = self._needed_after(i)
         for name in [name for name in self._files if name not in needed]:
             (self._folder / self._files.pop(name)[0]).unlink(missing_ok=True)
 
     def needed_state(self, i: int) -> dict[str, tuple[str, str | None]]:
-        """What slices after i need, as `restore` takes it and JSON holds it."""
+        """Return the files and layouts that slices after slice i need, as JSON values for `restore`."""
         return {name: where for name, where in self._files.items() if name in self._needed_after(i)}
 
     def restore(self, state: dict[str, tuple[str, str | None]]) -> bool:
-        """Go on from a state. False, and nothing changes, if a file of it is gone."""
+        """Continue from a state of `needed_state`. Returns False, and changes nothing, if a file is missing."""
         if not all((self._folder / file).is_file() for file, _ in state.values()):
             return False
         self._files = {name: (file, layout) for name, (file, layout) in state.items()}

@@ -1,4 +1,4 @@
-"""Calls the worker in the converter's environment, and explains its death when it dies."""
+"""Runs the worker in the converter's environment, and explains why it failed if it does."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from backends.sandbox import deadline, how_it_ended, kill, start
 from toolkit.convert.resume import NO_ROOM
 from toolkit.environments import converter_python
 
-# What a run of the converter may allocate. A slice of 490 MB was seen to take 2.4 GB.
+# The most memory of one run of the converter. A slice of 490 MB was seen to take 2.4 GB.
 MEMORY_LIMIT_BYTES = 8 << 30
 
 _WORKER_PARENT = Path(__file__).parent
@@ -24,22 +24,23 @@ _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Unable to allocate", "Cannot allo
 
 
 class ConversionFailed(ToolkitError):
-    """The converter failed, died or took too long. The message says what it was doing and where its log is."""
+    """Error: the converter failed, was killed or took too long. The message names its last step and its log."""
 
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """Files by precision, and the tools that made them with their versions."""
+    """The files that the worker made, by the keys that worker/__main__.py lists, and its tools' versions by name."""
 
     files: dict[str, Path]
     tools: dict[str, str]
 
 
 def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: float, progress: Progress) -> WorkerResult:
-    """Run one request of toolkit/convert/worker to its end.
+    """Run one request of toolkit/convert/worker, and wait for its result.
 
-    Every file it makes lies in `folder`. What it prints is added to `log`; `progress` gets a short line a step.
-    Raises NotAvailable without a converter, ConversionFailed for everything that goes wrong inside it.
+    The worker writes its files into `folder`. Its output is added to `log`; `progress` is called with a short line for
+    each step. Raises NotAvailable without a converter, ConversionFailed if the worker cannot start, fails, is killed or
+    takes longer than `timeout_s`.
     """
     python = converter_python()
     request_path, result_path = folder / "request.json", folder / "result.json"
@@ -60,7 +61,7 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
                     progress(step)
                 process.wait()
             finally:
-                kill(process)  # with it whatever it started
+                kill(process)  # also kills the programs that it started
     if late.is_set():
         raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
     if process.returncode:
@@ -74,7 +75,7 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
 def _failure(what: str, step: str, log: Path) -> ConversionFailed:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     end = " | ".join(lines[-_LOG_LINES:])[-_LOG_CHARACTERS:]
-    cause = " ".join(lines[-_CAUSE_LINES:])  # what fails in a library may be followed by what failed because of it
+    cause = " ".join(lines[-_CAUSE_LINES:])  # the last error may only be a consequence of an earlier one
     if any(sign in cause for sign in _OUT_OF_MEMORY):
         what += f" (it may use {MEMORY_LIMIT_BYTES >> 30} GB: give it smaller slices)"
     if any(sign in cause for sign in _NO_ROOM):
@@ -83,14 +84,14 @@ def _failure(what: str, step: str, log: Path) -> ConversionFailed:
 
 
 def _environment(python: Path) -> dict[str, str]:
-    """The caller's environment, without what belongs to the caller's Python."""
+    """Return this process's environment variables without those of its Python, and with those of the worker."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return kept | {
-        # onnx2tf starts programs of its environment by name.
+        # onnx2tf starts programs of the converter's environment by name.
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", "")]),
         "PYTHONPATH": str(_WORKER_PARENT),
         "PYTHONHASHSEED": "0",  # the order of sets decides names in some files
-        "PYTHONDONTWRITEBYTECODE": "1",  # nothing of another Python in our folders
+        "PYTHONDONTWRITEBYTECODE": "1",  # do not write another Python's bytecode into this package
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "1",
     }

@@ -1,6 +1,7 @@
-"""The direct route: the graph is cut into slices, each is lowered and quantized alone, and then they are stitched.
+"""The direct route: cuts the graph into slices, lowers and quantizes each slice alone, and stitches the results.
 
-So no step holds more than a slice of the weights, however large the graph. One that fits the limit is one slice.
+So no step holds more than one slice's weights in memory, however large the graph is. A graph whose weights fit the
+limit is a single slice.
 """
 
 import json
@@ -36,10 +37,11 @@ def convert_direct(
     precisions: Sequence[str],
     calibrated: Calibrated | None,
 ) -> list[Made]:
-    """Lower `model`, cut into `slices`, to a TFLite file of each precision.
+    """Lower `model`, cut into `slices`, to one TFLite file of each precision.
 
-    `calibrated` is what recipes that need it are calibrated on. What `steps` has is not made again.
-    Raises ConversionFailed, and InvalidArtifact for a slice or a file that is not close to the float32 graph.
+    calibrated: inputs for the precisions that need calibration. Steps that `steps` records as finished are not run
+    again. Raises ConversionFailed if the converter fails, InvalidArtifact if the outputs of a slice or a file are not
+    close to those of the float32 graph.
     """
     work = _Slices(job, steps, model, slices, precisions, calibrated)
     batches = list(_batches(slices))
@@ -52,7 +54,7 @@ def convert_direct(
 
 
 def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
-    """Neighbours that one run of the converter takes, one after the other: starting it costs seconds."""
+    """Yield batches of neighbouring slices, each for one run of the converter: starting the converter takes seconds."""
     batch: list[int] = []
     for i in range(len(slices)):
         if batch and sum(slices[j].weight_bytes for j in (*batch, i)) > DEFAULT_LIMIT_BYTES:
@@ -63,7 +65,7 @@ def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
 
 
 class _Slices:
-    """The slices of one conversion, and what has been made of them so far."""
+    """The slices of one conversion, and the files and values made from them so far."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class _Slices:
         self._tools: dict[str, str] = {}
 
     def restore(self, batches: Sequence[Sequence[int]]) -> int:
-        """Take up what an earlier conversion finished. Returns how many batches, from the first on, that is."""
+        """Take over the batches that an interrupted conversion finished. Returns their number, from the first on."""
         done = []
         for batch in batches:
             content = self._steps.finished(_step(batch))
@@ -109,7 +111,8 @@ class _Slices:
         return len(done)
 
     def lower(self, batch: Sequence[int]) -> None:
-        """Write, lower and check some slices. Each is run on what ONNX Runtime made of the ones before it."""
+        """Write some slices, lower them, and compare each with ONNX Runtime. Its inputs are the outputs that ONNX
+        Runtime computed for the slices before it."""
         models, expected = {}, {}
         for i in batch:
             self._job.progress(f"cutting {self._name(i)}")
@@ -118,7 +121,7 @@ class _Slices:
             models[self._name(i)] = str(path)
             feeds = {name: self._values[name] for name in self._slices[i].inputs}
             draft = self._draft(i, files)
-            if len(self._slices) == 1:  # all of the graph, of which that is known
+            if len(self._slices) == 1:  # the whole graph, whose outputs are known
                 outputs = self._job.reference.outputs
             else:
                 with default_backend("onnx").session(path, draft, 1) as session:
@@ -144,7 +147,7 @@ class _Slices:
         self._values = {name: value for name, value in self._values.items() if name in needed}
 
     def quantize(self, batch: Sequence[int]) -> None:
-        """Make every other precision of some slices that are lowered."""
+        """Quantize some lowered slices to every precision but fp32."""
         if quantized := [precision for precision in self._precisions if precision != "fp32"]:
             models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
             calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
@@ -156,7 +159,7 @@ class _Slices:
                     result.files[f"{self._name(i)}.{precision}"].replace(self._file(i, precision))
 
     def finish(self, batch: Sequence[int]) -> None:
-        """Record that some slices are made, and remove what is needed no more."""
+        """Record that some slices are finished, and remove the files that are not needed any more."""
         for precision in self._precisions:
             self._steps.finish(_step(batch, precision), tuple(self._file(i, precision) for i in batch), {})
         arrays: dict[str, Any] = self._values
@@ -175,7 +178,7 @@ class _Slices:
                 self._file(i, "fp32").unlink()
 
     def join(self, precision: str) -> Made:
-        """Stitch the slices of one precision into a file, and check that."""
+        """Stitch the slices of one precision into one file, and compare that file with the float32 graph."""
         reference = self._job.reference.artifact
         path = self._job.folder / f"{reference.role}.{precision}.tflite"
         if self._steps.finished(_joined(precision)) is None:
@@ -184,7 +187,8 @@ class _Slices:
                 weights = begin_file(self._stitched(precision), path)
                 begun = {"weights": [[w.file.name, w.offset, w.size, w.start] for w in weights]}
                 self._steps.finish(_begun(precision), (path,), begun)
-            # A slice is removed once it is copied, so that the disk need not hold both: one that is gone is done.
+            # A slice is removed once its weights are copied, so that the disk never holds all weights twice. A slice
+            # that is missing was copied by an interrupted conversion.
             files = [(self._job.folder / name, *place) for name, *place in begun["weights"]]
             copy_weights((Weights(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
@@ -219,7 +223,8 @@ class _Slices:
         return self._specs[name]
 
     def _draft(self, i: int, files: tuple[Path, ...]) -> Artifact:
-        """What a session needs to know of a slice. It is never published, so its hash and size are nobody's."""
+        """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and
+        size are not those of the file."""
         piece = self._slices[i]
         return replace(
             self._job.reference.artifact,
@@ -243,9 +248,10 @@ def _joined(precision: str) -> str:
 
 
 def _specs(model: ir.Model) -> dict[str, TensorSpec]:
-    """Every tensor whose shape the graph states.
+    """Return the specs, by name, of every tensor whose shape the graph states.
 
-    The graph's own order of four axes is called NCHW here, whatever they mean: what counts is where a file differs.
+    Four axes in the graph's own order are called NCHW here, whatever they mean: only a difference of the file's order
+    matters.
     """
     specs = {}
     for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):

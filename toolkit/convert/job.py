@@ -1,4 +1,4 @@
-"""One conversion: makes the files of one graph, binds their tensors and compares them with the graph."""
+"""The conversion of one graph: makes its files, finds the bindings of their tensors, compares them with the graph."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -23,22 +23,22 @@ from toolkit.convert.quantize.onnx import observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
 
 P = ParamSpec("P")
-
 Result = TypeVar("Result")
 
-# Told of every file that ConversionRules.check judged, with a sentence for each number that is over its tolerance.
+# Called with the name of every file that ConversionRules.check judged, and one sentence for each number over its
+# tolerance.
 Judged = Callable[[str, tuple[str, ...]], None]
 
-# Of what runs in the trial process first, and takes a second to import.
+# The modules of the functions that the trial process calls first: importing them takes a second.
 TRIED = (bind_tflite.__module__, map_tensors.__module__)
 
-# An artifact and its files, still outside the bundle.
+# An artifact and its files, which are not in the bundle yet.
 Made = tuple[Artifact, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The float32 graph, inputs for it, and what ONNX Runtime makes of them."""
+    """The float32 graph, inputs for it by name, and the outputs by name that ONNX Runtime computes for them."""
 
     path: Path
     artifact: Artifact
@@ -48,7 +48,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion. `folder` is a temporary one inside the bundle's."""
+    """The conversion of one graph.
+
+    folder: a hidden folder inside the bundle's. timeout_s: for each run of the converter. trial: the process that
+    runs converted files.
+    """
 
     bundle: Bundle
     rules: ConversionRules
@@ -61,11 +65,14 @@ class Job:
     judged: Judged
 
     def run(self, task: str, **request: object) -> WorkerResult:
-        """One request to the converter."""
+        """Send one request to the converter, and return its result. Raises ConversionFailed and NotAvailable."""
         return run_worker({"task": task, **request}, self.folder, self.log, self.timeout_s, self.progress)
 
     def tflite(self, precision: str, route: str, path: Path, tools: dict[str, str]) -> Made:
-        """A whole TFLite file, run and compared with the float32 graph."""
+        """Run the whole TFLite file at `path`, compare it with the float32 graph, and return its artifact.
+
+        Raises InvalidArtifact if its outputs are not close to the float32 graph's.
+        """
         parent = self.reference.artifact
         draft = replace(
             parent,
@@ -86,17 +93,17 @@ class Job:
         return artifact, (path,)
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
-        """toolkit.convert.binding.bind_tflite, in a process of its own.
+        """Call toolkit.convert.binding.bind_tflite in the trial process.
 
-        Raises what that raises, and InvalidArtifact for a file that LiteRT does not survive.
+        Raises the errors of bind_tflite, and InvalidArtifact for a file that crashes LiteRT.
         """
         return self._survived(path, draft, bind_tflite, path, draft, feeds, expected)
 
     def _check_agreement(self, path: Path, artifact: Artifact) -> None:
-        """Judge a file by the rules' own check, if they have one, in a process of its own as well.
+        """Judge a file by the check of the rules, if they have one, in the trial process.
 
-        Raises InvalidArtifact for a float32 file that is over its tolerance: that is no rounding, but another function.
-        `judged` is told of the numbers of the other files.
+        Raises InvalidArtifact for a float32 file that is over its tolerance: the cause is an error of the conversion,
+        not rounding. For any other file `judged` is called with the result.
         """
         if self.rules.check is None:
             return
@@ -112,7 +119,10 @@ class Job:
     def _survived(
         self, path: Path, draft: Artifact, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs
     ) -> Result:
-        """What a function that runs the file at `path` gives, called in a process of its own."""
+        """Call a function that runs the file at `path` in the trial process, and return its result.
+
+        Raises InvalidArtifact, with the operator that is to blame if one is found, if the process dies.
+        """
         try:
             return self.trial.call(function, *arguments, **named)
         except SandboxDied as ended:
@@ -124,7 +134,11 @@ class Job:
             ) from ended
 
     def onnx(self, recipe: Recipe, calibrated: Calibrated | None = None, kept: Collection[str] = ()) -> Made:
-        """The graph by a recipe for ONNX Runtime, `kept` layers in FP16, run and compared with the float32 one."""
+        """Quantize the graph to an ONNX file by a recipe, with the `kept` layers in FP16, and compare it with the
+        float32 graph.
+
+        Raises InvalidArtifact if its outputs are not close, InvalidInput if `kept` names an unknown layer.
+        """
         ranges = None
         if recipe.calibrated and calibrated is not None:
             self.progress("calibrating (ONNX Runtime)")
@@ -138,7 +152,7 @@ class Job:
         return artifact, files
 
     def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:
-        """What the manifest says of an ONNX file that was made by a recipe."""
+        """Return the artifact (the manifest's entry) of an ONNX file that was made by a recipe."""
         parent = self.reference.artifact
         return replace(
             parent,

@@ -1,4 +1,4 @@
-"""Converts the graphs of a bundle: chooses, probes and lowers them, and publishes the files that were made."""
+"""Converts the graphs of a bundle: chooses, checks and lowers them, and moves the finished files into the bundle."""
 
 import hashlib
 import shutil
@@ -32,9 +32,9 @@ from toolkit.metrics.samples import signed_samples
 
 
 def graphs_to_lower(bundle: Bundle, rules: ConversionRules, roles: Sequence[str] = ()) -> tuple[Artifact, ...]:
-    """The float32 graphs that TFLite files are made of; of these roles alone, if any are named.
+    """Return the float32 ONNX graphs to lower: those of `roles`, or all that the rules lower if `roles` is empty.
 
-    Raises NotAvailable for a role that is not in the bundle, InvalidInput for one that is not lowered.
+    Raises NotAvailable for a role that is not in the bundle, InvalidInput for a role that the rules do not lower.
     """
     there = [
         artifact.role for artifact in bundle.artifacts if (artifact.format, artifact.precision) == ("onnx", "fp32")
@@ -63,23 +63,24 @@ def convert_bundle(
     mixed: MixedRequest | None = None,
     judged: Judged = lambda file, over: None,
 ) -> Bundle:
-    """Lower graphs of a bundle, and add the files of each to the bundle once all of its own are made and checked.
+    """Lower graphs of a bundle, one after the other. The files of a graph are added to the bundle once all of them are
+    made and checked. Returns the bundle with the new files.
 
-    find_rules: called with the bundle; `toolkit.parity.agreement.conversion_rules` are those of its kind.
-    Which graphs: those of `roles`, or all that models of its kind lower. For each the direct route makes
-    ROLE.PRECISION.tflite for every precision of backends.precision, and ROLE.PRECISION.onnx where ONNX Runtime
-    can run it; the tf route makes ROLE.PRECISION.tf.tflite for some.
-    `calibration` and `mixed` are for the precisions that need them. timeout_s bounds each run of the converter; its
-    log is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of
-    weights each, which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime.
-    Where the rules have a check, as for imported graphs, every file is also held to its tolerance: `judged` is told of
-    each number over it.
-    Raises InvalidInput for wrong options; NotAvailable without a bundle, a converter, room on the disk, or a runtime
-    that loads files as large as these will be, or for a budget that cannot be kept; ConversionFailed; and
-    InvalidArtifact for a result that is not close to the float32 graph. Then the bundle is as the graphs before left
-    it.
+    find_rules: called with the bundle; `toolkit.parity.agreement.conversion_rules` gives those of its kind.
+    roles: of the graphs to lower; empty for all that models of the kind lower. For each graph the direct route makes
+    ROLE.PRECISION.tflite for every one of `precisions`, and ROLE.PRECISION.onnx where ONNX Runtime can run it; the tf
+    route makes ROLE.PRECISION.tf.tflite, for some precisions.
+    `calibration` and `mixed` are for the precisions that need them. timeout_s: for each run of the converter, whose log
+    is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights
+    each, which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime. If the rules have
+    a check, as for imported graphs, every file is also checked against its tolerance, and `judged` is called with the
+    result.
+    Raises InvalidInput for wrong options; NotAvailable if there is no bundle, no converter, too little disk space, an
+    operator that the converter does not lower, a file too large for LiteRT, or a budget that cannot be kept;
+    ConversionFailed if the converter fails; InvalidArtifact if a file's outputs are not close to the float32 graph's.
+    After an error the bundle has the files of the graphs that were finished before.
     """
-    bundle = Bundle.open(folder.resolve())  # the converter runs in a folder of its own
+    bundle = Bundle.open(folder.resolve())  # an absolute path: the converter runs in another working directory
     recipes = chosen(precisions, route)
     _check_needed(recipes, calibration, mixed)
     rules = find_rules(bundle)
@@ -110,21 +111,21 @@ class _Options:
 
     @property
     def lowered(self) -> list[str]:
-        """The precisions that the converter makes: a mixed file is made of two of them."""
+        """The precisions that the converter makes. A mixed file is made from an fp16 and an int8 file."""
         names = {recipe.name for recipe in self.recipes} | ({"fp16", "int8"} if self.mixed else set())
         return [name for name, recipe in RECIPES.items() if name in names and not recipe.keeps_layers]
 
 
 @dataclass(frozen=True)
 class _Images:
-    """Images that were read before anything else is done."""
+    """The calibration inputs, and the images of a mixed search (N, 3, S, S); None if not needed."""
 
     calibrated: Calibrated | None
     mixed: Array | None
 
     @property
     def key(self) -> list[str | None]:
-        """Another one for other images."""
+        """A key that identifies the images: the calibration method and SHA-256 hashes."""
         seen = self.calibrated
         method, inputs = (
             (None, []) if seen is None else (seen.method, [seen.inputs[name] for name in sorted(seen.inputs)])
@@ -141,7 +142,7 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundl
     with ExitStack() as stack:
 
         def file() -> BinaryIO:
-            """One without a name: nothing of it can stay."""
+            """Open a temporary file without a name, of which nothing can be left behind."""
             return cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=bundle.folder)))
 
         calibrated, watched = None, None
@@ -151,7 +152,7 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundl
         if mixed is not None and mixed.images is not None:
             options.progress(f"reading images from {mixed.images}")
             watched = read_images(mixed.images, parent.inputs[0].spec.shape[-1], file())
-        converter_python()  # a missing converter is said before anything is computed
+        converter_python()  # raises now, before anything is computed, if the converter is missing
         return _convert(bundle, parent, path, options, _Images(calibrated, watched))
 
 
@@ -163,7 +164,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         check_support(path, model, supported_operators(log, options.progress))
     slices = plan(model, options.slice_limit_bytes)
     sizes = [piece.weight_bytes for piece in slices]
-    # Besides the mixed files there is one on trial, which may be as large as the FP16 one.
+    # The search for a mixed file writes one more file at a time, which may be as large as the FP16 file.
     check_conversion_space(
         bundle.folder, sum(sizes), max(sizes), [*options.lowered, *(["mixed", "fp16"] if options.mixed else [])]
     )
@@ -181,8 +182,8 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         "mixed": repr(options.mixed),
     }
     with kept_steps(bundle.folder, inputs) as steps, SandboxProcess(log, options.timeout_s, TRIED) as trial:
-        trial.start()  # the converter comes first, and keeps one core
-        # The files that are made of it have other nodes.
+        trial.start()  # it imports its modules while the converter, which comes first, uses one core
+        # The new files have other nodes, so that they do not inherit the map from nodes to modules.
         reference = Reference(path, replace(parent, modules=None), feeds, outputs)
         job = Job(
             bundle, options.rules, steps.folder, log, options.timeout_s, options.progress, reference, trial,
@@ -204,11 +205,11 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
 def _probed(
     rules: ConversionRules, parent: Artifact, session: Session, seen: Calibrated | None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Inputs to tell layouts and faults by, and their outputs: of a graph that noise may lead out of its domain, the
-    first noise inside.
+    """Return the inputs on which converted files are compared with the graph, and the graph's outputs for them.
 
-    Where nothing is finite, the first of all stands, and no file comes near it. Fixed ranges hold for inputs like those
-    that they were seen on, not for noise: then these stand, of which a text's last has a cache.
+    With calibration: the inputs of its last run, since fixed ranges do not hold for noise (in a text, the last run has
+    a filled cache). Without: noise. If noise may be outside the graph's domain, the first sample with finite outputs;
+    if there is none, the first sample, which no file can match.
     """
     specs = tuple(binding.spec for binding in parent.inputs)
     if seen is not None or not rules.may_leave_domain:
@@ -220,7 +221,8 @@ def _probed(
 
 
 def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, images: Array | None) -> MixedRecipe:
-    """The layers of a mixed file: as asked for, as an interrupted conversion found them, or as found now."""
+    """Return the layers to keep in a mixed file: those asked for, those that an interrupted conversion found, or the
+    result of a new search."""
     if mixed.kept is not None:
         return mixed.kept
     if (known := steps.finished("mixed")) is not None:
@@ -249,7 +251,7 @@ def _check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mi
 
 def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:
     artifact = job.reference.artifact
-    for name in artifact.files:  # onnx2tf writes over the file that it is given
+    for name in artifact.files:  # onnx2tf overwrites its input file
         shutil.copyfile(job.bundle.folder / name, job.folder / name)
     outputs = [binding.spec.name for binding in artifact.outputs]
     result = job.run("lower-tf", model=str(job.folder / artifact.file), precisions=list(precisions), outputs=outputs)
@@ -257,9 +259,9 @@ def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:
 
 
 def _publish(bundle: Bundle, made: list[Made], beside: Mapping[str, str] | None = None) -> Bundle:
-    """Move files into the bundle, and write texts beside them, by name.
+    """Move files into the bundle, write the texts `beside` (by file name) next to them, and return the new bundle.
 
-    Killed half-way, it leaves a whole bundle without the files being replaced.
+    If the process is killed half-way, a valid bundle is left, without the files that were to be replaced.
     """
     new = {artifact.file for artifact, _ in made}
     kept = replace(bundle, artifacts=tuple(a for a in bundle.artifacts if a.file not in new))

@@ -1,4 +1,4 @@
-"""What the lowering cannot do, said before it starts: by node and operator, from the converter's own list."""
+"""Checks before a conversion: operators that the converter does not lower, disk space, files too large for LiteRT."""
 
 import json
 import tempfile
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from backends import machine as room
+from backends import machine
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, one_line
 from backends.precision import RECIPES
@@ -24,16 +24,14 @@ from toolkit.convert.slices import open_graph
 from toolkit.environments import converter_python
 
 _TIMEOUT_S = 300.0
-
 _SHOWN = 5
-
-_ASKED: dict[Path, frozenset[str]] = {}  # by the converter's Python
+_ASKED: dict[Path, frozenset[str]] = {}  # the converters' answers, by the path of their Python
 
 
 def supported_operators(log: Path, progress: Progress = lambda step: None) -> frozenset[str]:
-    """The ONNX operators that the installed converter lowers, asked once. Raises NotAvailable without a converter.
+    """Return the names of the ONNX operators that the installed converter lowers. The converter is asked only once.
 
-    What the converter prints is added to `log`. Raises ConversionFailed if it does not answer.
+    Its output is added to `log`. Raises NotAvailable without a converter, ConversionFailed if it does not answer.
     """
     python = converter_python()
     if python not in _ASKED:
@@ -46,7 +44,7 @@ def supported_operators(log: Path, progress: Progress = lambda step: None) -> fr
 
 
 def unsupported_nodes(model: ir.Model, supported: frozenset[str]) -> list[str]:
-    """Nodes, inside the branches of others too, whose operator is not among `supported`: "'name' (Operator)"."""
+    """Return the nodes whose operator is not in `supported`, those in subgraphs too: "'name' (Operator)" for each."""
     return [
         f"{node.name or node.outputs[0].name!r} ({node.domain + '.' if node.domain else ''}{node.op_type})"
         for node in ir.traversal.RecursiveGraphIterator(model.graph)
@@ -55,19 +53,22 @@ def unsupported_nodes(model: ir.Model, supported: frozenset[str]) -> list[str]:
 
 
 def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> None:
-    """Raise NotAvailable that names the nodes which the converter does not lower, and what would be needed."""
+    """Raise NotAvailable, naming the nodes and a way out, if the converter does not lower every node of a graph."""
     if nodes := unsupported_nodes(model, supported):
         raise NotAvailable(f"{path}: {_explained(nodes)}")
 
 
 def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:
-    """For a person, before a conversion: one line a graph. Empty where every operator is lowered."""
+    """Return one line of text for each ONNX graph of a bundle that the converter cannot lower.
+
+    If the converter cannot be asked, the only line says why.
+    """
     log = bundle.folder / "operators.log"
     try:
         supported = supported_operators(log, progress)
     except (NotAvailable, ConversionFailed) as error:
         return [f"whether TFLite has every operator is not known: {error}"]
-    log.unlink(missing_ok=True)  # it stays only where it explains something
+    log.unlink(missing_ok=True)  # the log is kept only if the converter failed
     found = {
         artifact.file: unsupported_nodes(open_graph(bundle.folder / artifact.file), supported)
         for artifact in bundle.artifacts
@@ -84,24 +85,24 @@ def _explained(nodes: list[str]) -> str:
     )
 
 
-# What the tables and the slices in the making come to beside the weights.
+# Disk space for everything beside the weights: tables of the files, and data of the slices.
 _SPARE_BYTES = 64 << 20
 
 
 def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
-    """Raise NotAvailable if `folder` has too little room for the files of a conversion and what it makes on its way.
+    """Raise NotAvailable if the disk of `folder` has too little space for a conversion's files and temporary files.
 
-    weight_bytes are those of the float32 graph, slice_bytes those of its largest slice.
+    weight_bytes: of the float32 graph; slice_bytes: of the weights of its largest slice.
     """
     recipes = [RECIPES[precision] for precision in precisions]
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
-    # A slice exists as ONNX, in float32, and a second time while it is copied into the whole file.
+    # A slice's weights exist in an ONNX file, in a float32 TFLite file, and again while they are copied.
     need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
-    room.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
+    machine.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 
 
 def check_large_files(folder: Path, weight_bytes: int, precisions: Sequence[str]) -> None:
-    """Raise NotAvailable if a file would pass 2 GB and this machine's LiteRT cannot load such a file."""
+    """Raise NotAvailable if a file would be larger than 2 GB and the installed LiteRT cannot load such a file."""
     large = [p for p in precisions if weight_bytes * RECIPES[p].share > LARGEST_FLATBUFFER_BYTES]
     if large and (reason := _cannot_load_large(folder)):
         raise NotAvailable(
@@ -111,7 +112,10 @@ def check_large_files(folder: Path, weight_bytes: int, precisions: Sequence[str]
 
 
 def _cannot_load_large(folder: Path) -> str | None:
-    """Run a file whose one weight lies behind byte 2^32. It takes no disk: what comes before is a hole."""
+    """Run a file whose only weight lies behind byte 2^32. Return why LiteRT cannot run it, or None if it can.
+
+    The file takes almost no disk space: the bytes before the weight are a hole.
+    """
     with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as name:
         path = Path(name) / "large.tflite"
         weight = np.arange(1, 5, dtype="<f4")
@@ -128,7 +132,7 @@ def _cannot_load_large(folder: Path) -> str | None:
 
 
 def _write_large(path: Path, weight: Array) -> None:
-    """y = x + weight, with the weight behind byte 2^32."""
+    """Write a TFLite file that computes y = x + weight, with the weight behind byte 2^32."""
     tensors = []
     for name in (b"x", b"weight", b"y"):
         table = schema.TensorT()

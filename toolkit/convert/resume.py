@@ -1,4 +1,4 @@
-"""The finished steps of a conversion, kept so that one that was interrupted goes on where it stopped."""
+"""Keeps the finished steps of a conversion, so that an interrupted conversion can continue."""
 
 import errno
 import fcntl
@@ -18,18 +18,18 @@ from backends.errors import InvalidInput, NotAvailable
 from toolkit.environments import lock_text
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 _PREFIX = ".convert-"
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A folder of files, and beside them one record for each step that was finished."""
+    """A folder with the files of a conversion, and one record for each finished step."""
 
     folder: Path
 
     def finished(self, name: str) -> dict[str, Any] | None:
-        """What `finish` was given, or None if the step was not finished or a file of it is gone."""
+        """Return the `content` that `finish` recorded for a step; None if the step is not finished, or one of its files
+        is missing or has another size."""
         path = self._record(name)
         if not path.is_file():
             return None
@@ -38,14 +38,14 @@ class Steps:
         return record["content"] if all(f.is_file() and f.stat().st_size == size for f, size in files.items()) else None
 
     def finish(self, name: str, files: tuple[Path, ...], content: dict[str, Any]) -> None:
-        """Record a step, last of all, with the files that it left in the folder."""
+        """Record a step as finished, with its files in the folder and its content (JSON values). Call this last."""
         record = {"content": content, "files": {file.name: file.stat().st_size for file in files}}
         with replacing(self._record(name)) as path:
             path.write_text(json.dumps(record), encoding="utf-8")
 
     @property
     def any(self) -> bool:
-        """Whether a step was finished."""
+        """Whether any step is finished."""
         return any(self.folder.glob("*.step.json"))
 
     def _record(self, name: str) -> Path:
@@ -53,18 +53,18 @@ class Steps:
 
 
 def kept_bytes(bundle: Path) -> int:
-    """What earlier conversions left: the next one takes it up, or removes it."""
-    # Blocks and not sizes: a file that is being stitched has holes.
+    """Return the disk space in bytes of files that interrupted conversions left in a bundle's folder."""
+    # Count blocks, not sizes: a file that is being stitched has holes.
     return sum(path.stat().st_blocks * 512 for path in bundle.glob(f"{_PREFIX}*/*"))
 
 
 @contextmanager
 def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
-    """The steps of a conversion with these inputs, in a hidden folder of the bundle.
+    """Yield the steps of a conversion with these inputs (JSON values), in a hidden folder of the bundle's folder.
 
-    Those of other inputs are removed: another graph, another limit, other versions of the converter or of this code.
-    At the end nothing stays; after an error what was finished does.
-    Raises InvalidInput while another conversion works on the bundle, NotAvailable when the disk is full.
+    Steps of a conversion with other inputs, or by other versions of the converter or of this code, are removed. The
+    folder is removed at the end; after an error it is kept if a step is finished.
+    Raises InvalidInput while another conversion works on the bundle, NotAvailable if the disk becomes full.
     """
     folder = bundle / f"{_PREFIX}{_key(inputs)}"
     with _alone(bundle):
@@ -101,7 +101,7 @@ def _key(inputs: dict[str, Any]) -> str:
 def _alone(bundle: Path) -> Iterator[None]:
     handle = os.open(bundle, os.O_RDONLY)
     try:
-        # On the folder itself. The system lets go of it however this process ends.
+        # A lock on the folder itself, which the system releases however this process ends.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:

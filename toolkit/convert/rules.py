@@ -1,4 +1,4 @@
-"""Rules of one kind of model that a conversion follows. Whoever converts hands them in: nothing here knows a kind."""
+"""The rules of a kind of model that a conversion follows. The caller of a conversion passes them in."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,21 @@ from backends.bundle import Bundle
 from backends.tensor import Array
 from toolkit.images.open import ImageSource
 
-# Called with a bundle, a role and images; yields (name, inputs by name) that the images bring to the graph.
+# Called with a bundle, a role and images; yields (name, inputs by name) of the role's graph, made from the images.
 Feeds = Callable[[Bundle, str, Iterable[ImageSource]], Iterator[tuple[str, dict[str, Array]]]]
 
 # Called with the path and the artifact of the float32 ONNX graph, then of a file made of it; returns a sentence for
-# each number of the file that is over its tolerance. It runs in a process of its own, and so can be pickled.
+# each number of the file that is over its tolerance. It is called in another process, so it must be picklable.
 Check = Callable[[Path, Artifact, Path, Artifact], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class MessageRule:
-    """How a message is judged in logits (1 + bits): channel 0 is the detection logit, bit i is set above 0.
+    """How a message is read from logits (1 + bits): channel 0 is the detection logit, and a bit is 1 if its logit is
+    above 0.
 
-    bits_needed: bits that must match a message for a positive verdict; None where the bits are too few for a verdict.
-    detection_threshold: of the detection logit; None where the model did not train it.
+    bits_needed: number of matching bits for a positive verdict; None if the message has too few bits for a verdict.
+    detection_threshold: of the detection logit; None if the model was not trained for detection.
     """
 
     bits_needed: int | None
@@ -31,14 +32,15 @@ class MessageRule:
 
 @dataclass(frozen=True)
 class ConversionRules:
-    """The part of a conversion that the kind of model decides.
+    """The part of a conversion that depends on the kind of model.
 
-    lowered_roles: called with the roles of a bundle's float32 graphs; returns those that TFLite files are made of.
-    feeds: brings calibration images to a graph.
-    check: judges each finished file on synthetic samples; None for kinds whose samples are known and judged later.
-    may_leave_domain: the range of the inputs is not known, so that the graph is probed with noise on which it is
-        finite.
-    message_rule: called with the bundle; returns how messages are judged for mixed files, or None where there are none.
+    lowered_roles: called with the roles of a bundle's float32 graphs; returns the roles to make TFLite files of.
+    feeds: makes a graph's inputs from calibration images.
+    check: judges each finished file on synthetic samples; None for kinds with known samples, whose files are judged
+        later.
+    may_leave_domain: whether noise may be outside the graph's domain, because the range of its inputs is not known;
+        files are then compared on noise for which the graph's outputs are finite.
+    message_rule: called with the bundle; returns how messages are read for mixed files, or None if the kind has none.
     """
 
     lowered_roles: Callable[[Sequence[str]], tuple[str, ...]]
@@ -48,5 +50,5 @@ class ConversionRules:
     message_rule: Callable[[Bundle], MessageRule | None]
 
 
-# Called with the opened bundle.
+# Called with the opened bundle; returns the rules of its kind.
 FindRules = Callable[[Bundle], ConversionRules]

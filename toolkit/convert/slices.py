@@ -1,4 +1,4 @@
-"""Cuts an ONNX graph, at places where little passes, into pieces whose weights stay under a limit."""
+"""Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,14 @@ from graphs.passes.lowering import split_large_gemm
 from graphs.passes.pipeline import prepare
 from graphs.passes.registry import GraphPass, passes
 
-# What one run of the lowering is given. It holds several copies: slices of 490 MB were seen to take 2.4 GB.
+# The most weights of one slice. The converter holds several copies: a slice of 490 MB was seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Neighbouring nodes of a graph. Inputs are inputs of the graph or outputs of earlier slices; names are ONNX's."""
+    """Consecutive nodes of a graph. inputs, outputs: names of ONNX tensors; inputs are inputs of the graph or outputs
+    of earlier slices."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -28,22 +29,22 @@ class Slice:
 
 
 def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
-    """A graph to be cut, rewritten as TFLite wants it, its dense layers split that have more weights than a slice may.
+    """Read a graph to be cut, and rewrite it for TFLite; dense layers with more weights than `limit_bytes` are split.
 
     External weights stay in their file until a slice is written.
     """
-    # Not stepwise: each slice and the whole file are compared with the graph in `path` once they are made.
+    # Not stepwise: each slice and the whole file are compared with the graph in `path` later.
     split = GraphPass("split_large_gemm", "lowering", 0.0, (), partial(split_large_gemm, limit_bytes=limit_bytes))
     model, _ = prepare(read(path), {}, (*passes("lowering"), split), stepwise=False)
-    # A constant that its users are cut off from would be passed on from slice to slice.
+    # A constant made by a node in one slice would be passed on to the slices that use it; each slice has initializers.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model
 
 
 def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
-    """The slices of a graph, in the order in which they run: one where all weights fit the limit.
+    """Return the slices of a graph in running order; a single slice if all weights fit the limit.
 
-    Each slice is as long as the limit lets it be, shortened to where the fewest tensors pass on to later nodes.
+    Of the ends that the limit allows for a slice, the one is taken at which the fewest tensors pass on to later nodes.
     Raises InvalidInput if the weights of a single node are over the limit.
     """
     nodes = list(model.graph)
@@ -73,13 +74,13 @@ def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
 
 
 def write_slice(model: ir.Model, piece: Slice, path: Path) -> tuple[Path, ...]:
-    """Write one slice as a graph of its own. Returns the files: path, then external data."""
+    """Write one slice as an ONNX file. Returns its files: path, then external data."""
     graph = ir.convenience.extract(model.graph, piece.inputs, piece.outputs)
     return save(ir.Model(graph, ir_version=model.ir_version), path)
 
 
 def _passing(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
-    """For each place before nodes[i], and the one after the last: what was made before it and is used after it."""
+    """Return, for the place before each node and for the end, the values made before the place and used after it."""
     index = {node: i for i, node in enumerate(nodes)}
     places: list[list[ir.Value]] = [[] for _ in range(len(nodes) + 1)]
     for i, node in enumerate(nodes):

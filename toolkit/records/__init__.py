@@ -1,1 +1,1 @@
-"""Outputs kept from one version of the runtimes, to be held against the next."""
+"""Records of a bundle's outputs, which are compared with the outputs of later versions of the runtimes."""

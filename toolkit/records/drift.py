@@ -1,4 +1,4 @@
-"""Drift: the outputs that the same files give now, beside the outputs in a record."""
+"""Drift: runs the files of a bundle on the samples of a record, and compares their outputs with the recorded ones."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +18,12 @@ from toolkit.records.record import KeptFile, KeptOutput, KeptSample, Record, rea
 
 @dataclass(frozen=True)
 class OutputDrift:
-    """One output over all samples. same: the share of samples whose whole output is the same, bit for bit.
+    """The change of one output over all samples.
 
-    max_abs and relative_l2 (over the norm of what was recorded; None where that is 0 and now it is not) are of the
-    kept values that are finite on both sides. not_finite: values that were finite and are not any more, or the other
-    way round.
+    same: share of samples, in [0, 1], whose whole output is the same bit for bit. max_abs: largest absolute difference;
+    relative_l2: norm of the difference over the norm of the recorded values (None if the latter is 0 and the values
+    changed). Both use the kept values that are finite in the record and now. not_finite: count of kept values that
+    are finite in the record and not now, or the reverse.
     """
 
     same: float
@@ -33,7 +34,10 @@ class OutputDrift:
 
 @dataclass(frozen=True)
 class Answer:
-    """One kind of answer: how many of the recorded ones changed. Of photographs; of synthetic samples without any."""
+    """One kind of answer: how many (`changed`) of how many recorded values (`of`) changed.
+
+    Counted over the photographs; over the synthetic samples if there are no photographs.
+    """
 
     changed: int
     of: int
@@ -41,7 +45,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class FileDrift:
-    """One file. before and now: the environment that it ran in. note: why its answers are not compared, if so."""
+    """The drift of one file. before, now: the environments that it ran in, then and now. note: why its answers are not
+    compared; "" if they are."""
 
     file: str
     role: str
@@ -54,7 +59,7 @@ class FileDrift:
 
     @property
     def passed(self) -> bool:
-        """No answer changed, and nothing became infinite or NaN, or ceased to be."""
+        """Whether no answer changed and every value is finite where it was, and only there."""
         return not any(one.changed for one in self.answers.values()) and not any(
             one.not_finite for one in self.outputs.values()
         )
@@ -62,7 +67,10 @@ class FileDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """Every file that both a record and a bundle have. unlike: a line for each other difference."""
+    """The drift of every file that both a record and a bundle have.
+
+    record: the record's name; before, now: the machines; unlike: one line for each difference of machines or files.
+    """
 
     record: str
     model: str
@@ -74,18 +82,20 @@ class Drift:
 
     @property
     def passed(self) -> bool:
+        """Whether there is at least one file and every file passed."""
         return bool(self.files) and all(file.passed for file in self.files)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the drift as plain JSON values."""
         files = [asdict(file) | {"passed": file.passed} for file in self.files]
         return asdict(self) | {"passed": self.passed, "files": files}
 
 
 def records_at(path: Path, bundle: Bundle) -> list[tuple[Path, Record]]:
-    """The record of a file, or every record of this bundle's very files in a folder.
+    """Return the record at `path`, or each record of this bundle's files in the folder `path`, with its path.
 
-    Raises InvalidInput for a record of another model or of other files, and for a folder without one of this bundle.
+    Raises InvalidInput for a record of another model or of other files, and for a folder without a record of this
+    bundle.
     """
     if not path.is_dir():
         record = read_record(path)
@@ -102,9 +112,9 @@ def records_at(path: Path, bundle: Bundle) -> list[tuple[Path, Record]]:
 
 
 def drift_of(record: Record, name: str, bundle: Bundle, threads: int | None, progress: Progress) -> Drift:
-    """Run the samples of a record through the files that it has, and compare.
+    """Run the files of a record on its samples, and compare the outputs. `name` is the record's name in the result.
 
-    threads: None for as many as the record was made with. Raises InvalidInput for a record of another model or of
+    threads: None for the number that the record was made with. Raises InvalidInput for a record of another model or of
     other files, and for samples that cannot be made again.
     """
     if (reason := _another(record, bundle)) is not None:
@@ -130,7 +140,7 @@ def drift_of(record: Record, name: str, bundle: Bundle, threads: int | None, pro
 
 
 def _another(record: Record, bundle: Bundle) -> str | None:
-    """Why a record is not of this bundle's files; None where it is."""
+    """Return why a record does not belong to this bundle's files, or None if it does."""
     if record.model != bundle.model["name"]:
         return f"of the model {record.model}, and {bundle.folder} is {bundle.model['name']}"
     hashes = {(artifact.role, artifact.file): artifact.sha256 for artifact in bundle.artifacts}
@@ -180,7 +190,8 @@ def _output(before: KeptOutput, now: KeptOutput) -> OutputDrift:
 
 
 def _unlike(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return a line for each difference of two machines, dates aside: versions, processor, flags."""
+    """Return one line for each difference of two machines (processor, flags, versions); date and memory are left
+    out."""
     keys = sorted((before.keys() | now.keys()) - {"date", "versions", "memory_gb"})
     lines = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)]
     versions = before["versions"], now["versions"]

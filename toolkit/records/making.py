@@ -1,4 +1,4 @@
-"""Makes records: runs samples through every file of a bundle, and keeps the outputs."""
+"""Makes records: runs every file of a bundle on samples, and keeps the outputs; makes a record's samples again."""
 
 import hashlib
 import heapq
@@ -24,17 +24,17 @@ from toolkit.records.record import KeptFile, KeptOutput, KeptSample, Record, in_
 # A sample and its inputs by name.
 Fed = tuple[KeptSample, Mapping[str, Array]]
 
-# Of photographs, marked or not, so many of each family: those whose names hash lowest, the same ones each time.
+# The number of photographs, marked or not, of each family in a record: those whose names have the lowest hashes.
 PHOTOGRAPHS = 24
 
-# Of an output with more values than this, so many of them are kept.
+# The most values of one output that a record keeps for a sample.
 VALUES = 4096
 
 
 def record_bundle(bundle: Bundle, threads: int, progress: Progress = lambda step: None) -> Record:
-    """Run the samples that ship with this package through every file whose runtime is here, and keep the outputs.
+    """Run every file whose runtime is installed on the samples of the model's kind. Returns the record of the outputs.
 
-    Raises NotAvailable for a kind of model that has no samples, InvalidArtifact for a file that is damaged.
+    Raises NotAvailable for a kind of model that has no samples, InvalidArtifact for a damaged file.
     """
     roles = {
         role: [artifact for artifact in runnable(bundle) if artifact.role == role]
@@ -64,15 +64,15 @@ def record_bundle(bundle: Bundle, threads: int, progress: Progress = lambda step
 
 
 def runnable(bundle: Bundle) -> list[Artifact]:
-    """The files of a bundle whose runtime is installed."""
+    """Return the files of a bundle whose runtime is installed."""
     packages = {"onnx": "onnxruntime", "tflite": "ai_edge_litert", "torch": "torch"}
     return [artifact for artifact in bundle.artifacts if find_spec(packages[artifact.format]) is not None]
 
 
 def samples_of(record: Record, bundle: Bundle, role: str, progress: Progress) -> list[Fed]:
-    """The samples of a record again: those it keeps, and the others made by their names.
+    """Return the samples of one role of a record with their inputs, kept in the record or made again by name.
 
-    Raises InvalidInput for one that is not there any more, or is made otherwise now.
+    Raises InvalidInput if a sample does not exist any more, or its inputs are not the recorded ones.
     """
     made = _made_again(record, bundle, role, progress)
     found = []
@@ -90,12 +90,13 @@ def samples_of(record: Record, bundle: Bundle, role: str, progress: Progress) ->
 
 
 def _made_again(record: Record, bundle: Bundle, role: str, progress: Progress) -> dict[str, Mapping[str, Array]]:
-    """Inputs of the samples that a record does not keep, by their names."""
+    """Make the inputs of the samples that a record does not keep. Returns them by sample and input name."""
     wanted = {sample.name: sample.sha256 for sample in record.samples[role] if not sample.kept}
     reference = reference_of([artifact for artifact in runnable(bundle) if artifact.role == role])
     specs = tuple(binding.spec for binding in reference.inputs)
     made: dict[str, Mapping[str, Array]] = {}
-    # What every kind takes its noise and constants from, before the kind itself, which would mark photographs first.
+    # Every kind takes its noise and constants from these two. The kind itself would first mark photographs, so try it
+    # last.
     for sample in chain(unit_samples(specs), signed_samples(specs)):
         if wanted.get(sample.name) == _sha256(sample.feeds):
             made[sample.name] = sample.feeds
@@ -111,7 +112,7 @@ def run_file(
     threads: int,
     progress: Progress,
 ) -> KeptFile:
-    """Run one file on each sample. Returns its outputs and the environment that it ran in."""
+    """Run one file on each sample. Returns its outputs and the environment in which it ran."""
     values: dict[str, list[Array]] = {}
     hashes: dict[str, list[str]] = {}
     backend = default_backend(artifact.format).name
@@ -139,7 +140,8 @@ def _kept_values(name: str, output: Array) -> Array:
 
 
 def _chosen(bundle: Bundle, reference: Artifact, progress: Progress) -> list[Fed]:
-    """Every synthetic sample, and of each family of photographs those whose names hash lowest. In their own order."""
+    """Return every synthetic sample and, of each family of photographs, the PHOTOGRAPHS whose names have the lowest
+    hashes, in the order in which the kind makes them."""
     lowest: dict[str, list[tuple[int, int]]] = {}
     found: dict[int, Fed] = {}
     for number, sample in enumerate(_samples(bundle, reference, progress)):

@@ -1,8 +1,9 @@
-"""A record: what each file of a bundle gave for some samples, on one machine, with one version of each runtime.
+"""Reads and writes records: the outputs of a bundle's files for some samples, on one machine, with one version of each
+runtime.
 
-One .npz file: "meta" is JSON, the other arrays are inputs and outputs. Photographs are kept, as 8-bit inputs, so that
-neither the decoder of images nor the embedder that marks them can move what goes in; synthetic inputs are made again
-and held to their hashes.
+A record is one .npz file: "meta" is JSON, the other arrays are inputs and outputs. Photographs are kept as 8-bit
+inputs, so that neither the image decoder nor the embedder that marks them can change the inputs; synthetic inputs are
+made again and compared with their hashes.
 """
 
 import json
@@ -23,10 +24,10 @@ _META = "meta"
 
 @dataclass(frozen=True)
 class KeptSample:
-    """One sample. sha256: over its inputs in the order of their names. truth: as that of a Sample; a record file calls
-    it "message".
+    """One sample of a record.
 
-    kept: whether its inputs are in the record; else they are made again by its name.
+    sha256: of its inputs' bytes, in the order of their names. truth: as in Sample; its key in a record file is
+    "message". kept: whether its inputs are in the record; otherwise they are made again by its name.
     """
 
     name: str
@@ -38,10 +39,10 @@ class KeptSample:
 
 @dataclass(frozen=True)
 class KeptOutput:
-    """One output over all samples of its role. shape and dtype are of one sample's.
+    """One output over all samples of its role. shape and dtype are those of one sample's output.
 
-    values: (samples, n), the whole output, or a seeded choice of its values where it is large; sha256: of each
-    sample's whole output.
+    values: (samples, n), the whole output, or a seeded choice of n values of a large output. sha256: one hash of the
+    whole output for each sample.
     """
 
     shape: tuple[int, ...]
@@ -51,12 +52,14 @@ class KeptOutput:
 
     @property
     def is_whole(self) -> bool:
+        """Whether `values` has every value of the output."""
         return bool(self.values.shape[1] == np.prod(self.shape))
 
 
 @dataclass(frozen=True)
 class KeptFile:
-    """One file: what it is, what it ran on (see toolkit.bench.together), and its outputs by name."""
+    """One file of a bundle: its identity, the environment that it ran in (in_use of toolkit.bench.together), and its
+    outputs by name."""
 
     file: str
     role: str
@@ -68,7 +71,11 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Record:
-    """inputs: by role, sample and name of the input; only of samples that are kept. machine: backends.machine."""
+    """The content of a record file.
+
+    samples: by role. inputs: by (role, sample, input name), only of samples that are kept. machine: as
+    backends.machine.describe returns it.
+    """
 
     model: str
     kind: str
@@ -80,13 +87,13 @@ class Record:
 
     @property
     def key(self) -> str:
-        """Names the environment in a file's name: the version of each runtime."""
+        """The part of a record's file name that names the version of each runtime."""
         versions = sorted({f"{file.in_use['runtime']}-{file.in_use['version']}" for file in self.files})
         return "_".join(version.partition("+")[0] for version in versions)
 
 
 def write_record(record: Record, path: Path) -> Path:
-    """Write a record; into a folder, under the name of its model and its runtimes. Returns the file's path."""
+    """Write a record to `path`, or to MODEL-KEY.npz if `path` is a folder. Returns the path of the file."""
     if path.is_dir():
         path = path / f"{record.model}-{record.key}.npz"
     arrays: dict[str, Array] = {}
@@ -132,10 +139,10 @@ def _truth(message: list[int] | None) -> tuple[int, ...] | None:
 
 
 def read_record(path: Path) -> Record:
-    """Read a record. Raises InvalidInput for anything else."""
+    """Read a record. Raises InvalidInput if the file cannot be read or is not a valid record."""
     try:
         if path.is_file() and not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("no .npz file")  # numpy would advise to unpickle it
+            raise zipfile.BadZipFile("no .npz file")  # numpy's own message would advise to unpickle the file
         with np.load(path, allow_pickle=False) as arrays:
             return _read({name: arrays[name] for name in arrays.files})
     except OSError as error:
@@ -170,7 +177,7 @@ def _read(arrays: dict[str, Array]) -> Record:
 
 
 def in_eight_bits(value: Array) -> Array:
-    """The nearest input that a file of 8 bits holds, of a float32 image in [0, 1]; any other as it is."""
+    """Round a float32 image batch (4 axes, values in [0, 1]) to whole 255ths; return any other input as it is."""
     if not _is_image(value):
         return value
     return _unpacked(_packed(value), "float32")

@@ -1,1 +1,1 @@
-"""Smaller files: quantization of ONNX graphs, and the search for mixed precisions."""
+"""Quantization of ONNX graphs, and mixed-precision files: the search for the layers that stay in FP16."""

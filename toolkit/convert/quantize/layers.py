@@ -1,4 +1,7 @@
-"""Weights of an ONNX graph in fewer bytes, each read from its mapped file as the new one is written."""
+"""Quantizes single layers of an ONNX graph: weights in fewer bytes, and dense layers that compute in eight bits.
+
+Each weight is read from its mapped file again when the new file is written, so that memory does not hold them all.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +20,10 @@ _STEPS = 127
 def int8_weight(
     graph: ir.Graph, weight: ir.Value, axis: int, transpose: bool = False
 ) -> tuple[ir.Value, ir.Value, Array]:
-    """A constant as int8, symmetric, and its scales as initializers; and the scales: float32, above 0.
+    """Add a constant's symmetric int8 values and its scales to the graph as initializers.
 
-    axis: that of the output channels, each with a scale of its own. transpose: store a matrix the other way round.
+    Returns both initializers, and the scales as an array: (output channels,) float32, above 0.
+    axis: that of the output channels; each channel has its own scale. transpose: store a matrix transposed.
     """
     tensor = _constant(weight)
     sizes = tensor.shape.numpy()
@@ -34,14 +38,15 @@ def int8_weight(
 
 
 def float16_weight(graph: ir.Graph, weight: ir.Value) -> ir.Value:
-    """A constant as float16, as an initializer. What passes its range becomes infinite."""
+    """Add a constant's float16 values to the graph and return the initializer. Values out of range become infinite."""
     tensor = _constant(weight)
     half = ir.LazyTensor(partial(_halved, tensor), dtype=ir.DataType.FLOAT16, shape=ir.Shape(tensor.shape.numpy()))
     return initializer(graph, f"{weight.name}_float16", half)
 
 
 def initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """Add a constant to a graph, or find the one of that name: the same weight in another node."""
+    """Add a constant to a graph and return it; or return the initializer that has this name, made for another node
+    with the same weight."""
     if name in graph.initializers:
         return graph.initializers[name]
     tensor.name = name
@@ -53,7 +58,7 @@ def initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Val
 
 
 def drop_unused(graph: ir.Graph) -> None:
-    """Remove the constants that nothing reads any more."""
+    """Remove the initializers that no node reads and that are not outputs of the graph."""
     read = {value for node in graph for value in node.inputs}
     for name, value in list(graph.initializers.items()):
         if value not in read and not value.is_graph_output():
@@ -61,12 +66,12 @@ def drop_unused(graph: ir.Graph) -> None:
 
 
 def _constant(weight: ir.Value) -> ir.TensorProtocol:
-    assert weight.const_value is not None  # callers look for weights
+    assert weight.const_value is not None  # the layers that _layer finds have constant weights
     return weight.const_value
 
 
 def _scales(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> Array:
-    """What one of 127 steps stands for, per output channel: float32, above 0."""
+    """Return the size of one of 127 steps for each output channel: float32, above 0. `axes` are all other axes."""
     values = tensor.numpy()
     largest = np.maximum(values.max(axis=axes), -values.min(axis=axes))
     scale: Array = np.maximum(largest / np.float32(_STEPS), np.finfo(np.float32).tiny).astype(np.float32)
@@ -76,7 +81,7 @@ def _scales(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> Array:
 
 
 def _steps(tensor: ir.TensorProtocol, scale: Array, axis: int, transpose: bool) -> ir.TensorProtocol:
-    """The weight in whole steps of `scale`, whose entries belong to `axis`, as int8."""
+    """Return the weight rounded to whole steps of `scale`, whose entries belong to `axis`: int8."""
     values = tensor.numpy()
     steps = values / scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
     del values
@@ -92,21 +97,22 @@ def _halved(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def let_go(tensor: ir.TensorProtocol) -> None:
-    """Unmap a weight that lies in a file of its own: it would count as memory until the last of them is done."""
+    """Unmap a weight that lies in an external file: else it would count as memory until all weights are done."""
     if isinstance(tensor, ir.ExternalTensor):
         tensor.release()
 
 
 Ranges = Mapping[str, tuple[float, float]]
-
-_SMALLEST_CONV_WEIGHT = 4096  # values; below that a scale and a node a weight are not worth what they save
-
+_SMALLEST_CONV_WEIGHT = 4096  # values; in smaller kernels int8 saves less than its scale and node cost
 _LEVELS = 255
 
 
 @dataclass(frozen=True)
 class QuantizableLayer:
-    """A node with a constant weight. axis: that of the weight's output channels. dense: a Gemm or MatMul."""
+    """A Gemm, MatMul or Conv with a constant weight.
+
+    dense: whether it is a Gemm or MatMul. axis: that of the weight's output channels.
+    """
 
     node: ir.Node
     dense: bool
@@ -115,21 +121,25 @@ class QuantizableLayer:
 
     @property
     def name(self) -> str:
+        """The node's name, or that of its first output if the node has none."""
         return str(self.node.name or self.node.outputs[0].name)
 
     @property
     def input(self) -> ir.Value:
+        """The activations that the layer reads."""
         value = self.node.inputs[0]
-        assert value is not None  # none of these operators can do without
+        assert value is not None  # Gemm, MatMul and Conv always have this input
         return value
 
     @property
     def bias(self) -> ir.Value | None:
+        """The node's third input; None if it has none."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
 
 
 def layers(graph: ir.Graph) -> list[QuantizableLayer]:
-    """The layers that can be quantized, in running order. Small kernels, and products of two maps, are none."""
+    """Return the layers that can be quantized, in running order. Small convolution kernels and products of two
+    activations are left out."""
     found = [_layer(node) for node in graph]
     return [layer for layer in found if layer is not None]
 
@@ -149,15 +159,15 @@ def _layer(node: ir.Node) -> QuantizableLayer | None:
 
 
 def store_float16(graph: ir.Graph, layer: QuantizableLayer) -> None:
-    """The weight as float16, made float32 again as the runtime loads it: it folds what follows from constants."""
+    """Store a layer's weight as float16, with a Cast to float32, which the runtime computes once, when it loads."""
     cast = ir.node("Cast", [float16_weight(graph, layer.weight)], {"to": ir.DataType.FLOAT})
     _feed_weight(graph, layer, [cast])
 
 
 def store_int8(graph: ir.Graph, layer: QuantizableLayer) -> None:
-    """The weight as int8, made float32 again as the runtime loads it.
+    """Store a layer's weight as int8, with a Cast and a Mul to float32, which the runtime computes once, when it loads.
 
-    Not a DequantizeLinear: the runtime does not fold that, and computes it anew in every run.
+    The runtime would not fold a DequantizeLinear, but compute it again in every run.
     """
     stored, _, scale = int8_weight(graph, layer.weight, layer.axis)
     shape = [-1 if i == layer.axis else 1 for i in range(len(stored.shape or ()))]
@@ -167,9 +177,10 @@ def store_int8(graph: ir.Graph, layer: QuantizableLayer) -> None:
 
 
 def compute_dynamic(graph: ir.Graph, layer: QuantizableLayer, quantized: dict[str, tuple[ir.Value, ...]]) -> None:
-    """x @ w (+ b) -> MatMulInteger of both in eight bits, scaled back to float32, (+ b).
+    """Replace a dense layer x @ w (+ b) by a MatMulInteger of x and w in eight bits, scaled back to float32, (+ b).
 
-    `quantized` collects the inputs that are quantized already, for the layers that share them.
+    x is quantized in each run by its own range. quantized: the inputs that are quantized already, by name, to which
+    this function adds x: layers can share inputs.
     """
     name = layer.weight.name
     int8, weight_scale, scale = int8_weight(graph, layer.weight, layer.axis, transpose=layer.axis == 0)
@@ -180,7 +191,7 @@ def compute_dynamic(graph: ir.Graph, layer: QuantizableLayer, quantized: dict[st
         nodes.append(ir.node("DynamicQuantizeLinear", [x], num_outputs=3, name=f"{x.name}_quantize"))
         quantized[str(x.name)] = tuple(nodes[-1].outputs)
     eight_bits, x_scale, x_zero = quantized[str(x.name)]
-    # In this order ONNX Runtime joins the five of them, and the Add, into one kernel.
+    # ONNX Runtime fuses these nodes, and the Add, into one kernel only in this order.
     where = layer.node.outputs[0].name
     product = ir.node("MatMulInteger", [eight_bits, int8, x_zero, weight_zero], name=f"{where}_product")
     cast = ir.node("Cast", [product.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{where}_cast")
@@ -196,9 +207,10 @@ def compute_dynamic(graph: ir.Graph, layer: QuantizableLayer, quantized: dict[st
 def compute_static(
     graph: ir.Graph, layer: QuantizableLayer, ranges: Ranges, quantized: dict[str, tuple[ir.Value, ...]]
 ) -> None:
-    """Quantize what enters a dense layer over its known range, and dequantize both factors and the bias.
+    """Quantize the input of a dense layer over its range in `ranges`, and dequantize input, weight and bias before it.
 
-    The runtime joins these into one kernel that computes in eight bits and gives float32. `quantized` as above.
+    The runtime fuses these nodes and the layer into one kernel that computes in eight bits and returns float32.
+    `quantized` is as for compute_dynamic. Raises InvalidArtifact if the input has no range.
     """
     x = layer.input
     nodes: list[ir.Node] = []
@@ -218,7 +230,10 @@ def compute_static(
 
 
 def _quantize_pair(graph: ir.Graph, value: ir.Value, ranges: Ranges) -> tuple[list[ir.Node], ir.Value]:
-    """Round a tensor to 256 levels over its range, zero among them. Returns the nodes and the scale."""
+    """Make the nodes that round a tensor to 256 levels over its range, extended to include zero.
+
+    Returns the nodes (not yet in the graph) and the scale. Raises InvalidArtifact if the tensor has no range.
+    """
     name = str(value.name)
     if name not in ranges:
         raise InvalidArtifact(f"the range of {name!r} was not seen on the calibration images")
@@ -234,14 +249,15 @@ def _quantize_pair(graph: ir.Graph, value: ir.Value, ranges: Ranges) -> tuple[li
 def _dequantized_weight(graph: ir.Graph, layer: QuantizableLayer) -> ir.Node:
     stored, scale, steps = int8_weight(graph, layer.weight, layer.axis)
     zero = initializer(graph, f"{layer.weight.name}_zero_point", ir.tensor(np.zeros(len(steps), np.int8)))
-    # The zeros are the default; the runtime does not join a Gemm that leaves them out.
+    # Zero points of 0 are the default, but the runtime does not fuse a Gemm without them.
     return ir.node(
         "DequantizeLinear", [stored, scale, zero], {"axis": layer.axis}, name=f"{layer.node.outputs[0].name}_weight"
     )
 
 
 def _dequantized_bias(graph: ir.Graph, layer: QuantizableLayer, bias: ir.Value, x_scale: ir.Value) -> ir.Node:
-    """The bias in steps of the products' scale, as the integer kernels add it."""
+    """Return a node that dequantizes the bias, stored as int32 steps of input scale times weight scale: integer kernels
+    add the bias in these steps."""
     weight_scale = graph.initializers[f"{layer.weight.name}_scale"].const_value
     assert bias.const_value is not None
     assert x_scale.const_value is not None
@@ -258,14 +274,14 @@ def _dequantized_bias(graph: ir.Graph, layer: QuantizableLayer, bias: ir.Value, 
 
 
 def _feed_weight(graph: ir.Graph, layer: QuantizableLayer, nodes: Sequence[ir.Node]) -> None:
-    """Put nodes that make a weight before its layer, and let the layer use their result."""
+    """Insert nodes that make a weight before its layer, and use their result as the layer's weight."""
     _name_outputs(nodes, f"{layer.node.outputs[0].name}_weight")
     graph.insert_before(layer.node, nodes)
     layer.node.replace_input_with(1, nodes[-1].outputs[0])
 
 
 def _replace(graph: ir.Graph, node: ir.Node, nodes: Sequence[ir.Node]) -> None:
-    """Put `nodes` in the place of one, the result of the last under the name of its output."""
+    """Replace a node by `nodes`. The output of the last of them gets the name of the old output."""
     _name_outputs(nodes, str(node.outputs[0].name))
     output, result = node.outputs[0], nodes[-1].outputs[0]
     graph.insert_before(node, nodes)

@@ -1,4 +1,4 @@
-"""Mixed files: INT8 but for some layers in FP16, chosen for a budget or named by a recipe file."""
+"""Makes mixed files, which are INT8 with some layers in FP16. A budget or a recipe file decides which layers."""
 
 import json
 from collections.abc import Collection
@@ -23,10 +23,7 @@ from toolkit.convert.quantize.onnx import quantize_model
 from toolkit.convert.quantize.search import Budget, FileVariants, Found, Watched, read_logits, search
 
 FORMAT_VERSION = 1
-
 RECIPE_FILE = "detector.mixed.recipe.json"
-
-
 _KEYS = ("format_version", "source_sha256", "kept", "found")
 
 
@@ -34,7 +31,8 @@ _KEYS = ("format_version", "source_sha256", "kept", "found")
 class MixedRecipe:
     """The layers in FP16: ONNX nodes by name, and TFLite operators by the names of their weights.
 
-    found: how they were found, for a person to read; None where a person chose them.
+    source_sha256: of the float32 graph. found: figures of the search, for people to read; None if a person chose the
+    layers.
     """
 
     onnx: tuple[str, ...]
@@ -43,7 +41,7 @@ class MixedRecipe:
     found: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
-        """As the recipe file holds it."""
+        """Return the content of the recipe file as JSON values."""
         return {
             "format_version": FORMAT_VERSION,
             "source_sha256": self.source_sha256,
@@ -52,12 +50,12 @@ class MixedRecipe:
         }
 
     def to_json(self) -> str:
-        """The recipe file."""
+        """Return the text of the recipe file."""
         return json.dumps(self.document(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "MixedRecipe":
-        """Read strictly what `document` gives. Raises InvalidArtifact that names the place."""
+        """Read the JSON values that `document` returns. Raises InvalidArtifact, which names the place, for others."""
         data = Fields(value, where, _KEYS)
         if data.integer("format_version") != FORMAT_VERSION:
             raise InvalidArtifact(f"{where}: expected format_version {FORMAT_VERSION}, got {data['format_version']}")
@@ -67,7 +65,10 @@ class MixedRecipe:
 
 @dataclass(frozen=True)
 class MixedRequest:
-    """What decides the layers to keep: a recipe that was found before, or a budget on a folder of images."""
+    """The user's choice of layers to keep in FP16: a recipe, or a budget and a folder of images to measure it on.
+
+    Raises InvalidInput unless exactly one of the two is given.
+    """
 
     kept: MixedRecipe | None = None
     budget: Budget | None = None
@@ -79,14 +80,14 @@ class MixedRequest:
 
     @classmethod
     def of(cls, budget: str | None, images: Path | None, recipe: Path | None) -> "MixedRequest":
-        """From a budget's text and a folder, or a recipe file. Raises InvalidInput."""
+        """Make a MixedRequest from a budget's text and a folder, or from a recipe file. Raises InvalidInput."""
         return cls(
             None if recipe is None else read_recipe(recipe), None if budget is None else Budget.parse(budget), images
         )
 
 
 def read_recipe(path: Path) -> MixedRecipe:
-    """Read a recipe file. Raises InvalidInput, which says what in it is not right."""
+    """Read a recipe file. Raises InvalidInput, which says what is wrong, if it cannot be read or is not valid."""
     try:
         return MixedRecipe.from_json(parse(path.read_bytes(), str(path)), str(path))
     except OSError as error:
@@ -96,7 +97,10 @@ def read_recipe(path: Path) -> MixedRecipe:
 
 
 def make_mixed(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> list[Made]:
-    """The mixed file of each runtime, out of the INT8 and FP16 ones. Raises InvalidInput if a kept layer is none."""
+    """Make the mixed TFLite file from the INT8 and FP16 ones, and the mixed ONNX file from the float32 graph.
+
+    Raises InvalidInput if `kept` names an unknown layer, InvalidArtifact if a file is not close to the float32 graph.
+    """
     job.progress("mixing INT8 with FP16 (TFLite)")
     path = job.folder / "detector.mixed.tflite"
     write_graph(mix(fp16[1][0], int8[1][0], kept.tflite), path)
@@ -104,9 +108,9 @@ def make_mixed(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> list[Made
 
 
 def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: Array) -> MixedRecipe:
-    """Search the layers to keep on each runtime for a budget on some images, (N, 3, S, S).
+    """Search, for each runtime, the layers to keep in FP16 for a budget, measured on images (N, 3, S, S).
 
-    Raises NotAvailable where not even all of them are enough.
+    Raises NotAvailable if the budget cannot be kept.
     """
     rule = job.rules.message_rule(job.bundle)
     assert rule is not None  # convert_bundle refuses mixed files of other kinds
@@ -123,7 +127,7 @@ def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: 
 
 
 def _account(found: Found) -> dict[str, Any]:
-    """What a person wants to know of a search."""
+    """Return the figures of a search for the recipe file, with the worst layers first."""
     return {
         "kept_layers": len(found.kept),
         "layers": len(found.alone),
@@ -140,7 +144,7 @@ def _onnx_trials(job: Job) -> FileVariants:
     path = job.folder / "trial.onnx"
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
-        # Not checked each time: the reference was when it was exported, and takes longer to check than to rewrite.
+        # Use ir.load, which does not check the graph: it was checked when exported, and a check takes longer than this.
         files = save(quantize_model(ir.load(job.reference.path), MIXED, kept=kept), path)
         return job.onnx_artifact(MIXED, files), files
 

@@ -1,7 +1,8 @@
-"""Convolutions of an ONNX graph as dense layers of what each place sees, for recipes that quantize activations.
+"""Quantizes an ONNX graph by a recipe for ONNX Runtime, and observes the ranges of activations on calibration inputs.
 
-ONNX Runtime's integer convolution took 2 to 6 times the time of its float32 one. Its integer product of rows that were
-copied together first took 0.2 to 0.6 of it, copying included, from 128 channels on; with fewer, copying eats the gain.
+For recipes with dynamic int8, large convolutions become dense layers: ONNX Runtime's integer convolution took 2 to 6
+times the time of its float32 one. Copying each window to a row and multiplying the rows in integers took 0.2 to 0.6 of
+the float32 time, from 128 channels on; with fewer channels, copying costs more than it gains.
 """
 
 from collections.abc import Collection
@@ -37,9 +38,10 @@ LEAST_CHANNELS = 128
 
 
 def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
-    """Put a Gemm over copied rows in the place of a Conv, under its name. None where that gains nothing.
+    """Replace a Conv by a Gemm of the same name, whose input has one row for each output pixel: its window's values.
 
-    Only for full convolutions of one image at a time, whose step is 1 or that of their kernel.
+    Returns the new layer. Returns None, and changes nothing, for a grouped or dilated Conv, a batch over 1, fewer than
+    LEAST_CHANNELS input channels, or strides over 1 unless the windows are patches (see Convolution.makes_patches).
     """
     conv, output = read_convolution(layer.node), layer.node.outputs[0]
     if conv is None or not conv.is_full or conv.input_shape[0] != 1 or conv.input_shape[1] < LEAST_CHANNELS:
@@ -68,7 +70,8 @@ def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
 
 
 def _windows(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
-    """What each place sees: its window's pixels, by row and column, each with its channels together."""
+    """Return nodes that make an NHWC map whose channels are the window of each output pixel: for each row and column of
+    the kernel, the channels of the pixel there."""
     nodes = [ir.node("Transpose", [conv.x], {"perm": TO_NHWC}, name=f"{name}.pixels")]
     if any(conv.pads):
         top, left, bottom, right = conv.pads
@@ -90,11 +93,11 @@ def _windows(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
 
 
 def _patches(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
-    """What each place sees: its patch, as depth."""
+    """Return nodes that make an NHWC map whose channels are the patch of each output pixel."""
     nodes: list[ir.Node] = []
     size, source = conv.kernel[0], conv.x
     used = (conv.output_shape[2] * size, conv.output_shape[3] * size)
-    if used != conv.input_shape[2:]:  # the last rows and columns make no patch
+    if used != conv.input_shape[2:]:  # the last rows or columns do not fill a patch
         ranges = (("from", (0, 0)), ("to", used), ("axes", (2, 3)))
         bounds = [add_sizes(graph, f"{name}.{what}", at) for what, at in ranges]
         nodes.append(ir.node("Slice", [source, *bounds], name=f"{name}.used"))
@@ -105,8 +108,8 @@ def _patches(graph: ir.Graph, conv: Convolution, name: str) -> list[ir.Node]:
 
 
 def _by_place(kernel: ir.TensorProtocol, outputs: int) -> Array:
-    """A kernel as rows, (outputs, what a place sees)."""
-    # A copy even where a kernel of one pixel has this order already: what it is copied from is unmapped.
+    """Return a kernel as rows: (outputs, values of a window)."""
+    # Copy even a 1x1 kernel, which has this order already: the memory that it lies in is unmapped below.
     rows: Array = kernel.numpy().transpose(TO_NHWC).copy().reshape(outputs, -1)
     let_go(kernel)
     return rows
@@ -115,10 +118,11 @@ def _by_place(kernel: ir.TensorProtocol, outputs: int) -> Array:
 def quantize_onnx(
     source: Path, target: Path, recipe: Recipe, ranges: Ranges | None = None, kept: Collection[str] = ()
 ) -> tuple[Path, ...]:
-    """Write a prepared float32 graph by `recipe`. Returns the files: target, then external data.
+    """Quantize the prepared float32 graph in `source` by `recipe`, and write it. Returns the files: `target`, then
+    external data.
 
-    Memory: what the largest weight needs, a few times. Raises InvalidArtifact for a graph that is not valid, and what
-    quantize_model raises.
+    Memory: a few times the largest weight. Raises InvalidArtifact for an invalid graph, and the errors of
+    quantize_model.
     """
     return save(quantize_model(load(source), recipe, ranges, kept), target)
 
@@ -126,10 +130,12 @@ def quantize_onnx(
 def quantize_model(
     model: ir.Model, recipe: Recipe, ranges: Ranges | None = None, kept: Collection[str] = ()
 ) -> ir.Model:
-    """Rewrite a prepared float32 graph by `recipe`, in place. Its weights are read here, and again as it is saved.
+    """Rewrite a prepared float32 graph by `recipe`, in place, and return it. Its weights are read here, and again when
+    it is saved.
 
-    ranges: of the tensors of `calibrated_tensors`, for a calibrated recipe. kept: layers stored as float16 instead.
-    Raises InvalidInput for a kept layer that is none.
+    ranges: of the tensors of `calibrated_tensors`, for a calibrated recipe. kept: names of layers whose weights are
+    stored as float16 instead. Raises InvalidInput if `kept` names an unknown layer, InvalidArtifact if a range is
+    missing.
     """
     found = layers(model.graph)
     names = {layer.name for layer in found}
@@ -142,25 +148,27 @@ def quantize_model(
         elif recipe.activations == "dynamic int8" and (dense := layer if layer.dense else unfold(model.graph, layer)):
             compute_dynamic(model.graph, dense, quantized)
         elif not layer.dense or recipe.activations == "float32":
-            # Other convolutions compute in float32. The runtime's integer kernels for them are slower than that:
+            # Other convolutions compute in float32, because the runtime's integer kernels for them are slower:
             # measured on pocketseal, 1.3 times the time for full ones and 3.4 times for depthwise ones.
             store_int8(model.graph, layer)
         else:
-            assert ranges is not None  # a calibrated recipe
+            assert ranges is not None  # callers of a calibrated recipe give ranges
             compute_static(model.graph, layer, ranges, quantized)
     drop_unused(model.graph)
     return model
 
 
 def calibrated_tensors(graph: ir.Graph) -> list[str]:
-    """The names of the tensors whose ranges a calibrated recipe needs: what enters dense layers."""
+    """Return the names of the tensors whose ranges a calibrated recipe needs: the inputs of dense layers."""
     return list(dict.fromkeys(str(layer.input.name) for layer in layers(graph) if layer.dense))
 
 
 def observe(source: Path, artifact: Artifact, calibrated: Calibrated, folder: Path) -> dict[str, tuple[float, float]]:
-    """Run a float32 graph on its samples, one after the other. Returns name -> (lowest, highest).
+    """Run a float32 graph on the calibration inputs, one run at a time. Returns the range of each tensor of
+    `calibrated_tensors` by the calibration's method: name -> (lowest, highest).
 
-    `folder` holds a copy of the graph with more outputs meanwhile.
+    A copy of the graph with more outputs is written to `folder`, and removed at the end. Raises InvalidArtifact if the
+    graph does not state the shape of one of these tensors.
     """
     model = load(source)
     names = calibrated_tensors(model.graph)

@@ -1,4 +1,4 @@
-"""What a mixed-precision file may cost, as it is written on the command line."""
+"""Searches the layers that a mixed-precision file keeps in FP16 so that it stays within a budget."""
 
 import re
 from collections.abc import Callable
@@ -19,15 +19,16 @@ from backends.timing import Rounds, time_rounds
 from toolkit.convert.rules import MessageRule
 
 _FORM = re.compile(r"\s*(flips|size|latency)\s*<=\s*([0-9]+(?:\.[0-9]+)?)\s*(%|MB|ms)\s*")
-
 _UNITS = {"flips": ("%", 0.01), "size": ("MB", 1e6), "latency": ("ms", 1.0)}
-
 _EXAMPLES = '"flips<=0.2%", "size<=12MB" or "latency<=20ms"'
 
 
 @dataclass(frozen=True)
 class Budget:
-    """kind and limit: flips, a share of the bits, with no verdict changed; size, in bytes; latency, in ms."""
+    """The most that a mixed file may cost.
+
+    kind and limit: "flips", share of bits in [0, 1], with no verdict changed; "size" in bytes; "latency" in ms.
+    """
 
     text: str
     kind: str
@@ -35,7 +36,8 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Read "flips<=0.2%", "size<=12MB" (decimal) or "latency<=20ms". Raises InvalidInput."""
+        """Read a text like "flips<=0.2%", "size<=12MB" (decimal megabytes) or "latency<=20ms". Raises InvalidInput for
+        any other form."""
         match = _FORM.fullmatch(text)
         if match is None or match[3] != _UNITS[match[1]][0]:
             raise InvalidInput(f"budget: expected {_EXAMPLES}, got {text!r}")
@@ -44,19 +46,21 @@ class Budget:
 
 @dataclass(frozen=True)
 class MixedCost:
-    """A file on a folder of images, beside the float32 graph.
+    """The difference of a file from the float32 graph on some images, its size, and its latency.
 
-    flips: share of the message's bits. verdicts_changed: images whose detection channel says otherwise, or whose
-    message would not be found any more. error: root mean square of the difference over that of float32's logits.
+    flips: share of the messages' bits that differ, in [0, 1]. verdicts_changed: number of images whose detection logit
+    is on the other side of its threshold, or with too few equal bits for a positive verdict. error: norm of the
+    difference of the logits over the norm of the float32 logits. latency_ms: None if not measured.
     """
 
     flips: float
     verdicts_changed: int
     error: float
     bytes: int
-    latency_ms: float | None  # only where a latency is asked for: it takes runs of its own
+    latency_ms: float | None  # measured only for a latency budget: it takes extra runs
 
     def within(self, budget: Budget) -> bool:
+        """Return whether the file keeps a budget. A latency that was not measured does not keep a latency budget."""
         if budget.kind == "flips":
             return self.verdicts_changed == 0 and self.flips <= budget.limit
         if budget.kind == "size":
@@ -69,7 +73,8 @@ class MixedCost:
         return f"{self.flips:.3%} of bits flipped, {changed}, {self.bytes / 1e6:.2f} MB{latency}"
 
 
-# Images on which a layer alone is measured: its error is an average over all logits, of which each image has many.
+# The number of images on which the quantization of a single layer is measured. Few are enough: the error is an average
+# over all logits, and each image has many.
 ALONE_IMAGES = 32
 
 _LATENCY_ROUNDS = Rounds(0.0, warm_ups=0, least=20, until_steady=False)
@@ -79,8 +84,11 @@ Write = Callable[[frozenset[str]], tuple[Artifact, tuple[Path, ...]]]
 
 @dataclass(frozen=True)
 class FileVariants:
-    """How one runtime's candidates are made: `write` makes the file that keeps some of `layers`, in a place of its own
-    that the next one overwrites."""
+    """The candidate files of one runtime.
+
+    layers: names of all layers that can be kept. write: called with the layers to keep; writes the file, over the one
+    before, and returns its artifact and its paths.
+    """
 
     backend: str
     layers: tuple[str, ...]
@@ -89,21 +97,25 @@ class FileVariants:
 
 @dataclass(frozen=True)
 class Watched:
-    """Images, (N, 3, S, S), the logits of the float32 graph on them, (N, 1 + bits), and how messages are judged."""
+    """Images (N, 3, S, S), the float32 graph's logits for them (N, 1 + bits), and how messages are read from logits."""
 
     images: Array
     logits: Array
     rule: MessageRule
 
     def first(self, count: int) -> "Watched":
-        """Some of them, spread over all."""
+        """Return at most `count` of the images, evenly spread over all, with their logits."""
         chosen = np.linspace(0, len(self.images) - 1, min(count, len(self.images))).astype(int)
         return Watched(self.images[chosen], self.logits[chosen], self.rule)
 
 
 @dataclass(frozen=True)
 class Found:
-    """Layers kept in FP16, the file's figures on all images, and those of each layer's quantization alone."""
+    """The result of a search.
+
+    kept: the layers in FP16; measured: the file's cost on all images; alone: for each layer, the cost of a file in
+    which only this layer is quantized, on ALONE_IMAGES images; checked_files: number of files measured on all images.
+    """
 
     kept: tuple[str, ...]
     measured: MixedCost
@@ -112,19 +124,20 @@ class Found:
 
 
 def read_logits(path: Path, artifact: Artifact, backend: str, images: Array) -> Array:
-    """(N, 1 + bits) float32, one image a run."""
+    """Run a file on images (N, 3, S, S), one image a run. Returns its logits: (N, 1 + bits) float32."""
     name, output = artifact.inputs[0].spec.name, artifact.outputs[0].spec.name
     with BACKENDS.load(backend).session(path, artifact, default_threads()) as session:
         return np.concatenate([session.run({name: image[None]})[output] for image in images])
 
 
 def search(trials: FileVariants, budget: Budget, watched: Watched, progress: Progress) -> Found:
-    """The layers to keep within a budget.
+    """Search the layers to keep in FP16 within a budget.
 
-    For flips: the fewest. Layers are kept in the order of the error that quantizing each alone makes, as few as the
-    whole file needs; then each is given back whose loss the whole file bears. For a size or a latency: as many as it
-    buys, in the order of that error, for a size over the bytes that keeping a layer costs.
-    One file a layer and one a check: each is run on the images, so that is what a search costs.
+    Layers are ranked by the error that quantizing each one alone makes; for a size budget, by that error over the bytes
+    that keeping the layer costs. For a flips budget as few layers as possible are kept: the shortest start of the
+    ranking that fits, then without each layer that the file can do without. For a size or latency budget, the longest
+    start of the ranking that fits is kept.
+    The search makes and runs one file for each layer and one for each check.
     Raises NotAvailable if the budget cannot be kept.
     """
     few = watched.first(ALONE_IMAGES)
@@ -160,7 +173,7 @@ def search(trials: FileVariants, budget: Budget, watched: Watched, progress: Pro
 
 
 def measure(trials: FileVariants, kept: frozenset[str], watched: Watched, timed: bool = False) -> MixedCost:
-    """Make one file and run it on the images."""
+    """Make the file that keeps the layers `kept`, run it on the images, and return its cost (latency if `timed`)."""
     artifact, files = trials.write(kept)
     logits = read_logits(files[0], artifact, trials.backend, watched.images)
     latency_ms = _latency_ms(files[0], artifact, trials.backend, watched.images[:1]) if timed else None
@@ -169,7 +182,7 @@ def measure(trials: FileVariants, kept: frozenset[str], watched: Watched, timed:
 
 
 def compared(logits: Array, watched: Watched, size_bytes: int, latency_ms: float | None = None) -> MixedCost:
-    """What a file read beside what the float32 graph did."""
+    """Compare a file's logits (N, 1 + bits) with those of the float32 graph, and return the cost."""
     got, expected = logits[:, 1:] > 0, watched.logits[:, 1:] > 0
     flipped = got != expected
     needed = watched.rule.bits_needed
@@ -193,7 +206,10 @@ def _fewest(order: list[str], fits: Callable[[frozenset[str]], bool]) -> frozens
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:
-    """The largest count up to `most` that holds, where all below one that holds do too; 0 if none does."""
+    """Return the largest count in 1..most for which `holds` is true, or 0 if there is none, by bisection.
+
+    If `holds` is true for a count, it must be true for every smaller count.
+    """
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2

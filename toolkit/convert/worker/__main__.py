@@ -1,4 +1,5 @@
-"""One request, one result. Lines of JSON on stdout say what is being done; everything else printed is the log."""
+"""Handles one request and ends. Prints one line of JSON on stdout for each step; all other output goes to stderr, the
+log."""
 
 import json
 import os
@@ -14,12 +15,12 @@ Say = Callable[[str], None]
 
 
 def main(request_path: str, result_path: str) -> None:
-    """Do what the request says and write {"files": {key: path}, "tools": {name: version}}.
+    """Run the request's task and write the result, {"files": {key: path}, "tools": {name: version}}.
 
-    Keys are "operators" for "operators", a model's name and NAME.names for "lower", NAME.PRECISION for "quantize" and a
-    precision for "lower-tf".
+    The keys depend on the task: "operators" for "operators", NAME and NAME.names of each model for "lower",
+    NAME.PRECISION for "quantize", PRECISION for "lower-tf".
 
-    Any failure is a traceback in the log and a non-zero exit code: there is nobody here to handle it.
+    An error ends the worker with a traceback in the log and a non-zero exit code; the caller reports it.
     """
     threading.Thread(target=_end_with_caller, daemon=True).start()
     say = _reserve_stdout()
@@ -71,13 +72,17 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
 
 
 def _end_with_caller() -> None:
-    """However the caller ends, killed or not, nothing of ours may go on writing into its folder."""
+    """Wait until the caller ends, even if it is killed; then kill the worker and the programs that it started, so that
+    none of them goes on writing into the caller's folder."""
     os.read(0, 1)
     os.killpg(0, signal.SIGKILL)
 
 
 def _reserve_stdout() -> Say:
-    """Keep stdout for our own lines: whatever the converters print, from Python or from C++, goes to stderr."""
+    """Reserve stdout for the lines of steps: redirect the converters' output, from Python or C++, to stderr.
+
+    Returns the function that reports a step, on both.
+    """
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -1,4 +1,4 @@
-"""The direct route: ONNX to a float32 TFLite file, without TensorFlow."""
+"""Calls onnx2tf: options that both routes share, and the direct route from ONNX to a float32 TFLite file."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import onnx2tf
 
 
 def run_onnx2tf(model: Path, folder: Path, backend: str, **options: Any) -> None:
-    """onnx2tf with what both of its backends are told; `options` are its own."""
+    """Run onnx2tf with the options that both of its backends share, and with further `options` of onnx2tf.convert."""
     onnx2tf.convert(
         input_onnx_file_path=str(model),
         output_folder_path=str(folder),
         tflite_backend=backend,
-        # The graph comes simplified, by a newer onnxsim than the one here; see graphs/prepare.
+        # The graph was simplified before, by a newer onnxsim than the one in this environment; see graphs/passes.
         not_use_onnxsim=True,
         verbosity="info",
         **options,
@@ -24,14 +24,15 @@ def run_onnx2tf(model: Path, folder: Path, backend: str, **options: Any) -> None
 def lower(model: Path, folder: Path) -> tuple[Path, Path]:
     """Lower an ONNX file with onnx2tf's flatbuffer_direct backend. Returns two files in `folder`.
 
-    The float32 TFLite file: four-dimensional inputs are channels last in it, and others as they are in the graph. And
-    a JSON file of names: {name in the ONNX graph: [[name that the file may have for it, whether that is inferred]]}.
+    The first is the float32 TFLite file: its four-dimensional inputs are channels last, other inputs as in the graph.
+    The second is a JSON file of names: {name in the ONNX graph: [[name that the file may have for the tensor, whether
+    that name is inferred]]}.
     """
     graph = onnx.load(model, load_external_data=False).graph
-    # By itself it takes the last axis of these for channels too.
+    # Without this option onnx2tf makes these inputs channels last too.
     others = [i.name for i in graph.input if len(i.type.tensor_type.shape.dim) != 4]
     run_onnx2tf(model, folder, "flatbuffer_direct", keep_shape_absolutely_input_names=others, non_verbose=True)
-    # It writes a float16 file too, that no CPU runtime loads.
+    # onnx2tf also writes a float16 file, which no CPU runtime loads.
     (folder / f"{model.stem}_float16.tflite").unlink(missing_ok=True)
     return folder / f"{model.stem}_float32.tflite", _names(
         graph, folder / f"{model.stem}_tensor_correspondence_report.json"
@@ -39,10 +40,11 @@ def lower(model: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def _names(graph: onnx.GraphProto, report: Path) -> Path:
-    """Of onnx2tf's own report what we need; its account of every renaming is thirty times as long.
+    """Write the names that `lower` describes, from onnx2tf's report, and remove the report, which is thirty times as
+    long. Returns the path.
 
-    Of a map that never leaves channels last, as between two convolutions, it knows no name, and infers one downstream:
-    that map is called after its node.
+    For a tensor that stays channels last, as between two convolutions, the report has no name or only the inferred name
+    of a later tensor. The file names such a tensor after its node, so that name is listed first.
     """
     records = json.loads(report.read_text(encoding="utf-8"))["records"]
     names: dict[str, list[tuple[str, bool]]] = {}

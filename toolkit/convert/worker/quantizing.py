@@ -1,4 +1,5 @@
-"""A float32 TFLite file to the recipes that are described in backends/precision.py, with ai-edge-quantizer."""
+"""Quantizes float32 TFLite files with ai-edge-quantizer, by the recipes of backends/precision.py, and observes the
+ranges of their activations."""
 
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ _OPERATIONS = {
 _BITS = {"int8": 8, "int16": 16}
 
 
-def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen: "Seen | None") -> Path:
-    """Write a float32 TFLite file by one recipe into `folder` and return its path.
+def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen: "ObservedRanges | None") -> Path:
+    """Quantize a float32 TFLite file by one recipe. Returns the path of the new file, STEM.NAME.tflite in `folder`.
 
-    recipe: {"weights", "activations", "computes"}. `seen` is what `observe` returned, for calibrated recipes.
+    recipe: {"weights", "activations", "computes"}, as in backends.precision.Recipe. seen: the result of `observe`, for
+    calibrated recipes. Raises ValueError if a calibrated recipe has no `seen`.
     """
     work = quantizer.Quantizer(str(model))
     every = TFLOperationName.ALL_SUPPORTED
@@ -51,8 +53,8 @@ def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen:
     return path
 
 
-class Seen:
-    """What the tensors of a file were on the calibration samples."""
+class ObservedRanges:
+    """The ranges of a file's tensors on the calibration samples, from one histogram for each tensor."""
 
     def __init__(self, method: str, sample: dict[str, Any], tensors: dict[str, HistogramObserver]) -> None:
         self._method = method
@@ -60,10 +62,13 @@ class Seen:
         self._tensors = tensors
 
     def ranges(self, model: Path, steps: Any, levels: int) -> dict[str, Any]:
-        """The range of each tensor that the quantizer asks for, as it wants them."""
+        """Return the range of each tensor that the quantizer needs: name -> {"min", "max"}, float32 arrays.
+
+        steps: the quantizer's own recipe. levels: how many values a quantized activation can take.
+        """
         recipes = recipe_manager.RecipeManager()
         recipes.load_quantization_recipe(steps)
-        # One run tells which tensors it needs, and the ranges of weights.
+        # One run of the quantizer's calibrator gives the names of these tensors, and the ranges of weights.
         runs = calibrator.Calibrator(str(model), num_threads=1)
         runs.calibrate({SIGNATURE: [self._sample]}, recipes)
         ranges: dict[str, Any] = runs.get_model_qsvs()
@@ -74,13 +79,12 @@ class Seen:
         return ranges
 
 
-def observe(model: Path, calibration: dict[str, Any]) -> Seen:
-    """Run a file on samples, one at a time, and note the values around the operators that have weights.
+def observe(model: Path, calibration: dict[str, Any]) -> ObservedRanges:
+    """Run a file on samples, one at a time, and observe the activations around the operators that have weights.
 
-    `calibration` has the method of ranges.py, and names .npy files whose first axis are the samples: {"method",
-    "inputs": {name: {"file", "order"}}} to read, each sample transposed by `order` unless that is null, and {"outputs":
-    {name: file}} to write, which are inputs of the slices that follow. One sample after the other gives the ranges
-    that the uncut graph would have.
+    calibration: {"method": one of METHODS in ranges.py, "inputs": {name: {"file", "order"}}, "outputs": {name: file}}.
+    The files are .npy files whose first axis is that of the samples. Each sample of an input is transposed by `order`
+    unless it is null. Outputs are written: they are inputs of later slices.
     """
     inputs = {name: np.load(source["file"], mmap_mode="r") for name, source in calibration["inputs"].items()}
     orders = {name: source["order"] for name, source in calibration["inputs"].items()}
@@ -100,11 +104,11 @@ def observe(model: Path, calibration: dict[str, Any]) -> Seen:
                 written[name] = np.lib.format.open_memmap(file, "w+", outputs[name].dtype, shape)
             written[name][i] = outputs[name]
     first = {name: _ordered(values[0], orders[name]) for name, values in inputs.items()}
-    return Seen(calibration["method"], first, watched)
+    return ObservedRanges(calibration["method"], first, watched)
 
 
 def _around_weights(model: Path) -> list[str]:
-    """The activations that enter and leave dense layers and convolutions."""
+    """Return the names of the activations that enter or leave dense layers and (not depthwise) convolutions."""
     loaded = tfl_flatbuffer_utils.read_model(str(model))
     (graph,) = loaded.subgraphs
     names = tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME

@@ -1,4 +1,5 @@
-"""The range of values that a tensor takes on many samples, seen one sample at a time. numpy alone."""
+"""Observes the range of a tensor's values over many samples, one sample at a time. Imports only numpy, because both
+Python environments use this module."""
 
 import math
 from typing import Any
@@ -6,17 +7,17 @@ from typing import Any
 import numpy as np
 
 METHODS = ("min-max", "percentile", "entropy")
-# Of the values beyond a range by percentile: one in ten thousand on each side.
+# The share of values that a percentile range leaves out on each side.
 OUTSIDE = 1e-4
 _BINS = 4096
 _ENTROPY_STEP = 8  # bins between two candidates
 
 
 class HistogramObserver:
-    """The values of one tensor: their extremes, and a histogram over [-limit, limit].
+    """The extremes of one tensor's values, and their histogram over [-limit, limit].
 
-    The limit is a power of two and doubles as values need it: each pair of bins becomes one. So one pass over the
-    samples is enough, their order does not matter, and memory is the same for one sample and for a thousand.
+    The limit is a power of two. It doubles when a value is larger: then each pair of bins becomes one bin. So one pass
+    over the samples is enough, their order does not matter, and memory does not grow with the number of samples.
     """
 
     def __init__(self) -> None:
@@ -26,26 +27,27 @@ class HistogramObserver:
         self._counts = np.zeros(_BINS, np.int64)
 
     def add(self, values: Any) -> None:
-        """Count the values of a float32 array of any shape. They must be finite."""
+        """Count the values of a float32 array of any shape. Raises ValueError if a value is not finite."""
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
         largest = max(-self.low, self.high)
         if not np.isfinite(largest):
             raise ValueError(f"a tensor has values in [{self.low}, {self.high}], expected finite ones")
         if largest > 0:
-            self._widen(math.ldexp(1.0, math.frexp(largest)[1]))  # above it, so that no value lies on the last edge
-        # By powers of two, which is exact: a value is in the same bin whatever the limit was when it came.
-        width = 2 * self._limit / _BINS if self._limit else 1.0  # nothing but zeros yet
+            self._widen(math.ldexp(1.0, math.frexp(largest)[1]))  # above `largest`: no value lies on the last edge
+        # The width is a power of two, so the division is exact, and a value's bin does not depend on earlier values.
+        width = 2 * self._limit / _BINS if self._limit else 1.0  # only zeros so far
         bins = np.floor(values.ravel().astype(np.float64) / width).astype(np.int64) + _BINS // 2
         self._counts += np.bincount(bins, minlength=_BINS)
 
     def range(self, method: str, levels: int = 256) -> tuple[float, float]:
-        """The range to quantize over. `levels`: how many numbers the quantized tensor can take.
+        """Return (lowest, highest), the range to quantize over. levels: how many values a quantized tensor can take.
 
-        min-max: every value seen. percentile: all but one in 10 000 on each side. entropy: symmetric around zero and
-        then cut to what was seen, the one whose quantized histogram has the least Kullback-Leibler divergence. With 16
-        bits it is every value whatever the method: their steps are finer than the histogram, and nothing is gained by
-        cutting (measured on pocketseal: by percentile, outputs for noise were off by a quarter).
+        "min-max": the range of all values. "percentile": without one value in 10 000 on each side. "entropy": the range
+        symmetric around zero whose quantized histogram has the least Kullback-Leibler divergence, cut to the range of
+        all values. With 16 bits every method gives the range of all values: the steps are finer than the histogram's
+        bins, and a smaller range gains nothing (measured on pocketseal: by percentile, outputs for noise were off by a
+        quarter). Raises ValueError for an unknown method, or if no values were added.
         """
         if not self.low <= self.high:
             raise ValueError("no values were seen")
@@ -73,21 +75,23 @@ class HistogramObserver:
 
     def _entropy(self, levels: int) -> tuple[float, float]:
         half = _BINS // 2
-        sizes = self._counts[half:] + self._counts[:half][::-1]  # by distance from zero
+        sizes = self._counts[half:] + self._counts[:half][::-1]  # counts by distance from zero
         used = int(np.flatnonzero(sizes)[-1]) + 1
         groups = levels // 2
         if used <= groups:
-            return -self._limit, self._limit  # quantized at least as finely as it was counted
-        ends = np.arange(used, groups - 1, -_ENTROPY_STEP)  # the widest first: it wins a tie
+            return -self._limit, self._limit  # no more bins than levels: a smaller range gains nothing
+        ends = np.arange(used, groups - 1, -_ENTROPY_STEP)  # the widest range first, so that it wins a tie
         best = min(ends, key=lambda end: _divergence(sizes[:used], int(end), groups))
         threshold = float(best) / half * self._limit
         return -threshold, threshold
 
 
 def _divergence(sizes: Any, end: int, groups: int) -> float:
-    """Kullback-Leibler divergence of a histogram, cut at a bin, from what `groups` levels leave of it, in nats.
+    """Return the Kullback-Leibler divergence, in nats, of a histogram cut at bin `end` from its quantization to
+    `groups` levels.
 
-    As calibration for TensorRT does it: what is cut off counts to the last bin of the histogram and not of the levels.
+    As in TensorRT's calibration, the counts that are cut off are added to the last bin of the histogram, but not to the
+    last level.
     """
     kept = sizes[:end].astype(np.float64)
     starts = np.arange(groups) * end // groups
@@ -97,7 +101,7 @@ def _divergence(sizes: Any, end: int, groups: int) -> float:
     quantized = np.where(filled, per_bin[in_group], 0.0)
     reference = kept.copy()
     reference[-1] += sizes[end:].sum()
-    # A bin that holds nothing but what was cut off: the levels give it the least that can be compared.
+    # A bin that only has counts that were cut off is 0 after quantization: a small count keeps the logarithm finite.
     quantized = np.where((reference > 0) & (quantized == 0), 1e-4, quantized)
     reference /= reference.sum()
     quantized /= quantized.sum()

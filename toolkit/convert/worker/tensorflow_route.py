@@ -1,4 +1,4 @@
-"""The other route: ONNX to a SavedModel with onnx2tf, then TensorFlow's own TFLite converter."""
+"""The tf route: from ONNX to a SavedModel with onnx2tf, then to TFLite with TensorFlow's own converter."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,17 @@ SIGNATURE = "serving_default"
 
 
 class _ModelIsBuilt(BaseException):
-    """Carries onnx2tf's Keras model out of it. Not an Exception, so that nothing inside onnx2tf handles it."""
+    """Carries the Keras model out of onnx2tf. It is not an Exception, so that no handler in onnx2tf catches it."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
 
 def write_saved_model(model: Path, folder: Path, outputs: list[str]) -> Path:
-    """Write an ONNX file as a SavedModel whose signature has the ONNX names. `outputs` is in the graph's order."""
+    """Convert an ONNX file to a SavedModel whose signature has the ONNX names. Returns its folder.
+
+    outputs: names of the graph's outputs, in the graph's order.
+    """
     built = _build(model, folder / "onnx2tf")
     inputs = [tf.TensorSpec(value.shape, value.dtype, value.name) for value in built.inputs]
 
@@ -34,7 +37,8 @@ def write_saved_model(model: Path, folder: Path, outputs: list[str]) -> Path:
 
 
 def convert(saved_model: Path, precision: str, folder: Path) -> Path:
-    """Convert a SavedModel to a TFLite file: fp32, fp16 (weights) or int8 (dynamic range, per channel)."""
+    """Convert a SavedModel to a TFLite file of precision fp32, fp16 (weights) or int8 (dynamic range, per channel).
+    Returns its path."""
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     if precision in ("fp16", "int8"):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -46,7 +50,8 @@ def convert(saved_model: Path, precision: str, folder: Path) -> Path:
 
 
 def _build(model: Path, folder: Path) -> Any:
-    """onnx2tf's Keras model. It would go on to convert it in ways that take minutes and that we do not use."""
+    """Return onnx2tf's Keras model. onnx2tf is stopped there: its own conversions of the model take minutes and are not
+    used."""
 
     def stop(model: Any) -> None:
         raise _ModelIsBuilt(model)
@@ -61,10 +66,11 @@ def _build(model: Path, folder: Path) -> Any:
 
 
 def _keep_cubes(model: Path, folder: Path) -> str:
-    """Write onnx2tf's parameter file that makes the layout transposes of cubes do nothing. Returns its path.
+    """Write a parameter file for onnx2tf that disables the layout transposes of cubes: tensors with the same height,
+    width and number of channels. Returns its path.
 
-    onnx2tf keeps maps channels last, and sees from their shapes which transposes that makes superfluous. Where height,
-    width and channels are the same it cannot see it, and transposes to a layout that nobody asked for.
+    onnx2tf keeps activations channels last, and finds from their shapes which transposes are not needed any more. The
+    shapes of cubes do not tell, so that it would transpose them to a wrong layout.
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load(model, load_external_data=False)).graph
     shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in graph.value_info}
