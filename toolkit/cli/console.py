@@ -1,4 +1,4 @@
-"""What several commands print, and the bundle they open: results go to stdout, progress and warnings to stderr."""
+"""Output that several commands share, and the choice of a bundle. Results go to stdout, all other lines to stderr."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

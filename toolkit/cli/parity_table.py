@@ -51,7 +51,7 @@ _NARROW_TASK_COLUMNS = 3
 
 
 def print_report(report: ParityReport, console: Console) -> None:
-    """Print a table for each role, with its failures, flipped bits and numbers that were not judged; then the rest."""
+    """Print a table with failures and notes for each role and each end-to-end case, then the verdict."""
     for role in report.roles:
         if not role.files:
             console.print(Text(f"{role.role}: {role.reference.file} alone, nothing to compare it with", "bold"))

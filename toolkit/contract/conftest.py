@@ -30,7 +30,7 @@ def _runs(spec: BackendSpec, artifact: Artifact) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with `case` for every case, and a test with `profiled_case` for each backend that has a profiler."""
+    """Run a test with `case` on every case, a test with `profiled_case` on those whose backend has a profiler."""
     for fixture in ("case", "profiled_case"):
         if fixture in metafunc.fixturenames:
             cases = [case for case in _chosen(metafunc.config) if fixture == "case" or case[0].profile is not None]

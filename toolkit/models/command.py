@@ -48,7 +48,7 @@ def write_picture(path: Path, picture: "Image.Image") -> str:
 
 
 def write_animation(path: Path, pictures: "list[Image.Image]") -> str:
-    """Write a .gif file that shows at least one picture in an endless loop, atomically. Returns the path as text."""
+    """Write a .gif file that shows one or more pictures in an endless loop, atomically. Returns the path as text."""
     from backends.atomic import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)

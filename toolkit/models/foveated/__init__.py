@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOOK = "The patch that a query looks at most"
 
-# Layers or blocks in a row, by graph. "language" has 30 layers, each with a projection.
+# Layers or blocks in a row, by graph. "language" counts 30 layers and their projections.
 _DEPTHS = {"encode_frames": 24, "query_shallow": 3, "query_deep": 24, "language": 60, "predict": 8}
 _BOTH_PASSES_DEPTH = 92
 
