@@ -1,6 +1,6 @@
-"""A package that is not ours brings a backend, a precision, a pass and a kind of model; every command has them.
+"""Tests of a package outside this project that adds a backend, a precision, a pass and a kind of model.
 
-It is installed with pip into a folder of its own, and found by its entry points. Nothing of this project is touched.
+The package is installed with pip into a temporary folder and found by its entry points; this project is not changed.
 """
 
 import json
@@ -23,7 +23,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs Python with arguments where the package is installed, in a folder of the module's own."""
+    """Return a function that runs Python with arguments, with the package installed, in a temporary folder."""
     folder = tmp_path_factory.mktemp("plugins")
     source, site = folder / "source", folder / "site"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("test_*", "__pycache__"))
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def toolkit(run: Run) -> Run:
-    """Runs a command of the toolkit there."""
+    """Return a function that runs a command of the toolkit as `run` does."""
     return lambda *arguments, expect=0: run(
         "-c", "from toolkit.cli import main; main(prog_name='toolkit')", *arguments, expect=expect
     )
@@ -51,7 +51,7 @@ def toolkit(run: Run) -> Run:
 
 @pytest.fixture(scope="module")
 def bundle(run: Run, toolkit: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The classifier, exported with its fixed weights and converted to a precision of ours and one of the package."""
+    """Return the folder of the classifier, exported with fixed weights and converted to fp32 and to int8-dense."""
     folder = tmp_path_factory.mktemp("bundle")
     run("-m", "sample_plugins.classifier.network", folder / "weights.safetensors")
     toolkit("export", "colours", "--checkpoint", folder / "weights.safetensors", "-o", folder)

@@ -1,4 +1,4 @@
-"""The command line. A command is one file; it reads options, calls the toolkit and prints: no logic lives here."""
+"""The command line. Each command is one file that reads options, calls the toolkit and prints, without other logic."""
 
 import click
 

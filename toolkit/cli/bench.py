@@ -1,4 +1,4 @@
-"""toolkit bench"""
+"""The command `toolkit bench`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables of a benchmark's result, as a person reads them."""
+"""Prints the results of benchmarks as tables."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -53,7 +53,7 @@ _WIDE = 110
 
 
 def print_result(result: BenchResult, console: Console) -> None:
-    """Print the tables of each role, the runtimes they were measured with, and the figures that were not steady."""
+    """Print the tables and notes of each role, the profiles of operators, and the machine and its runtimes."""
     machine = result.machine
     for role, reference in result.reference.items():
         files = [file for file in result.files if file.role == role]
@@ -81,7 +81,7 @@ def print_result(result: BenchResult, console: Console) -> None:
 
 
 def print_against(before: BenchResult, after: BenchResult, console: Console) -> None:
-    """Print the changes outside the noise, after the differences that make the two runs unlike."""
+    """Print how the conditions of two runs differ, then the figures that changed by more than the noise."""
     for line in differences(before, after):
         console.print(Text(f"not the same: {line}", "yellow"))
     found = changes(before, after)
@@ -173,7 +173,7 @@ def _print_batch_notes(files: Sequence[FileResult], console: Console) -> None:
 
 
 def _print_notes(peers: Sequence[PeerResult], console: Console) -> None:
-    """Print how the peers were made; then the peers that could not be made, and why."""
+    """Print how the peers were made, then the peers that have no figures, and why."""
     for failed in (False, True):
         notes: dict[str, list[str]] = {}
         for peer in peers:

@@ -1,4 +1,4 @@
-"""toolkit bisect"""
+"""The command `toolkit bisect`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A BisectReport as a person reads it, on 80 columns and up."""
+"""Prints a BisectReport as a table, on 80 or more columns."""
 
 from collections import Counter
 
@@ -11,14 +11,12 @@ from toolkit.bisect.report import BisectReport
 from toolkit.metrics.noise import LARGEST
 
 _SHOWN = 10
-
 _WIDE = 110
-
 _NAMED = 24
 
 
 def print_report(report: BisectReport, console: Console) -> None:
-    """The layers that introduce most, what was not matched and why, and where the repro is."""
+    """Print the layers that introduce most error, the tensors that were not matched, and the path of `repro.py`."""
     random = " (random weights)" if report.weights["origin"] == "random" else ""
     console.print(Text(f"{report.model}{random}: {report.candidate} against {report.reference}", "bold"))
     console.print(Text(f"over {len(report.samples)} samples: {'; '.join(report.samples)}", "dim"))
@@ -62,7 +60,7 @@ def _table(report: BisectReport, wide: bool) -> Table:
 
 
 def _operators(kinds: tuple[str, ...]) -> str:
-    """Each kind once, with how many there are."""
+    """Return each kind of operator once, after its count if there are several."""
     return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in Counter(kinds).items())
 
 

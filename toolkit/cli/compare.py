@@ -1,4 +1,4 @@
-"""toolkit compare"""
+"""The command `toolkit compare`."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Results go to stdout; progress and warnings to stderr."""
+"""Output that several commands share, and the choice of a bundle. Results go to stdout, all other lines to stderr."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 class Working:
-    """What a long command says while it works."""
+    """The progress messages of a long command."""
 
     def __init__(self, console: Console, status: Status, what: str) -> None:
         self._console = console
@@ -28,26 +28,26 @@ class Working:
         self._what = what
 
     def say(self, line: str) -> None:
-        """A line that stays, on a terminal and in a log."""
+        """Print a line that stays, on a terminal and in a log."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, line: str) -> None:
-        """What is being done right now: beside the spinner of a terminal, and nowhere else."""
+        """Show the current step beside the spinner. Nothing is shown without a terminal."""
         self._status.update(escape(f"{self._what}: {line}"[: self._console.width - 4]))
 
 
 @contextmanager
 def working(what: str) -> Iterator[Working]:
-    """Show a spinner while something takes long. Where no person watches there is none."""
+    """Show a spinner on stderr during long work, if stderr is a terminal."""
     console = Console(stderr=True)
     with console.status(escape(what)) as status:
         yield Working(console, status, what)
 
 
 def tracked(items: Sequence[Item], what: str, show: bool = True) -> Iterator[Item]:
-    """Go through `items` under a progress bar on stderr, which shows on a terminal alone."""
+    """Yield `items` under a progress bar on stderr, if `show` is set and stderr is a terminal."""
     console = Console(stderr=True)
-    # rich would lead stdout through its own console too, which is stderr here.
+    # By default rich also redirects stdout to its console, which is stderr here.
     progress = Progress(
         console=console, transient=True, redirect_stdout=False, disable=not (show and console.is_terminal)
     )
@@ -56,14 +56,14 @@ def tracked(items: Sequence[Item], what: str, show: bool = True) -> Iterator[Ite
 
 
 def chosen_bundle(model: str | None, folder: Path | None) -> Bundle:
-    """What --model or --bundle names; with neither, pocketseal."""
+    """Open the bundle that --model or --bundle names; without both, pocketseal. Raises UsageError if both are given."""
     if model is not None and folder is not None:
         raise click.UsageError("--model and --bundle both name a bundle: give one", click.get_current_context())
     return Bundle.open(find_bundle(folder or model or "pocketseal"))
 
 
 def warn_if_random(bundle: Bundle) -> None:
-    """Say on stderr that the weights are random, where they are: then no result means anything."""
+    """Print a warning on stderr if a bundle's weights are random, because its results then mean nothing."""
     if bundle.weights["origin"] == "random":
         source = bundle.weights["source"]
         click.secho(
@@ -72,7 +72,10 @@ def warn_if_random(bundle: Bundle) -> None:
 
 
 def print_artifacts(bundle: Bundle, columns: Mapping[str, Mapping[str, str]] | None = None) -> None:
-    """The files of a bundle, with their sizes in decimal megabytes, and what further columns say of some of them."""
+    """Print the files of a bundle with their sizes in decimal megabytes.
+
+    columns: further columns by title, each with the cells of some files by name; a column without cells is left out.
+    """
     click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")

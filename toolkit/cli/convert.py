@@ -1,4 +1,4 @@
-"""toolkit convert"""
+"""The command `toolkit convert`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

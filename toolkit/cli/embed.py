@@ -1,4 +1,4 @@
-"""toolkit embed"""
+"""The command `toolkit embed`."""
 
 from pathlib import Path
 

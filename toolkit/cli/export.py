@@ -1,4 +1,4 @@
-"""toolkit export"""
+"""The command `toolkit export`."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""What every command shares: it is imported on first use, and a failure ends in one line and an exit code."""
+"""The group of commands, which imports each on first use and ends failures in one line and an exit code; and the type
+of options that name a file to write."""
 
 import sys
 from importlib import import_module
@@ -9,17 +10,16 @@ import click
 
 from backends.errors import ToolkitError
 
-BAD_INPUT = 2  # also what click gives a wrong option
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
-
-BROKEN_PIPE = 141  # 128 + SIGPIPE: whoever read our output stopped
+BAD_INPUT = 2  # also click's code for a wrong option
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
+BROKEN_PIPE = 141  # 128 + SIGPIPE: the reader of our output has stopped
 
 
 class CommandGroup(click.Group):
-    """A group whose commands live one a module, named `module:function` with the line that `--help` shows.
+    """A group of commands, each in a module that is imported on first use.
 
-    The line stands in the table so that listing the commands imports none of them.
+    table: by name, the command as "module:function" and the line that `--help` shows. The line is in the table so that
+    listing the commands imports none of them.
     """
 
     def __init__(self, table: dict[str, tuple[str, str]], **attributes: Any) -> None:
@@ -27,11 +27,11 @@ class CommandGroup(click.Group):
         self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order a user meets them."""
+        """Return the names in the order of the table."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command; None if there is no such name."""
+        """Import and return a command, or return None if there is no such name."""
         if cmd_name not in self.table:
             return None
         module, attribute = self.table[cmd_name][0].split(":")
@@ -39,18 +39,18 @@ class CommandGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table alone."""
+        """Write the list of commands, from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
 
     def main(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Run, and leave with 0 (done), 1 (a negative judgement), 2 (bad usage or input), 130 or 141."""
+        """Run a command, and exit with 0 (done), 1 (negative judgement), 2 (bad usage or input), 130 or 141."""
         try:
-            # Without standalone mode click hands errors over, and the code of ctx.exit() as the result.
+            # Without standalone mode click raises its errors, and returns the code of ctx.exit().
             code = super().main(*arguments, **(options | {"standalone_mode": False}))
         except SystemExit as left:
-            # Our commands leave through ctx.exit(). click and rich leave with 1, a negative judgement with us, when
-            # the reader of stdout is gone.
+            # Our commands exit through ctx.exit(). If the reader of stdout is gone, click and rich exit with 1, which
+            # would mean a negative judgement here.
             sys.exit(BROKEN_PIPE if left.code == 1 else left.code)
         except (click.Abort, KeyboardInterrupt):
             _leave("interrupted", INTERRUPTED)
@@ -73,14 +73,17 @@ def _leave(line: str, code: int) -> NoReturn:
 
 
 class Target(click.Path):
-    """A file that will be written. A folder that is missing, or one in the file's place, is said at once."""
+    """The type of options that name a file to write. A missing folder, or a folder in the file's place, is an error.
+
+    or_folder: whether the path may be a folder.
+    """
 
     def __init__(self, or_folder: bool = False) -> None:
         super().__init__(path_type=Path)
         self._or_folder = or_folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path, or fail in click's way."""
+        """Return the path, or fail as click's types do."""
         path = Path(str(super().convert(value, param, ctx)))
         if path.is_dir() and not self._or_folder:
             self.fail(f"{path}: expected a file name, got a folder", param, ctx)

@@ -1,4 +1,4 @@
-"""toolkit import"""
+"""The command `toolkit import`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""toolkit models"""
+"""The command `toolkit models`."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A ParityReport as a person reads it, on 80 columns and up."""
+"""Prints a ParityReport as tables, on 80 or more columns."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from toolkit.metrics.error import OutputMetrics
 from toolkit.parity.report import EndToEndReport, FileReport, Judged, ParityReport, RoleReport
 from toolkit.parity.stream import Comparison
 
-# From here on there is room for every column.
+# A console of this many columns has room for every column of the table.
 _WIDE = 110
 _ERROR_COLUMNS = ("relative_l2", "signal_to_noise_db", "max_abs")
 _WIDE_ERROR_COLUMNS = (*_ERROR_COLUMNS, "mean_abs", "cosine")
@@ -51,7 +51,7 @@ _NARROW_TASK_COLUMNS = 3
 
 
 def print_report(report: ParityReport, console: Console) -> None:
-    """One table a role, then what failed, what flipped, and what was not judged."""
+    """Print a table with failures and notes for each role and each end-to-end case, then the verdict."""
     for role in report.roles:
         if not role.files:
             console.print(Text(f"{role.role}: {role.reference.file} alone, nothing to compare it with", "bold"))
@@ -83,7 +83,7 @@ def print_report(report: ParityReport, console: Console) -> None:
 
 
 def print_whole(whole: EndToEndReport, console: Console) -> None:
-    """A table of what several graphs made together, in every format and precision."""
+    """Print a table of an end-to-end case in every format and precision, with its failures."""
     samples = ", ".join(f"{count} {family}" for family, count in whole.samples.items())
     title = f"{whole.name}: {', '.join(whole.graphs)} together, against {whole.reference} fp32, on {samples} samples"
     console.print(Text(title, style="bold"))
@@ -198,7 +198,8 @@ def _lines(file: FileReport) -> Iterator[Text]:
 
 
 def _near_zero(comparison: Comparison) -> str | None:
-    """How many bits of marked readings flipped, and how near zero their logits were."""
+    """Return a line that says how many bits flipped in marked readings (if there are none, in unmarked ones), and how
+    near zero their logits were in the reference; None if no bit flipped."""
     family = "marked" if "marked" in comparison.details else "real"
     details = comparison.details.get(family)
     if not details or not details.get("flipped_logits_of_rms"):

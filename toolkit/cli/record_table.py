@@ -1,4 +1,4 @@
-"""What moved since a record, as a person reads it, on 80 columns and up."""
+"""Prints a Drift, the changes since a record was made, as tables, on 80 or more columns."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from toolkit.records.drift import Drift, FileDrift
 
 
 def print_drift(drift: Drift, console: Console) -> None:
-    """What the two environments do not have in common, one row for each output, and the verdict."""
+    """Print how the two environments differ, a table of every role with a row for each output, and the verdict."""
     title = f"{drift.model}: every file against {drift.record}, recorded on {drift.before['date']}"
     console.print(Text(title, "bold"))
     for line in drift.unlike:

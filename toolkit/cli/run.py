@@ -1,4 +1,4 @@
-"""toolkit run"""
+"""The command `toolkit run`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,13 +14,13 @@ from toolkit.models.kind import KINDS, ModelKind, all_kinds
 
 
 def _list(names: Iterable[str], last: str) -> str:
-    """Names as a sentence lists them: "a, b or c", with `last` before the last name."""
+    """Return names as a sentence lists them, such as "a, b or c", with `last` before the last name."""
     *first, end = names
     return f"{', '.join(first)} {last} {end}" if first else end
 
 
 def _own_options(kinds: Iterable[ModelKind]) -> dict[str, tuple[click.Option, tuple[str, ...]]]:
-    """The options of the kinds by name, each with the names of the kinds that have it."""
+    """Return the options of the kinds by name, each with the names of the kinds that have it."""
     found: dict[str, tuple[click.Option, tuple[str, ...]]] = {}
     for kind in kinds:
         for option in kind.options():
@@ -31,8 +31,8 @@ def _own_options(kinds: Iterable[ModelKind]) -> dict[str, tuple[click.Option, tu
 
 
 class _RunCommand(click.Command):
-    """The command with the options of every installed kind of model. `--help` lists the kinds, and the options of each
-    kind under its name."""
+    """The command `run`, which has the options of every installed kind of model. `--help` lists the kinds, and the
+    options of each kind under its name."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)

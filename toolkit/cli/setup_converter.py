@@ -1,4 +1,4 @@
-"""toolkit setup-converter"""
+"""The command `toolkit setup-converter`."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""The contract of a backend, as tests for anybody to run: pytest --pyargs toolkit.contract --backend NAME.
+"""The contract of a backend, as a test suite: pytest --pyargs toolkit.contract --backend NAME.
 
-It needs no more than the backend, pytest, and the model that ships with this package. A backend that passes works in
-`toolkit run`, `compare`, `bench`, `bisect` and the report.
+The suite needs the backend, pytest, the default backend of ONNX files as the reference, and the model that ships with
+this package. A backend that passes works in `toolkit run`, `compare`, `bench`, `bisect` and the report.
 """
 
 from pathlib import Path
@@ -10,5 +10,5 @@ import toolkit
 
 
 def find_shipped() -> Path:
-    """The folder of the model that ships with this package, whatever ./build holds."""
+    """Return the folder of the model that ships with this package, even if ./build has a model of the same name."""
     return Path(toolkit.__file__).parent / "bundles" / "pocketseal"

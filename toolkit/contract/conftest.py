@@ -1,4 +1,4 @@
-"""The files that a backend is tried on: those of the shipped model that it opens."""
+"""The test cases of the contract: each backend with each file of the shipped detector that it opens."""
 
 import pytest
 
@@ -11,7 +11,10 @@ _BUNDLE = Bundle.open(find_shipped())
 
 
 def _chosen(config: pytest.Config) -> list[tuple[BackendSpec, Artifact]]:
-    """Each file of the shipped detector on each backend that is tried."""
+    """Return each tested backend with each file of the shipped detector that it opens.
+
+    Raises UsageError if there is none.
+    """
     name = config.getoption("--backend")
     found = []
     for artifact in (a for a in _BUNDLE.artifacts if a.role == "detector"):
@@ -27,7 +30,7 @@ def _runs(spec: BackendSpec, artifact: Artifact) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes `case` on every file of every backend, `profiled_case` where the backend has a profiler."""
+    """Run a test with `case` on every case, a test with `profiled_case` on those whose backend has a profiler."""
     for fixture in ("case", "profiled_case"):
         if fixture in metafunc.fixturenames:
             cases = [case for case in _chosen(metafunc.config) if fixture == "case" or case[0].profile is not None]
@@ -36,5 +39,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
-    """The model that ships with this package, whatever ./build holds."""
+    """Return the bundle of the model that ships with this package."""
     return _BUNDLE

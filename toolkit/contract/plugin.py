@@ -6,6 +6,6 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --backend NAME for the contract suite, unless another plugin has an option of that name."""
+    """Add the option --backend NAME of the contract suite, unless another plugin has added one of the same name."""
     with suppress(ValueError):
         parser.addoption("--backend", metavar="NAME", help="toolkit.contract: the backend to try.  [default: all]")

@@ -1,6 +1,6 @@
-"""The promises of a Session, on every file of the shipped watermark detector that a backend opens.
+"""Tests of the promises of a Session, on every file of the shipped watermark detector that a backend opens.
 
-The reference is the float32 ONNX file on ONNX Runtime: for it the default backend of ONNX files must be installed.
+The reference is the float32 ONNX file on the default backend of ONNX files, which must be installed.
 """
 
 import json
@@ -31,20 +31,20 @@ from toolkit.models.watermark.message import Message
 Case = tuple[BackendSpec, Artifact]
 
 NOISE = 2
-# The runs that must be alike: as many as take a few seconds.
+# How many runs must give the same bytes, at least and at most: within these limits, as many as fit into SECONDS.
 RUNS = (3, 20)
 SECONDS = 3.0
 
 
 def opened(bundle: Bundle, case: Case, threads: int = 1) -> Session:
-    """A session of a case."""
+    """Open a session of a case."""
     spec, artifact = case
     return open_session(bundle, artifact, spec.name, threads)
 
 
 @cache
 def images(side: int) -> tuple[Array, ...]:
-    """Marked photographs, then seeded noise, as the detector reads them: (1, 3, side, side) float32 in [0, 1]."""
+    """Return marked photographs, then seeded noise: each (1, 3, side, side) float32 in [0, 1]."""
     random = np.random.default_rng(5)
     with Embedder.open(find_shipped()) as embedder:
         marked = [
@@ -55,14 +55,14 @@ def images(side: int) -> tuple[Array, ...]:
 
 
 def logits_of(session: Session) -> Array:
-    """(N, 1 + bits) float32 of all images, the marked photographs first."""
+    """Return the logits of all `images`, (N, 1 + bits) float32."""
     side = session.artifact.inputs[0].spec.shape[-1]
     return np.concatenate([session.run({"image": image})["logits"] for image in images(side)])
 
 
 @cache
 def expected_logits() -> Array:
-    """The logits of the float32 graph on the default backend of ONNX files."""
+    """Return the logits of the float32 graph on the default backend of ONNX files."""
     bundle = Bundle.open(find_shipped())
     artifact = bundle.find("detector", "onnx", "fp32")
     with open_session(bundle, artifact, default_backend("onnx").name, 1) as session:

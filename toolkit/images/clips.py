@@ -1,4 +1,7 @@
-"""Frames of a video file, decoded one after the other and let go; PyAV is imported on first use."""
+"""Clips: the frames of a video, an animated image or a folder of images; and arrays of .npz files.
+
+One frame is in memory at a time. PyAV is imported on first use.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def count_frames(path: Path) -> int:
-    """Return the number of frames of a video: its packets are counted, nothing is decoded.
+    """Return the number of frames of a video. Packets are counted, and no frame is decoded.
 
-    Raises InvalidInput for what is no video, has no frame or is cut short; NotAvailable without PyAV.
+    Raises InvalidInput for a file that is not a video, has no frame or is cut short; NotAvailable without PyAV.
     """
     with _opened(path) as (container, stream):
         count = 0
@@ -39,9 +42,9 @@ def count_frames(path: Path) -> int:
 
 
 def video_frames(path: Path, wanted: Sequence[int]) -> Iterator[Image.Image]:
-    """The frames at these places, ascending from 0, upright and in RGB. What lies between is decoded and dropped.
+    """Yield the frames with the numbers `wanted`, ascending from 0, upright and in RGB.
 
-    Raises InvalidInput for a frame that is damaged or not there.
+    Raises InvalidInput for a frame that is damaged or missing, NotAvailable without PyAV.
     """
     remaining = iter(wanted)
     next_wanted = next(remaining, None)
@@ -51,7 +54,7 @@ def video_frames(path: Path, wanted: Sequence[int]) -> Iterator[Image.Image]:
             if next_wanted is None:
                 return
             if number == next_wanted:
-                # Stored turned, as a phone stores it, with a note of how to turn it back.
+                # Phones store frames rotated, with the rotation beside them.
                 image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # av has no types here
                 yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
                 next_wanted = next(remaining, None)
@@ -61,7 +64,7 @@ def video_frames(path: Path, wanted: Sequence[int]) -> Iterator[Image.Image]:
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
-    """A file and its first video stream. Whatever FFmpeg says becomes InvalidInput."""
+    """Open a file and its first video stream. Every error of FFmpeg becomes InvalidInput."""
     need("video")
     import av
 
@@ -81,15 +84,14 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
 
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-
 _BROKEN = (UnidentifiedImageError, OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video, an animated image (GIF, WebP, APNG) or a folder of images by name. count: of its frames.
+    """A video, an animated image (GIF, WebP, APNG) or a folder of images sorted by name. count: of its frames.
 
-    A video's frames are read with PyAV.
+    PyAV reads the frames of a video, Pillow all others.
     """
 
     path: Path
@@ -97,7 +99,10 @@ class Clip:
 
     @classmethod
     def open(cls, path: Path) -> "Clip":
-        """Find out what it is and count its frames; none is decoded. Raises InvalidInput, NotAvailable without PyAV."""
+        """Open a clip and count its frames, without decoding any.
+
+        Raises InvalidInput for a path that is not a clip, NotAvailable for a video without PyAV.
+        """
         if path.is_dir():
             return cls(path, len(_images(path)))
         if not path.is_file():
@@ -113,9 +118,9 @@ class Clip:
             raise _unreadable(path, error) from error
 
     def frames(self, most: int) -> Iterator[Image.Image]:
-        """`most` frames spread over the clip from its first to its last, or all if there are fewer; RGB.
+        """Yield `most` RGB frames, spread evenly from the first frame to the last; all frames if there are fewer.
 
-        One is in memory at a time. Raises InvalidInput for one that cannot be decoded.
+        Raises InvalidInput for a frame that cannot be decoded.
         """
         wanted = np.linspace(0, self.count - 1, min(most, self.count)).round().astype(int).tolist()
         if self.path.is_dir():
@@ -161,7 +166,7 @@ def _unreadable(path: Path, error: Exception) -> InvalidInput:
 
 
 def read_array(path: Path) -> Array:
-    """The one array of an .npz. Raises InvalidInput."""
+    """Return the only array of an .npz file. Raises InvalidInput for a broken file, and for no or several arrays."""
     try:
         with np.load(path, allow_pickle=False) as held:
             if not isinstance(held, np.lib.npyio.NpzFile) or len(held.files) != 1:

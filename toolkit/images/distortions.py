@@ -1,7 +1,7 @@
-"""Distortions of photographs: the edits that pictures meet on their way, on 8-bit pixels at their own size.
+"""Distortions of photographs: everyday edits such as JPEG and cropping, on 8-bit pixels at the photograph's own size.
 
-A distortion is one function, registered under the name that reports show. Samples and benchmarks take them in the order
-of their registration, which decides the random numbers that each gets: a new one goes to the end.
+A distortion is one function, registered under the name that reports show. Samples and benchmarks apply distortions in
+the order of their registration, which decides the random numbers of each: add a new distortion at the end.
 """
 
 import io
@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 # Takes an RGB image and a seeded generator; returns an RGB image.
 Distortion = Callable[[Image.Image, np.random.Generator], Image.Image]
 
-# By name: the distortions that the targets of a training name, and further ones.
+# Distortions by name. MAIN: those for which the training has targets. FURTHER: all others.
 MAIN: dict[str, Distortion] = {}
 FURTHER: dict[str, Distortion] = {}
 
@@ -107,7 +107,7 @@ def _more_colourful(image: Image.Image, rng: np.random.Generator) -> Image.Image
 
 @distortion("noise, sigma 8", FURTHER)
 def _noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise with a standard deviation of 8 steps of 8 bits."""
+    """Add Gaussian noise with a standard deviation of 8, where pixels are 0 to 255."""
     pixels = np.asarray(image, np.float32)
     noisy = pixels + 8.0 * rng.standard_normal(pixels.shape, dtype=np.float32)
     return Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
@@ -155,7 +155,7 @@ def _resize(image: Image.Image, scale: float) -> Image.Image:
 
 
 def _crop(image: Image.Image, rng: np.random.Generator, area: float) -> Image.Image:
-    """A rectangle of this share of the area and the photograph's own proportions, at a random place."""
+    """Cut out a rectangle at a random place. area: its share of the image's area. It keeps the image's aspect."""
     width, height = round(image.width * area**0.5), round(image.height * area**0.5)
     left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
     return image.crop((left, top, left + width, top + height))

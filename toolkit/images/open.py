@@ -1,4 +1,4 @@
-"""Opens images as a person means them: files, PIL images and arrays of every common kind."""
+"""Opening images: files, PIL images and arrays of every common kind, and all images of a folder."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,10 @@ ImageSource = str | Path | Image.Image | npt.NDArray[Any]
 
 # A file of a few kilobytes can claim any size. 89 megapixels is Pillow's own limit.
 MAX_PIXELS = 89_478_485
-
 MAX_SIDE_PX = 65_535
 
-_ROUNDING = 1e-3  # floats that a resize or a colour conversion left just outside [0, 1]
-
+_ROUNDING = 1e-3  # a resize or a colour conversion may leave floats this far outside [0, 1]
 _CHANNELS = (1, 3, 4)
-
 _ORIENTATION = ExifTags.Base.Orientation
 
 _DESCRIBING = (
@@ -42,10 +39,11 @@ _DESCRIBING = (
 def open_photo(source: ImageSource) -> Photo:
     """Open a path, a PIL image or an array.
 
-    Files and PIL images: greyscale, palette, alpha, 16-bit, CMYK (through its ICC profile where it has one) and
-    EXIF rotation are seen as a viewer shows them; of several frames, the first. Pillow reads 16-bit colour as 8 bits.
-    Arrays: (H, W), HWC, CHW, or either with a batch of 1; uint8, uint16, or float in [0, 1].
-    Raises InvalidInput for a file that is no image, is cut short, too large, not finite, or could be read in two ways.
+    Files and PIL images may be greyscale, palette, 16-bit or CMYK images, and have alpha; they are opened as a viewer
+    shows them: CMYK through its ICC profile if it has one, turned as EXIF says, and the first of several frames. Pillow
+    reads 16-bit colour as 8 bits. Arrays: (H, W), HWC, CHW, or each with a batch of 1; uint8, uint16, or float in
+    [0, 1]. Raises InvalidInput for a source that is not an image, is cut short, too large or not finite, and for an
+    array whose channels could be first or last.
     """
     if isinstance(source, str | Path):
         return _open_file(Path(source))
@@ -66,10 +64,10 @@ def _open_file(path: Path) -> Photo:
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Whatever goes wrong while Pillow reads becomes InvalidInput."""
+    """Turn every error that Pillow raises while it reads into InvalidInput."""
     try:
         with warnings.catch_warnings():
-            # Past its limit Pillow warns first and refuses only at twice the size.
+            # Above its limit Pillow only warns; it raises an error above twice the limit.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except InvalidInput:
@@ -94,13 +92,16 @@ def _from_pil(image: Image.Image, name: str) -> Photo:
     source_format = image.format
     image.load()
     upright = image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
-    # A CMYK profile describes inks, which the RGB pixels no longer are.
+    # A CMYK profile describes inks, so it is wrong for the converted RGB pixels.
     icc_profile = None if upright.mode == "CMYK" else upright.info.get("icc_profile")
     return Photo(name, _known_mode(upright, name), source_format, frames, icc_profile, _exif(upright))
 
 
 def _exif(image: Image.Image) -> bytes | None:
-    """The EXIF block as it is; from a TIFF, whose tags also describe its pixels, what a camera or person wrote."""
+    """Return the EXIF block unchanged; of a TIFF, whose tags also describe its pixels, only tags of camera and author.
+
+    Return None if there is no EXIF.
+    """
     raw = image.info.get("exif")
     if isinstance(raw, bytes):
         return raw
@@ -115,10 +116,10 @@ def _exif(image: Image.Image) -> bytes | None:
 
 
 def _known_mode(image: Image.Image, name: str) -> Image.Image:
-    """The image in a mode that Photo knows, without loss where the mode allows."""
+    """Return the image in a mode that Photo supports, without loss if the mode allows."""
     mode = image.mode
     if mode in ("L", "LA", "RGB", "RGBA", "I;16"):
-        # A transparent colour named beside the pixels is alpha as well.
+        # A transparent colour in the image's info becomes alpha.
         return image if mode in ("LA", "RGBA") or "transparency" not in image.info else image.convert("RGBA")
     if mode == "P":
         return image.convert("RGBA" if "transparency" in image.info else "RGB")
@@ -196,7 +197,7 @@ def _check_floats(values: npt.NDArray[Any], name: str) -> None:
 
 @dataclass(frozen=True)
 class ImageFiles(Sequence[Path]):
-    """Files of a folder. Their names alone are kept: a Path takes seven times as much, and there may be many."""
+    """The image files of a folder. Only names are stored, because a Path takes seven times the memory."""
 
     folder: Path
     names: tuple[str, ...]
@@ -215,10 +216,10 @@ class ImageFiles(Sequence[Path]):
 
 
 def image_files(folder: Path, what: str = "images") -> ImageFiles:
-    """Every image in a folder, by name. Raises InvalidInput, which says `what` they are for, for a folder that is
-    missing, has none, or holds a broken one.
+    """Return the image files of a folder, sorted by name. Their headers are read to find broken files at once.
 
-    Only headers are read here, so that what cannot be read is said before anything is computed.
+    what: what the images are for, for error messages. Raises InvalidInput for a folder that is missing, has no images,
+    or has an image that is broken or too large.
     """
     if not folder.is_dir():
         raise InvalidInput(f"{what} {folder}: no such folder; give one with photographs")
@@ -239,12 +240,12 @@ def image_files(folder: Path, what: str = "images") -> ImageFiles:
 
 
 def name_of(image: ImageSource, number: int) -> str:
-    """The name of a file, else the image's place in the order, from 1 on."""
+    """Return the name of a file, or "image NUMBER" for an image that is not a file."""
     return Path(image).name if isinstance(image, str | Path) else f"image {number}"
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """A photograph in 8-bit RGB, as a viewer shows it. Raises InvalidInput."""
+    """Return a photograph in 8-bit RGB, as a viewer shows it. Raises InvalidInput as `open_photo` does."""
     photo = open_photo(path)
     if isinstance(photo.pixels, Image.Image) and photo.mode != "I;16":
         return photo.pixels.convert("RGB")

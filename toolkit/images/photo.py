@@ -1,4 +1,4 @@
-"""An opened image: RGB rows and planes in known units, whatever it was stored as, read a part at a time."""
+"""An opened image: it gives RGB rows and colour planes in known units, whatever its stored mode, a part at a time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Photo:
-    """An opened image. `pixels` is a PIL image, upright, in one of the modes below, or an (H, W, C) array.
+    """An opened image.
 
-    Modes: L, LA, I;16, RGB, RGBA. Arrays: uint8, uint16 or float in [0, 1], C of 1, 3 or 4; a 4th is alpha.
-    source_format is the file's format as Pillow names it, None for what never was a file.
+    name: of the image in error messages. pixels: an upright PIL image of mode L, LA, I;16, RGB or RGBA; or an (H, W, C)
+    array of uint8, uint16 or float in [0, 1], with C of 1, 3 or 4, where the 4th channel is alpha.
+    source_format: Pillow's name of the file's format, None if there was no file. frames: their number in the source.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Photo:
         return self.mode in ("L", "LA", "I;16")
 
     def plane(self, channel: int) -> Image.Image:
-        """One colour channel as a PIL image of mode F, (H, W), values in [0, full_scale]. Grey has channel 0 alone."""
+        """Return one colour channel as a PIL image of mode F, in [0, full_scale]. Grey has only channel 0."""
         if isinstance(self.pixels, Image.Image):
             only = self.pixels if len(self.pixels.getbands()) == 1 else self.pixels.getchannel(channel)
             return only.convert("F")
@@ -61,14 +62,14 @@ class Photo:
         return 1 if self.pixels.dtype.kind == "f" else int(np.iinfo(self.pixels.dtype).max)
 
     def samples(self, top: int, bottom: int) -> npt.NDArray[Any]:
-        """Rows top to bottom as stored: (bottom - top, W, C), alpha included."""
+        """Return rows top to bottom as stored: (bottom - top, W, C), with alpha."""
         if isinstance(self.pixels, Image.Image):
             strip = np.asarray(self.pixels.crop((0, top, self.width, bottom)))
             return strip if strip.ndim == 3 else strip[:, :, None]
         return self.pixels[top:bottom]
 
     def rows(self, top: int, bottom: int) -> Floats:
-        """Rows top to bottom as RGB: (bottom - top, W, 3) float32 in [0, 1]. Alpha is left out, grey is repeated."""
+        """Return rows top to bottom as RGB: (bottom - top, W, 3) float32 in [0, 1], without alpha; grey is repeated."""
         samples = self.samples(top, bottom)
         colour = samples[:, :, :3] if samples.shape[2] >= 3 else samples[:, :, :1]
         values = colour.astype(np.float32)
@@ -77,6 +78,6 @@ class Photo:
         return values if values.shape[2] == 3 else np.repeat(values, 3, axis=2)
 
     def alpha(self, top: int, bottom: int) -> npt.NDArray[np.uint8]:
-        """Rows top to bottom of the alpha of LA or RGBA: (bottom - top, W, 1), 0 to 255."""
+        """Return rows top to bottom of the alpha of LA or RGBA: (bottom - top, W, 1), 0 to 255."""
         alpha = self.samples(top, bottom)[:, :, -1:]
         return alpha if alpha.dtype == np.uint8 else np.rint(alpha / self.full_scale * 255).astype(np.uint8)

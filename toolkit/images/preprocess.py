@@ -1,4 +1,4 @@
-"""An image of any size and kind, as the tensor that a network reads."""
+"""Preprocessing: an image of any size and kind becomes the tensor that a network reads."""
 
 import numpy as np
 from PIL import Image
@@ -8,9 +8,10 @@ from toolkit.images.photo import Floats, Photo
 
 
 def to_tensor(photo: Photo, size_px: int) -> Floats:
-    """(1, 3, size_px, size_px) float32 in [0, 1], RGB: bilinear, half-pixel centres, antialias, aspect not kept.
+    """Return a photo as an RGB tensor: (1, 3, size_px, size_px) float32 in [0, 1].
 
-    One channel at a time in float32: Pillow's resize of 8-bit images rounds twice, which moves logits.
+    It is resized by bilinear interpolation with half-pixel centres and antialias; the aspect is not kept. Each channel
+    is resized in float32, because Pillow's resize of 8-bit images rounds twice, which moves logits.
     """
     channels = [resize(photo.plane(channel), size_px, size_px) for channel in range(1 if photo.is_grey else 3)]
     tensor = np.stack(3 * channels if photo.is_grey else channels)[None]
@@ -19,14 +20,14 @@ def to_tensor(photo: Photo, size_px: int) -> Floats:
 
 
 def preprocess(source: ImageSource, size_px: int) -> Floats:
-    """open_photo, then to_tensor. Raises InvalidInput."""
+    """Open an image and return it as `to_tensor` does. Raises InvalidInput as `open_photo` does."""
     return to_tensor(open_photo(source), size_px)
 
 
 def resize(plane: Image.Image, width: int, height: int, box: tuple[float, float, float, float] | None = None) -> Floats:
-    """Bilinear with antialias and half-pixel centres, as torch's `interpolate(..., antialias=True)`.
+    """Resize a plane by bilinear interpolation with antialias and half-pixel centres. Returns (height, width) float32.
 
-    plane: mode F. box: only this part of it (left, top, right, bottom, in its pixels), pixels beyond it still
-    count at its edges. Returns (height, width) float32.
+    The result is that of torch's `interpolate(..., antialias=True)`. plane: of mode F. box: (left, top, right, bottom)
+    in pixels, resize only this part of the plane; pixels outside it still count at its edges.
     """
     return np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR, box=box))

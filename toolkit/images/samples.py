@@ -10,12 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 WIDTH_PX, HEIGHT_PX = 827, 1169
 
 _MARGIN_PX = 70
-
 _LETTERS = tuple("etaoinshrdlcumwfgypbvkjxqz")
 
 
 def text_pages() -> dict[str, Image.Image]:
-    """By name: a letter, two columns of small print with a headline, and a table with rules. RGB, always the same."""
+    """Return RGB pages by name: a letter, two columns of small print with a headline, and a table with rules.
+
+    Every call draws the same pages.
+    """
     return {
         "a letter": _prose(np.random.default_rng(1), size=20, columns=1, headline=False),
         "two columns": _prose(np.random.default_rng(2), size=13, columns=2, headline=True),
@@ -69,10 +71,10 @@ PHOTOGRAPHS = Path(__file__).parent.parent / "photographs"
 
 
 def shipped_photographs() -> list[Path]:
-    """The photographs that come with this package, by name."""
+    """Return the photographs that ship with this package, sorted by name."""
     return sorted(PHOTOGRAPHS.glob("*.jpg"))
 
 
 def generator_of(name: str) -> np.random.Generator:
-    """Random numbers that a name decides, the same on every machine and in every order."""
+    """Return a random generator with a seed made from `name`, so that results do not depend on order or machine."""
     return np.random.default_rng(zlib.crc32(name.encode()))

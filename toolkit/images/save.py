@@ -1,4 +1,4 @@
-"""A marked image as a file: in the format its name says, whole or not at all."""
+"""Saving a marked image: atomically, in the format that the file's suffix names."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ FORMATS = {
     ".bmp": "BMP",
 }
 
-# JPEG: a source's own tables would cut into the mark that it never held, and half-size colour would blur it.
+# JPEG: the source's own quantization tables could damage the mark, and subsampled colour would blur it.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
@@ -40,11 +40,11 @@ _WHAT = {"LA": "transparency", "RGBA": "transparency", "I;16": "16-bit grey"}
 
 
 def check_target(path: Path, source_format: str | None, mode: str, force: bool) -> str:
-    """The format that `path` will have, before any work is done for it.
+    """Return Pillow's name of the format of the file `path`, and check before any work that it can be written.
 
-    Its suffix says it; without one it is the source's own format, or PNG for what was never a file.
-    Raises InvalidInput for a name that is taken (unless force), a format that cannot be written, or one that
-    cannot hold this mode.
+    The suffix names the format; without a suffix, it is the source's format, or PNG if the source is not a file.
+    Raises InvalidInput for a file that exists (unless force), a missing folder, a format that cannot be written, and a
+    format that cannot hold images of this mode.
     """
     own = {"MPO": "JPEG", None: "PNG"}.get(source_format, source_format)
     kind = FORMATS.get(path.suffix.lower()) if path.suffix else own
@@ -63,13 +63,16 @@ def check_target(path: Path, source_format: str | None, mode: str, force: bool) 
 
 
 def save_image(image: Image.Image, path: Path, source: Photo, force: bool) -> None:
-    """Write the image with its source's ICC profile and EXIF, where the format has them. Raises InvalidInput."""
+    """Write the image atomically, with its source's ICC profile and EXIF if the format supports them.
+
+    Raises InvalidInput as `check_target` does, and for an image that cannot be written.
+    """
     kind = check_target(path, source.source_format, image.mode, force)
     options = dict(_OPTIONS[kind])
     if kind != "BMP":
         options |= {key: value for key in ("icc_profile", "exif") if (value := getattr(source, key))}
     if kind == "TIFF" and _has_folders(source.exif):
-        options["compression"] = None  # Pillow's compressing writer cannot hold EXIF's folders
+        options["compression"] = None  # Pillow's compressing writer does not support EXIF sub-directories
     try:
         with replacing(path, overwrite=force) as temporary:
             image.save(temporary, kind, **options)

@@ -1,1 +1,1 @@
-"""The kinds of models: one folder a kind, each exporting one ModelKind."""
+"""The kinds of models. Each kind is a folder that exports one ModelKind."""

@@ -1,4 +1,4 @@
-"""Requests of `toolkit run`, and the files and lines that a run writes."""
+"""The request of `toolkit run` to a kind of model, and functions that write the files and lines of its results."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from backends.bundle import Bundle
 
-
 OUTPUT = click.Option(
     ["-o", "--output"],
     type=click.Path(path_type=Path, file_okay=False),
@@ -27,7 +26,7 @@ _MS_A_PICTURE = 500
 
 
 def write_arrays(path: Path, arrays: dict[str, Any]) -> str:
-    """Write an .npz, whole or not at all. Returns its name."""
+    """Write arrays by name to an .npz file, atomically. Make missing folders. Returns the path as text."""
     import numpy as np
 
     from backends.atomic import replacing
@@ -39,7 +38,7 @@ def write_arrays(path: Path, arrays: dict[str, Any]) -> str:
 
 
 def write_picture(path: Path, picture: "Image.Image") -> str:
-    """Write a .png, whole or not at all. Returns its name."""
+    """Write a .png file, atomically. Make missing folders. Returns the path as text."""
     from backends.atomic import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +48,7 @@ def write_picture(path: Path, picture: "Image.Image") -> str:
 
 
 def write_animation(path: Path, pictures: "list[Image.Image]") -> str:
-    """Write a .gif that shows one picture after the other, again and again, whole or not at all. Returns its name."""
+    """Write a .gif file that shows one or more pictures in an endless loop, atomically. Returns the path as text."""
     from backends.atomic import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +60,10 @@ def write_animation(path: Path, pictures: "list[Image.Image]") -> str:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The options of `toolkit run` that all kinds have, and the command line's own ways to speak to a person.
+    """The options of `toolkit run` that all kinds share, and the command line's functions for messages.
 
-    warn_if_random: warns on stderr where the weights of a bundle are random. tracked: called with inputs, a word for
-    the work and whether to show; yields the inputs under a progress bar on stderr.
+    warn_if_random: prints a warning on stderr if the weights of a bundle are random. tracked: called with the inputs, a
+    word for the work and whether to show a progress bar; yields the inputs under a progress bar on stderr.
     """
 
     bundle: "Bundle"
@@ -77,7 +76,10 @@ class RunRequest:
     tracked: Callable[[Sequence[str], str, bool], Iterator[str]]
 
     def row(self, name: str, role: str, **found: Any) -> dict[str, Any]:
-        """One answer as --json prints it: what ran, then what was found."""
+        """Return one result as --json prints it: the file that ran, then the values in `found`.
+
+        name: the image. role: the graph whose file is named. Raises NotAvailable if the bundle has no such file.
+        """
         from backends.registry import find_artifact
 
         artifact = find_artifact(self.bundle, role, self.backend, self.precision)
@@ -92,7 +94,7 @@ class RunRequest:
         }
 
     def show(self, row: dict[str, Any], lines: list[str]) -> None:
-        """Print one answer: the row with --json, else the lines under what was read."""
+        """Print one result: the row with --json, else a heading and the lines below it."""
         if self.as_json:
             click.echo(json.dumps(row, allow_nan=False))
             return
@@ -102,6 +104,6 @@ class RunRequest:
 
 
 def milliseconds(timing_ms: dict[str, list[float]]) -> str:
-    """Each graph, how often it ran, and how long that took."""
+    """Return text with each graph's role, number of runs and mean time. timing_ms: the time of each run, by role."""
     parts = [f"{role} {len(times)} x {sum(times) / len(times):.1f}" for role, times in timing_ms.items()]
     return f"{', '.join(parts)} ms"

@@ -1,11 +1,11 @@
-"""Kinds of models: everything that the commands have to know of one kind, in one object, found through entry points.
+"""Kinds of models: one ModelKind holds all that the commands need to know of its kind, and is found by entry point.
 
 A package adds a kind with one line of its own metadata, `NAME = "module:KIND"` in the entry-point group
 `seal_toolkit.kinds`, where KIND is an instance of a `ModelKind` subclass and NAME is the `kind` of a bundle's manifest.
-Ours stand in this project's pyproject.toml in the same way, each in a folder of its own beside this file.
+The kinds of this project are registered in its pyproject.toml in the same way; each has its folder beside this file.
 
-`toolkit run --help` imports every kind: the module of KIND imports neither numpy nor a runtime, and each method
-imports for itself.
+`toolkit run --help` imports every kind. The module of KIND must therefore import neither numpy nor a runtime: each
+method imports the modules that it needs.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from toolkit.report.blocks import Section
     from toolkit.report.evidence import Evidence
 
-# Outputs of one sample by name, and the sample's truth -> arrays of answers by name.
+# Takes the outputs of one sample by name, and the sample's hidden bits or None; returns arrays of answers by name.
 Answers = Callable[["Mapping[str, Array]", tuple[int, ...] | None], "dict[str, Array]"]
 
 RANDOM_WEIGHTS = (
@@ -46,12 +46,12 @@ RANDOM_WEIGHTS = (
 
 @dataclass(frozen=True)
 class EndToEndCase:
-    """A result of several graphs together, run one after the other or many times: a text, a clip.
+    """A result that several graphs produce together, such as a text or the predictions for a clip.
 
-    Errors add up between graphs, and one different token makes a different text: it is not enough that each graph is
-    near its reference.
+    Errors add up between graphs, and one different token changes the rest of a text, so the result is compared as well
+    as each graph.
     graphs: the roles of the graphs. The case runs in every format and precision in which a bundle has all of them.
-    samples: called with a bundle and the user's images; yields samples of the whole case.
+    samples: called with a bundle and the user's images; yields the samples of the case.
     open: called with a bundle, a backend, a precision and a number of threads; returns the open pipeline.
     judge: called with a bundle; returns a new judge.
     """
@@ -66,13 +66,13 @@ class EndToEndCase:
 class ModelKind(ABC):
     """A kind of model: how its bundles are run, fed, compared, converted, recorded and reported.
 
-    name: the `kind` of a bundle's manifest. summary: one line for a person. rank: its place in lists; ours have ranks
-    below 10.
-    random_note: a sentence for readers of results with random weights.
-    may_leave_domain: the kind does not know the range of its inputs. Synthetic samples on which the reference is not
-    finite are then left out, and counted.
+    name: the `kind` in a bundle's manifest. summary: one line of text. rank: the place in lists, the lowest first; the
+    kinds of this project have ranks below 10.
+    random_note: the text that explains results with random weights.
+    may_leave_domain: the range of valid inputs is not known. Synthetic samples on which the reference is not finite are
+    then left out, and counted.
     is_imported: `toolkit import` makes bundles of this kind from a foreign ONNX file, which is needed again for other
-    batch sizes. Nobody else knows what its graphs compute, so that `convert` compares each file on synthetic samples.
+    batch sizes. The meaning of its graphs is not known, so `convert` compares each file on synthetic samples.
     is_run: `toolkit run` runs models of this kind.
     """
 
@@ -95,28 +95,31 @@ class ModelKind(ABC):
         return ()
 
     def options(self) -> "tuple[click.Option, ...]":
-        """The options of `toolkit run` for this kind. An option that several kinds have is the same in each."""
+        """Return the options of `toolkit run` for this kind. An option that several kinds share must be the same."""
         return ()
 
     def run(self, ctx: "click.Context", request: "RunRequest", **own: Any) -> None:
-        """Run a model of this kind for `toolkit run`, and print the results. `own` holds the values of `options`."""
+        """Run a model of this kind for `toolkit run`, and print the results. own: the values of `options`.
+
+        Raises NotAvailable for a kind whose models are not run.
+        """
         raise NotAvailable(f"models of kind {self.name!r} are not run")
 
     @abstractmethod
     def feeds(
         self, bundle: "Bundle", role: str, images: "Iterable[ImageSource]"
     ) -> "Iterator[tuple[str, dict[str, Array]]]":
-        """Yield (name, inputs by name) that images bring to a graph, one after the other, nothing kept.
+        """Yield (sample name, inputs by name) of a graph, made from one image after the other; none is kept in memory.
 
-        images: paths, PIL images or arrays. Raises NotAvailable where a graph that runs before is not in the bundle,
-        InvalidInput for a file that is no image.
+        images: paths, PIL images or arrays. Raises NotAvailable if the bundle lacks a graph that must run before this
+        one, InvalidInput for a file that is not an image.
         """
 
     @abstractmethod
     def samples(self, bundle: "Bundle", reference: "Artifact", images: Sequence[Path]) -> "Iterator[Sample]":
-        """Yield every sample that the files of a role are compared on, the same ones at each call.
+        """Yield the samples on which the files of a role are compared. Every call yields the same samples.
 
-        reference: the reference file of the role. images: the user's own, beside the images that ship.
+        reference: the reference file of the role. images: the user's images, used beside the shipped ones.
         """
 
     @abstractmethod
@@ -145,19 +148,21 @@ class ModelKind(ABC):
         """Return the tolerance made of the recipe's limits. Raises NotAvailable for an unknown role."""
 
     def lowered_roles(self, roles: Sequence[str]) -> tuple[str, ...]:
-        """Return those of a bundle's roles whose graphs `convert` makes TFLite files of; by default all of them."""
+        """Return the roles, out of a bundle's roles, whose graphs `convert` lowers to TFLite; by default all."""
         return tuple(roles)
 
     def message_rule(self, bundle: "Bundle") -> "MessageRule | None":
-        """Return how the messages in the outputs are judged while a mixed file is searched; None where there are no
-        messages, and so no mixed files."""
+        """Return the rule that judges messages in the outputs during the search for a mixed file.
+
+        Return None for models without messages, of which no mixed files are made.
+        """
         return None
 
     def answers(self, bundle: "Bundle", role: str) -> Answers:
-        """Return a function that reads the answers out of a role's outputs.
+        """Return a function that reads the answers from a role's outputs.
 
-        An answer is the same or another, and never nearly the same. By default: integers and booleans as they are, and
-        of floats named "logits" the index of the largest along the last axis.
+        Answers are compared exactly. By default they are integer and boolean outputs as they are, and for a float
+        output named "logits" the index of the largest value along the last axis.
         """
         return lambda outputs, truth: choices(outputs, lambda name, value: name == "logits")
 
@@ -167,8 +172,8 @@ class ModelKind(ABC):
 
 
 def choices(outputs: "Mapping[str, Array]", is_choice: "Callable[[str, Array], bool]") -> "dict[str, Array]":
-    """Return integers and booleans as they are, and the index of the largest of each output of floats that
-    `is_choice` picks by its name and value."""
+    """Return integer and boolean outputs as they are, and for each float output that `is_choice(name, value)` selects
+    the index of the largest value along the last axis."""
     found = {}
     for name, value in outputs.items():
         if value.dtype.kind != "f":
@@ -182,19 +187,19 @@ KINDS: Registry[ModelKind] = Registry("seal_toolkit.kinds", "kind of model")
 
 
 def find_kind(name: str) -> ModelKind:
-    """Return the kind of a name. Raises NotAvailable that lists the kinds."""
+    """Return the kind with this name. Raises NotAvailable, which lists the kinds, for an unknown name."""
     return KINDS.load(name)
 
 
 def all_kinds() -> tuple[ModelKind, ...]:
-    """Return every installed kind, in the order of their ranks and then of their names."""
+    """Return every installed kind, sorted by rank and then by name."""
     return tuple(sorted(KINDS.installed(), key=lambda kind: (kind.rank, kind.name)))
 
 
 def all_models() -> "dict[str, ModelSpec]":
-    """Return the models that `toolkit export` makes, by name, those of one kind together.
+    """Return the models that `toolkit export` makes, by name, grouped by kind.
 
-    Raises NotAvailable where two kinds have a model of the same name.
+    Raises NotAvailable if two models have the same name.
     """
     found: dict[str, ModelSpec] = {}
     for kind in all_kinds():
@@ -206,7 +211,7 @@ def all_models() -> "dict[str, ModelSpec]":
 
 
 def find_model(name: str) -> "ModelSpec":
-    """Return the model of a name. Raises NotAvailable that lists the names."""
+    """Return the model with this name. Raises NotAvailable, which lists the names, for an unknown name."""
     models = all_models()
     if name not in models:
         raise NotAvailable(f"no model named {name!r}; there is {', '.join(models)}")

@@ -1,4 +1,4 @@
-"""Runs several graphs of one bundle on one backend; each is opened when it is first needed."""
+"""Runners of several graphs of one bundle on one backend; each graph is opened when it first runs."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,17 +20,18 @@ class Runner(Protocol):
     """An object that is run like a Session."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the inputs, by name. Returns the outputs by name."""
+        """Run on inputs by name. Returns the outputs by name."""
 
 
 class Pipeline(Closing, Runner):
-    """Several graphs of one bundle on one backend and in one precision, run as one."""
+    """Several graphs of one bundle, on one backend and in one precision, that run as if they were one graph."""
 
 
 class Graphs(Closing):
     """Runs graphs by their roles. Close it, or use it as a context manager.
 
-    timing_ms: for each role, how long its runs took, opening aside. watch: is told the role and the inputs of each run.
+    timing_ms: for each role, the milliseconds of each run, without the time to open the graph. watch: called with the
+    role and the inputs by name before each run.
     """
 
     watch: Callable[[str, Mapping[str, Array]], None]
@@ -59,16 +60,19 @@ class Graphs(Closing):
         self._held: dict[str, Mapping[str, Array]] = {}
 
     def artifact(self, role: str) -> Artifact:
-        """The file that computes a role here. Raises NotAvailable."""
+        """Return the file that runs for a role. Raises NotAvailable if the bundle has none."""
         return find_artifact(self.bundle, role, self.backend, self.precision)
 
     def run(self, role: str, **feeds: Array) -> dict[str, Array]:
-        """Run one graph: inputs by name, outputs by name. Raises InvalidArtifact for outputs that are not finite."""
+        """Run one graph on inputs by name. Returns its outputs by name.
+
+        Raises NotAvailable for a role without a file, InvalidArtifact for outputs that are not finite.
+        """
         session = self._session(role)
         self.watch(role, {**self._held.get(role, {}), **feeds})
         start = time.perf_counter()
         outputs = session.run(feeds)
-        # To a tenth of a microsecond: a text is hundreds of runs, and --json prints each.
+        # Rounded, because a text takes hundreds of runs and --json prints the time of each.
         self.timing_ms.setdefault(role, []).append(round(1e3 * (time.perf_counter() - start), 4))
         for name, value in outputs.items():
             if not np.isfinite(value).all():
@@ -76,9 +80,9 @@ class Graphs(Closing):
         return outputs
 
     def hold(self, role: str, **feeds: Array) -> None:
-        """Set the inputs that all runs of a graph share from now on, see Session.hold; without inputs, none.
+        """Set the inputs that all later runs of a graph share (see Session.hold). Without `feeds`, hold no input.
 
-        Arrays that are held already are not copied again.
+        Arrays that are already held are not copied again.
         """
         held = self._held.get(role, {})
         if held.keys() != feeds.keys() or any(held[name] is not array for name, array in feeds.items()):

@@ -1,6 +1,6 @@
-"""Tolerances that several kinds of models share: of vectors and of choices, at a depth of so many layers.
+"""Tolerances that several kinds of models share: for vectors and for choices, after a number of layers in a row.
 
-A kind composes its own from the limits of a precision's recipe, see `ModelKind.tolerance`.
+They are made from the limits of a precision's recipe; see `ModelKind.tolerance`.
 """
 
 from backends.precision import Recipe
@@ -20,14 +20,14 @@ _COSINE = (
 
 
 def keeps_float32(recipe: Recipe) -> bool:
-    """Whether a precision rounds nothing: its files differ from the reference by the order of sums alone."""
+    """Return whether weights and activations are float32: such files differ from the reference in rounding alone."""
     return recipe.weights == "float32" and recipe.activations == "float32"
 
 
 def largest_error(recipe: Recipe, depth: int) -> float:
-    """Return the most that the norm of a difference may be, as a share of the reference's norm.
+    """Return the largest allowed norm of the error, as a share of the reference's norm.
 
-    depth: layers or blocks in a row. Rounding to 8 bits adds up along them.
+    depth: layers or blocks in a row, along which the rounding to 8 bits adds up.
     """
     if recipe.weights == "int8":
         return recipe.limit("layer_error") * float(depth**0.5)
@@ -37,8 +37,8 @@ def largest_error(recipe: Recipe, depth: int) -> float:
 def output_limits(recipe: Recipe, depth: int) -> tuple[Limit, ...]:
     """Return the limits of every output over all samples.
 
-    In float32 that is the largest error, as a share of the output's range; else the error's size. A precision with
-    calibrated ranges has none: noise that passes ranges seen on real images says nothing.
+    In float32 the limit is on the largest error, as a share of the output's range; else on the norm of the error. A
+    precision with calibrated ranges has no limits: synthetic noise exceeds the ranges that were seen on real images.
     """
     if keeps_float32(recipe):
         return (Limit("of_range", recipe.limit("relative_l2"), needs_training=False),)
@@ -48,12 +48,12 @@ def output_limits(recipe: Recipe, depth: int) -> tuple[Limit, ...]:
 
 
 def real_limits(recipe: Recipe, depth: int, *more: Limit) -> tuple[Limit, ...]:
-    """Return the limits on real images: of the error in every precision, and `more` of the kind's own numbers."""
+    """Return the limits on real images: the limit on the error, then `more` limits on the kind's own numbers."""
     return (Limit("real_error", largest_error(recipe, depth), needs_training=False), *more)
 
 
 def reason(recipe: Recipe, depth: int, more: str) -> str:
-    """Return the reason of a tolerance: how roundings add up along `depth` layers, the recipe's reason, and `more`."""
+    """Return the reason for a tolerance: how rounding adds up along `depth` layers, the recipe's reason, and `more`."""
     rounding = _ROUNDINGS.format(depth) if recipe.weights == "int8" else ""
     return f"{rounding}{recipe.reason} {more}".strip()
 
@@ -61,8 +61,8 @@ def reason(recipe: Recipe, depth: int, more: str) -> str:
 def vectors(recipe: Recipe, depth: int, promised: bool = True) -> Tolerance:
     """Return the tolerance of outputs that are vectors: tokens, features, latents, states.
 
-    promised: the recipe's mean cosine holds whatever the depth; else no more is asked than the error of that depth
-    leaves.
+    promised: whether the recipe's mean cosine must hold at any depth. If False, the limit is at most the cosine that
+    the largest allowed error at this depth leaves.
     """
     cosine, lost = recipe.limit("mean_cosine"), recipe.limit("lost")
     if not promised:
@@ -81,10 +81,11 @@ def vectors(recipe: Recipe, depth: int, promised: bool = True) -> Tolerance:
 
 
 def largest_of_several(recipe: Recipe, depth: int, number: str, choice: str) -> Tolerance:
-    """Return the tolerance of outputs of which the largest is chosen. number: the judge's. choice: in words.
+    """Return the tolerance of outputs of which the largest value is chosen, such as logits.
 
-    In float32 the choices are equal but for rounding. Elsewhere near ones may swap, and with random weights all are
-    near, so that the number is not judged there.
+    number: the judge's name of the share of changed choices. choice: the choice in words. In float32 only rounding
+    changes choices. In other precisions, values that are close to each other may swap; with random weights all values
+    are close, so the number is then not judged.
     """
     changed = recipe.limit("choices_changed")
     return Tolerance(

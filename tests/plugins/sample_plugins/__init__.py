@@ -1,1 +1,1 @@
-"""What other packages can bring to the toolkit, one of each: a backend, a precision, a pass and a kind of model."""
+"""A package that extends the toolkit by one backend, one precision, one pass and one kind of model."""

@@ -1,4 +1,4 @@
-"""A pass in one function."""
+"""A graph pass in one function."""
 
 import onnx_ir as ir
 
@@ -8,7 +8,7 @@ from graphs.passes.registry import graph_pass
 
 @graph_pass(stage="export", tolerance=0.0, after="simplify")
 def drop_abs_of_relu(model: ir.Model) -> tuple[ir.Model, bool]:
-    """Remove an Abs of a Relu: no value there is below 0."""
+    """Remove every Abs of a Relu, whose values are never below 0."""
     found = [
         (node, relu)
         for node in model.graph

@@ -1,4 +1,4 @@
-"""A precision in one object: as int8, but only dense layers compute on eight bits."""
+"""A precision in one object: like int8, but only dense layers compute in 8 bits."""
 
 from backends.precision import INT8, Recipe
 

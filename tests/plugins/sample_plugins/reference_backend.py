@@ -1,4 +1,4 @@
-"""A backend in one file: ONNX files on the reference evaluator of the onnx package, which is numpy and nothing else."""
+"""A backend in one file: ONNX files on the reference evaluator of the onnx package, which uses numpy alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from backends.tensor import Array
 
 
 class ReferenceSession(Session):
-    """Runs each node of a graph by its definition. It uses one thread, whatever it is given."""
+    """A session that runs each node of a graph by its definition. It always uses one thread."""
 
     def _open(self) -> None:
         try:
@@ -34,7 +34,7 @@ class ReferenceSession(Session):
         try:
             with np.errstate(all="ignore"):
                 results = self._evaluator.run(self._names, dict(feeds))
-        except Exception as error:  # its operators are plain Python and raise anything
+        except Exception as error:  # its operators are plain Python and raise any kind of error
             raise InvalidArtifact(f"{self.path}: the reference evaluator failed: {one_line(error)}") from error
         return {name: np.array(value) for name, value in zip(self._names, results, strict=True)}
 
@@ -51,5 +51,5 @@ BACKEND = BackendSpec(
     formats=("onnx",),
     package="onnx",
     session=ReferenceSession,
-    precisions=("fp32",),  # a second a run: enough to be a check, too slow for every file
+    precisions=("fp32",),  # a run takes a second: fast enough for a check, too slow for every file
 )

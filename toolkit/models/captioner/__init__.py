@@ -1,4 +1,4 @@
-"""The captioner: images to texts and back."""
+"""The kind of captioners, which describe an image in words and draw it again."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from toolkit.metrics.judges import Judge
     from toolkit.metrics.samples import Sample
 
-# Layers in a row, of each graph.
+# Layers in a row, by graph.
 _DEPTHS = {"encode_image": 5, "decode_image": 5, "encode_text": 2, "decode_text_prefill": 8, "decode_text_step": 8}
-
 _TEXT_DEPTH = _DEPTHS["decode_text_step"]
 
 
@@ -106,8 +105,11 @@ class CaptionerKind(ModelKind):
 
 
 def _pictures(recipe: Recipe, depth: int) -> Tolerance:
-    """Return the tolerance of pictures. Their peak is 2, from -1 to 1, and a typical value a quarter of that: the
-    signal-to-noise ratio is 12 dB more than that of the values."""
+    """Return the tolerance of pictures.
+
+    Their values are in [-1, 1], so that the peak is 2. A typical value is a quarter of the peak: the ratio of peak to
+    noise is 12 dB more than the ratio of values to noise.
+    """
     least = recipe.limit("psnr_db")
     return Tolerance(
         outputs=output_limits(recipe, depth),
@@ -120,8 +122,11 @@ def _pictures(recipe: Recipe, depth: int) -> Tolerance:
 
 
 def _captions(recipe: Recipe) -> Tolerance:
-    """Return the tolerance of whole texts. A text is the same only if each of its choices is: where a choice changes
-    with probability p, a caption of twenty tokens changes with 1 - (1 - p)^20."""
+    """Return the tolerance of whole texts.
+
+    A text is the same only if each token is. If a token changes with probability p, a caption of twenty tokens changes
+    with probability 1 - (1 - p)^20.
+    """
     share = recipe.limit("captions_changed")
     return Tolerance(
         outputs=(),

@@ -1,4 +1,4 @@
-"""`toolkit run` of a captioner, and its texts as token ids: by a tokenizer.json, or as numbers where there is none."""
+"""`toolkit run` of a captioner, and the vocabularies of its texts: a tokenizer.json, or token ids as numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ Tokens = tuple[int, ...]
 
 
 class Vocabulary(Protocol):
-    """Reads a text that a person typed, and writes a text for a person."""
+    """A conversion of texts to token ids and back."""
 
     def tokens(self, text: str) -> Tokens:
-        """Token ids of a text, without begin and end. Raises InvalidInput."""
+        """Return the token ids of a text, without begin and end. Raises InvalidInput for an invalid text."""
 
     def text(self, tokens: Sequence[int]) -> str | None:
-        """The text of token ids; None where the words are not known."""
+        """Return the text of token ids, or None if the words are not known."""
 
 
 class Numbers:
-    """Without a tokenizer: token ids apart by spaces, like "17 4 250"."""
+    """The vocabulary without a tokenizer: a text is token ids separated by spaces, such as "17 4 250"."""
 
     def tokens(self, text: str) -> Tokens:
         try:
@@ -39,11 +39,14 @@ class Numbers:
 
 
 class Tokenizer:
-    """A tokenizer.json as the tokenizers package writes it. Ids 0 to 2 of a vocabulary are padding, begin and end."""
+    """A vocabulary in a tokenizer.json, as the tokenizers package writes it. Ids 0 to 2 are padding, begin and end."""
 
     def __init__(self, path: Path, vocabulary: int) -> None:
-        """Raises InvalidInput for a file that is none or has ids beyond the model's vocabulary, NotAvailable without
-        the tokenizers package."""
+        """Open a file. vocabulary: the number of token ids that the model has.
+
+        Raises InvalidInput for a file that is not a tokenizer or has more ids, NotAvailable without the tokenizers
+        package.
+        """
         need("text")
         import tokenizers
 
@@ -51,9 +54,9 @@ class Tokenizer:
             raise InvalidInput(f"{path}: no such tokenizer file")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises nothing more special
+        except Exception as error:  # the package raises plain Exception
             raise InvalidInput(f"{path}: not a tokenizer.json that can be read: {one_line(error)}") from error
-        # It would truncate and fill up as it was told when it was written.
+        # The file may set truncation and padding.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if (size := self._tokenizer.get_vocab_size()) > vocabulary:
@@ -83,7 +86,7 @@ def run(
     caption: str | None,
     output: Path,
 ) -> None:
-    """Describe each image. Writes STEM.latent.npz and STEM.rebuilt.png."""
+    """Describe each image, and draw it again. Writes STEM.latent.npz and STEM.rebuilt.png."""
     with Captioner(request.bundle, request.backend, request.precision, request.threads) as captioner:
         vocabulary: Vocabulary = Numbers() if tokenizer is None else Tokenizer(tokenizer, captioner.vocabulary)
         other = None if similar is None else vocabulary.tokens(similar)

@@ -1,4 +1,4 @@
-"""Samples of the captioner: the inputs of each graph while it describes images, rebuilds them and reads texts."""
+"""Samples, judges and end-to-end cases of captioners."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +18,13 @@ from toolkit.models.captioner.runner import Captioner
 from toolkit.models.kind import EndToEndCase
 from toolkit.models.runner import Pipeline
 
-# Of the steps of a caption, one in so many: neighbours see nearly the same.
+# One step of a caption in this many is a sample, because neighbouring steps have nearly the same inputs.
 _STEPS_APART = 6
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yield the inputs of `role` for each image: its pixels, its latent, a text of random tokens, or the steps of its
-    greedy caption."""
+    """Yield (name, inputs) of the graph `role` for each image: its pixels, its latent, a text of random tokens, or
+    steps of its greedy caption."""
     with Captioner(bundle) as captioner:
         for number, image in enumerate(images, 1):
             name, pixels = name_of(image, number), captioner.read(image)
@@ -44,7 +44,7 @@ def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[
 
 
 def any_text(captioner: Captioner, seed: int) -> tuple[int, ...]:
-    """Return the tokens of a text of any length, drawn from the whole vocabulary, with begin and end."""
+    """Return the tokens of a random text of random length, from the whole vocabulary, with begin and end."""
     random = np.random.default_rng(seed)
     length = int(random.integers(1, captioner.max_tokens - 1))
     return (BEGIN, *random.integers(END + 1, captioner.vocabulary, length).tolist(), END)
@@ -63,14 +63,13 @@ def _steps(captioner: Captioner, latent: Array) -> list[dict[str, Array]]:
 
 
 _NOISE_SAMPLES = 4
-
-_PEAK = 2.0  # from -1 to 1
-
-_LEAST_ERROR = 1e-20  # of pictures that are the same: 206 dB
+_PEAK = 2.0  # values are in [-1, 1]
+_LEAST_ERROR = 1e-20  # equal pictures get this mean squared error, which is 206 dB
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Yield the inputs of a graph for the shipped photographs, the user's images and texts, and synthetic ones."""
+    """Yield the inputs of a graph for the shipped photographs, the user's images and random texts, then synthetic
+    inputs."""
     for name, given in feeds(bundle, reference.role, [*shipped_photographs(), *images]):
         yield Sample(name, "real", given, None)
     specs = tuple(binding.spec for binding in reference.inputs)
@@ -81,12 +80,13 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
 
 
 def _with_a_token(name: str, values: Array) -> Array:
-    """A text of nothing but padding has no meaning."""
+    """Return `values`, in "tokens" with BEGIN in place of padding: a text of padding alone has no meaning."""
     return np.maximum(values, BEGIN) if name == "tokens" else values
 
 
 def judge(role: str) -> Judge:
-    """Return a judge: of latents by direction, of pictures by signal to noise, of logits by the chosen token."""
+    """Return a new judge for a graph: it judges latents by direction, pictures by their signal-to-noise ratio, and
+    logits by the chosen token."""
     return WithRealError(_judge(role))
 
 
@@ -101,7 +101,7 @@ def _judge(role: str) -> Judge:
 
 
 class PictureJudge:
-    """Reads the output "image", in [-1, 1]. Its number, of real images: psnr_db, of all their pixels together."""
+    """A judge of the output "image", with values in [-1, 1]. Its number is psnr_db, over all pixels of real images."""
 
     def __init__(self) -> None:
         self._squares = 0.0
@@ -126,7 +126,8 @@ class PictureJudge:
 
 
 class _Captions(Pipeline):
-    """`image` (1, 3, S, S) in [-1, 1] to the `tokens` of its greedy caption (1, max_tokens - 1) int32, padded."""
+    """A pipeline from `image` (1, 3, S, S) in [-1, 1] to the `tokens` of its greedy caption, padded:
+    (1, max_tokens - 1) int32."""
 
     def __init__(self, bundle: Bundle, backend: str, precision: str, threads: int) -> None:
         self._captioner = Captioner(bundle, backend, precision, threads)
@@ -143,7 +144,7 @@ class _Captions(Pipeline):
 
 
 class _CaptionJudge:
-    """Number: captions_changed, the share of captions with any other token."""
+    """A judge of captions. Its number is captions_changed, the share of captions in which any token differs."""
 
     def __init__(self) -> None:
         self._same_tokens: list[int] = []
@@ -167,7 +168,8 @@ class _CaptionJudge:
 
 
 class _Losses(Pipeline):
-    """`image` and `tokens` of its text (N,) int32 to the published losses, each (1,) float32."""
+    """A pipeline from `image` (N, 3, S, S) in [-1, 1] and the `tokens` of their texts, (N, max_tokens) int32, padded,
+    to the published losses, each (1,) float32."""
 
     def __init__(self, bundle: Bundle, backend: str, precision: str, threads: int) -> None:
         self._captioner = Captioner(bundle, backend, precision, threads)
@@ -188,7 +190,7 @@ def _images(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
 
 
 def _pairs(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
-    """All images at once, each with a text: the contrastive loss is of a batch."""
+    """Yield one sample of all images, each with a random text, because the contrastive loss needs a batch."""
     with Captioner(bundle) as captioner:
         paths = (*shipped_photographs(), *images)
         pixels = np.concatenate([captioner.read(path) for path in paths])

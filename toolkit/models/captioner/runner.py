@@ -1,4 +1,4 @@
-"""Runs a captioner: an image to its latent, the latent to a picture and a caption; likeness of images and texts."""
+"""The runner of captioners: images, latents, pictures and captions, and the similarity of an image and a text."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ _KEYS = ("name", "kind", "image_size_px", "latent", "vocabulary", "max_tokens", 
 
 @dataclass(frozen=True)
 class Caption:
-    """A text. tokens: without begin and end; log_probability: of the whole, its end included where it has one."""
+    """A text. tokens: without begin and end. log_probability: of the whole text, with its end token if it has one."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -30,7 +30,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class _Beam:
-    """A text so far: its tokens from begin on, and the keys and values of all but the last of them."""
+    """An unfinished text: its tokens, BEGIN first, and the keys and values of all tokens but the last."""
 
     tokens: tuple[int, ...]
     log_probability: float
@@ -43,7 +43,7 @@ class _Beam:
 
 
 class Captioner(Closing):
-    """Opened graphs of a captioner bundle."""
+    """The graphs of a captioner bundle."""
 
     def __init__(
         self, bundle: Bundle | Path, backend: str = "ort", precision: str = "fp32", threads: int | None = None
@@ -56,7 +56,7 @@ class Captioner(Closing):
         self._heads = model.integer("layers_and_heads")
 
     def read(self, image: ImageSource) -> Floats:
-        """An image as the encoder reads it: (1, 3, S, S) float32 in [-1, 1]."""
+        """Return an image as the encoder reads it: (1, 3, S, S) float32 in [-1, 1]."""
         return preprocess(image, self.image_size_px) * 2 - 1
 
     def encode(self, pixels: Floats) -> Floats:
@@ -64,13 +64,14 @@ class Captioner(Closing):
         return self.graphs.run("encode_image", image=pixels)["latent"]
 
     def decode(self, latent: Floats) -> Floats:
-        """Decode a latent to the image that it stands for: (1, 3, S, S) in [-1, 1]."""
+        """Decode a latent (1, latent) to an image, (1, 3, S, S) in [-1, 1]."""
         return self.graphs.run("decode_image", latent=latent)["image"]
 
     def caption(self, latent: Floats, beams: int = 1, length: int | None = None) -> Caption:
-        """The likeliest text: greedy with one beam, else the best of a beam search, each token a step with its cache.
+        """Return the likeliest text of a greedy search, or with more than one beam, of a beam search.
 
-        length: of the text at most, by default as long as the model can. Raises InvalidInput.
+        length: the most tokens, by default as many as the model can write. Raises InvalidInput for no beam, and for a
+        length out of range.
         """
         most = self.max_tokens - 1 if length is None else length
         if beams < 1 or not 1 <= most < self.max_tokens:
@@ -85,7 +86,7 @@ class Captioner(Closing):
             grown: list[_Beam] = []
             for beam in alive:
                 grown += [beam] if beam.ended else self._grow(beam, memory, beams)
-            # sorted() keeps the order of equals: the smaller token first, the same on every backend.
+            # sorted() is stable: of equal scores the smaller token stays first, on every backend.
             alive = sorted(grown, key=lambda beam: -beam.log_probability)[:beams]
             if all(beam.ended for beam in alive):
                 break
@@ -102,13 +103,16 @@ class Captioner(Closing):
         return Caption(tuple(token for token in tokens[1:] if token != END), total)
 
     def similarity(self, latent: Floats, tokens: tuple[int, ...]) -> float:
-        """Cosine of an image's latent and a text's, over the temperature of the contrastive loss."""
+        """Return the cosine of an image's latent and a text's latent, over the temperature of the contrastive loss."""
         text = self.graphs.run("encode_text", tokens=self.padded((BEGIN, *tokens, END)))["latent"]
         cosine = float((latent * text).sum() / max(float(np.linalg.norm(latent) * np.linalg.norm(text)), 1e-12))
         return cosine / TEMPERATURE
 
     def losses(self, pixels: list[Floats], captions: list[tuple[int, ...]]) -> dict[str, float]:
-        """The published losses of images and their captions, as figures of merit: see the captioner's model."""
+        """Return the published losses: "reconstruction", "caption", "contrastive", and "loss", their weighted sum.
+
+        pixels: images, (1, 3, S, S) in [-1, 1]. captions: the tokens of their texts, without begin and end.
+        """
         latents = [self.encode(image) for image in pixels]
         errors = [float(((self.decode(z) - image) ** 2).mean()) for z, image in zip(latents, pixels, strict=True)]
         nats: list[float] = []
@@ -126,7 +130,10 @@ class Captioner(Closing):
         return {**parts, "loss": parts["reconstruction"] + 2 * parts["caption"] + 0.5 * parts["contrastive"]}
 
     def padded(self, tokens: tuple[int, ...]) -> Array:
-        """Tokens as the graphs read a text: (1, max_tokens) int32. Raises InvalidInput for too many or unknown."""
+        """Return tokens as the graphs read a text: (1, max_tokens) int32, padded.
+
+        Raises InvalidInput for too many tokens, and for a token that is not in the vocabulary.
+        """
         if len(tokens) > self.max_tokens:
             raise InvalidInput(f"text: expected at most {self.max_tokens} tokens with begin and end, got {len(tokens)}")
         if wrong := [token for token in tokens if not 0 <= token < self.vocabulary]:
@@ -139,7 +146,7 @@ class Captioner(Closing):
         self.graphs.close()
 
     def _grow(self, beam: _Beam, memory: Array, best: int) -> list[_Beam]:
-        """The `best` likeliest continuations of a text by one token."""
+        """Return a text continued by each of its `best` likeliest next tokens."""
         at = len(beam.tokens) - 1
         out = self.graphs.run(
             "decode_text_step",
@@ -157,7 +164,7 @@ class Captioner(Closing):
         ]
 
     def _kept(self, cache: Array, new: Array, at: int) -> Array:
-        """A copy of a cache (1, heads * room, d) with a token's (1, heads, d) in its place."""
+        """Return a copy of a cache (1, heads * room, d) that has a token's (1, heads, d) at the position `at`."""
         copy = cache.copy()
         copy.reshape(self._heads, -1, cache.shape[-1])[:, at] = new[0]
         return copy
@@ -167,13 +174,13 @@ class Captioner(Closing):
 
 
 def log_softmax(logits: Array) -> Array:
-    """Log probabilities of one row of logits, in float64."""
+    """Return the log probabilities of one row of logits, in float64."""
     shifted = logits.astype(np.float64) - float(logits.max())
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
 def likeliest(scores: Array, best: int) -> list[int]:
-    """The `best` highest of one row of scores, the highest first; of equal ones the smaller token."""
+    """Return the tokens of the `best` highest scores, the highest first; of equal scores the smaller token first."""
     best = min(best, len(scores))
     # Sorting a whole vocabulary would take longer than a step of the text decoder.
     least = np.partition(scores, -best)[-best] if best > 1 else scores.max()
@@ -184,6 +191,6 @@ def likeliest(scores: Array, best: int) -> list[int]:
 
 
 def to_picture(image: Floats) -> Image.Image:
-    """A decoded image (1, 3, S, S) in [-1, 1] as a picture."""
+    """Return a decoded image (1, 3, S, S) in [-1, 1] as an RGB picture."""
     pixels = np.clip((image[0].transpose(1, 2, 0) + 1) / 2, 0, 1)
     return Image.fromarray((255 * pixels).round().astype(np.uint8))

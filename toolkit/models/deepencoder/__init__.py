@@ -1,4 +1,4 @@
-"""DeepEncoder: a page of text as the tokens that a language model reads."""
+"""The kind of DeepEncoder models, which encode a page of text as tokens for a language model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -76,7 +76,7 @@ class DeepEncoderKind(ModelKind):
     def judge(self, bundle: "Bundle", role: str) -> "Judge":
         from toolkit.metrics.judges import VectorJudge, WithRealError
 
-        # The page's tokens, newlines and separator among them.
+        # The tokens include newlines and the separator.
         return WithRealError(VectorJudge("tokens"))
 
     def _tolerance(self, role: str, recipe: Recipe) -> Tolerance:

@@ -1,4 +1,4 @@
-"""`toolkit run` of a DeepEncoder: the tokens of a page, and a picture of their grid over the page."""
+"""`toolkit run` of a DeepEncoder: writes the tokens of a page, and a picture of their grid over the page."""
 
 from dataclasses import asdict
 from pathlib import Path

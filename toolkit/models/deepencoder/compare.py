@@ -1,4 +1,4 @@
-"""Samples of DeepEncoder: pages at the size of each mode."""
+"""Samples and the end-to-end case of DeepEncoder: pages at the size of a mode, and as tiles."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,18 +18,18 @@ from toolkit.models.runner import Pipeline
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yield each image once, as the mode reads a page."""
+    """Yield (name, input) for each image: a page as the graph of the mode `role` reads it."""
     with PageEncoder(bundle) as encoder:
         for number, image in enumerate(images, 1):
             yield name_of(image, number), {"image": encoder.read(open_photo(image), role)}
 
 
-# A page takes seconds.
+# Few, because a page takes seconds.
 _NOISE_SAMPLES = 4
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Yield the shipped photographs, drawn pages, the user's images, and synthetic inputs in [-1, 1]."""
+    """Yield the shipped photographs, the user's images, drawn pages, then synthetic inputs in [-1, 1]."""
     pages = text_pages()
     sources: list[ImageSource] = [*shipped_photographs(), *images, *pages.values()]
     names = [path.name for path in (*shipped_photographs(), *images)] + list(pages)
@@ -40,7 +40,7 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
 
 
 class _Tiles(Pipeline):
-    """A page in gundam mode: `page` (H, W, 3) in [0, 1] to `sequence` (N, dim)."""
+    """A pipeline in gundam mode, from `page` (H, W, 3) in [0, 1] to `sequence` (N, dim)."""
 
     def __init__(self, bundle: Bundle, backend: str, precision: str, threads: int) -> None:
         self._encoder = PageEncoder(bundle, backend, precision, threads)
@@ -53,11 +53,11 @@ class _Tiles(Pipeline):
 
 
 def _pages(bundle: Bundle, images: Sequence[Path]) -> Iterator[Sample]:
-    """One page: tiles and the whole of it are up to seven runs."""
+    """Yield one page only, because its tiles and the whole page take up to seven runs."""
     with PageEncoder(bundle) as encoder:
         tile = encoder.sizes_px[TILE_MODE]
     name, page = next(iter(text_pages().items()))
-    # 2 columns and 3 rows of tiles, whatever their size.
+    # The page gets 2 columns and 3 rows of tiles, whatever the size of a tile.
     pixels = np.asarray(page.resize((2 * tile, 3 * tile)), np.float32) / 255
     yield Sample(name, "real", {"page": pixels}, None)
 

@@ -1,4 +1,4 @@
-"""Measures the work that DeepEncoder's compressor saves: CLIP on all of SAM's tokens beside CLIP on a sixteenth."""
+"""The work that DeepEncoder's compressor saves: CLIP on all of SAM's tokens against CLIP on a sixteenth of them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +14,17 @@ from backends.registry import ARCHITECTURES
 from backends.timing import time_after_warmup
 from graphs.networks.deepencoder.encoder import DeepEncoder
 
-# Tokens an axis that the compressor makes one of.
+# The compressor makes one token of this many along each axis.
 _STRIDE = 4
 
 
 @dataclass(frozen=True)
 class Compression:
-    """FLOPs of the whole encoder, a multiplication and an addition as two, and seconds of CLIP alone on torch."""
+    """The cost with and without the compressor.
+
+    flops_*: of the whole encoder, where a multiplication and an addition count as two. clip_seconds_*: of one run of
+    CLIP alone, on torch.
+    """
 
     mode: str
     tokens_with: int
@@ -42,8 +46,9 @@ class Compression:
 def measure_compression(bundle: Bundle, mode: str) -> Compression:
     """Count the FLOPs of one page and time CLIP on maps of both sizes, with the bundle's torch weights.
 
-    Without compression CLIP gets each of SAM's tokens; its positions are resized to their grid as to any other. The
-    time is of one run after a first one. Raises NotAvailable without the torch file of a mode.
+    Without compression CLIP gets each of SAM's tokens, and its positions are resized to their grid. A time is that of
+    one run after a warm-up. Raises NotAvailable if the bundle has no torch file of the mode, InvalidArtifact if the
+    weights do not fit the network.
     """
     artifact = bundle.find(mode, "torch", "fp32")
     assert artifact.architecture is not None  # a torch file's manifest has one

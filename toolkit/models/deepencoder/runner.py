@@ -1,4 +1,4 @@
-"""Encodes a page as DeepSeek-OCR's language model reads it: tokens of one of four sizes, or of tiles and the whole."""
+"""The runner of DeepEncoder: a page in one of four sizes, or as tiles and the whole page, becomes tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +17,11 @@ from toolkit.images.photo import Floats, Photo
 from toolkit.models.runner import Graphs
 
 GUNDAM = "gundam"
-
 TILE_MODE, GLOBAL_MODE = "small", "base"
 
-_PADDED = ("base", "large")  # the others are resized, and keep no aspect
-
+_PADDED = ("base", "large")  # pages of the other modes are resized without keeping the aspect
 _GREY = 127 / 255
-
 _MOST_TILES = 6
-
 _CORNERS = 4
 
 
@@ -33,9 +29,9 @@ _CORNERS = 4
 class Page:
     """An encoded page.
 
-    sequence: (N, dim) float32, as the language model reads it: each row of a grid ends with a newline token, the
-    whole with a separator. grid: (rows, columns, dim), the page's own tokens, of the tiles where there are any.
-    tiles: (columns, rows) of them, (1, 1) where there are none.
+    sequence: (N, dim) float32, as the language model reads it: each row of a grid ends with a newline token, and the
+    sequence with a separator. grid: (rows, columns, dim), the tokens without newlines and separator, of the tiles if
+    there are tiles. tiles: (columns, rows) of the tiles, (1, 1) without tiles.
     """
 
     mode: str
@@ -45,7 +41,7 @@ class Page:
 
 
 class PageEncoder(Closing):
-    """Opened graphs of a DeepEncoder bundle."""
+    """The graphs of a DeepEncoder bundle. sizes_px: the side of the input in pixels, by mode."""
 
     def __init__(
         self, bundle: Bundle | Path, backend: str = "ort", precision: str = "fp32", threads: int | None = None
@@ -63,7 +59,7 @@ class PageEncoder(Closing):
         return (*self.sizes_px, GUNDAM)
 
     def encode(self, page: ImageSource, mode: str = GLOBAL_MODE) -> Page:
-        """Encode one page. Raises InvalidInput for an unknown mode, or a file that is no image."""
+        """Encode one page. Raises InvalidInput for an unknown mode, and for a file that is not an image."""
         if mode not in self.modes:
             raise InvalidInput(f"mode: expected one of {', '.join(self.modes)}, got {mode!r}")
         photo = open_photo(page)
@@ -73,7 +69,7 @@ class PageEncoder(Closing):
         return self._gundam(photo)
 
     def read(self, photo: Photo, mode: str) -> Floats:
-        """A whole page as the graph of a mode reads it: (1, 3, S, S) float32 in [-1, 1]."""
+        """Return a whole page as the graph of a mode reads it: (1, 3, S, S) float32 in [-1, 1]."""
         size = self.sizes_px[mode]
         return _normalised(_padded(photo, size) if mode in _PADDED else _resized(photo, size, size))
 
@@ -85,7 +81,7 @@ class PageEncoder(Closing):
         return tokens
 
     def _gundam(self, photo: Photo) -> Page:
-        """Tiles of the small mode, laid out as one grid, then the whole page in the base mode."""
+        """Encode tiles in the small mode, which form one grid, and the whole page in the base mode."""
         size = self.sizes_px[TILE_MODE]
         columns, rows = choose_tiles(photo.width, photo.height, size)
         whole = self._run(GLOBAL_MODE, self.read(photo, GLOBAL_MODE))
@@ -103,9 +99,10 @@ class PageEncoder(Closing):
 
 
 def choose_tiles(width: int, height: int, size_px: int) -> tuple[int, int]:
-    """Columns and rows of 2 to 6 tiles whose aspect is nearest to the page's; (1, 1) for a page no larger than a tile.
+    """Return the columns and rows of 2 to 6 tiles whose aspect is nearest to the page's.
 
-    Of layouts that are as near, the one with more tiles where the page has pixels for more than half of them.
+    Return (1, 1) for a page that is no larger than a tile. If two layouts are equally near, the one with more tiles
+    wins if the page has more pixels than half of its tiles.
     """
     if width <= size_px and height <= size_px:
         return (1, 1)
@@ -122,12 +119,15 @@ def choose_tiles(width: int, height: int, size_px: int) -> tuple[int, int]:
 
 
 def newline_of(sequence: Floats) -> Floats:
-    """The newline token (dim,) of a sequence of one grid: the last of its first row."""
+    """Return the newline token (dim,) of a sequence of one grid: the last token of its first row."""
     return np.asarray(sequence[_side(sequence)])
 
 
 def principal_picture(grid: Floats, width: int, height: int) -> Image.Image:
-    """The grid's first three principal components as red, green and blue, a cell a token, width x height pixels."""
+    """Draw a grid (rows, columns, dim): its first three principal components as red, green and blue.
+
+    Each token is a cell of an RGB picture of width x height pixels.
+    """
     rows, columns, dim = grid.shape
     tokens = grid.reshape(-1, dim).astype(np.float64)
     centred = tokens - tokens.mean(axis=0)
@@ -141,7 +141,7 @@ def principal_picture(grid: Floats, width: int, height: int) -> Image.Image:
 
 
 def laid_over(page: ImageSource, grid: Floats, mode: str) -> Image.Image:
-    """principal_picture, half transparent, over the page as the mode sees it."""
+    """Return `principal_picture`, half transparent, over the page as the mode sees it."""
     photo = open_photo(page)
     pixels = _rgb(photo)
     if mode in _PADDED:
@@ -151,30 +151,30 @@ def laid_over(page: ImageSource, grid: Floats, mode: str) -> Image.Image:
 
 
 def _side(sequence: Floats) -> int:
-    """Tokens an axis of a sequence of side * (side + 1) + 1."""
+    """Return the side of the grid in a sequence of side * (side + 1) + 1 tokens."""
     return int(((_CORNERS * len(sequence) - 3) ** 0.5 - 1) / 2 + 0.5)
 
 
 def _grid(sequence: Floats) -> Floats:
-    """(side, side, dim): the sequence without newlines and separator."""
+    """Return a sequence without newlines and separator, as (side, side, dim)."""
     side = _side(sequence)
     return sequence[:-1].reshape(side, side + 1, -1)[:, :side]
 
 
 def _tiles(pixels: Floats, size: int) -> Iterator[Floats]:
-    """Squares of an (H, W, 3) image, row by row."""
+    """Yield the squares of an (H, W, 3) image, row by row."""
     for top in range(0, pixels.shape[0], size):
         for left in range(0, pixels.shape[1], size):
             yield pixels[top : top + size, left : left + size]
 
 
 def _rgb(photo: Photo) -> Floats:
-    """(H, W, 3) float32 in [0, 1]."""
+    """Return a photo as (H, W, 3) float32 in [0, 1]."""
     return _resized(photo, photo.width, photo.height)
 
 
 def _resized(photo: Photo, width: int, height: int) -> Floats:
-    """(height, width, 3) float32 in [0, 1], bicubic with antialias."""
+    """Return a photo as (height, width, 3) float32 in [0, 1], resized by bicubic with antialias."""
     planes = [photo.plane(channel) for channel in range(1 if photo.is_grey else 3)]
     resized = [np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) for plane in planes]
     stacked: Array = np.stack(resized * (3 // len(resized)), axis=-1) / np.float32(photo.full_scale)
@@ -182,7 +182,7 @@ def _resized(photo: Photo, width: int, height: int) -> Floats:
 
 
 def _padded(photo: Photo, size: int) -> Floats:
-    """(size, size, 3): as large as fits, in the middle of grey."""
+    """Return a photo as (size, size, 3), as large as fits with its aspect, in the middle of grey."""
     scale = size / max(photo.width, photo.height)
     width, height = (max(1, round(side * scale)) for side in (photo.width, photo.height))
     square = np.full((size, size, 3), _GREY, np.float32)
@@ -192,5 +192,5 @@ def _padded(photo: Photo, size: int) -> Floats:
 
 
 def _normalised(pixels: Floats) -> Floats:
-    """(H, W, 3) in [0, 1] to (1, 3, H, W) in [-1, 1]: mean and deviation are 0.5."""
+    """Return (H, W, 3) in [0, 1] as (1, 3, H, W) in [-1, 1]: mean and deviation are 0.5."""
     return np.ascontiguousarray((pixels * 2 - 1).transpose(2, 0, 1)[None])

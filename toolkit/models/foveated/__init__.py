@@ -1,4 +1,4 @@
-"""The foveated model: two passes over a clip, of which the second looks where the first pass asks it to."""
+"""The kind of foveated models: two passes over a clip, where the first pass decides what the second looks at."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 _LOOK = "The patch that a query looks at most"
 
-# Layers or blocks in a row: of an encoder, of each query, of 30 language layers with their projections, of a head.
+# Layers or blocks in a row, by graph. "language" counts 30 layers and their projections.
 _DEPTHS = {"encode_frames": 24, "query_shallow": 3, "query_deep": 24, "language": 60, "predict": 8}
-
 _BOTH_PASSES_DEPTH = 92
 
 
@@ -107,7 +106,7 @@ class FoveatedKind(ModelKind):
 
 
 def _latents(recipe: Recipe, depth: int) -> Tolerance:
-    """Return the tolerance of predicted VAE latents: numbers of about 1 that a decoder draws pictures from."""
+    """Return the tolerance of predicted VAE latents: numbers of about 1, from which a decoder makes pictures."""
     limits = output_limits(recipe, depth)
     if keeps_float32(recipe):
         limits = (*limits, Limit("max_abs", recipe.limit("latent_error"), needs_training=False))
@@ -116,7 +115,7 @@ def _latents(recipe: Recipe, depth: int) -> Tolerance:
 
 
 def _two_passes(recipe: Recipe) -> Tolerance:
-    """Return the tolerance of both passes over a clip: the second depends on the first, and errors add up."""
+    """Return the tolerance of both passes over a clip. The second pass depends on the first, so errors add up."""
     plain, changed = keeps_float32(recipe), recipe.limit("choices_changed")
     return Tolerance(
         outputs=(),

@@ -1,4 +1,4 @@
-"""`toolkit run` of a foveated model, and pictures of the places in a clip's frames that it looked at."""
+"""`toolkit run` of a foveated model, and pictures that show where it looked in the frames of a clip."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ _FRAME_PX = 192
 
 
 def attention_views(frames: Iterable[Image.Image], attention: Sequence[Floats]) -> list[list[Image.Image]]:
-    """For each frame: the frame, then what each pass looked at, brighter where it looked more; small RGB squares.
+    """Return small RGB squares for each frame: the frame, then one for each pass, brighter where it looked more.
 
-    attention: for each pass (T, grid, grid).
+    attention: for each pass (T, grid, grid), at least 0.
     """
     views = []
     for number, frame in enumerate(frames):
@@ -27,7 +27,7 @@ def attention_views(frames: Iterable[Image.Image], attention: Sequence[Floats]) 
 
 
 def attention_picture(views: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """A column a frame."""
+    """Return one picture of all squares, with a column for each frame."""
     sheet = Image.new("RGB", (_FRAME_PX * len(views), _FRAME_PX * len(views[0])))
     for column, view in enumerate(views):
         for row, square in enumerate(view):
@@ -36,12 +36,12 @@ def attention_picture(views: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def attention_animation(views: Sequence[Sequence[Image.Image]]) -> list[Image.Image]:
-    """A picture a frame: the frame, the first pass and the second, side by side."""
+    """Return a picture for each frame: the frame, the first pass and the second pass, side by side."""
     return [attention_picture([[square] for square in view]) for view in views]
 
 
 def _lit(frame: Image.Image, weights: Floats) -> Image.Image:
-    """A frame that is dark where nothing was looked at. weights: (grid, grid)."""
+    """Return a frame that is darker where `weights` (grid, grid) are smaller."""
     share = weights / max(float(weights.max()), 1e-12)
     light = Image.fromarray((255 * share).round().astype(np.uint8)).resize(frame.size, Image.Resampling.NEAREST)
     return Image.composite(frame, frame.point(lambda value: value // 4), light)
@@ -55,8 +55,11 @@ def run(
     text_embeds: str | None,
     output: Path,
 ) -> None:
-    """Watch each clip. Writes STEM.QUERY.npz with predictions and attention, and both passes' attention over the
-    frames as a picture, STEM.QUERY.png, and as an animation, STEM.QUERY.gif."""
+    """Run both passes over each clip, and print the results.
+
+    Writes predictions and attention to STEM.QUERY.npz, and the attention of both passes over the frames as a picture to
+    STEM.QUERY.png and as an animation to STEM.QUERY.gif.
+    """
     true = None if latents is None else read_array(Path(latents))
     text = None if text_embeds is None else read_array(Path(text_embeds))
     with TwoPass(request.bundle, request.backend, request.precision, request.threads) as model:

@@ -1,4 +1,4 @@
-"""Samples of the foveated model: clips in which the camera pans across an image, and each graph's inputs in them."""
+"""Samples, judges and end-to-end cases of foveated models; a clip is an image across which a camera pans."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,12 +19,13 @@ from toolkit.models.foveated.runner import DEVIATION, MEAN, Look, TwoPass
 from toolkit.models.kind import EndToEndCase
 from toolkit.models.runner import Pipeline
 
-# The share of an image's width and height that the camera sees at once.
+# The share of an image's width and of its height that is in a frame.
 _WINDOW = 0.75
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yield the inputs of `role` for each image: a frame for the encoder; else those of both passes over a clip."""
+    """Yield (name, inputs) of the graph `role` for each image: one frame for "encode_frames", else the inputs of each
+    run of the graph in both passes over a clip."""
     how: Look = "deep" if role == "query_deep" else "shallow"
     with TwoPass(bundle) as model:
         seen: list[dict[str, Array]] = []
@@ -46,7 +47,8 @@ def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[
 
 
 def pan(image: ImageSource, count: int) -> list[Floats]:
-    """Return a clip of `count` frames, (H, W, 3) float32 in [0, 1]: a window that moves from corner to corner."""
+    """Return a clip of `count` frames, (H, W, 3) float32 in [0, 1]: a window that moves from the image's top left
+    corner to its bottom right."""
     photo = open_photo(image)
     height, width = (max(1, round(_WINDOW * side)) for side in (photo.height, photo.width))
     whole = photo.rows(0, photo.height)
@@ -56,7 +58,7 @@ def pan(image: ImageSource, count: int) -> list[Floats]:
 
 
 def latents_like(model: TwoPass, count: int, seed: int) -> Floats:
-    """Return numbers as a VAE's latents are scaled to: normal, of standard deviation 1."""
+    """Return random numbers in place of a VAE's scaled latents: (count, C, side, side) float32, standard normal."""
     return np.random.default_rng(seed).standard_normal((count, *model.latent_shape), dtype=np.float32)
 
 
@@ -72,7 +74,8 @@ _JUDGES: Mapping[str, Callable[[], Judge]] = {
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Yield a graph's inputs in clips made of the shipped photographs and the user's images, and synthetic ones."""
+    """Yield the inputs of a graph in clips made from the shipped photographs and the user's images, then synthetic
+    inputs."""
     for name, given in feeds(bundle, reference.role, [*shipped_photographs(), *images]):
         yield Sample(name, "real", given, None)
     specs = tuple(binding.spec for binding in reference.inputs)
@@ -84,12 +87,13 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
 
 
 def judge(role: str) -> Judge:
-    """Return a judge: of features and states by direction, of attention by its peak, of latents by their error."""
+    """Return a new judge for a graph: it judges features and states by direction, attention by its peak, and latents
+    by their error."""
     return WithRealError(_JUDGES[role]())
 
 
 class _TwoPasses(Pipeline):
-    """Both passes over a clip: `frames` (T, H, W, 3) in [0, 1], and its `latents`, to `Passes`."""
+    """A pipeline from `frames` (T, H, W, 3) in [0, 1] and their `latents` to the arrays of `Passes`."""
 
     def __init__(self, how: Look, bundle: Bundle, backend: str, precision: str, threads: int) -> None:
         self._how: Look = how
@@ -104,8 +108,11 @@ class _TwoPasses(Pipeline):
 
 
 class _PassesJudge:
-    """Numbers: latent_max_abs and latent_error (of their own size), the worse of both passes; attention_changed, the
-    share of frames whose attention is highest elsewhere, in either pass."""
+    """A judge of both passes.
+
+    Its numbers are latent_max_abs and latent_error (norm of the error over the reference's norm), the larger of both
+    passes, and attention_changed, the share of frames of both passes whose attention has its peak elsewhere.
+    """
 
     def __init__(self) -> None:
         self._largest = 0.0

@@ -1,4 +1,4 @@
-"""A clip through the two-pass model: every frame is encoded once, looked at twice, and its successor predicted."""
+"""The runner of foveated models: it encodes each frame of a clip once, looks at it twice, and predicts its latents."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class Passes:
-    """Both passes over T frames.
+    """The results of both passes over T frames.
 
-    coarse, fine: predicted latents (T, C, side, side); coarse_attention, fine_attention: (T, grid, grid), each frame's
-    sums to 1. losses: loss_coarse, loss_fine and their weighted sum, where the true latents were given.
+    coarse, fine: predicted latents (T, C, side, side). coarse_attention, fine_attention: (T, grid, grid), which sums to
+    1 for each frame. losses: loss_coarse, loss_fine and loss, their weighted sum; None without the true latents.
     """
 
     coarse: Floats
@@ -51,7 +51,7 @@ class Passes:
 
 
 class TwoPass(Closing):
-    """Opened graphs of a foveated bundle. group: how many frames one run of a query graph takes."""
+    """The graphs of a foveated bundle. group: the number of frames that one run of a query graph takes."""
 
     def __init__(
         self, bundle: Bundle | Path, backend: str = "ort", precision: str = "fp32", threads: int | None = None
@@ -81,7 +81,7 @@ class TwoPass(Closing):
         )
 
     def most_frames(self, text_tokens: int = 1) -> int:
-        """Return the number of frames that fit beside a text of so many tokens."""
+        """Return the largest number of frames that fit into the sequence beside a text of `text_tokens` tokens."""
         return self._length - text_tokens - 1
 
     def run(
@@ -91,10 +91,10 @@ class TwoPass(Closing):
         latents: Floats | None = None,
         how: Look = "shallow",
     ) -> Passes:
-        """Run both passes over a clip. One frame is in memory at a time, and the encoder's outputs of all.
+        """Run both passes over a clip. Memory holds one frame, and the encoder's outputs of all frames.
 
-        text: embeddings (N, text_dim) float32, by default one zero token; latents: the true ones,
-        (T, C, side, side) float32, by default zeros. Raises InvalidInput for wrong shapes or too many frames.
+        text: embeddings (N, text_dim) float32, by default one zero token. latents: the true latents,
+        (T, C, side, side) float32, by default zeros. Raises InvalidInput for wrong shapes, no frame or too many.
         """
         text = self._checked(
             "text", np.zeros((1, self.text_dim), np.float32) if text is None else text, (self.text_dim,)
@@ -113,7 +113,7 @@ class TwoPass(Closing):
                     "take fewer frames"
                 )
             for name, value in self.graphs.run("encode_frames", frame=self.read(frame)).items():
-                if (name == "patches") == (how == "shallow"):  # the rest is keys and values
+                if (name == "patches") == (how == "shallow"):  # shallow queries read patches, deep ones keys and values
                     encoded.setdefault(name, []).append(value)
         if not count:
             raise InvalidInput("clip: expected at least one frame, got none")
@@ -137,7 +137,7 @@ class TwoPass(Closing):
         return Passes(coarse, fine, coarse_attention, fine_attention, self._losses(coarse, fine, true))
 
     def read(self, frame: ImageSource) -> Floats:
-        """A frame as the encoder reads it: (1, 3, S, S) float32, normalised."""
+        """Return a frame as the encoder reads it: (1, 3, S, S) float32, normalised with ImageNet's statistics."""
         pixels = preprocess(frame, self.image_size_px)
         mean, deviation = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in (MEAN, DEVIATION))
         return (pixels - mean) / deviation
@@ -146,7 +146,10 @@ class TwoPass(Closing):
         self.graphs.close()
 
     def _look(self, queries: Array, seen: list[dict[str, Array]], how: Look) -> tuple[Array, Floats]:
-        """Ask one query of each frame. seen: the encoder's outputs for each group of frames."""
+        """Run one query for each frame. Returns the tokens, and the attention (T, grid, grid).
+
+        seen: the encoder's outputs for each group of frames.
+        """
         made, role = [], f"query_{how}"
         asked = self._groups(role, {"query": queries}, len(queries))
         for frames, query in zip(seen, asked, strict=True):
@@ -158,7 +161,7 @@ class TwoPass(Closing):
         return tokens, attention.reshape(-1, self.grid_side, self.grid_side)
 
     def _run_language_model(self, parts: list[Array]) -> tuple[Array, Array]:
-        """States and the queries they raise, for the tokens given; no token sees the places behind them."""
+        """Run the language model on tokens. Returns its states and queries; no token sees the padding behind it."""
         sequence = np.zeros((1, self._length, self.text_dim), np.float32)
         tokens = np.concatenate(parts)
         sequence[0, : len(tokens)] = tokens
@@ -171,9 +174,10 @@ class TwoPass(Closing):
         return np.concatenate(made)[: len(states)]
 
     def _groups(self, role: str, feeds: dict[str, Array], count: int) -> list[dict[str, Array]]:
-        """Return the inputs of each run of a graph that takes so many frames; the last run repeats its last frame.
+        """Return the inputs of each run of a graph that takes `group` frames. The last run is filled up with copies of
+        its last frame.
 
-        feeds: their first axis is the frames. The outputs of an encoder have one more axis before their own shape.
+        feeds: arrays whose first axis is the frames. In outputs of the encoder, the axes of one output follow.
         """
         shapes = {binding.spec.name: binding.spec.shape for binding in self.graphs.artifact(role).inputs}
         starts = range(0, count, self.group)

@@ -1,4 +1,4 @@
-"""Imported graphs: nothing says what their inputs and outputs mean."""
+"""The kind of imported graphs. The meaning of their inputs and outputs is not known."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ class TensorKind(ModelKind):
         return NoJudge()
 
     def answers(self, bundle: "Bundle", role: str) -> Answers:
-        # Two axes are a list of scores for each image, whatever the output is called.
+        # An output with two axes is taken for a list of scores for each image, whatever its name is.
         return lambda outputs, truth: choices(outputs, lambda name, value: name == "logits" or value.ndim == 2)
 
     def _tolerance(self, role: str, recipe: Recipe) -> Tolerance:

@@ -15,9 +15,9 @@ from toolkit.metrics.samples import Sample, signed_samples
 
 
 def image_input(graph: Artifact, batch: int | None = None) -> TensorSpec:
-    """Return the one input of a graph that takes RGB images: float32 (N, 3, S, S).
+    """Return the only input of a graph that takes RGB images: float32 (N, 3, S, S).
 
-    batch: the N that is expected; any by default. Raises InvalidInput for a graph with other inputs.
+    batch: the expected N; by default any. Raises InvalidInput for a graph with other inputs.
     """
     specs = [binding.spec for binding in graph.inputs]
     shape = specs[0].shape
@@ -31,7 +31,10 @@ def image_input(graph: Artifact, batch: int | None = None) -> TensorSpec:
 
 
 def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yield each image once, in batches where the graph takes several. Raises InvalidInput as `image_input` does."""
+    """Yield (name of the last image, input) for each batch of the graph's size; an incomplete batch is left out.
+
+    Raises InvalidInput as `image_input` does, and for a file that is not an image.
+    """
     spec = image_input(bundle.find(role, "onnx", "fp32"))
     batch: list[Array] = []
     for number, image in enumerate(images, 1):
@@ -42,7 +45,7 @@ def feeds(bundle: Bundle, role: str, images: Iterable[ImageSource]) -> Iterator[
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Yield the user's images, if any, and synthetic inputs. Raises InvalidInput as `image_input` does."""
+    """Yield the user's images, if any, then synthetic inputs. Raises InvalidInput as `image_input` does."""
     if images:
         spec = image_input(reference, batch=1)
         for path in images:

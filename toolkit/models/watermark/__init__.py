@@ -1,4 +1,4 @@
-"""Watermark models: a message hidden in an image, and read back."""
+"""The kind of watermark models, which hide a message in an image and read it back."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import atan, pi
@@ -64,7 +64,7 @@ class WatermarkKind(ModelKind):
     ) -> "Iterator[tuple[str, dict[str, Array]]]":
         from toolkit.models.tensor.compare import feeds
 
-        # A detector takes RGB images in [0, 1], as an imported graph that reads images does.
+        # A detector takes RGB images in [0, 1], like an imported graph that takes images.
         return feeds(bundle, role, images)
 
     def samples(self, bundle: "Bundle", reference: "Artifact", images: Sequence[Path]) -> "Iterator[Sample]":
@@ -78,7 +78,7 @@ class WatermarkKind(ModelKind):
         return judge_of(bundle, role)
 
     def lowered_roles(self, roles: Sequence[str]) -> tuple[str, ...]:
-        # Marks are drawn once, on ONNX Runtime; they are read everywhere.
+        # Embedding always runs on ONNX Runtime, detection on every runtime.
         return ("detector",)
 
     def message_rule(self, bundle: "Bundle") -> "MessageRule":
@@ -92,7 +92,7 @@ class WatermarkKind(ModelKind):
     def answers(self, bundle: "Bundle", role: str) -> Answers:
         from toolkit.models.watermark.judge import message_answers
 
-        # An embedder's watermark has no answer but its numbers.
+        # The output of an embedder is a picture, from which no answers are read.
         return message_answers(bundle) if role == "detector" else lambda outputs, truth: {}
 
     def report_section(self, evidence: "Evidence") -> "Section | None":
@@ -128,7 +128,7 @@ def _detector(recipe: Recipe) -> Tolerance:
     return Tolerance(
         outputs=(
             Limit("relative_l2", error, needs_training=False),
-            # An error as large as the changes that inputs make in the output: the file may as well ignore its input.
+            # At 1.0 the error is as large as the output's variation between inputs: the file might ignore its input.
             Limit("of_variation", 1.0, needs_training=False),
         ),
         changed=0.0,

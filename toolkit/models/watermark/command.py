@@ -17,18 +17,20 @@ from toolkit.models.watermark.detector import Detector
 from toolkit.models.watermark.message import Message
 
 NOT_DETECTED = 1
-
 BAD_IMAGE = 2
 
 
 def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
-    """Read every image; one that cannot be read is said on stderr, and the exit code is 2."""
+    """Read every image and print the results; the exit code is 1 if the expected message is missing in any image.
+
+    An image that cannot be read is reported on stderr, and the exit code is 2.
+    """
     images, as_json = request.inputs, request.as_json
     with Detector.open(request.bundle, request.backend, request.precision, request.threads) as detector:
         expected = None if expect is None else Message.from_hex(expect, detector.model.bits)
         request.warn_if_random(request.bundle)
         rows = []
-        # On a terminal the lines of --json are progress enough.
+        # On a terminal the lines of --json already show the progress.
         bar = not (as_json and sys.stdout.isatty())
         for row in _read(detector, request.tracked(images, "reading", bar), expected):
             rows.append(row)
@@ -43,7 +45,7 @@ def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
 
 
 def _read(detector: Detector, images: Iterable[str], expected: Message | None) -> Iterator[dict[str, Any]]:
-    """One object of the JSON contract for each image that could be read; the others are said on stderr."""
+    """Yield an object as --json prints it for each image that can be read; report the other images on stderr."""
     for image in images:
         try:
             detection = detector.detect(image)

@@ -1,4 +1,4 @@
-"""Samples of watermark models: photographs as they are, and with a message hidden in them and then distorted."""
+"""Samples of watermark models: photographs with and without a hidden message, unchanged and distorted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,8 +27,11 @@ ALL_DISTORTIONS: Mapping[str, Distortion] = MAIN | FURTHER
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One image as a detector sees it: (1, 3, S, S) float32 in [0, 1], and the message in it, if one was hidden."""
+class MessageReading:
+    """One image to read, after a distortion.
+
+    image: as the detector reads it, (1, 3, S, S) float32 in [0, 1]. message: the hidden message, None if there is none.
+    """
 
     distortion: str
     image: Floats
@@ -41,26 +44,27 @@ def distorted_readings(
     distortions: Mapping[str, Distortion],
     size_px: int,
     rng: np.random.Generator,
-) -> Iterator[Reading]:
-    """Yield an RGB image, marked or not, after each distortion, at the detector's size."""
+) -> Iterator[MessageReading]:
+    """Yield an RGB image after each distortion, resized to `size_px`. message: the message hidden in it, if any."""
     for name, distort in distortions.items():
-        yield Reading(name, preprocess(distort(image, rng), size_px), message)
+        yield MessageReading(name, preprocess(distort(image, rng), size_px), message)
 
 
 def marked_readings(
     embedder: Embedder, image: Image.Image, distortions: Mapping[str, Distortion], rng: np.random.Generator
-) -> Iterator[Reading]:
-    """Hide a random message in an RGB image, save it to 8 bits as a file would, and distort that."""
+) -> Iterator[MessageReading]:
+    """Hide a random message in an RGB image, and yield the marked 8-bit image after each distortion."""
     message = Message.drawn(embedder.model.bits, rng)
     marked = embedder.embed(image, message).image
     yield from distorted_readings(marked, message, distortions, embedder.model.image_size_px, rng)
 
 
 def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iterator[Sample]:
-    """Yield photographs that ship with this package and the user's images, as the role sees them, and synthetic inputs.
+    """Yield the samples of a role: the shipped photographs, the user's images, then synthetic inputs.
 
-    A detector reads each image as it is and after one distortion; and marked, where the bundle has an embedder whose
-    weights are not random: shipped photographs after every distortion, the user's after none and after one.
+    A detector reads each image unchanged and after one distortion. If the bundle has an embedder with trained weights,
+    it also reads marked images: shipped photographs after every distortion, the user's images unchanged and after one.
+    Raises InvalidInput for a reference that takes several images at a time, and for a file that is not an image.
     """
     model = WatermarkModel.of(bundle)
     specs = tuple(binding.spec for binding in reference.inputs)
@@ -92,13 +96,13 @@ def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Pa
                     yield _sample(path, "marked", reading)
 
 
-def _sample(path: Path, family: str, reading: Reading) -> Sample:
+def _sample(path: Path, family: str, reading: MessageReading) -> Sample:
     name = sample_name(path, family, reading.distortion)
     return Sample(name, family, {"image": reading.image}, None if reading.message is None else reading.message.bits)
 
 
 def sample_name(photograph: Path, family: str, distortion: str) -> str:
-    """Return the name of a detector's sample in every list of samples."""
+    """Return the name of a detector's sample, which names the photograph, the family and the distortion."""
     return f"{photograph.name}, {family}, {distortion}"
 
 

@@ -1,4 +1,4 @@
-"""Detectors: read the message in an image; and the manifest of a watermark model, strictly read."""
+"""Detectors, which read the message in an image; and the model entry of a watermark bundle's manifest."""
 
 import time
 from collections.abc import Iterable
@@ -25,7 +25,10 @@ ATTENUATIONS = (None, "jnd_1_1")
 
 @dataclass(frozen=True)
 class EmbedderModel:
-    """marked = clamp(scaling_i * image + scaling_w * attenuation * watermark, 0, 1), at the image's own size."""
+    """The embedder in the manifest of a watermark model, and how its output marks an image.
+
+    marked = clamp(scaling_i * image + scaling_w * attenuation * watermark, 0, 1), at the image's own size.
+    """
 
     image_size_px: int
     channels: int
@@ -36,7 +39,11 @@ class EmbedderModel:
 
 @dataclass(frozen=True)
 class WatermarkModel:
-    """A watermark model of a manifest. detection_threshold is for logit 0; None where that channel was not trained."""
+    """The model entry of a watermark bundle's manifest.
+
+    image_size_px: the side of the detector's input. detection_threshold: for logit 0, None if that channel was not
+    trained. embedder: None for a model that only detects.
+    """
 
     name: str
     bits: int
@@ -46,7 +53,7 @@ class WatermarkModel:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "WatermarkModel":
-        """Read bundle.model strictly. Raises InvalidArtifact."""
+        """Read bundle.model. Raises InvalidArtifact for another kind, and for missing, unknown or invalid entries."""
         where = f"{bundle.folder}: model"
         if bundle.model["kind"] != "watermark":
             raise InvalidArtifact(f"{where}: expected a watermark model, got kind {bundle.model['kind']!r}")
@@ -88,12 +95,12 @@ def _positive(data: Fields, key: str, where: str) -> int:
 class Detection:
     """The result of reading one image.
 
-    message is read from every image, marked or not: `match` or `detected` tells whether it means something.
+    message: read from every image, marked or not; `match` or `detected` tells whether it has a meaning.
     logits: (1 + bits,) float32; channel 0 is the detection logit, bit i is set when logits[1 + i] > 0.
     confidence, in [0, 1]: the sigmoid of logit 0 where the model trained it, else the mean certainty of the bits
     (mean of |2 * sigmoid(logit) - 1|), which says how clear the bits are and not whether they are right.
-    detected: logit 0 is above the model's threshold; None where the model did not train that channel.
-    timing_ms: "preprocess" (opening and resizing) and "run".
+    detected: whether logit 0 is above the model's threshold; None if the model did not train that channel.
+    timing_ms: "preprocess" (opening and resizing) and "run", in milliseconds.
     """
 
     message: Message
@@ -103,7 +110,10 @@ class Detection:
     timing_ms: dict[str, float]
 
     def match(self, expected: Message | str, fpr: float = DEFAULT_FPR) -> Match:
-        """Compare with the message that should be there, as a Message or its hex. Raises InvalidInput."""
+        """Compare with the expected message, given as a Message or as hex.
+
+        Raises InvalidInput for a message of another length and for an fpr outside (0, 1).
+        """
         if isinstance(expected, str):
             expected = Message.from_hex(expected, len(self.message))
         return compare(self.message, expected, fpr)
@@ -127,8 +137,9 @@ class Detector(Closing):
         threads: int | None = None,
         route: str | None = None,
     ) -> "Detector":
-        """Open the detector of a bundle or of its folder; threads default to the cores this process may use.
+        """Open the detector of a bundle, given as a Bundle or its folder.
 
+        threads: by default the number of cores this process may use. route: of a TFLite file, by default any.
         Raises NotAvailable for a backend or precision that is not there, InvalidArtifact for a broken file.
         """
         if not isinstance(bundle, Bundle):
@@ -144,7 +155,10 @@ class Detector(Closing):
         return self._session.artifact
 
     def detect(self, image: ImageSource) -> Detection:
-        """Read one image: a path, a PIL image or an array (see toolkit.images.open.open_photo). Raises InvalidInput."""
+        """Read one image: a path, a PIL image or an array (see toolkit.images.open.open_photo).
+
+        Raises InvalidInput for an image that cannot be opened, InvalidArtifact for logits that are not finite.
+        """
         start = time.perf_counter()
         tensor = preprocess(image, self.model.image_size_px)
         ready = time.perf_counter()
@@ -156,7 +170,7 @@ class Detector(Closing):
         return _read(logits, self.model.detection_threshold, timing_ms)
 
     def detect_batch(self, images: Iterable[ImageSource]) -> list[Detection]:
-        """Read images one after the other; the same results as detect on each. Raises InvalidInput."""
+        """Read images one after the other. Returns the results, and raises the errors, of `detect` on each image."""
         return [self.detect(image) for image in images]
 
     def close(self) -> None:

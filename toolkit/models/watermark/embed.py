@@ -1,6 +1,7 @@
-"""How much change each pixel hides: the just-noticeable-difference map, strip by strip, in numpy.
+"""Embedding: hide a message in an image of any size, strip by strip, with numpy.
 
-The same numbers as graphs.networks.seal.embedder.jnd_heatmap, which is their reference and needs torch.
+`jnd_1_1` computes the just-noticeable-difference map: how much change each pixel hides. Its values equal those of the
+reference, graphs.networks.seal.embedder.jnd_heatmap, which needs torch.
 """
 
 import math
@@ -27,12 +28,12 @@ from toolkit.images.save import check_target, save_image
 from toolkit.models.watermark.detector import EmbedderModel, WatermarkModel
 from toolkit.models.watermark.message import Message
 
-# Rows above and below a strip that its map depends on.
+# The map of a strip depends on this many rows above and below it.
 HALO = 2
 
 
 def luma(rows: Floats) -> Floats:
-    """Y of YUV. rows (H, W, 3) -> (H, W), in the same range."""
+    """Return the luma (Y of YUV) of RGB rows: (H, W, 3) -> (H, W), in the same range."""
     # Not `rows @ weights`: the threads of a matrix library wait for each other when cores are busy.
     y: Floats = 0.299 * rows[:, :, 0]
     y += 0.587 * rows[:, :, 1]
@@ -41,11 +42,10 @@ def luma(rows: Floats) -> Floats:
 
 
 def jnd_1_1(rows: Floats, above: int, below: int) -> Floats:
-    """The map of a strip of an image.
+    """Return the just-noticeable-difference map of a strip: (H, W) float32, at least 0, in the units of the image.
 
-    rows: (above + H + below, W, 3) float32 in [0, 1]; above and below are the rows of the image that stand around
-    the H rows of the strip, HALO of them or fewer at the image's border, where zeros follow.
-    Returns (H, W) float32, at least 0, in the units of the image.
+    rows: (above + H + below, W, 3) float32 in [0, 1]. above, below: how many rows around the H rows of the strip are
+    given: HALO, or fewer at the image's border, where zeros take their place.
     """
     y = np.pad(255 * luma(rows), ((HALO - above, HALO - below), (HALO, HALO)))
     height, width = y.shape[0] - 2 * HALO, y.shape[1] - 2 * HALO
@@ -74,7 +74,7 @@ def jnd_1_1(rows: Floats, above: int, below: int) -> Floats:
 
 
 def _box(y: Floats, reach: int, height: int, width: int) -> Floats:
-    """Sum over the square of 2 * reach + 1 pixels around each pixel of the strip."""
+    """Return the sum over the square with sides of 2 * reach + 1 pixels around each pixel of the strip."""
     first, last = HALO - reach, HALO + reach
     columns = y[:, first : first + width].copy()
     for left in range(first + 1, last + 1):
@@ -87,15 +87,15 @@ def _box(y: Floats, reach: int, height: int, width: int) -> Floats:
 
 _ATTENUATIONS: dict[str, Callable[[Floats, int, int], Floats]] = {"jnd_1_1": jnd_1_1}
 
-# A strip holds about this many pixels: its arrays, some twenty at once, stay near the cache.
+# Pixels of a strip: so few that its arrays, about twenty at once, nearly fit into the processor's cache.
 _STRIP_PIXELS = 1 << 18
 
 
 def blended_strips(photo: Photo, watermark: Floats, model: EmbedderModel) -> Iterator[tuple[int, Floats, Floats]]:
-    """clamp(scaling_i * image + scaling_w * attenuation * watermark, 0, 1), from top to bottom.
+    """Mark a photo, strip by strip from top to bottom; `EmbedderModel` has the formula.
 
-    watermark: (C, E, E) float32 in [-1, 1], resized here to the photo's size with antialias.
-    Yields (top row, original, marked), both (rows, W, 3) float32 in [0, 1].
+    watermark: (C, E, E) float32 in [-1, 1]; it is resized to the photo's size with antialias.
+    Yields (top row, original, marked): both images are (rows, W, 3) float32 in [0, 1].
     """
     planes = [Image.fromarray(channel) for channel in watermark]
     height, width = photo.height, photo.width
@@ -113,10 +113,10 @@ def blended_strips(photo: Photo, watermark: Floats, model: EmbedderModel) -> Ite
 
 
 def _blended_strip(plane: Image.Image, width: int, height: int, top: int, bottom: int) -> Floats:
-    """Rows top to bottom of a square plane resized to height x width: (bottom - top, width)."""
+    """Return rows top to bottom of a square plane resized to height x width: (bottom - top, width)."""
     size_px = plane.height
     scale = size_px / height
-    # Pillow keeps a box in float32: cut to the rows that count, its coordinates are small and so are their errors.
+    # Pillow stores a box in float32. Cropping the plane first keeps the box's coordinates, and their rounding, small.
     margin = math.ceil(max(scale, 1)) + 1
     first = max(0, math.floor(top * scale) - margin)
     last = min(size_px, math.ceil(bottom * scale) + margin)
@@ -129,11 +129,12 @@ _BACKEND = "ort"
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """A marked image, upright: rotated as its EXIF said, and that tag gone, so that nothing can turn the mark.
+    """A marked image.
 
-    image keeps the source's mode: alpha unchanged, grey as grey, 16-bit grey as such; a palette becomes RGB, and so
-    does CMYK. psnr_db compares its stored values with the source's (infinite if none changed).
-    timing_ms: "preprocess" (opening and resizing), "run" and "blend".
+    image: upright, because the rotation of the source's EXIF is applied and its tag removed. It keeps the source's
+    mode, with alpha unchanged and grey in 8 or 16 bits; palette and CMYK images become RGB.
+    psnr_db: of the image's stored values against the source's; infinite if none changed.
+    timing_ms: "preprocess" (opening and resizing), "run" and "blend", in milliseconds.
     """
 
     image: Image.Image
@@ -143,10 +144,10 @@ class EmbedResult:
     source: Photo
 
     def save(self, path: Path | str, force: bool = False) -> None:
-        """Write it with the source's ICC profile and EXIF, in one step, in the format that the suffix names.
+        """Write the image atomically, with the source's ICC profile and EXIF; no other metadata is kept.
 
-        Without a suffix in the source's format. JPEG at quality 95 without colour subsampling. XMP and other
-        metadata are not kept. An existing file is refused without force. Raises InvalidInput.
+        The suffix names the format; without a suffix, it is the source's. JPEG has quality 95 and no colour
+        subsampling. Raises InvalidInput for a file that cannot be written, or that exists if force is False.
         """
         save_image(self.image, Path(path), self.source, force)
 
@@ -161,9 +162,10 @@ class Embedder(Closing):
 
     @classmethod
     def open(cls, bundle: Bundle | Path | str, threads: int | None = None) -> "Embedder":
-        """Open the embedder of a bundle or of its folder; threads default to the cores this process may use.
+        """Open the embedder of a bundle, given as a Bundle or its folder.
 
-        Raises NotAvailable if there is none, InvalidArtifact for a broken file.
+        threads: by default the number of cores this process may use. Raises NotAvailable if the bundle has no
+        embedder, InvalidArtifact for a broken file.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(Path(bundle))
@@ -180,9 +182,10 @@ class Embedder(Closing):
         return self._session.artifact
 
     def embed(self, image: ImageSource, message: Message | str) -> EmbedResult:
-        """Mark one image: a path, a PIL image or an array (see toolkit.images.open.open_photo); message or its hex.
+        """Mark one image: a path, a PIL image or an array (see toolkit.images.open.open_photo).
 
-        Memory: the image, its marked copy, and strips. Raises InvalidInput, also for more than one frame.
+        message: a Message or its hex. Memory holds the image, its marked copy, and one strip. Raises InvalidInput for a
+        message of another length, and for an image that cannot be opened or has several frames.
         """
         checked = self._message(message)
         start = time.perf_counter()
@@ -191,7 +194,10 @@ class Embedder(Closing):
     def embed_file(
         self, image: Path | str, message: Message | str, out: Path | str, force: bool = False
     ) -> EmbedResult:
-        """embed, then save; what cannot be written is refused before the work is done. Raises InvalidInput."""
+        """Mark an image file, and save the result to `out`.
+
+        Raises InvalidInput as `embed` and `EmbedResult.save` do; `out` is checked before any work is done.
+        """
         checked, path = self._message(message), Path(out)
         start = time.perf_counter()
         photo = open_photo(image)
@@ -208,7 +214,7 @@ class Embedder(Closing):
         return message
 
     def _embed(self, photo: Photo, message: Message, start: float) -> EmbedResult:
-        if photo.frames > 1 and photo.source_format != "MPO":  # a camera's MPO is a JPEG and its previews
+        if photo.frames > 1 and photo.source_format != "MPO":  # a camera's MPO is a JPEG with previews
             raise InvalidInput(f"{photo.name}: expected a still image, got {photo.frames} frames")
         tensor = to_tensor(photo, self._embedder.image_size_px)
         ready = time.perf_counter()
@@ -227,7 +233,7 @@ class Embedder(Closing):
 
 
 def _blend(photo: Photo, watermark: Floats, model: EmbedderModel) -> tuple[Image.Image, float]:
-    """The marked image in the photo's own mode, and its PSNR in dB."""
+    """Return the marked image in the photo's mode, and its PSNR in dB."""
     mode = photo.mode
     full_scale = 65_535 if mode == "I;16" else 255
     result = Image.new(mode, (photo.width, photo.height))
@@ -245,7 +251,7 @@ def _blend(photo: Photo, watermark: Floats, model: EmbedderModel) -> tuple[Image
 
 
 def _strip(stored: Floats, photo: Photo, top: int) -> Image.Image:
-    """Stored values (rows, W, 1 or 3) as a strip of the result, with the photo's own alpha."""
+    """Return stored values (rows, W, 1 or 3) as a strip of the result, with the photo's alpha."""
     samples: npt.NDArray[Any] = stored.astype(np.uint16 if photo.mode == "I;16" else np.uint8)
     if photo.mode in ("LA", "RGBA"):
         samples = np.concatenate([samples, photo.alpha(top, top + len(samples))], axis=2)

@@ -1,4 +1,4 @@
-"""Judges a watermark detector by its answers: bits, messages, verdicts, the detection channel."""
+"""The judge of a watermark detector, by its answers: bits, messages, verdicts and the detection channel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ from toolkit.models.watermark.message import Message, matching_bits_needed
 
 QUANTILES = (0.5, 0.9, 1.0)
 
-# Readings of photographs whose bits are told one by one; further ones are counted alone, so that any number streams.
+# Photographs whose messages and flipped bits are kept. Others are only counted, so that memory use is bounded.
 READINGS_KEPT = 128
 
-# Upper edges of |logit|, 2.4% apart.
+# Upper edges of the bins of a histogram of |logit|, 2.4% apart.
 _EDGES = np.geomspace(1e-8, 1e6, 1361)
 
 
@@ -41,11 +41,11 @@ class _Counts:
 
 
 class MessageJudge:
-    """Reads the output "logits" (1, 1 + bits): channel 0 is the detection logit, bit i is set when logits[1 + i] > 0.
+    """A judge of "logits" (1, 1 + bits): channel 0 is the detection logit, bit i is set when logits[1 + i] > 0.
 
-    Numbers, shares in [0, 1], all of real photographs: bits_flipped, accuracy_loss (share of right bits lost, negative
-    where it was won) and verdicts_changed of marked readings; channel_changed of marked and unmarked ones, where the
-    model has a detection threshold.
+    Its numbers are shares over photographs. Of marked ones: bits_flipped, accuracy_loss (right bits lost, as a share of
+    all bits; negative if more are right than in the reference) and verdicts_changed. Of marked and unmarked ones:
+    channel_changed, if the model has a detection threshold.
     """
 
     def __init__(self, bits: int, threshold: float | None) -> None:
@@ -115,7 +115,7 @@ class MessageJudge:
             "messages_changed": counts.messages_changed,
             "channel_changed": None if self._threshold is None else counts.channel_changed,
             "logit_rms": spread,
-            # Where the flipped bits' logits lay in the reference, as multiples of the RMS of all of them.
+            # |logit| of the flipped bits in the reference, as multiples of the RMS of all its bit logits.
             "flipped_logits_of_rms": _quantiles(counts.flipped_at, spread) if counts.flipped and spread else None,
         }
         if counts is self._families["marked"]:
@@ -126,14 +126,14 @@ class MessageJudge:
 
 
 def judge_of(bundle: Bundle, role: str) -> Judge:
-    """Return a judge of messages for a detector; an embedder's watermark is judged by its error alone."""
+    """Return a judge of messages for a detector, and no judge for an embedder: its error alone is limited."""
     model = WatermarkModel.of(bundle)
     return MessageJudge(model.bits, model.detection_threshold) if role == "detector" else NoJudge()
 
 
 def message_answers(bundle: Bundle) -> Answers:
-    """Return a function that reads the answers of a detector: its bits, the verdict on the hidden message where the
-    bits are enough for one, and the detection channel where the model has one."""
+    """Return a function that reads a detector's answers: "bits"; "channel" if the model has a detection threshold;
+    "verdict" if a message is hidden in the sample and has enough bits for a verdict."""
     model = WatermarkModel.of(bundle)
     needed = matching_bits_needed(model.bits)
 
@@ -151,7 +151,7 @@ def message_answers(bundle: Bundle) -> Answers:
 
 
 def _reading(sample: Sample, ours: Array, theirs: Array) -> dict[str, Any]:
-    """One photograph: the messages as hex, and every bit that flipped with both logits."""
+    """Return the details of one photograph: its messages as hex, and each flipped bit with both logits."""
     flipped = np.flatnonzero((ours > 0) != (theirs > 0))
     return {
         "sample": sample.name,
@@ -163,7 +163,7 @@ def _reading(sample: Sample, ours: Array, theirs: Array) -> dict[str, Any]:
 
 
 def _quantiles(counts: npt.NDArray[np.int64], spread: float) -> dict[str, float]:
-    """Upper edges of the bins in which the quantiles lie: at most 2.4% above them."""
+    """Return the quantiles as multiples of `spread`, at most 2.4% too high: the upper edges of their bins."""
     summed = np.cumsum(counts)
     bins = np.searchsorted(summed, [np.ceil(q * summed[-1]) for q in QUANTILES])
     edges = _EDGES[np.minimum(bins, len(_EDGES) - 1)]

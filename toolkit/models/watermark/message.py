@@ -1,4 +1,4 @@
-"""A hidden message: bits that read the same as hex, integer or bytes."""
+"""Hidden messages as bits, hex, integer or bytes, and the comparison with an expected message."""
 
 import builtins
 import math
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """bits[0] is the most significant: the first digit of the hex form starts with it.
+    """A message. bits[0] is the most significant bit: the first digit of the hex form starts with it.
 
-    (`builtins` in annotations: inside the class, `int` and `bytes` are its own properties.)
-    Where the number of bits is not a multiple of 4 (or 8), hex (or bytes) starts with zeros that are not part of it.
+    If the number of bits is not a multiple of 4 (or 8), hex (or bytes) starts with zero bits that are not part of the
+    message. Raises InvalidInput for no bits, and for bits other than 0 and 1.
     """
 
+    # Annotations use `builtins`, because `int` and `bytes` are properties of this class.
     bits: tuple[builtins.int, ...]
 
     def __post_init__(self) -> None:
@@ -38,7 +39,7 @@ class Message:
 
     @property
     def hex(self) -> str:
-        """Lowercase hex, one digit for every 4 bits or part of them."""
+        """The message in lowercase hex: one digit for every 4 bits, rounded up."""
         return f"{self.int:0{_digits(len(self))}x}"
 
     @property
@@ -48,12 +49,12 @@ class Message:
 
     @property
     def bytes(self) -> builtins.bytes:
-        """Big-endian, one byte for every 8 bits or part of them."""
+        """The message as big-endian bytes: one for every 8 bits, rounded up."""
         return self.int.to_bytes(-(-len(self) // 8), "big")
 
     @classmethod
     def from_hex(cls, text: str, bits: builtins.int) -> "Message":
-        """Read exactly the digits that `hex` writes, upper or lower case. Raises InvalidInput."""
+        """Return the message whose `hex` is `text`, in upper or lower case. Raises InvalidInput for any other text."""
         digits = _digits(bits)
         if len(text) != digits or not set(text.lower()) <= set("0123456789abcdef"):
             raise InvalidInput(f"message: expected {digits} hex digits for {bits} bits, got {text!r}")
@@ -61,14 +62,14 @@ class Message:
 
     @classmethod
     def from_int(cls, value: builtins.int, bits: builtins.int) -> "Message":
-        """The integer's `bits` lowest bits, most significant first. Raises InvalidInput if it needs more."""
+        """Return the message whose `int` is `value`. Raises InvalidInput if `value` does not fit into `bits` bits."""
         if bits < 1 or not 0 <= value < 1 << bits:
             raise InvalidInput(f"message: expected a value from 0 to 2^{bits} - 1, got {value}")
         return cls(tuple(int(digit) for digit in f"{value:0{bits}b}"))
 
     @classmethod
     def from_bytes(cls, data: builtins.bytes, bits: builtins.int) -> "Message":
-        """Read exactly the bytes that `bytes` writes. Raises InvalidInput."""
+        """Return the message whose `bytes` are `data`. Raises InvalidInput for too many or too few bytes."""
         expected = -(-bits // 8)
         if len(data) != expected:
             raise InvalidInput(f"message: expected {expected} bytes for {bits} bits, got {len(data)}")
@@ -76,12 +77,12 @@ class Message:
 
     @classmethod
     def random(cls, bits: builtins.int) -> "Message":
-        """Return a random message that nobody can guess."""
+        """Return a random message from a cryptographically secure generator."""
         return cls.from_int(secrets.randbits(bits), bits)
 
     @classmethod
     def drawn(cls, bits: builtins.int, rng: "np.random.Generator") -> "Message":
-        """Return a message that a seeded generator draws."""
+        """Return a random message drawn from `rng`."""
         return cls(tuple(rng.integers(0, 2, bits).tolist()))
 
 
@@ -94,9 +95,10 @@ DEFAULT_FPR = 1e-6
 
 @dataclass(frozen=True)
 class Match:
-    """A message compared with the expected one.
+    """The result of comparing a message with the expected one.
 
-    p_value is the chance that random bits match as well or better; detected means p_value <= fpr.
+    p_value: the probability that random bits match as well or better. fpr: the accepted false positive rate; `detected`
+    means p_value <= fpr.
     """
 
     expected: Message
@@ -111,7 +113,7 @@ class Match:
 
 
 def compare(message: Message, expected: Message, fpr: float = DEFAULT_FPR) -> Match:
-    """Count matching bits and judge them. Raises InvalidInput for another length or an fpr outside (0, 1)."""
+    """Compare a message with the expected one. Raises InvalidInput for other lengths or an fpr outside (0, 1)."""
     if len(message) != len(expected):
         raise InvalidInput(f"expected message: this model has {len(message)} bits, got {len(expected)}")
     _check_fpr(fpr)
@@ -120,7 +122,10 @@ def compare(message: Message, expected: Message, fpr: float = DEFAULT_FPR) -> Ma
 
 
 def p_value(bits: int, matching: int) -> float:
-    """P[Binomial(bits, 1/2) >= matching], exact before its rounding to a float."""
+    """Return P[Binomial(bits, 1/2) >= matching], exact up to the rounding to a float.
+
+    Raises InvalidInput for no bits, and for a number of matching bits outside [0, bits].
+    """
     if bits < 1 or not 0 <= matching <= bits:
         raise InvalidInput(f"matching bits: expected 0 to {bits}, got {matching}")
     return sum(math.comb(bits, k) for k in range(matching, bits + 1)) / (1 << bits)
@@ -128,7 +133,10 @@ def p_value(bits: int, matching: int) -> float:
 
 @lru_cache
 def matching_bits_needed(bits: int, fpr: float = DEFAULT_FPR) -> int | None:
-    """The fewest matching bits whose p-value is at most fpr; None where not even all of them are enough."""
+    """Return the smallest number of matching bits whose p-value is at most fpr; None if all bits are not enough.
+
+    Raises InvalidInput for an fpr outside (0, 1).
+    """
     _check_fpr(fpr)
     tail = 0
     needed = None

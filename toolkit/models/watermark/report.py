@@ -1,4 +1,4 @@
-"""Messages drawn bit by bit, and where under the distortions they flipped."""
+"""The section of the HTML report about messages: their bits, and the bits that flipped under each distortion."""
 
 import base64
 import io
@@ -19,15 +19,14 @@ from toolkit.report.numbers import significant
 from toolkit.report.scatter import FONT_PX, Drawing, text_width
 
 _CELL_PX = 11.0
-
 _ROW_PX = 15.0
 
-# A message that is longer goes on in a further line; a narrow one has its names above the cells.
+# With fewer bits a line, the drawing is narrow, and the names stand above the cells.
 _WIDE_LINE = 64
 
 
 def different_bits(one: str, other: str, bits: int) -> set[int]:
-    """The bits that two messages in hex do not share."""
+    """Return the indices of the bits in which two messages, given in hex, differ."""
     pair = (Message.from_hex(text, bits).bits for text in (one, other))
     return {i for i, (a, b) in enumerate(zip(*pair, strict=True)) if a != b}
 
@@ -41,9 +40,11 @@ def message_bits(
     bits: int,
     a_line: int,
 ) -> Markup:
-    """lines: names with hex messages, the hidden one first where there is one, then the reference, then the files.
+    """Draw messages as rows of cells, one cell a bit, with flipped and wrong bits marked.
 
-    One row of cells a message; messages longer than `a_line` go on in a further group of rows."""
+    lines: (name, message in hex), "hidden" first if a message is hidden, then the reference, then the files.
+    flips: the flipped bits by name. a_line: bits in a row; longer messages continue in a further group of rows.
+    """
     names = [name.removeprefix("detector.") for name, _ in lines]
     above = a_line < _WIDE_LINE  # no room for names beside the cells
     left = 4.0 if above else max(text_width(name) for name in names) + 10
@@ -81,9 +82,10 @@ def flip_map(
     distortions: Sequence[str],
     bits: int,
 ) -> Figure:
-    """A row a distortion, a column a bit; a mark where files flipped it, the taller the more of them did.
+    """Return a figure with a row for each distortion and a column for each bit. It marks each bit that flipped; the
+    mark is taller if more files flipped the bit.
 
-    files: name -> distortion -> what it read. Distortions under which nothing flipped are left out.
+    files: name -> distortion -> reading. Distortions under which no bit flipped are left out.
     """
     flips: dict[tuple[str, int], list[str]] = {}
     for file, readings in files.items():
@@ -123,24 +125,25 @@ def flip_map(
     return Figure(said, *drawings)
 
 
-# Photographs that get a part of their own, the shipped ones first.
+# The most photographs that are shown, the shipped ones first.
 SHOWN = 8
 
 _THUMBNAIL_PX = 220
-
 _BITS_A_LINE = 64
 
-# One table row a flipped bit, the clearest flips first.
+# The most flipped bits in a table, those with the largest logits first.
 _FLIPS_LISTED = 40
 
-# What one file read: by the sample's name, and of one photograph by the distortion.
+# The readings of one file: by the sample's name; and those of one photograph, by the distortion.
 Readings = Mapping[str, dict[str, Any]]
-
 _OneRead = Mapping[str, dict[str, Any]]
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A part for each photograph: itself, its messages drawn bit by bit, and every flip under every distortion."""
+    """Return a section with a part for each photograph: the picture, its messages, and the flips of all distortions.
+
+    Return None if no role has readings of photographs.
+    """
     role = next((role for role in evidence.parity["roles"] if _files(role)), None)
     if role is None:
         return None
@@ -169,13 +172,13 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def _files(role: dict[str, Any]) -> dict[str, Readings]:
-    """The readings of each file of a role, by the sample's name; empty for a role that reads no messages."""
+    """Return the readings of each file of a role, by the sample's name; empty for a role that reads no messages."""
     found = {file["file"]: (file["total"] or {}).get("details", {}).get("readings") for file in role["files"]}
     return {file: {reading["sample"]: reading for reading in told} for file, told in found.items() if told}
 
 
 def _of(path: Path, readings: Readings) -> dict[str, dict[str, Any]]:
-    """The readings of one photograph, marked where there are any, by distortion."""
+    """Return the readings of one photograph by distortion: those of the marked photograph, if there are any."""
     for family in ("marked", "real"):
         named = {d: readings.get(sample_name(path, family, d)) for d in ALL_DISTORTIONS}
         if found := {distortion: reading for distortion, reading in named.items() if reading is not None}:
@@ -196,7 +199,7 @@ def _picture(path: Path) -> Picture:
 def _messages(
     number: int, photograph: str, role: dict[str, Any], files: Mapping[str, _OneRead], bits: int
 ) -> tuple[Figure | Paragraph, ...]:
-    """The messages as they were read without a distortion."""
+    """Return text and a figure of the messages that were read without a distortion."""
     plain = {file: readings["none"] for file, readings in files.items() if "none" in readings}
     if not plain:
         return (Paragraph("Only distorted, it was read.", "note"),)
@@ -220,7 +223,7 @@ def _messages(
 
 
 def _flipped(number: int, photograph: str, files: Mapping[str, _OneRead], bits: int) -> Iterator[Block]:
-    """Every flip under all distortions: where it lies, and how sure the reference and the file were."""
+    """Yield a figure and a table of the flips under all distortions, or a sentence if there are none."""
     total = sum(len(reading["flipped"]) for readings in files.values() for reading in readings.values())
     distortions = list(dict.fromkeys(name for readings in files.values() for name in readings))
     if not total:
@@ -231,7 +234,7 @@ def _flipped(number: int, photograph: str, files: Mapping[str, _OneRead], bits: 
 
 
 def _together(names: list[str], files: int) -> str:
-    """The name of a row that several of so many files share. The first of them tells it from other rows."""
+    """Return the name of a row that `names`, out of `files` files, share. The first name makes it unique."""
     if len(names) == 1:
         return names[0]
     return f"all {files} files" if len(names) == files else f"{names[0]} and {len(names) - 1} more"

@@ -1,10 +1,10 @@
-"""The size of the classifier. Importing this imports no torch."""
+"""The configuration of the classifier, in a module that does not import torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ColourConfig:
-    """classes: of the output."""
+    """The size of the network. classes: the number of values in its output."""
 
     classes: int

@@ -1,4 +1,4 @@
-"""The network, and its fixed weights: python -m sample_plugins.classifier.network OUT.safetensors"""
+"""The network and its fixed weights. To write them: python -m sample_plugins.classifier.network OUT.safetensors"""
 
 import sys
 from typing import Any
@@ -28,7 +28,7 @@ class ColourClassifier(nn.Module):
 
 
 def build(config: dict[str, Any]) -> ColourClassifier:
-    """Return the network of a manifest's config."""
+    """Return the network with the config of a manifest."""
     return ColourClassifier(from_json(ColourConfig, config, "classifier"))
 
 
