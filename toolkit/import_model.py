@@ -42,7 +42,7 @@ def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -
         outputs = _run_apart(source, [*feeds, feeds[0]])
     except InvalidArtifact as error:
         outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
-        note(f"{error}; what it becomes was held to onnx's reference implementation instead")
+        note(f"{error}; the imported graph is compared with onnx's reference implementation instead")
     if found := difference(outputs[:1], outputs[-1:]):
         raise InvalidArtifact(
             f"{source}: the same inputs give other outputs each time ({found}): a graph that draws random numbers "
@@ -167,7 +167,7 @@ def import_model(
             raise InvalidInput(f"{source}: no operator is left of it: its outputs do not depend on its inputs' values")
         for value in [one for one in model.graph.inputs if not one.uses() and not one.is_graph_output()]:
             model.graph.inputs.remove(value)
-            note(f"{source}: input {value.name!r}: nothing reads it, so that the bundle has no such input")
+            note(f"{source}: input {value.name!r}: no operator reads it, so the bundle leaves this input out")
         inputs = tuple(spec for spec in inputs if spec.name in {value.name for value in model.graph.inputs})
         outputs = specs_of(source, list(model.graph.outputs), "output")
         path = building / f"{ROLE}.onnx"

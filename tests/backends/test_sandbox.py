@@ -99,6 +99,8 @@ def test_a_file_that_kills_its_runtime_is_one_line_and_reaches_no_bundle(
     assert (shown.exit_code, shown.stdout) == (2, "")
     (line,) = shown.stderr.splitlines()
     assert "detector.onnx: no fp32 TFLite file can be made" in line
-    assert f"was killed by {signal.Signals.SIGABRT.name}; its GREATER of int8 ('above') does that alone" in line
+    assert (
+        f"was killed by {signal.Signals.SIGABRT.name}; its GREATER of int8 ('above') crashes when it runs alone" in line
+    )
     log = "convert-detector-direct.log"
     assert {path.name: path.read_bytes() for path in tiny.folder.iterdir() if path.name != log} == before

@@ -47,7 +47,7 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     [
         ("gone.jpg", "out.png", "a5", "gone.jpg: no such image file"),
         (str(IMAGES / "NOTICE"), "out.png", "a5", "NOTICE: not an image"),
-        (COFFEE, "out.pdf", "a5", "cannot write .pdf; name it one of .jpg"),
+        (COFFEE, "out.pdf", "a5", "cannot write .pdf; use a name that ends in one of .jpg"),
         (COFFEE, "gone/out.png", "a5", "there is no folder"),
         (COFFEE, "out.png", "a", "message: expected 2 hex digits for 8 bits, got 'a'"),
         (COFFEE, "out.png", "a5a5", "message: expected 2 hex digits for 8 bits, got 'a5a5'"),

@@ -100,7 +100,7 @@ def test_an_export_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
         (["--route", "scenic"], "route: expected one of direct, tf, got 'scenic'"),
         (["-p", "int8-static"], "int8-static: needs calibration images: a folder of photographs, or 'generated'"),
         (["-p", "int16x8", "--calibration-method", "entropy"], "--calibration-method needs --calibration"),
-        (["-p", "mixed"], "mixed goes with a recipe file, or with a budget and images"),
+        (["-p", "mixed"], "precision mixed needs a recipe file, or a budget and images"),
         (["-p", "mixed", "--budget", "flips<=0.2%"], "mixed: give a recipe file, or a budget with a folder of images"),
         (["-p", "mixed", "--budget", "2%", "--images", "."], 'budget: expected "flips<=0.2%"'),
         (["-p", "mixed", "--budget", "size<=1MB", "--images", "gone"], "images gone: no such folder"),

@@ -54,7 +54,7 @@ def test_what_cannot_be_lowered_or_calibrated_is_said(tmp_path: Path) -> None:
         convert_bundle(
             folder, conversion_rules, ("int8-static",), calibration=Calibration(Path("photos")), roles=("query_deep",)
         )
-    with pytest.raises(InvalidInput, match="mixed counts the bits of messages, which this kind of model does not read"):
+    with pytest.raises(InvalidInput, match="precision mixed needs a model that reads messages"):
         convert_bundle(
             folder,
             conversion_rules,

@@ -146,7 +146,7 @@ def test_rows_are_the_pixels() -> None:
         (np.zeros((3, 20, 3), np.uint8), "channels first or last"),
         (np.zeros((4, 20, 1), np.uint8), "channels first or last"),
         (np.zeros((20, 30, 2), np.uint8), "neither first nor last"),
-        (np.zeros((2, 3, 20, 30), np.uint8), "use detect_batch"),
+        (np.zeros((2, 3, 20, 30), np.uint8), "expected one image, got a batch of 2"),
         (np.zeros((20,), np.uint8), "got shape"),
         (np.zeros((0, 20, 3), np.uint8), "empty array"),
         (np.zeros((20, 30, 3), np.int64), "got int64"),

@@ -32,7 +32,7 @@ def test_a_tolerance_has_exactly_these_limits_and_the_reason_of_its_precision(ro
 @pytest.mark.parametrize(
     ("kind", "role", "precision", "said"),
     [
-        ("watermark", "decoder", "fp32", "there is detector and embedder"),
+        ("watermark", "decoder", "fp32", "the roles are detector and embedder"),
         ("watermark", "embedder", "int8", "an embedder is compared in float32 alone"),
         ("foveated", "two passes", "fp32", "there is encode_frames"),
         ("foveated", "predict", "mixed", "precision 'mixed' states no limit for 'layer_error'"),

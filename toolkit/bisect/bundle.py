@@ -96,7 +96,7 @@ def bisect_bundle(
             tuple(_layer(measured, known or {}) for measured in done), cuts.unmatched, None,
         )  # fmt: skip
         if worst is None:
-            raise InvalidInput(f"{artifact.file}: no tensor of {names[0]} is in it by the same name and shape")
+            raise InvalidInput(f"{artifact.file}: it has no tensor of the same name and shape as {names[0]}")
         progress("writing the repro")
         described = {
             "model": bundle.model["name"],

@@ -148,7 +148,7 @@ def _misplaced(
     if part is None:
         return "a constant in the file" if made else None
     if not made:
-        return "the file computes it, and the reference is given it"
+        return "an input of the reference, which the file computes"
     later = [stored for stored in part.inputs if order[by_stored[stored].name] >= order[name]]
     return f"made of {later[0]!r} in the file, which comes later in the reference" if later else None
 

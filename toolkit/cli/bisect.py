@@ -12,7 +12,12 @@ from toolkit.cli.group import Target
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--candidate", required=True, metavar="FILE", help="The file of BUNDLE to look into, ONNX or TFLite.")
 @click.option("-b", "--backend", metavar="NAME", help="Run FILE's layers on this backend, for ONNX files.")
-@click.option("--before", type=click.Path(path_type=Path), metavar="FILE", help="An ONNX file, for the float32 one.")
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use this ONNX file as the reference instead of the float32 file of BUNDLE.",
+)
 @click.option("--pass", "around_pass", metavar="NAME", help="Compare the graph before and after this pass instead.")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="DIR", help="Default: beside BUNDLE.")
 @click.option("--json", "out", type=Target(), metavar="FILE", help="Write every layer to FILE.")

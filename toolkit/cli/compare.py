@@ -72,7 +72,7 @@ def compare(
     if record is not None or recorded is not None:
         if (record is not None and recorded is not None) or images or html or (record is not None and out):
             raise click.UsageError(
-                "--record and --against-record stand alone, but for --threads and a --json of drift", ctx
+                "--record and --against-record go with --threads only, and --against-record with --json too", ctx
             )
         _records(ctx, bundle, record, recorded, out, threads)
         return

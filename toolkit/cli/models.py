@@ -6,7 +6,7 @@ import click
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def models(as_json: bool) -> None:
     """List the models that `toolkit export` can make.
 

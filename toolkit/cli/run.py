@@ -67,7 +67,7 @@ class _RunCommand(click.Command):
 )
 @click.option("-p", "--precision", default="fp32", show_default=True, help=f"{_list(RECIPES, 'or')}.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each image, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each image, and nothing else.")
 @click.pass_context
 def run(
     ctx: click.Context,

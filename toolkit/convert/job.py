@@ -111,8 +111,8 @@ class Job:
         found = self._survived(path, artifact, self.rules.check, source, parent, path, artifact)
         if found and artifact.precision == "fp32":
             raise InvalidArtifact(
-                f"{source}: no TFLite file can be made: what the converter makes of it computes something else: "
-                f"{found[0]}, on noise, constants and extremes; run it on ONNX Runtime"
+                f"{source}: no TFLite file can be made: the file of the converter has other outputs than the graph: "
+                f"{found[0]}, on noise, constants and extremes; run the graph on ONNX Runtime"
             )
         self.judged(artifact.file, found)
 
@@ -126,10 +126,11 @@ class Job:
         try:
             return self.trial.call(function, *arguments, **named)
         except SandboxDied as ended:
-            blamed = find_crashing_op(path, self.trial)
+            found = find_crashing_op(path, self.trial)
+            blamed = f"; its {found} crashes when it runs alone" if found else ""
             raise InvalidArtifact(
                 f"{self.reference.path}: no {draft.precision} TFLite file can be made: the process in which LiteRT "
-                f"{version('ai-edge-litert')} ran it {ended}{f'; its {blamed} does that alone' if blamed else ''}; run "
+                f"{version('ai-edge-litert')} ran it {ended}{blamed}; run "
                 "it on ONNX Runtime, or export the model without that operator"
             ) from ended
 

@@ -87,7 +87,7 @@ def convert_bundle(
     parents = graphs_to_lower(bundle, rules, roles)
     if mixed is not None and rules.message_rule(bundle) is None:
         raise InvalidInput(
-            f"{bundle.folder}: mixed counts the bits of messages, which this kind of model does not read"
+            f"{bundle.folder}: precision mixed needs a model that reads messages: this kind of model reads none"
         )
     options = _Options(rules, recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, judged)
     for parent in parents:
@@ -246,7 +246,9 @@ def _check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mi
         known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
         raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
     if (mixed is not None) != any(recipe.keeps_layers for recipe in recipes):
-        raise InvalidInput("mixed goes with a recipe file, or with a budget and images, and these go with nothing else")
+        raise InvalidInput(
+            "precision mixed needs a recipe file, or a budget and images; these options are for precision mixed only"
+        )
 
 
 def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:

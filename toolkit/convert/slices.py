@@ -64,7 +64,7 @@ def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
         if end == start:
             raise InvalidInput(
                 f"node {nodes[start].name!r} alone has {weight_bytes[-1]} bytes of weights: "
-                f"expected a slice limit of at least that, got {limit_bytes}"
+                f"expected a slice limit of at least as many bytes, got {limit_bytes}"
             )
         if end < len(nodes):
             end = min(range(start + 1, end + 1), key=lambda at: (len(passing[at]), -at))

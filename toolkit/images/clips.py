@@ -37,7 +37,9 @@ def count_frames(path: Path) -> int:
         if not count:
             raise InvalidInput(f"{path}: a video without a single frame")
         if count < stream.frames:
-            raise InvalidInput(f"{path}: cut short: it says that it has {stream.frames} frames, and {count} are there")
+            raise InvalidInput(
+                f"{path}: cut short: its header states {stream.frames} frames, but only {count} can be read"
+            )
         return count
 
 

@@ -164,7 +164,9 @@ def _to_hwc(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise InvalidInput(f"image array: expected pixels, got an empty array of shape {shape}")
     if array.ndim == 4:
         if shape[0] != 1:
-            raise InvalidInput(f"image array: expected one image, got {shape[0]} in shape {shape}; use detect_batch")
+            raise InvalidInput(
+                f"image array: expected one image, got a batch of {shape[0]} in shape {shape}; give one at a time"
+            )
         array = array[0]
     if array.ndim == 2:
         array = array[:, :, None]
@@ -227,7 +229,7 @@ def image_files(folder: Path, what: str = "images") -> ImageFiles:
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
     found = ImageFiles(folder, tuple(names))
     if not found:
-        raise InvalidInput(f"{what} {folder}: no images in it that Pillow knows by their suffix")
+        raise InvalidInput(f"{what} {folder}: no images in it: no file has a suffix of an image that Pillow can open")
     for path in found:
         try:
             with Image.open(path) as image:

@@ -50,7 +50,7 @@ def check_target(path: Path, source_format: str | None, mode: str, force: bool) 
     kind = FORMATS.get(path.suffix.lower()) if path.suffix else own
     if kind not in _OPTIONS:
         what = path.suffix if path.suffix else f"the source's format {own}"
-        raise InvalidInput(f"{path}: cannot write {what}; name it one of {', '.join(FORMATS)}")
+        raise InvalidInput(f"{path}: cannot write {what}; use a name that ends in one of {', '.join(FORMATS)}")
     if mode not in _MODES[kind]:
         raise InvalidInput(f"{path}: {kind} cannot hold {_WHAT[mode]}; name the output .png or .tiff")
     if not path.parent.is_dir():

@@ -149,7 +149,7 @@ def _another(record: Record, bundle: Bundle) -> str | None:
         if found is not None and found != file.sha256:
             return (
                 f"of another {file.file}: expected sha256 {file.sha256[:16]}..., got {found[:16]}... in "
-                f"{bundle.folder}; a drift of outputs means nothing there: record it again"
+                f"{bundle.folder}; the outputs of two different files cannot be compared: make a new record"
             )
     if not any((file.role, file.file) in hashes for file in record.files):
         return f"none of its files is in {bundle.folder}"

@@ -150,7 +150,7 @@ def test_a_palette_file_becomes_rgb_of_its_format_where_that_can_be(embedder: Em
     with Image.open(tmp_path / "out.png") as out:
         assert (out.format, out.mode) == ("PNG", "RGB")
     for target in ("out.gif", "out"):
-        with pytest.raises(InvalidInput, match=r"cannot write .*name it one of \.jpg"):
+        with pytest.raises(InvalidInput, match=r"cannot write .*use a name that ends in one of \.jpg"):
             embedder.embed_file(tmp_path / "in.gif", MESSAGE, tmp_path / target)
     embedder.embed_file(tmp_path / "in.gif", MESSAGE, tmp_path / "from_gif.png")
 

@@ -95,7 +95,7 @@ class CaptionerKind(ModelKind):
         if role == "losses":
             return _losses(recipe)
         if role not in _DEPTHS:
-            raise NotAvailable(f"there is {', '.join(_DEPTHS)}, caption and losses")
+            raise NotAvailable(f"the roles are {', '.join(_DEPTHS)}, caption and losses")
         depth = _DEPTHS[role]
         if role == "decode_image":
             return _pictures(recipe, depth)

@@ -62,7 +62,7 @@ class FoveatedKind(ModelKind):
                 help="How many, spread over the clip; by default as many as one run of a query takes.",
             ),
             click.Option(
-                ["--latents"], metavar="FILE", help="The true VAE latents, .npz: then the losses are printed."
+                ["--latents"], metavar="FILE", help="An .npz file with the true VAE latents: the losses are printed."
             ),
             click.Option(
                 ["--text-embeds"], metavar="FILE", help="Embeddings of a text, .npz; by default a zero token."
@@ -96,7 +96,7 @@ class FoveatedKind(ModelKind):
         if role in ("two passes, shallow", "two passes, deep"):
             return _two_passes(recipe)
         if role not in _DEPTHS:
-            raise NotAvailable(f"there is {', '.join(_DEPTHS)} and two passes, shallow or deep")
+            raise NotAvailable(f"the roles are {', '.join(_DEPTHS)} and two passes, shallow or deep")
         depth = _DEPTHS[role]
         if role.startswith("query_"):
             return largest_of_several(recipe, depth, "attention_changed", _LOOK)

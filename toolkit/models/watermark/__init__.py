@@ -104,7 +104,7 @@ class WatermarkKind(ModelKind):
         if role == "detector":
             return _detector(recipe)
         if role != "embedder":
-            raise NotAvailable("there is detector and embedder")
+            raise NotAvailable("the roles are detector and embedder")
         if not keeps_float32(recipe):
             raise NotAvailable("an embedder is compared in float32 alone")
         return Tolerance(

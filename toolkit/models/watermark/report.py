@@ -202,7 +202,7 @@ def _messages(
     """Return text and a figure of the messages that were read without a distortion."""
     plain = {file: readings["none"] for file, readings in files.items() if "none" in readings}
     if not plain:
-        return (Paragraph("Only distorted, it was read.", "note"),)
+        return (Paragraph("This photograph was read with distortions only.", "note"),)
     first = next(iter(plain.values()))
     lines = [("hidden", first["hidden"])] if first["hidden"] else []
     lines.append((role["reference"]["file"], first["reference"]))
