@@ -34,10 +34,10 @@ def test_a_tolerance_has_exactly_these_limits_and_the_reason_of_its_precision(ro
     [
         ("watermark", "decoder", "fp32", "the roles are detector and embedder"),
         ("watermark", "embedder", "int8", "an embedder is compared in float32 alone"),
-        ("foveated", "two passes", "fp32", "there is encode_frames"),
+        ("foveated", "two passes", "fp32", "the roles are encode_frames"),
         ("foveated", "predict", "mixed", "precision 'mixed' states no limit for 'layer_error'"),
         ("foveated", "two passes, deep", "mixed", "precision 'mixed' states no limit for 'choices_changed'"),
-        ("captioner", "text", "fp32", "there is encode_image"),
+        ("captioner", "text", "fp32", "the roles are encode_image"),
         ("captioner", "caption", "mixed", "precision 'mixed' states no limit for 'captions_changed'"),
         ("deepencoder", "base", "mixed", "precision 'mixed' states no limit for 'mean_cosine'"),
         ("tensor", "model", "int4", "no precision named 'int4'; there is fp16, fp32"),
