@@ -21,7 +21,7 @@ from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
 from graphs.tflite.tensor_map import TensorLocation, map_tensors, order_of
 from graphs.tflite.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
-from graphs.tflite.writer import Weights, begin_file, copy_weights
+from graphs.tflite.writer import WeightRange, begin_file, copy_weights
 from toolkit.convert.calibration import Calibrated, SliceSamples
 from toolkit.convert.job import Job, Made
 from toolkit.convert.resume import Steps
@@ -186,7 +186,7 @@ class _Slices:
                 self._steps.finish(_begun(precision), (path,), begun)
             # A slice is removed once it is copied, so that the disk need not hold both: one that is gone is done.
             files = [(self._job.folder / name, *place) for name, *place in begun["weights"]]
-            copy_weights((Weights(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
+            copy_weights((WeightRange(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
         return self._job.tflite(precision, "direct", path, tools)
