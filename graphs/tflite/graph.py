@@ -73,8 +73,9 @@ class TensorOrigin:
 
 @dataclass
 class Graph:
-    """The only subgraph of a file. Inputs and outputs go by their names in its signature; nodes are in running
-    order.
+    """The only subgraph of a file.
+
+    Inputs and outputs go by their names in its signature; nodes are in running order.
     """
 
     description: bytes
