@@ -66,9 +66,7 @@ def _innermost(scopes: Sequence[str]) -> str:
 
 
 def _scope_in_name(name: str) -> str | None:
-    """Return the path in a name like "/layer1/layer1.0/conv1/Conv" (layer1.0.conv1), or None for a name without
-    scopes.
-    """
+    """Return the path (layer1.0.conv1) in a name like "/layer1/layer1.0/conv1/Conv", or None if there is none."""
     if not name.startswith("/"):
         return None
     path: list[str] = []

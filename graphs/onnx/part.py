@@ -18,10 +18,9 @@ _ERRORS_ONLY = 3
 
 
 def needed_nodes(outputs: Iterable[ir.Value], given: Collection[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
-    """Return the nodes that compute `outputs` from constants, `given` and inputs of the graph, and what they read of
-    these.
+    """Return the nodes that compute `outputs`, and the values of `given` and inputs of the graph that they read.
 
-    Both lists are in any order; the second holds values of `given` and inputs of the graph.
+    Both lists are in any order. The inputs of the graph are always given, as constants are.
     """
     nodes: dict[ir.Node, None] = {}
     inputs: dict[ir.Value, None] = {}

@@ -14,9 +14,7 @@ SWAP_MIDDLE_AXES = (0, 2, 1, 3)
 
 
 def constant(value: ir.Value | None) -> Array | None:
-    """Return the array of a value that is fixed in the graph, or None for an input and for a computed or missing
-    value.
-    """
+    """Return the array of a value that is fixed in the graph, or None for an input or a computed value."""
     tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
