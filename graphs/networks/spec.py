@@ -186,8 +186,9 @@ class ModelSpec:
         raise NotAvailable(f"{self.name}: no {role!r}; there is {', '.join(self.roles)}")
 
     def only(self, *roles: str) -> "ModelSpec":
-        """Return the same model with only the graphs of these roles, in the model's order; without roles, all of
-        them.
+        """Return the same model with only the graphs of these roles, in the model's order.
+
+        Without roles, it keeps all graphs. Raises NotAvailable for a role that the model does not have.
         """
         chosen = {self.graph(role).role for role in roles or self.roles}
         graphs = tuple(graph for graph in self.graphs if graph.role in chosen)
