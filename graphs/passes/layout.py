@@ -13,7 +13,6 @@ from graphs.passes.registry import graph_pass
 
 # Operators that onnx2tf computes with channels last on tensors of three axes.
 _OF_ROWS = frozenset(("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"))
-
 _SWAP_LAST_AXES = (0, 2, 1)
 _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 

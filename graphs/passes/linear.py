@@ -210,8 +210,9 @@ def _scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def _source(value: ir.Value | None, reader: ir.Node) -> Linear | None:
-    """Return the Gemm of constants whose output, only transposed and reshaped, is `value`, which only `reader`
-    reads.
+    """Return the Gemm of constants whose output, only transposed and reshaped, is `value`.
+
+    Returns None if any other node than `reader` reads it.
     """
     while value is not None and not value.is_graph_output() and {user for user, _ in value.uses()} == {reader}:
         node = value.producer()

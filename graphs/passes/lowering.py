@@ -11,11 +11,8 @@ from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
 _SMALL = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
-
 _ARITHMETIC = ("Abs", "Add", "Clip", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Relu", "Sign", "Sub", "Sum", "Where")
-
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-
 _OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
 
 

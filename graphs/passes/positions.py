@@ -37,8 +37,8 @@ def _join(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _terms(bias: ir.Value | None) -> tuple[ir.Value, ir.Value, ir.Value] | None:
-    """Return the grid of queries (B, heads, h, w, d), and the positions by rows and by columns, (side, keys, d)
-    each.
+    """Return the grid of queries (B, heads, h, w, d), and the constant positions (side, keys, d) by rows and
+    columns.
     """
     reshape = reshape_of(bias)
     both = None if reshape is None else made_by(reshape.inputs[0], "Add")

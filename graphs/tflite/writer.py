@@ -18,10 +18,8 @@ LARGEST_FLATBUFFER_BYTES = (1 << 31) - (64 << 20)
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # bytes; the schema asks for it for weights
 _COPY_BYTES = 4 << 20
-
 # Positions of the fields of the table Buffer in its vtable.
 _DATA, _OFFSET, _SIZE = 4, 6, 8
-
 _LAST_OLD_CODE = 127  # builtin codes once had one byte, and older readers still look there first
 
 
