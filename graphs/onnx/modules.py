@@ -57,7 +57,7 @@ def modules_by_node(model: ir.Model) -> dict[str, str] | None:
 
 
 def node_key(node: ir.Node) -> str:
-    """Return the name by which a node goes in modules_by_node."""
+    """Return the key of a node in modules_by_node: its name, or else the name of its first output."""
     return str(node.name or node.outputs[0].name)
 
 

@@ -76,9 +76,8 @@ def set_value_info(value: ir.Value, name: str, like: ir.Value | None, shape: tup
 
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """Add an array to a graph as an initializer, and return its value."""
-    return add_tensor(
-        graph, name, ir.tensor(np.array(array, order="C"))
-    )  # ascontiguousarray would give a scalar an axis
+    # np.array, because ascontiguousarray would give a scalar an axis.
+    return add_tensor(graph, name, ir.tensor(np.array(array, order="C")))
 
 
 def add_tensor(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
