@@ -1,1 +1,1 @@
-"""What the models are, and how each becomes one simplified ONNX graph."""
+"""Networks, their weights, and their graphs: each network becomes one simplified ONNX graph."""

@@ -1,4 +1,4 @@
-"""Weights from a file, checked strictly, or drawn from a seed; one network of a model in memory at a time."""
+"""Weights of a model, read from files and checked, or drawn from a seed; memory holds one network at a time."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from graphs.networks.models import recognized
 from graphs.networks.spec import GraphSpec, ModelSpec
 from graphs.weights_file import checkpoint_files, read_tensors
 
-# Parts of the names of what is added to a map or stands among its tokens, and multiplies nothing.
+# Parts of the names of parameters that multiply nothing: they are added to a map, or stand among its tokens.
 _OF_TOKENS = ("grn.", "msg_embeddings", "_pos", "pos_embed", "position_embedding", "_token", "class_embedding")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -26,10 +26,10 @@ State = Mapping[str, Tensor]
 class Weights:
     """A checked state dict for each role of a model.
 
-    origin is "trained" (here), "checkpoint" (a file of someone else) or "random"; source is the files' names or
-    "seed N"; sha256 covers the files, or what was drawn, or what was read out of a file that holds another model too.
-    states may make a role's tensors anew at every access: a caller that wants them twice keeps them.
-    learned holds the tensors that ModelSpec.learned names.
+    origin: "trained" (in this project), "checkpoint" (files from elsewhere) or "random". source: the names of the
+    files, or "seed N". sha256: of the files, of the drawn values, or, where a file holds another model too, of the
+    tensors read. states: may make the tensors of a role anew at every access, so a caller that needs them twice keeps
+    them. learned: the tensors that ModelSpec.learned names.
     """
 
     origin: str
@@ -40,7 +40,7 @@ class Weights:
 
 
 class _OnDemand(Mapping[str, State]):
-    """role -> state, made when it is asked for and kept by nobody: the largest model has 4 GB in one network."""
+    """Role -> state, made at every access and not kept: the largest model has 4 GB in one network."""
 
     def __init__(self, roles: tuple[str, ...], make: Callable[[str], State]) -> None:
         self._roles = roles
@@ -59,18 +59,19 @@ class _OnDemand(Mapping[str, State]):
 
 
 def load_checkpoint(paths: Path | Sequence[Path], spec: ModelSpec, origin: str = "checkpoint") -> Weights:
-    """Read the weights of every network of a model from a file, or from several that hold its parts.
+    """Read the weights of every network of a model from a file, or from several files that each hold a part.
 
     A file is a .safetensors, the FILE.index.json of a sharded one, or a .pth of the published layout. Nothing in it is
-    executed, and its values stay in it until they are used. Which keys it has is in GraphSpec.key and ModelSpec's
-    key_names; what belongs to another model in the same file is never read.
-    Raises NotAvailable if there is no file; InvalidArtifact if one cannot be read, or naming the keys that are
-    missing, unknown, given twice, of another shape or dtype, or not finite, and the models that the files fit.
+    executed, and its values stay in it until they are used. Its keys are those of GraphSpec.key and
+    ModelSpec.key_names; tensors of another model in the same file are not read.
+    Raises NotAvailable if there is no file; InvalidArtifact if a file cannot be read, or for keys that are missing,
+    unknown, given twice, of another shape or dtype, or not finite: the message names the first of them and the models
+    that the files fit.
     """
     files = _Files((paths,) if isinstance(paths, Path) else tuple(paths), spec)
     files.check()
     states = _OnDemand(spec.roles, lambda role: files.state(spec.graph(role)))
-    for graph, *_ in spec.networks:  # said now, and not after an hour's work
+    for graph, *_ in spec.networks:  # checked now, and not after an hour's work
         files.check_finite([graph.key(name) for name in graph.expected_state()])
     files.check_finite([tensor.name for tensor in spec.learned])
     source = " + ".join(path.name for path in files.paths)
@@ -78,9 +79,9 @@ def load_checkpoint(paths: Path | Sequence[Path], spec: ModelSpec, origin: str =
 
 
 def random_weights(seed: int, spec: ModelSpec) -> Weights:
-    """Weights from a seed, the same on every machine, scaled so that signals neither die nor explode.
+    """Draw weights from a seed, the same on every machine, scaled so that signals neither vanish nor explode.
 
-    Every value that training would move is moved off its start, so that no part of the network is an identity.
+    Every value that training would change is moved off its start, so that no part of the network is an identity.
     """
     generator = torch.Generator().manual_seed(seed)
     starts: dict[str, Tensor] = {}
@@ -105,8 +106,10 @@ def random_weights(seed: int, spec: ModelSpec) -> Weights:
 
 
 class _Files:
-    """The files of a checkpoint. Each is opened anew for each use, and let go with it, so that memory holds one network
-    at most."""
+    """The files of a checkpoint.
+
+    Each is opened for each use and closed after it, so that memory holds at most one network.
+    """
 
     def __init__(self, paths: tuple[Path, ...], spec: ModelSpec) -> None:
         for path in paths:
@@ -120,7 +123,7 @@ class _Files:
         self._unwanted = (*spec.key_names.ignored, *spec.key_names.foreign)
 
     def check(self) -> None:
-        """Names, shapes and dtypes; no value is read."""
+        """Check names, shapes and dtypes without reading values. Raises InvalidArtifact naming at most ten problems."""
         given = self._tensors()
         expected = self._expected
         problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
@@ -138,26 +141,26 @@ class _Files:
             raise InvalidArtifact(f"{self._where}: does not fit {self._spec.name}: {hint} In it: {shown}")
 
     def check_finite(self, keys: Iterable[str]) -> None:
-        """Read every value of some keys."""
+        """Read every value of these keys. Raises InvalidArtifact naming a key that holds NaN or infinity."""
         tensors = self._tensors()
         for key in keys:
             if not torch.isfinite(tensors[key]).all():
                 raise InvalidArtifact(f"{self._where}: {key}: holds NaN or infinity; download it again")
 
     def learned(self) -> State:
-        """The small tensors that no graph holds, in memory."""
+        """Return copies, as float32, of the small tensors that no graph holds."""
         tensors = self._tensors()
         return {tensor.name: tensors[tensor.name].to(torch.float32, copy=True) for tensor in self._spec.learned}
 
     def state(self, graph: GraphSpec) -> State:
-        """One network's tensors. Half-precision ones become float32, which is what every network here computes in."""
+        """Return the tensors of one network, in the dtypes in which it computes: half precision becomes float32."""
         tensors = self._tensors()
         return {
             name: tensors[graph.key(name)].to(like.dtype).contiguous() for name, like in graph.expected_state().items()
         }
 
     def sha256(self) -> str:
-        """Over the files; or over the tensors that are ours, by name, where most of the bytes may be another's."""
+        """Return the SHA-256 of the files, or, if a file holds another model too, of this model's tensors, by name."""
         foreign = self._spec.key_names.foreign
         if not any(read_tensors(path, lambda name: name.startswith(foreign)) for path in self.paths):
             return sha256_of(*(file for path in self.paths for file in checkpoint_files(path)))
@@ -168,7 +171,7 @@ class _Files:
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What the files hold of this model, by our keys."""
+        """Return the tensors of this model in the files, by this project's keys."""
         names = self._spec.key_names
         tensors: dict[str, Tensor] = {}
         for path in self.paths:
@@ -182,6 +185,7 @@ class _Files:
 
 
 def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random values in the shape and dtype of `like`, scaled by the kind of parameter that the name tells."""
     if not like.is_floating_point():
         return torch.zeros(like.shape, dtype=like.dtype)
     noise: Tensor = torch.randn(like.shape, generator=generator)

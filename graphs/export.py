@@ -1,4 +1,4 @@
-"""A torch module to ONNX, with named inputs and outputs and static shapes."""
+"""Builds, runs and exports torch modules: an ONNX graph with named inputs and outputs and static shapes."""
 
 import logging
 import warnings
@@ -21,14 +21,17 @@ from graphs.onnx.weights import attach_weights, detach_weights, transposed
 
 
 def with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
-    """Return the same tensor, its first axis `batch` times as long. Raises InvalidInput for a batch under 1."""
+    """Return the spec of the same tensor with its first axis `batch` times as long.
+
+    Raises InvalidInput for a batch under 1.
+    """
     if batch < 1:
         raise InvalidInput(f"batch: expected at least 1, got {batch}")
     return replace(spec, shape=(batch * spec.shape[0], *spec.shape[1:]))
 
 
 def build_loaded(graph: GraphSpec, state: Mapping[str, Tensor]) -> nn.Module:
-    """The network of a graph in eval mode, on the very tensors of `state`: nothing is copied."""
+    """Return the network of a graph in eval mode. Its parameters are the tensors of `state` themselves, not copies."""
     with torch.device("meta"):
         module = graph.build()
     module.load_state_dict(state, assign=True)
@@ -36,7 +39,7 @@ def build_loaded(graph: GraphSpec, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def run_module(module: nn.Module, graph: GraphSpec, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the outputs of torch by name, as float32."""
+    """Run a torch module on inputs by name, and return its outputs by name."""
     with torch.no_grad():
         results = module(*(torch.from_numpy(feeds[spec.name]) for spec in graph.inputs))
     results = results if isinstance(results, tuple) else (results,)
@@ -45,18 +48,19 @@ def run_module(module: nn.Module, graph: GraphSpec, feeds: Mapping[str, Array]) 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module with tables that depend on its weights alone."""
+    """A module with tables that depend only on its weights."""
 
     def fold(self) -> None:
-        """Compute the tables once and put them in the place of their weights. The outputs do not change."""
+        """Compute the tables once and replace their weights by them. The outputs do not change."""
 
 
 def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
     """Trace a module in eval mode into an ONNX graph of opset 20.
 
-    Inputs and outputs have the names, order, dtypes and shapes of `graph`, with the batch size given. A module that
-    folds is folded.
-    Raises InvalidArtifact if the graph came out with another signature.
+    Inputs and outputs have the names, order, dtypes and shapes of `graph`, with the first axis `batch` times as long. A
+    Foldable module is folded, which changes it.
+    Raises InvalidInput for a module in training mode or a batch under 1, and InvalidArtifact if the graph that the
+    exporter made has other inputs or outputs than `graph` states.
     """
     if module.training:
         raise InvalidInput(f"{graph.role}: expected a module in eval mode; call .eval() first")
@@ -76,10 +80,10 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
             optimize=False,
         )
         assert program is not None  # None only when a file is named
-        # The exporter's own folding, without the weights of which it would make second copies.
+        # The exporter folds constants below, without the large weights, because it would copy them.
         weights = detach_weights(program.model)
         # Its rules live as long as the process and hold on to the graph that they saw. So it gets copies of the small
-        # weights, any of which would keep a whole checkpoint mapped, and we go on with a copy of the graph.
+        # weights, any of which would keep a whole checkpoint mapped, and a copy of the graph is used afterwards.
         for value in program.model.graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
@@ -94,7 +98,10 @@ def export(module: nn.Module, graph: GraphSpec, batch: int = 1) -> ir.Model:
 
 
 def _fold_transposes(model: ir.Model) -> None:
-    """A transpose of a constant matrix, as nn.Linear exports it, becomes a constant that is computed when written."""
+    """Replace each transpose of a constant matrix, as nn.Linear exports it, by a constant matrix.
+
+    The new constant is computed when it is written.
+    """
     for node in list(model.graph):
         matrix = node.inputs[0]
         if read_permutation(node) != (1, 0) or matrix is None or not matrix.is_initializer() or not matrix.const_value:
@@ -120,7 +127,7 @@ def _check_signature(values: Sequence[ir.Value], specs: tuple[TensorSpec, ...], 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says about packages that are not here and about torch's own deprecations."""
+    """Silence the exporter's messages about packages that are not installed, and torch's deprecation warnings."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Tensors of a .safetensors or .pth file, mapped into memory: nothing in the file is executed, nothing is copied."""
+"""Reads the tensors of .safetensors and .pth files, mapped into memory: nothing is executed, nothing is copied."""
 
 import argparse
 import json
@@ -13,17 +13,15 @@ from torch import Tensor
 
 from backends.errors import InvalidArtifact, one_line
 
-# The pickle of a .pth names tensors and holds settings; the values lie in members of their own.
+# The pickle of a .pth names tensors and holds settings; the values lie in other members of the archive.
 _PICKLE_LIMIT_BYTES = 64 << 20
-
-
-# A model of hundreds of shards has an index of a megabyte or two.
+# The index of a model with hundreds of shards has one or two megabytes.
 _INDEX_LIMIT_BYTES = 64 << 20
 _INDEX_SUFFIX = ".index.json"
 
 
 def checkpoint_files(path: Path) -> tuple[Path, ...]:
-    """The files that hold the tensors: `path`, or what an index FILE.index.json of a sharded checkpoint lists.
+    """Return the files that hold the tensors: `path`, or the shards that an index (FILE.index.json) lists.
 
     Raises InvalidArtifact if the index is damaged or a shard is missing.
     """
@@ -37,10 +35,11 @@ def checkpoint_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
-    """Every wanted tensor by name: of a .safetensors file, of the shards of an index (FILE.index.json), or of `model`
-    in a .pth of the published layout.
+    """Return the tensors whose names `wanted` accepts, by name.
 
-    The values are read from the file when they are first used, and the file is let go with the last of them.
+    `path` is a .safetensors file, the index of a sharded one (FILE.index.json), or a .pth of the published layout,
+    which holds the tensors under "model". Values are read from the file when they are first used; the file is closed
+    with the last tensor.
     Raises InvalidArtifact if a file is damaged, holds anything but plain tensors, or would run code.
     """
     if path.name.endswith(_INDEX_SUFFIX):
@@ -59,7 +58,7 @@ def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> dict[str, Te
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118  no mapping
-    except Exception as error:  # safetensors' own, torch's for dtypes that it does not have, the system's
+    except Exception as error:  # errors of safetensors, of torch for dtypes that it lacks, of the system
         raise InvalidArtifact(
             f"{path}: not a readable safetensors file: {one_line(error)}; download it again"
         ) from error
@@ -81,7 +80,7 @@ def _read_shards(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    """Tensor name -> the file beside the index that holds it."""
+    """Return {name of a tensor: name of the file beside the index that holds it}."""
     try:
         if path.stat().st_size > _INDEX_LIMIT_BYTES:
             raise ValueError(f"expected at most {_INDEX_LIMIT_BYTES} bytes")
@@ -144,6 +143,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _outline(content: object) -> str:
+    """Describe what a file holds, for an error message: the first eight keys of a mapping, or the name of a type."""
     if isinstance(content, Mapping):
         return f"the keys {', '.join(map(repr, list(content)[:8]))}"
     return type(content).__name__

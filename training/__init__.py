@@ -1,1 +1,1 @@
-"""How pocketseal is made: photographs, attacks, training and the measurement that its card quotes."""
+"""The making of pocketseal: photographs, attacks, training, and the measurement that its card quotes."""

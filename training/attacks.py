@@ -1,8 +1,8 @@
-"""Attacks on a batch, as training sees them: differentiable, or passed straight through where they cannot be.
+"""Attacks on a batch for training. An attack without a gradient passes the gradient of its result to its input.
 
-Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same size. Those
-that move the picture also take and return what part of it each image shows. The ranges are those of the measurement
-in `toolkit/images/distortions.py`.
+Every attack takes images (B, 3, S, S) float32 in [0, 1] and a generator, and returns images of the same shape. Attacks
+that move the picture also take and return Frames: the part of the marked image that each image shows. The ranges are
+those of the measurement in `toolkit/images/distortions.py`.
 """
 
 import io
@@ -22,19 +22,22 @@ Move = Callable[[Tensor, Frames, np.random.Generator], tuple[Tensor, Frames]]
 
 
 def _per_image(rng: np.random.Generator, low: float, high: float, images: Tensor) -> Tensor:
+    """Return one random factor from [low, high) for each image, (B, 1, 1, 1)."""
     return torch.from_numpy(rng.uniform(low, high, len(images))).to(images)[:, None, None, None]
 
 
 def straight_through(images: Tensor, changed: Tensor) -> Tensor:
-    """The changed values forwards, the identity's gradient backwards."""
+    """Return the values of `changed`, with the gradient of `images`."""
     return images + (changed - images).detach()
 
 
 def to_8_bits(images: Tensor) -> Tensor:
+    """Round images to the values of 8 bits; the gradient passes unchanged."""
     return straight_through(images, (images * 255).round() / 255)
 
 
 def jpeg(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Save each image as JPEG of a random quality from 45 to 95, with or without chroma subsampling."""
     pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     decoded = np.empty_like(pixels)
     for index, image in enumerate(pixels):
@@ -47,6 +50,7 @@ def jpeg(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def resize(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Shrink all images to the same random 50-100% of their sides, and back."""
     side = images.shape[-1]
     smaller = int(side * rng.uniform(0.5, 1.0))
     down = F.interpolate(images, size=(smaller, smaller), mode="bilinear", antialias=True)
@@ -54,7 +58,10 @@ def resize(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def crop(images: Tensor, frames: Frames, rng: np.random.Generator) -> tuple[Tensor, Frames]:
-    """A random rectangle of 65-100% of the area, its sides' ratio within 3%, at a random place, blown up again."""
+    """Cut a random rectangle out of each image, and resize it to the size of the image.
+
+    The rectangle has 65-100% of the area, at a random place; its sides differ by at most 3%.
+    """
     side = images.shape[-1]
     out, shown = [], []
     for image, (x0, y0, x1, y1) in zip(images.split(1), frames, strict=True):
@@ -69,30 +76,36 @@ def crop(images: Tensor, frames: Frames, rng: np.random.Generator) -> tuple[Tens
 
 
 def flip(images: Tensor, frames: Frames, rng: np.random.Generator) -> tuple[Tensor, Frames]:
+    """Mirror the images left to right."""
     return images.flip(-1), frames[:, [2, 1, 0, 3]]
 
 
 def brightness(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Multiply each image by a random factor from 0.7 to 1.3."""
     return (images * _per_image(rng, 0.7, 1.3, images)).clamp(0, 1)
 
 
 def contrast(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Multiply the distance of each image to its mean luma by a random factor from 0.7 to 1.3."""
     mean = luma(images).mean(dim=(1, 2, 3), keepdim=True)
     return (mean + (images - mean) * _per_image(rng, 0.7, 1.3, images)).clamp(0, 1)
 
 
 def saturation(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Multiply the distance of each image to its grey version by a random factor from 0.7 to 1.3."""
     grey = luma(images)
     return (grey + (images - grey) * _per_image(rng, 0.7, 1.3, images)).clamp(0, 1)
 
 
 def noise(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Add Gaussian noise to each image, of a random standard deviation from 0 to 0.04."""
     sigma = _per_image(rng, 0.0, 0.04, images)
     normal = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32)).to(images)
     return (images + sigma * normal).clamp(0, 1)
 
 
 def blur(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur all images with the same Gaussian, of a random standard deviation from 0.3 to 1.5 pixels."""
     sigma = rng.uniform(0.3, 1.5)
     radius = max(1, int(3 * sigma))
     kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
@@ -104,7 +117,7 @@ def blur(images: Tensor, rng: np.random.Generator) -> Tensor:
     return flat.reshape(batch, channels, height, width)
 
 
-# Moving the mark is the hardest to learn, so those are drawn most often.
+# Attacks that move the mark are the hardest to learn, so they are drawn most often.
 MOVES: dict[Move, float] = {crop: 6.0, flip: 2.0}
 CHANGES: dict[Attack, float] = {
     jpeg: 2.0,
@@ -118,9 +131,10 @@ CHANGES: dict[Attack, float] = {
 
 
 def attack(images: Tensor, rng: np.random.Generator) -> tuple[Tensor, Frames]:
-    """Attack groups of four images, each with its own chain of none, one or two attacks: a sixth, 45% and the rest.
+    """Attack groups of four images, each group with a random chain of attacks.
 
-    Returns the images and what part of the marked one each shows.
+    A sixth of the groups get no attack, 45% get one, the others two. Returns the images, and Frames: the part of the
+    marked image that each one shows.
     """
     names = [*MOVES, *CHANGES]
     weights = np.array([*MOVES.values(), *CHANGES.values()])

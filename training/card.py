@@ -105,7 +105,7 @@ def _quantized(result: dict[str, Any]) -> str:
 
 
 def _peer_section(peers: dict[str, Any]) -> str:
-    """A column a method, over the photographs that every method was measured on."""
+    """Return a table with a column for each method, over the photographs that every method was measured on."""
     methods = {name: method["photographs"] for name, method in peers["methods"].items()}
     common = sorted(set.intersection(*map(set, methods.values())))
 

@@ -1,6 +1,6 @@
 """A pool of random crops with their just-noticeable-difference maps, the source of every training batch.
 
-The map is taken at the photograph's own resolution and shrunk with it, since that is where the mark will be added.
+The map is computed at the resolution of the photograph, where the mark will be added, and shrunk with it.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class _Level:
 
 
 def _levels(path: Path) -> list[_Level]:
-    """One photograph at falling resolutions, each with the map of that resolution."""
+    """Return one photograph at up to LEVELS falling resolutions, each with the map of that resolution."""
     image = Image.open(path)
     image.draft("RGB", (2 * LARGEST_SIDE_PX, 2 * LARGEST_SIDE_PX))
     image = image.convert("RGB")
@@ -45,7 +45,11 @@ def _levels(path: Path) -> list[_Level]:
 
 
 class CropPool:
-    """`size` crops of SIDE_PX squared; a slice is renewed at every step, as a function of seed and step alone."""
+    """A pool of `size` crops of SIDE_PX x SIDE_PX pixels, some of which are renewed at every step.
+
+    What a slot holds depends only on the seed and the step. images: (size, 3, SIDE_PX, SIDE_PX) uint8; heatmaps: (size,
+    1, SIDE_PX, SIDE_PX) float16.
+    """
 
     def __init__(
         self, photographs: Sequence[Path], drawings: Sequence[Path], size: int, seed: int, drawing_share: float = 0.15
@@ -58,12 +62,13 @@ class CropPool:
         self.heatmaps = np.empty((size, 1, SIDE_PX, SIDE_PX), np.float16)
 
     def fill(self, step: int, renewed: int) -> None:
-        """Bring every slot to the state it has at `step` when `renewed` slots change a step."""
+        """Bring every slot to its state at `step`, when `renewed` slots change at each step."""
         size = len(self.images)
         for slot in range(size):
             self._draw(slot, version=(step * renewed + size - 1 - slot) // size)
 
     def renew(self, step: int, renewed: int) -> None:
+        """Draw anew the `renewed` slots that change at `step`."""
         size = len(self.images)
         for count in range(step * renewed, (step + 1) * renewed):
             self._draw(count % size, version=count // size + 1)
@@ -74,7 +79,7 @@ class CropPool:
         levels = source[rng.integers(len(source))]
         level = levels[rng.integers(len(levels))]
         width, height = level.image.size
-        # Whole photographs are squeezed to a square, so a third of the crops are the whole.
+        # A third of the crops are whole photographs, because the detector gets whole photographs, squeezed to a square.
         share = 1.0 if rng.random() < 1 / 3 else rng.uniform(0.3, 1.0)
         stretch = np.exp(rng.uniform(-0.3, 0.3))
         w = int(np.clip(width * share * stretch, SIDE_PX / 2, width))
@@ -89,7 +94,10 @@ class CropPool:
         self.heatmaps[slot, 0] = heatmap
 
     def batch(self, rng: np.random.Generator, count: int, side_px: int) -> tuple[Tensor, Tensor]:
-        """Random windows: images (count, 3, side, side) float32 in [0, 1], heat maps (count, 1, side, side)."""
+        """Return a random window of `count` random crops, the same window for all.
+
+        Images are (count, 3, side_px, side_px) float32 in [0, 1], heat maps (count, 1, side_px, side_px) float32.
+        """
         slots = rng.choice(len(self.images), count, replace=False)
         top, left = (int(rng.integers(SIDE_PX - side_px + 1)) for _ in range(2))
         window: tuple[slice, slice] = (slice(top, top + side_px), slice(left, left + side_px))

@@ -40,7 +40,7 @@ UNMARKED_CROPS_PER_PHOTOGRAPH = 100
 
 @dataclass
 class PhotographResult:
-    """What one photograph gave: per distortion the number of right bits of each message, and detection logits."""
+    """The results of one photograph: right bits and detection logit of each message, for each distortion."""
 
     name: str
     megapixels: float
@@ -53,6 +53,8 @@ class PhotographResult:
 
 
 class Networks:
+    """The trained detector and embedder, read from the folder `weights`, in float32."""
+
     def __init__(self, weights: Path) -> None:
         self.detector = SealDetector(POCKET_DETECTOR).eval()
         self.detector.load_state_dict(load_file(weights / "detector.safetensors"))
@@ -60,12 +62,13 @@ class Networks:
         self.embedder.load_state_dict(load_file(weights / "embedder.safetensors"))
 
     def read(self, images: list[Image.Image]) -> NDArray[np.float32]:
-        """Logits (len(images), 1 + BITS) of RGB images of any size, brought to the detector's as the toolkit does."""
+        """Return logits (len(images), 1 + POCKET_BITS) of RGB images of any size, preprocessed as the toolkit does."""
         batch = np.concatenate([preprocess(image, POCKET_DETECTOR.image_size_px) for image in images])
         with torch.no_grad():
             return np.asarray(self.detector(torch.from_numpy(batch)).numpy())
 
     def watermarks(self, image: Tensor, messages: NDArray[np.int64]) -> Tensor:
+        """Return the watermarks of messages (M, POCKET_BITS) for one image (1, 3, H, W): (M, channels, side, side)."""
         side = POCKET_EMBEDDER.image_size_px
         with torch.no_grad():
             small = resize(image, side, side).expand(len(messages), -1, -1, -1)
@@ -81,6 +84,10 @@ def _saved(image: Tensor) -> Image.Image:
 
 
 def measure_photograph(path: Path, weights: Path, scaling_w: float, seed: int) -> PhotographResult:
+    """Mark one photograph with MESSAGES messages, distort and read each, and read unmarked crops of it.
+
+    The first FURTHER_MESSAGES messages get the further distortions too.
+    """
     torch.set_num_threads(1)
     networks = Networks(weights)
     photograph = Image.open(path).convert("RGB")
@@ -116,21 +123,25 @@ def measure_photograph(path: Path, weights: Path, scaling_w: float, seed: int) -
 def measure_photographs(
     paths: list[Path], weights: Path, scaling_w: float, processes: int = 2
 ) -> list[PhotographResult]:
-    """Every photograph in turn, some at a time, with progress shown."""
+    """Measure photographs in parallel processes, and show the progress."""
     work = partial(measure_photograph, weights=weights, scaling_w=scaling_w, seed=0)
     with ProcessPoolExecutor(processes) as pool, Progress() as progress:
         return list(progress.track(pool.map(work, paths), total=len(paths), description="measuring"))
 
 
 def detection_threshold(results: list[PhotographResult]) -> float:
-    """The detection logit in the middle between the highest of unmarked crops and the lowest per cent of marked,
-    distorted photographs; where those overlap, the highest of the unmarked."""
+    """Return the detection logit halfway between the unmarked crops and the marked photographs.
+
+    It is the middle of the highest logit of unmarked crops and the lowest per cent of marked, distorted photographs;
+    where these overlap, the highest logit of unmarked crops.
+    """
     unmarked = max(logit for result in results for logit in result.unmarked_detection)
     marked = [logit for result in results for logits in result.detection.values() for logit in logits]
     return max(unmarked, (unmarked + float(np.quantile(marked, 0.01))) / 2)
 
 
 def _unmarked_crops(photograph: Image.Image, rng: np.random.Generator, batch: int = 20) -> Iterator[list[Image.Image]]:
+    """Yield batches of square crops of at least 128 pixels a side, at random places."""
     for _ in range(0, UNMARKED_CROPS_PER_PHOTOGRAPH, batch):
         crops = []
         for _ in range(batch):
@@ -141,7 +152,10 @@ def _unmarked_crops(photograph: Image.Image, rng: np.random.Generator, batch: in
 
 
 def interval_95(per_photograph: Sequence[float], rng: np.random.Generator) -> list[float]:
-    """Of the mean, over photographs (bootstrap): readings of one photograph are not independent."""
+    """Return the 95% interval of the mean over photographs (bootstrap).
+
+    Photographs are drawn, because readings of one photograph are not independent.
+    """
     draws = rng.choice(per_photograph, (2000, len(per_photograph))).mean(axis=1)
     return [float(q) for q in np.quantile(draws, [0.025, 0.975])]
 
@@ -152,6 +166,10 @@ def _false_alarms(count: int, total: int) -> dict[str, Any]:
 
 
 def summarize(results: list[PhotographResult], threshold: float) -> dict[str, Any]:
+    """Return the figures of the card, with the detection channel compared to `threshold`.
+
+    PSNR is in dB, accuracies and rates are 0 to 1, intervals are 95%.
+    """
     rng = np.random.default_rng(0)
     needed = matching_bits_needed(POCKET_BITS)
     assert needed is not None  # 64 bits are enough for the default rate

@@ -34,6 +34,8 @@ Bits = NDArray[np.int64]
 
 
 class Watermark(Protocol):
+    """A watermarking method: RGB images of any size, messages of `bits` values 0 or 1."""
+
     bits: int
 
     def embed(self, image: Image.Image, message: Bits) -> Image.Image: ...
@@ -42,7 +44,7 @@ class Watermark(Protocol):
 
 
 class InvisibleWatermark:
-    """One method of the invisible-watermark package, which takes OpenCV's order of channels."""
+    """One method of the package invisible-watermark, which takes images with channels in OpenCV's order (BGR)."""
 
     def __init__(self, method: str, bits: int) -> None:
         self.method, self.bits = method, bits
@@ -84,7 +86,10 @@ METHODS: dict[str, Callable[[], Watermark]] = {
 
 
 def measure(watermark: Watermark, image: Image.Image, seed: int) -> dict[str, Any]:
-    """PSNR, SSIM, seconds to embed and the share of right bits after each distortion, for one random message."""
+    """Mark an image with one random message, and return PSNR in dB, SSIM, seconds to embed and bit accuracies.
+
+    The bit accuracy of a distortion is the share of right bits, 0 to 1. `seed` draws the message and the distortions.
+    """
     rng = np.random.default_rng((7, seed))
     message = rng.integers(0, 2, watermark.bits)
     start = time.perf_counter()
@@ -110,7 +115,7 @@ def measure(watermark: Watermark, image: Image.Image, seed: int) -> dict[str, An
 def main(data: Path, methods: tuple[str, ...], out: Path) -> None:
     fetch(data)
     result: dict[str, Any] = {"machine": describe(), "pixels": PIXELS, "methods": {}}
-    if out.exists():  # what was measured stays: rivaGan takes minutes a photograph
+    if out.exists():  # keep the rows that were measured: rivaGan takes minutes a photograph
         result["methods"] = json.loads(out.read_text())["methods"]
     for name in methods:
         watermark = METHODS[name]()

@@ -1,7 +1,7 @@
 """Photographs for training and measuring, from Debian's packages; they are fetched, never committed.
 
-The 40 photographs of `HELD_OUT` measure and are never trained on. Training sees the activities' photographs of
-gcompris-qt-data and the drawn and rendered desktop backgrounds; `VALIDATION` activities choose its thresholds.
+The 40 photographs of `HELD_OUT` are for measuring, and are never trained on. Training sees photographs of activities of
+gcompris-qt-data, and drawn and rendered desktop backgrounds; the activities of `VALIDATION` choose thresholds.
 """
 
 import io
@@ -60,7 +60,7 @@ def fetch(folder: Path) -> None:
 
 
 def _extract_webp(resource: Path, into: Path) -> None:
-    """Write out the WebP pictures that a Qt resource file stores whole."""
+    """Write out the WebP pictures in a Qt resource file whose sides have at least MINIMUM_SIDE_PX pixels."""
     into.mkdir(parents=True, exist_ok=True)
     data = resource.read_bytes()
     for index, match in enumerate(_WEBP_IN_RESOURCE.finditer(data)):
@@ -75,7 +75,7 @@ def _extract_webp(resource: Path, into: Path) -> None:
 
 
 def name_of(path: Path) -> str:
-    """A wallpaper's own name: plasma keeps it in the folder, the others in the file."""
+    """Return the name of a wallpaper: plasma keeps it in the name of a folder, other packages in the file's."""
     return path.parts[-4] if "contents" in path.parts else path.stem
 
 
@@ -93,7 +93,10 @@ def _desktop(folder: Path) -> list[Path]:
 
 
 def held_out(folder: Path) -> list[Path]:
-    """The photographs that measure: 40 of at least one megapixel. Raises when one is missing."""
+    """Return the photographs for measuring: 40 of at least one megapixel, by name.
+
+    Raises FileNotFoundError naming those that are missing.
+    """
     found = {name_of(path): path for path in _desktop(folder) if name_of(path) in HELD_OUT}
     missing = sorted(HELD_OUT - found.keys())
     if missing:
@@ -102,21 +105,26 @@ def held_out(folder: Path) -> list[Path]:
 
 
 def training_photographs(folder: Path) -> list[Path]:
+    """Return the photographs of ACTIVITIES, for training."""
     return [path for name in ACTIVITIES for path in sorted((folder / "activities" / name).glob("*.webp"))]
 
 
 def training_drawings(folder: Path) -> list[Path]:
-    """Drawn, rendered and flat backgrounds: a minority of training, so that such images work too."""
+    """Return the largest file of each background that is not held out: drawings, renderings and flat images.
+
+    They are a minority of training, so that such images can be marked too.
+    """
     largest = {name_of(path): path for path in sorted(_desktop(folder), key=lambda path: Image.open(path).size)}
     return [path for name, path in sorted(largest.items()) if name not in HELD_OUT]
 
 
 def validation_photographs(folder: Path) -> list[Path]:
+    """Return the photographs of VALIDATION, for choosing thresholds and for calibration."""
     return [path for name in VALIDATION for path in sorted((folder / "activities" / name).glob("*.webp"))]
 
 
 def at_pixels(path: Path, pixels: int) -> Image.Image:
-    """A photograph in RGB with about this many pixels and its own proportions; its sides are even."""
+    """Return a photograph in RGB, resized to about `pixels` pixels, in its own proportions. Its sides are even."""
     image = Image.open(path).convert("RGB")
     scale = (pixels / (image.width * image.height)) ** 0.5
     size = (2 * round(image.width * scale / 2), 2 * round(image.height * scale / 2))

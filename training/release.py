@@ -35,7 +35,7 @@ SHIPPED = Path(toolkit.__file__).parent / "bundles" / MODEL
 
 
 def combined(weights: Path, threshold: float, out: Path) -> None:
-    """Both networks in one file, under the names a checkpoint uses, with the detection logit moved by `threshold`."""
+    """Write both networks to one file, under the names of a checkpoint, and lower the detection bias by `threshold`."""
     state = {}
     for role in ("detector", "embedder"):
         state |= {f"{role}.{key}": value for key, value in load_file(weights / f"{role}.safetensors").items()}
@@ -44,7 +44,7 @@ def combined(weights: Path, threshold: float, out: Path) -> None:
 
 
 def calibration_images(bundle: Path, photographs: list[Path], folder: Path) -> None:
-    """Marked photographs, half of them saved as JPEG, as a detector will meet them."""
+    """Write CALIBRATION_IMAGES photographs to `folder`, two of three marked, as JPEG and PNG in turn."""
     rng = np.random.default_rng(0)
     with Embedder.open(bundle) as embedder:
         for index in range(CALIBRATION_IMAGES):

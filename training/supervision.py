@@ -1,9 +1,9 @@
-"""What training tells the detector beyond the message: where in the code each position looks, and what stands there.
+"""Deep supervision of the detector in training: where each position lies in the code, and the bits that it sees there.
 
-A message is laid out as cells, a bit each, in a tile that repeats over the image. To read it after a crop, a position
-must know which cell it sees. The published losses say only whether a bit of the whole image came out right, and in
-this budget a detector never learns that from them. So, in training alone, small heads on the stages' maps are taught
-the phase of the tile and the bits of the cells under each position (deep supervision: Lee et al., 2015).
+A message is laid out as cells, one for each bit, in a tile that repeats over the image. To read it after a crop, a
+position must know which cell it sees. The published losses only say whether a bit of the whole image came out right,
+and within this budget a detector never learns the cells from them. So, in training alone, small heads on the maps of
+stages are taught the phase of the tile and the bits of the cells under each position (Lee et al., 2015).
 """
 
 import numpy as np
@@ -20,17 +20,22 @@ CELL_STAGES = (1, 2, 3)
 QUIET = 0.2
 _SAMPLES = 8  # per position and axis, for the share of a position that a cell covers
 
-# (B, 4): left, top, right, bottom of what an image shows, in units of the marked image; right < left when mirrored.
+# (B, 4): left, top, right, bottom of the part that an image shows, in units of the marked image; right < left when
+# the image is mirrored.
 Frames = NDArray[np.float64]
 
 
 def whole(count: int) -> Frames:
-    """Frames of images that show all of what was marked."""
+    """Return the Frames of `count` images that show all of the marked image."""
     return np.tile([0.0, 0.0, 1.0, 1.0], (count, 1))
 
 
 class SupervisedDetector(nn.Module):
-    """The detector with the heads that training adds: forward gives logits, phases and one map of bits a stage."""
+    """The detector with the heads that training adds.
+
+    Args of forward: image (B, 3, S, S) float32 in [0, 1]. Returns logits (B, 1 + bits), phases (B, 4, side, side), and
+    for each stage of CELL_STAGES a map of bits (B, bits, side, side).
+    """
 
     def __init__(self, detector: SealDetector, bits: int) -> None:
         super().__init__()
@@ -52,7 +57,10 @@ class SupervisedDetector(nn.Module):
 
 
 class TileLayout:
-    """Where the cells of the message tile lie in a marked image. Needs one cell a bit: tile^2 = bits."""
+    """The places of the message tile's cells in a marked image.
+
+    Raises ValueError unless tile^2 = bits, a cell for each bit.
+    """
 
     def __init__(self, config: EmbedderConfig) -> None:
         if config.message_tile**2 != config.bits:
@@ -63,8 +71,11 @@ class TileLayout:
         self.period = self.tile * 2 ** (len(config.z_channels_mults) - 1) / config.image_size_px
 
     def embedding(self, dim: int, rng: np.random.Generator) -> Tensor:
-        """First rows of the message table, (2 * bits, dim * tile * tile): half the channels carry plus or minus one
-        in the bit's own cell, the others a pilot, a random tile that is there whatever the message."""
+        """Return the first values of the message table, (2 * bits, dim * tile * tile).
+
+        Half of the channels hold -1 or 1 in the bit's own cell. The others hold a pilot: a random tile that is the same
+        for every message.
+        """
         table = np.zeros((self.bits, 2, dim, self.tile, self.tile))
         for bit in range(self.bits):
             row, column = divmod(bit, self.tile)
@@ -74,28 +85,31 @@ class TileLayout:
         return torch.from_numpy(table.reshape(2 * self.bits, -1)).float()
 
     def _coordinates(self, frames: Frames, side: int) -> NDArray[np.float64]:
-        """Positions in tiles of `side` samples along both axes: (B, 2, side), x first."""
+        """Return the positions of `side` samples along both axes, in tiles: (B, 2, side), x first."""
         steps = (np.arange(side) + 0.5) / side
         start, end = frames[:, :2, None], frames[:, 2:, None]
         coordinates: NDArray[np.float64] = (start + (end - start) * steps) / self.period
         return coordinates
 
     def phases(self, frames: Frames, side: int) -> Tensor:
-        """Cosine and sine of the tile's phase in x, then in y, at every position: (B, 4, side, side)."""
+        """Return cosine and sine of the tile's phase in x, then in y, at every position: (B, 4, side, side)."""
         angles = 2 * np.pi * self._coordinates(frames, side)
         x, y = np.broadcast_arrays(angles[:, 0, None, :], angles[:, 1, :, None])
         return torch.from_numpy(np.stack([np.cos(x), np.sin(x), np.cos(y), np.sin(y)], axis=1)).float()
 
     def cover(self, frames: Frames, side: int) -> Tensor:
-        """How much of each position every bit's cell covers, the most in the batch being 1: (B, bits, side, side)."""
+        """Return how much of each position the cell of every bit covers, (B, bits, side, side); the most is 1."""
         cells = np.floor(self._coordinates(frames, side * _SAMPLES) % 1 * self.tile)
         share = (cells[..., None] == np.arange(self.tile)).reshape(len(frames), 2, side, _SAMPLES, self.tile).mean(3)
         cover = np.einsum("bxj,byi->bijyx", share[:, 0], share[:, 1]).reshape(len(frames), self.bits, side, side)
         return torch.from_numpy(cover / cover.max()).float()
 
     def loss(self, frames: Frames, message: Tensor, phases: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean square error of the phases; mean over stages of the cells' cross entropy, plus what keeps a head
-        quiet about cells that are elsewhere. message (B, bits) of 0 and 1."""
+        """Return the loss of the phases and the loss of the cells. message (B, bits) of 0 and 1.
+
+        The first is the mean squared error. The second is the mean over stages of the cross entropy of the bits,
+        weighted by cover, plus QUIET times the mean square of logits where the cell is elsewhere.
+        """
         phase_loss = F.mse_loss(phases, self.phases(frames, phases.shape[-1]).to(phases))
         cell_loss = torch.zeros((), device=message.device)
         for logits in maps:

@@ -35,7 +35,7 @@ VALIDATE_EVERY = 250
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of a run; stored with the weights."""
+    """Every choice of a run; it is stored with the weights."""
 
     seed: int = 0
     steps: int = 4000
@@ -43,7 +43,7 @@ class Recipe:
     unmarked: int = 8
     learning_rate: float = 2e-3
     warmup_steps: int = 100
-    # Mean over a batch of crops that are smaller than photographs, where a mark shows more: about 2.5 dB more there.
+    # Mean over a batch of crops. They are smaller than photographs, on which the PSNR is about 2.5 dB higher.
     first_psnr_db: float = 26.0
     last_psnr_db: float = 36.0
     # Fading begins at this accuracy over attacked images, and waits whenever it falls below.
@@ -59,13 +59,17 @@ class Recipe:
 
 @dataclass
 class Curriculum:
-    """How hard the task is: the strength that multiplies the heat map follows the PSNR that is due."""
+    """The difficulty of the task: `strength`, which multiplies the heat map, follows the PSNR that is due.
+
+    accuracy: running mean of the bit accuracy. faded: how far the mark has faded, 0 to 1.
+    """
 
     accuracy: float = 0.5
     faded: float = 0.0
     strength: float = 2.0
 
     def update(self, accuracy: float, psnr_db: float, recipe: Recipe) -> None:
+        """Take in the bit accuracy (0 to 1) and the PSNR in dB of a step."""
         self.accuracy = 0.98 * self.accuracy + 0.02 * accuracy
         if self.accuracy > recipe.fade_at_accuracy:
             self.faded = min(1.0, self.faded + 1 / recipe.fade_steps)
@@ -74,7 +78,7 @@ class Curriculum:
 
 
 class Trainer:
-    """Both networks, their averages, the optimizer and the curriculum: all that a checkpoint holds."""
+    """Both networks, their averages, the optimizer and the curriculum: everything that a checkpoint holds."""
 
     def __init__(self, recipe: Recipe, device: torch.device, compiled: bool) -> None:
         torch.manual_seed(recipe.seed)
@@ -100,6 +104,7 @@ class Trainer:
         self._embed = torch.compile(self.embedder) if compiled else self.embedder
 
     def train_step(self, pool: CropPool) -> dict[str, float | None]:
+        """Train on one batch from the pool, and return the losses and figures of the step."""
         recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, 1, self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(self.step, recipe)
@@ -126,7 +131,7 @@ class Trainer:
         bits_loss = F.binary_cross_entropy_with_logits(logits[: recipe.batch, 1:], message)
         detection_loss = F.binary_cross_entropy_with_logits(logits[:, 0], present)
         self.optimizer.zero_grad(set_to_none=True)
-        # Detection is easy and, learnt first, settles on one mark for every message: it waits for the bits.
+        # Detection is easy. If it is learned first, it settles on one mark for every message, so it waits for the bits.
         detection_weight = recipe.detection_weight * min(1.0, 10 * self.curriculum.faded)
         loss = bits_loss + detection_weight * detection_loss
         (loss + recipe.phase_weight * phase_loss + recipe.cell_weight * cell_loss).backward()
@@ -155,7 +160,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, pool: CropPool, batches: int = 4) -> dict[str, float]:
-        """Bit accuracy of the averaged weights at the strength of now, plain and under each attack."""
+        """Return the bit accuracy of the averaged weights at the present strength, plain and under each attack."""
         networks: Any = self.average.module
         networks.eval()
         results: dict[str, list[float]] = {}
@@ -179,6 +184,7 @@ class Trainer:
         return {name: float(np.mean(values)) for name, values in results.items()}
 
     def state(self) -> dict[str, Any]:
+        """Return everything that `restore` needs to continue the run."""
         return {
             "step": self.step,
             "recipe": asdict(self.recipe),
@@ -189,7 +195,8 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        # More or fewer steps are another end of the same run; everything else would make it another run.
+        # Another number of steps only moves the end of the same run; any other change would make it another run.
+        """Continue the run of a state. Raises ClickException if its recipe differs in more than the number of steps."""
         if state["recipe"] | {"steps": self.recipe.steps} != asdict(self.recipe):
             raise click.ClickException(f"the checkpoint was made by another recipe: {state['recipe']}")
         self.step = state["step"]
@@ -202,7 +209,7 @@ class Trainer:
 def mark(
     embedder: nn.Module, images: Tensor, heatmaps: Tensor, message: Tensor, strength: float
 ) -> tuple[Tensor, Tensor]:
-    """Marked images, rounded to 8 bits, and their watermarks before attenuation."""
+    """Return marked images, rounded to 8 bits, and their watermarks before attenuation."""
     small = resize(images, POCKET_EMBEDDER.image_size_px, POCKET_EMBEDDER.image_size_px).contiguous(
         memory_format=torch.channels_last
     )
@@ -212,7 +219,7 @@ def mark(
 
 
 def _initialize(detector: nn.Module) -> None:
-    """Small random weights (truncated normal, 0.02), as ConvNeXt starts from."""
+    """Draw small random weights (truncated normal, 0.02), from which ConvNeXt starts."""
     for module in detector.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -221,7 +228,7 @@ def _initialize(detector: nn.Module) -> None:
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to a hundredth."""
+    """Return the factor of the learning rate at a step: a linear warm-up, then a cosine down to 0.01."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
@@ -235,7 +242,10 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def _continued_log(path: Path, step: int) -> Path:
-    """The log without rows from `step` on: an interrupted run wrote them after its last checkpoint."""
+    """Remove the log's rows from `step` on, which an interrupted run wrote after its last checkpoint.
+
+    Returns the path.
+    """
     if path.exists():
         rows = path.read_text().splitlines(keepends=True)
         path.write_text("".join(row for row in rows if json.loads(row)["step"] < step))

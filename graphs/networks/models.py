@@ -1,4 +1,4 @@
-"""Every model by its name. Importing this imports neither torch nor onnx, and names all architectures."""
+"""All models by name, and the models that a checkpoint fits. Importing this imports neither torch nor onnx."""
 
 from collections.abc import Iterable, Mapping
 
@@ -21,7 +21,7 @@ MODELS = _by_name(*SEALS, *DEEPENCODERS, *FOVEATED, *CAPTIONERS)
 
 
 def find_spec(name: str) -> ModelSpec:
-    """The model of a name. Raises NotAvailable that lists the names."""
+    """Return the model of this name. Raises NotAvailable listing the names."""
     if name not in MODELS:
         raise NotAvailable(f"no model named {name!r}; there is {', '.join(MODELS)}")
     return MODELS[name]
@@ -33,10 +33,10 @@ _LAST_WEIGHT = "detector.pixel_decoder.linear.weight"  # (1 + bits, channels) in
 
 
 def recognized(given: Shapes, spec: ModelSpec) -> str:
-    """A sentence that names the models whose checkpoint this is; empty if it is none that is known, or `spec`'s own.
+    """Return a sentence that names the models whose checkpoint this is, or "" if none is known or it is `spec`'s.
 
-    given: shape of each key of the file, as the file names it. The whole file decides, then a model's first graph,
-    then the message length of a watermark.
+    given: shape of each key of the file, as the file names it. All graphs of a model are compared, else its first
+    graph, else the length of a watermark's message.
     """
     if spec.name in (whole := [name for name, model in MODELS.items() if _fits(model, model.graphs, given)]):
         return ""
@@ -53,6 +53,7 @@ def recognized(given: Shapes, spec: ModelSpec) -> str:
 
 
 def _fits(model: ModelSpec, graphs: Iterable[GraphSpec], given: Shapes) -> bool:
+    """Return whether the file has every key of these graphs, in the right shape."""
     keys = {model.key_names.key(name): shape for name, shape in given.items()}
     for graph in graphs:
         state = graph.expected_state()

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain JSON and back, strictly, so that a manifest can say what network a file holds."""
+"""Specs of models and their graphs, and their configurations as strict JSON, as manifests hold them."""
 
 import types
 import typing
@@ -18,7 +18,10 @@ _Config = TypeVar("_Config")
 
 
 def to_json(config: object) -> Any:
-    """A dataclass becomes an object with its class name under "type"; tuples become lists; the rest stays."""
+    """Return a configuration as plain JSON values.
+
+    A dataclass becomes an object with its class name under "type", a tuple a list; other values stay.
+    """
     if is_dataclass(config):
         values = {field.name: to_json(getattr(config, field.name)) for field in fields(config)}
         return {"type": type(config).__name__, **values}
@@ -26,7 +29,7 @@ def to_json(config: object) -> Any:
 
 
 def from_json(kind: type[_Config], value: object, where: str) -> _Config:
-    """Read what to_json wrote as the dataclass `kind`. Raises InvalidArtifact that names the place.
+    """Read JSON values that to_json returned as the dataclass `kind`. Raises InvalidArtifact naming the wrong place.
 
     Every field must be there, no other may be, and each must have the type that its annotation says.
     """
@@ -70,7 +73,7 @@ def _read_dataclass(kind: type, value: object, where: str) -> Any:
 
 
 def _choose(kinds: tuple[Any, ...], value: object, where: str) -> Any:
-    """The member of a union that a value can be: null for None, the named class for an object."""
+    """Return the member of a union that fits a value: NoneType for None, the class that an object names."""
     if value is None and type(None) in kinds:
         return type(None)
     kinds = tuple(kind for kind in kinds if kind is not type(None))
@@ -87,10 +90,10 @@ def _choose(kinds: tuple[Any, ...], value: object, where: str) -> Any:
 class GraphSpec:
     """One graph of a model, which becomes one ONNX file.
 
-    role names it inside its model ("detector"). architecture is its name in ARCHITECTURES and config the frozen
-    dataclass that sizes it. inputs and outputs are as for one image.
-    prefix: of the keys of its weights in a checkpoint; its role and a dot, if nothing else is said. Graphs may have
-    keys in common. network names graphs whose weights are the very same, and which share the files that hold them.
+    role: its name inside the model, such as "detector". architecture: its name in ARCHITECTURES. config: the frozen
+    dataclass with its sizes. inputs, outputs: as for one image. prefix: of the keys of its weights in a checkpoint, by
+    default the role and a dot; graphs may have keys in common. network: graphs of the same network have the very same
+    weights, and share the files that hold them.
     """
 
     role: str
@@ -103,20 +106,23 @@ class GraphSpec:
 
     @property
     def architecture_json(self) -> dict[str, Any]:
-        """{"name", "config"} as a manifest holds it."""
+        """The architecture as a manifest holds it: {"name", "config"}."""
         return {"name": self.architecture, "config": to_json(self.config)}
 
     def key(self, name: str) -> str:
-        """The checkpoint's key of a tensor of the network."""
+        """Return the key in a checkpoint of a tensor of the network."""
         return f"{self.role}.{name}" if self.prefix is None else self.prefix + name
 
     def build(self) -> "nn.Module":
-        """The torch module in eval mode, its weights not loaded. Raises NotAvailable without torch."""
+        """Return the torch module in eval mode, its weights not loaded. Raises NotAvailable without torch."""
         module: nn.Module = ARCHITECTURES.load(self.architecture)(to_json(self.config))
         return module.eval()
 
     def expected_state(self) -> "dict[str, Tensor]":
-        """Names, shapes and dtypes of the network's state, without memory for its values. Needs torch."""
+        """Return the network's state dict on torch's meta device: names, shapes and dtypes without values.
+
+        Needs torch.
+        """
         import torch
 
         with torch.device("meta"):
@@ -125,11 +131,11 @@ class GraphSpec:
 
 @dataclass(frozen=True)
 class KeyNames:
-    """How published files name a model's weights, where not by GraphSpec.key.
+    """The names of a model's weights in published files, where they differ from those of GraphSpec.key.
 
-    renamed: (prefix in a file, prefix here); the first that fits a key is applied. ignored: prefixes of what a file
-    also holds and nothing here needs. foreign: prefixes of another model in the same file; it may be far larger than
-    ours, and none of it is read.
+    renamed: (prefix in a file, prefix here); the first that fits a key is applied. ignored: prefixes of tensors in a
+    file that this project does not need. foreign: prefixes of another model in the same file, which may be far larger;
+    none of it is read.
     """
 
     renamed: tuple[tuple[str, str], ...] = ()
@@ -137,7 +143,7 @@ class KeyNames:
     foreign: tuple[str, ...] = ()
 
     def key(self, name: str) -> str:
-        """The key of what a file calls `name`."""
+        """Return the key of a tensor that a file calls `name`."""
         for theirs, ours in self.renamed:
             if name.startswith(theirs):
                 return ours + name.removeprefix(theirs)
@@ -148,8 +154,8 @@ class KeyNames:
 class ModelSpec:
     """A named model: its graphs, and the `description` that a bundle's manifest carries as `model`.
 
-    learned: small float32 tensors of the checkpoint that whoever runs the model needs beside its graphs; the manifest
-    carries them. left_out: roles of graphs that `only` took out, whose weights a checkpoint may hold all the same.
+    learned: small float32 tensors of the checkpoint that the runner of the model needs beside its graphs; the manifest
+    carries them. left_out: graphs that `only` removed; a checkpoint may hold their weights.
     """
 
     name: str
@@ -166,28 +172,34 @@ class ModelSpec:
 
     @property
     def networks(self) -> tuple[tuple[GraphSpec, ...], ...]:
-        """The graphs, those of one network together."""
+        """The graphs, grouped by network."""
         groups: dict[str, list[GraphSpec]] = {}
         for graph in self.graphs:
             groups.setdefault(graph.network or graph.role, []).append(graph)
         return tuple(map(tuple, groups.values()))
 
     def graph(self, role: str) -> GraphSpec:
-        """The graph of a role. Raises NotAvailable that lists the roles."""
+        """Return the graph of a role. Raises NotAvailable listing the roles."""
         for graph in self.graphs:
             if graph.role == role:
                 return graph
         raise NotAvailable(f"{self.name}: no {role!r}; there is {', '.join(self.roles)}")
 
     def only(self, *roles: str) -> "ModelSpec":
-        """The same model with these of its graphs, in its own order; without roles, all of them."""
+        """Return the same model with only the graphs of these roles, in the model's order.
+
+        Without roles, it keeps all graphs. Raises NotAvailable for a role that the model does not have.
+        """
         chosen = {self.graph(role).role for role in roles or self.roles}
         graphs = tuple(graph for graph in self.graphs if graph.role in chosen)
         left_out = tuple(graph for graph in self.graphs if graph.role not in chosen)
         return replace(self, graphs=graphs, left_out=(*self.left_out, *left_out))
 
     def expected_state(self) -> "dict[str, Tensor]":
-        """Every key of a checkpoint of this model, with its shape and dtype. Needs torch."""
+        """Return every key of a checkpoint of this model, with its shape and dtype on torch's meta device.
+
+        Needs torch.
+        """
         import torch
 
         state = _state_of(self.networks)
@@ -196,11 +208,14 @@ class ModelSpec:
         return state
 
     def count_parameters(self) -> int:
-        """How many numbers are learned, whether a graph uses them or not. Needs torch."""
+        """Return the number of learned values, whether a graph uses them or not. Needs torch."""
         return sum(like.numel() for like in self.expected_state().values() if like.is_floating_point())
 
     def may_hold(self) -> "Callable[[str], bool]":
-        """Whether a checkpoint may hold a key besides: those of graphs that were left out. Needs torch."""
+        """Return a function that tells whether a key belongs to a graph that was left out. Needs torch.
+
+        A checkpoint may hold such keys beside the expected ones.
+        """
         keys = set(_state_of(tuple((graph,) for graph in self.left_out)))
         prefixes = tuple(graph.key("") for graph in self.left_out if graph.key(""))
         return lambda key: key in keys or key.startswith(prefixes)

@@ -1,1 +1,1 @@
-"""ONNX files and graphs: reading, writing, cutting, and the readers that say what a node is."""
+"""ONNX files and graphs: reading, writing and cutting them, and readers that say what a node computes."""

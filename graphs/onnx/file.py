@@ -1,4 +1,7 @@
-"""ONNX files: written the same way every time, read back with an error that a person understands."""
+"""Reads, checks and writes ONNX files.
+
+The same model always gives the same bytes; errors name the file and a remedy.
+"""
 
 import hashlib
 from pathlib import Path
@@ -8,47 +11,49 @@ import onnx_ir as ir
 
 from backends.errors import InvalidArtifact
 
-# What the converter's onnx and onnx2tf read.
+# The IR version that the converter's onnx and onnx2tf can read.
 IR_VERSION = 10
-
 OPSET = 20
 
-# protobuf holds at most 2 GB, and readers hold all of it twice while they parse; weights of a larger model go beside
-# it, in FILE.data, which runtimes map.
+# From this size on, weights lie in FILE.data, which runtimes map: protobuf holds at most 2 GB, and readers hold all of
+# it twice while they parse.
 _EMBED_LIMIT_BYTES = 1 << 28
-
 _PAGE_BYTES = 4096
 
 
 def external_name(file_name: str) -> str:
-    """The name of the external data of an ONNX file."""
+    """Return the name of the file that holds the external data of an ONNX file."""
     return f"{file_name}.data"
 
 
 def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
-    """Write a model without anything of the machine it was made on. Returns the files: path, then external data.
+    """Write a model without metadata of the machine it was made on.
 
-    The same model gives the same bytes. External data is written weight by weight, straight from where each lies.
+    Returns the files: `path`, then external data if any. The same model gives the same bytes. External data is written
+    one weight at a time, directly from its source.
     """
     strip(model)
     if weight_bytes(model) < _EMBED_LIMIT_BYTES:
-        ir.save(ir.external_data.load_to_model(model), path)  # what lies in another model's file comes along
+        ir.save(ir.external_data.load_to_model(model), path)  # includes weights that lie in another model's file
         return (path,)
     data = path.parent / external_name(path.name)
     ir.save(model, path, external_data=data.name, alignment=_PAGE_BYTES, align_threshold=_PAGE_BYTES)
-    data.chmod(path.stat().st_mode)  # made as a private temporary file
+    data.chmod(path.stat().st_mode)  # onnx_ir gives it the mode of a private temporary file
     return (path, data)
 
 
 class DataFile:
-    """Weights that several ONNX files of a folder share: each is written once, however many of the files have it."""
+    """A file of weights that several ONNX files of a folder share. Equal weights are written once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offsets: dict[bytes, int] = {}
 
     def save(self, model: ir.Model, path: Path) -> tuple[Path, ...]:
-        """Write a model beside the data file, like `save`. Its large weights then lie there, and are mapped."""
+        """Write a model beside the data file, and return its files, as `save` does.
+
+        Weights of 4096 bytes or more lie in the data file.
+        """
         strip(model)
         shared = False
         for value in model.graph.initializers.values():
@@ -78,20 +83,21 @@ class DataFile:
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Size of all initializers, without computing any of them."""
+    """Return the size of all initializers in bytes, without computing their values."""
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
 
 
 def load(path: Path) -> ir.Model:
-    """Read and check an ONNX file. Raises InvalidArtifact if it is damaged."""
+    """Read and check an ONNX file. Raises InvalidArtifact if the file is not a valid ONNX model."""
     check(path)
     return ir.load(path)
 
 
 def read(path: Path) -> ir.Model:
-    """Read an ONNX file of ours. Raises InvalidArtifact where its weights' file has other names.
+    """Read an ONNX file of this project, without checking it.
 
-    onnx_ir would raise in the middle of the work: a link may lead to a file that is none of the model's business.
+    Raises InvalidArtifact if a file of its weights has hard links. onnx_ir refuses hard links, which may lead to files
+    that do not belong to the model, but only when it reads a weight.
     """
     model = ir.load(path)
     tensors = (value.const_value for value in model.graph.initializers.values())
@@ -102,7 +108,7 @@ def read(path: Path) -> ir.Model:
 
 
 def check(path: Path) -> None:
-    """onnx.checker over the whole file, shapes included. Raises InvalidArtifact."""
+    """Run onnx.checker over the whole file, shapes included. Raises InvalidArtifact if the model is not valid."""
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:
@@ -120,7 +126,7 @@ def _linked(path: Path) -> InvalidArtifact:
 
 
 def strip(model: ir.Model) -> None:
-    """Remove doc strings and metadata: exporters put stack traces with this machine's paths there."""
+    """Remove doc strings and metadata, in place: exporters put stack traces with paths of this machine there."""
     model.doc_string = None
     model.metadata_props.clear()
     for graph in (model.graph, *(function.graph for function in model.functions.values())):

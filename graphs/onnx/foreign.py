@@ -1,4 +1,4 @@
-"""Where an ONNX file of anybody's keeps its weights: only in files beside it, and only in bytes that are there."""
+"""Reads ONNX files of any origin: checks their external data, fixes the sizes of inputs, and brings them to OPSET."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ from graphs.onnx.weights import attach_weights, detach_weights
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
-    """The files of a model's external data, by name, after a look at each weight's place in them.
+    """Return the files of a model's external data, sorted by name, after checking the place of each weight in them.
 
-    onnx's checker has seen to it that they lie beside the model: it refuses absolute paths, links and `..`.
+    Run `check` before: onnx's checker refuses data that does not lie beside the model (absolute paths, links and `..`).
     Raises InvalidArtifact naming the weight whose bytes are not all in its file.
     """
     model = onnx.load(path, load_external_data=False)
@@ -54,7 +54,7 @@ def _checked(path: Path, tensor: onnx.TensorProto) -> str:
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every weight and constant, those inside the branches of nodes too."""
+    """Yield every weight and constant, also those inside the branches of nodes."""
     yield from graph.initializer
     for node in nodes(graph):
         for attribute in node.attribute:
@@ -64,19 +64,17 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-
 Values = Mapping[str, Array]
 
 
 def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) -> ir.Model:
-    """Read an ONNX file of anybody's, external data and local functions included, bring it to our opset, and state
-    its sizes.
+    """Read an ONNX file of any origin, bring it to OPSET and IR_VERSION, and state its sizes.
 
-    shapes fixes the sizes of inputs by name; every input without one must state static sizes. Inputs among
-    `constants`, see constants_of, become weights: for those that sizes inside the graph depend on. Large weights stay
-    in their files.
-    Raises InvalidArtifact for a file that is no valid ONNX model, or that cannot be brought to our opset; InvalidInput
-    naming the input whose sizes are missing, wrong, or not a tensor of a dtype that we carry.
+    External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
+    name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
+    weights: sizes inside the graph may depend on their values.
+    Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
+    no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor.
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such ONNX file")
@@ -89,23 +87,24 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
-    proto.ir_version = IR_VERSION  # before version 4 weights had to be inputs as well
-    # Said before: the way to our opset may end half-way.
+    proto.ir_version = IR_VERSION  # before IR version 4, weights had to be inputs as well
+    # Noted before to_opset, which may change the model before it fails.
     versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
     try:
         proto = to_opset(proto)
     except NotOurOpset as error:
         raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
-    del proto.graph.value_info[:]  # sizes that were inferred for other inputs
+    del proto.graph.value_info[:]  # sizes that were inferred for other sizes of the inputs
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
-    return infer_shapes(ours)  # the passes go by shapes: without them a dense layer stays a MatMul
+    return infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
 
 
 def constants_of(path: Path, values: Values) -> dict[str, Array]:
-    """Values of inputs in the dtypes and shapes that the file states: a row of as many elements takes any shape.
+    """Return values of inputs as arrays of the dtypes and shapes that the file states.
 
-    Raises InvalidInput naming what does not fit, and InvalidArtifact for a file that is no ONNX model.
+    A one-dimensional array of as many elements takes any static shape. Raises InvalidInput naming the input that does
+    not exist or that the value does not fit, and InvalidArtifact if the file is not a valid ONNX model.
     """
     if not values:
         return {}
@@ -135,6 +134,7 @@ def _constant(path: Path, name: str, inputs: Mapping[str, onnx.TypeProto.Tensor]
 
 
 def _fix_values(graph: onnx.GraphProto, constants: Values) -> None:
+    """Turn inputs of a graph into initializers with the given values."""
     kept = [value for value in graph.input if value.name not in constants]
     del graph.input[:]
     graph.input.extend(kept)
@@ -142,7 +142,7 @@ def _fix_values(graph: onnx.GraphProto, constants: Values) -> None:
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
-    """The same graph with every size stated that follows from its inputs' sizes."""
+    """Return a copy of the graph that states every size that follows from the sizes of its inputs."""
     taken = detach_weights(model)
     try:
         proto = onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
@@ -154,9 +154,10 @@ def infer_shapes(model: ir.Model) -> ir.Model:
 
 
 def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec, ...]:
-    """The tensors of one side of a graph. Four axes are called NCHW here, whatever they mean: see TensorSpec.
+    """Return the TensorSpecs of one side of a graph; `side` is "input" or "output".
 
-    Raises InvalidInput naming the first that has a size that is not known, or is no tensor of a dtype that we carry.
+    A tensor of four axes has the layout "NCHW", whatever its axes mean: see TensorSpec. Raises InvalidInput if there is
+    no tensor, or naming the first tensor with an unknown size, a size of 0, or a dtype that is not in DTYPES.
     """
     if not values:
         raise InvalidInput(f"{path}: expected at least one {side}, it has none")
@@ -188,7 +189,7 @@ def _check_type(path: Path, side: str, name: str, kind: object, dtype: ir.DataTy
 
 
 def _drop_initializers_from_inputs(graph: onnx.GraphProto) -> None:
-    """Files of before IR version 4 list their weights as inputs, too."""
+    """Remove weights from the inputs of a graph: files before IR version 4 list them there, too."""
     constant = {tensor.name for tensor in (*graph.initializer, *(t.values for t in graph.sparse_initializer))}
     kept = [value for value in graph.input if value.name not in constant]
     del graph.input[:]
@@ -196,7 +197,10 @@ def _drop_initializers_from_inputs(graph: onnx.GraphProto) -> None:
 
 
 def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
-    """An optional input that is missing at the end need not be named: ONNX Runtime 1.31 dies of a norm's empty bias."""
+    """Remove empty names from the end of each node's inputs, where a missing optional input need not be named.
+
+    ONNX Runtime 1.31 crashes on a norm whose bias has an empty name.
+    """
     for node in graph.node:
         while node.input and not node.input[-1]:
             del node.input[-1]
@@ -206,6 +210,7 @@ def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
 
 
 def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: frozenset[str]) -> None:
+    """Give the inputs of a graph their static sizes. Raises InvalidInput naming the input whose sizes do not fit."""
     inputs = [value for value in graph.input if value.name not in weights]
     names = [value.name for value in inputs]
     if unknown := sorted(set(shapes) - set(names)):
@@ -237,7 +242,8 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
         tensor.shape.ClearField("dim")
         for size in given:
             tensor.shape.dim.add().dim_value = size
-    for number, value in enumerate(graph.output):  # sizes there follow from the inputs'; the number of axes stands
+    # The sizes of outputs follow from those of inputs; the number of axes is kept.
+    for number, value in enumerate(graph.output):
         if value.type.WhichOneof("value") == "tensor_type":
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
                 dim.dim_param = f"output_{number}_{axis}"

@@ -1,7 +1,7 @@
-"""Modules of the source, by the nodes of a graph that come from them.
+"""Modules of the source model, such as torch's, and the nodes of a graph that come from each.
 
-torch's exporters write the scope of every node: the newer one as metadata, the older one in the name of the node. The
-scopes are read once, carried through every pass, and kept as {name of a node: path of its module} beside the file.
+torch's exporters write the scope of every node: the newer exporter as metadata, the older one in the name of the node.
+The scopes are read once, carried through every pass, and kept as {name of a node: path of its module} beside the file.
 """
 
 import re
@@ -13,17 +13,16 @@ import onnx_ir as ir
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
 
-# In the metadata of a node: a Python list of the paths of its modules from the outside in, and the node itself.
+# Metadata of a node: a Python list of the paths of its modules from the outside in, and the node's own name last.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
-_MODULE = "module"  # in node.meta, which no file holds
-
+_MODULE = "module"  # in node.meta, which is not written to files
 _WORD = re.compile(r"[A-Za-z0-9]")
 
 
 def read_scopes(model: ir.Model) -> None:
-    """Mark each node with the path of its module, "" for the whole model, if scopes are in the graph.
+    """Mark each node with the path of its module, if scopes are in the graph. The path of the whole model is "".
 
     A node without a scope belongs to the innermost module that holds the nodes that read its outputs.
     """
@@ -36,7 +35,7 @@ def read_scopes(model: ir.Model) -> None:
 
 
 def set_modules(model: ir.Model, modules: Mapping[str, str]) -> None:
-    """Mark the nodes of a graph by their names, as modules_by_node gave them."""
+    """Mark the nodes of a graph with the modules that modules_by_node returned, found by the names of the nodes."""
     for node in model.graph:
         if (module := modules.get(node_key(node))) is not None:
             node.meta[_MODULE] = module
@@ -45,7 +44,8 @@ def set_modules(model: ir.Model, modules: Mapping[str, str]) -> None:
 def modules_by_node(model: ir.Model) -> dict[str, str] | None:
     """Return {name of a node: path of its module, with dots}, or None for a graph without scopes.
 
-    A node without a name is called after its first output. "" is the whole model, and what belongs to no one module.
+    A node without a name goes by its first output. The path is "" for the whole model, and for a node that no single
+    module holds.
     """
     nodes = list(model.graph)
     if all(_MODULE not in node.meta for node in nodes):
@@ -57,7 +57,7 @@ def modules_by_node(model: ir.Model) -> dict[str, str] | None:
 
 
 def node_key(node: ir.Node) -> str:
-    """Return the name of a node in modules_by_node."""
+    """Return the key of a node in modules_by_node: its name, or else the name of its first output."""
     return str(node.name or node.outputs[0].name)
 
 
@@ -66,7 +66,7 @@ def _innermost(scopes: Sequence[str]) -> str:
 
 
 def _scope_in_name(name: str) -> str | None:
-    """The path in "/layer1/layer1.0/conv1/Conv": layer1.0.conv1. None for another name."""
+    """Return the path (layer1.0.conv1) in a name like "/layer1/layer1.0/conv1/Conv", or None if there is none."""
     if not name.startswith("/"):
         return None
     path: list[str] = []
@@ -99,11 +99,12 @@ class ModulesBefore:
                 self._by_output |= {str(value.name): source for value in node.outputs}
 
     def carry_to(self, model: ir.Model) -> None:
-        """Mark every node without a module, by one rule: it belongs to the innermost module that holds the nodes that
-        it replaces; only to theirs of its own operator type, where there are such.
+        """Mark every node that has no module with the innermost module that holds the nodes that it replaces.
 
-        A node replaces what made the tensor of its name before, or the first such tensor that is computed from its
-        output, with all that only this was computed from. The names of tensors are what a pass keeps.
+        Where some replaced nodes have its operator type, only these count; where it replaces no node, the nodes that
+        read its outputs do. A pass keeps names of tensors. So a new node replaces the node that made the tensor of the
+        same name before, or the first such tensor that is computed from the new node, and all removed nodes that this
+        tensor was computed from.
         """
         if not self._by_output:
             return
@@ -120,7 +121,7 @@ class ModulesBefore:
         return _common(alike or [source.module for source in replaced] or readers)
 
     def _leads_to(self, node: ir.Node) -> tuple[list[str], list[str]]:
-        """The first tensors from before that a new node leads to, and the modules of the old nodes that read it."""
+        """Return the first old tensors that a new node leads to, and the modules of the old nodes that it leads to."""
         ends: dict[str, None] = {}
         readers: list[str] = []
         waiting, seen = [node], {node}
@@ -138,7 +139,7 @@ class ModulesBefore:
         return list(ends), readers
 
     def _replaced(self, ends: Sequence[str], names: set[str | None]) -> list[_Source]:
-        """The nodes from before that made these tensors, and the nodes that are gone and led to nothing but them."""
+        """Return the old nodes that made these tensors, and the removed nodes that the tensors were computed from."""
         found: dict[_Source, None] = {}
         waiting, seen = list(ends), set(ends)
         while waiting:
@@ -151,7 +152,7 @@ class ModulesBefore:
 
 
 def _common(modules: Iterable[str]) -> str:
-    """The innermost module that holds all of these."""
+    """Return the innermost module that holds all of these modules."""
     shared: list[str] = []
     for parts in zip(*(module.split(".") for module in modules), strict=False):
         if len(set(parts)) > 1:
@@ -162,15 +163,16 @@ def _common(modules: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Modules:
-    """Node and value names of a graph -> paths of modules, with dots; "" is the whole model."""
+    """The path of the module of each node and value of a graph, by name, with dots; "" is the whole model."""
 
     by_name: Mapping[str, str]
 
     def of_operators(self, names: Sequence[str]) -> list[str]:
-        """Return the module of each operator in running order, by the name a runtime gives it.
+        """Return the module of each operator of a runtime.
 
-        A runtime may add to a name: `conv_1_nchwc` is `conv_1`, and not `conv`. An operator that a runtime added lies
-        in the innermost module that holds the known ones on both sides of it.
+        `names` are the runtime's names of its operators, in running order. A runtime may add to a name: `conv_1_nchwc`
+        belongs to `conv_1`, and not to `conv`. An operator that the runtime added belongs to the innermost module that
+        holds the nearest known operators before and after it.
         """
         known = [self._find(name) for name in names]
         before, after = _last_known(known), _last_known(known[::-1])[::-1]
@@ -187,7 +189,7 @@ class Modules:
 
 
 def _same_word(name: str, end: int) -> bool:
-    """Whether a name goes on after `end` in the middle of a word or a number."""
+    """Return whether a name goes on after `end` in the middle of a word or a number."""
     return bool(_WORD.match(name[end])) and bool(_WORD.match(name[end - 1]))
 
 
@@ -200,7 +202,10 @@ def _last_known(modules: Sequence[str | None]) -> list[str]:
 
 
 def read_modules(bundle: Bundle, role: str) -> Modules:
-    """Return the modules of the float32 graph of a role. Raises NotAvailable without that graph, or without scopes."""
+    """Return the modules of the float32 ONNX graph of a role.
+
+    Raises NotAvailable if the bundle has no such graph, or if neither the graph nor the manifest states scopes.
+    """
     import onnx
 
     artifact = bundle.find(role, "onnx", "fp32")
@@ -216,15 +221,15 @@ def read_modules(bundle: Bundle, role: str) -> Modules:
 
 
 def scopes_of(model: ir.Model) -> dict[str, str] | None:
-    """Return modules_by_node of a graph as it was read from a file, by the scopes in that file."""
+    """Return what modules_by_node returns, for a graph that was just read from a file with scopes."""
     read_scopes(model)
     return modules_by_node(model)
 
 
 def folded(total_ms: Mapping[str, float], most: int) -> dict[str, float]:
-    """Return milliseconds by module, of at most `most` modules that hold all of `total_ms`.
+    """Return milliseconds by module, for at most `most` modules that together hold all of `total_ms`.
 
-    The modules that take most of the time are split into the modules inside them as far as that allows.
+    Modules that take the most time are split into the modules inside them, as far as `most` allows.
     """
     open_at: dict[str, list[str]] = {"": list(total_ms)}
     while True:
@@ -241,7 +246,7 @@ def folded(total_ms: Mapping[str, float], most: int) -> dict[str, float]:
 
 
 def _opened(module: str, paths: Sequence[str]) -> dict[str, list[str]]:
-    """The paths below a module by the next name of each; those that end at it stay."""
+    """Group the paths inside a module by their next name. A path that ends at the module stays by itself."""
     depth = len(module.split(".")) if module else 0
     parts: dict[str, list[str]] = {}
     for path in paths:

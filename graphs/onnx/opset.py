@@ -1,8 +1,8 @@
-"""Brings a graph of any opset to ours.
+"""Brings an ONNX graph of any opset to OPSET.
 
-Of an older one by onnx's own converter. Of a newer one operator by operator: nearly all that changed since ours take
-more dtypes now and are otherwise the same; one that is new is replaced by what onnx's definition makes of it out of
-older ones. Whether the result computes the same is for the caller to see: see toolkit.import_model.
+An older graph is converted by onnx's version converter. A newer graph is converted operator by operator: most operators
+that changed since OPSET only accept more dtypes and are otherwise the same; a new operator is replaced by onnx's
+definition of it by older operators. The caller must check that the result computes the same: see toolkit.import_model.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,23 @@ from onnx import version_converter
 from backends.errors import one_line
 from graphs.onnx.file import OPSET
 
-# Same name, same inputs and attributes, another meaning: scale and bias were for a group each, and are for a channel.
+# Operators that changed their meaning but not their form: scale and bias had a value a group, and now one a channel.
 _REDEFINED = frozenset({"GroupNormalization"})
-
-_ALIAS = "ai.onnx"  # of the default domain, which has no name
+_ALIAS = "ai.onnx"  # another name of the default domain, whose name is empty
 
 
 class NotOurOpset(Exception):
-    """The graph cannot be brought to our opset. The message says why, by node and operator where one is to blame."""
+    """Raised for a graph that cannot be brought to OPSET.
+
+    The message names the node and operator where one is the cause.
+    """
 
 
 def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in OPSET. Functions of the model must be inlined before. Raises NotOurOpset."""
+    """Return the model in OPSET. The given model may be changed.
+
+    Functions of the model must be inlined before. Raises NotOurOpset if the model cannot be brought to OPSET.
+    """
     for named in (*model.opset_import, *nodes(model.graph)):
         named.domain = "" if named.domain == _ALIAS else named.domain
     version = next((entry.version for entry in model.opset_import if not entry.domain), None)
@@ -58,7 +63,7 @@ def _from_newer(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
         if not node.domain and (older := _schema(node, OPSET)) is not None:
             kept = [attribute for attribute in node.attribute if attribute.name in older.attributes]
             del node.attribute[:]
-            node.attribute.extend(kept)  # others have the value that means what the older operator does
+            node.attribute.extend(kept)  # a removed attribute has its default, by which the node means the same
     for entry in model.opset_import:
         if not entry.domain:
             entry.version = OPSET
@@ -70,7 +75,7 @@ def _from_newer(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
 
 
 def _to_define(graph: onnx.GraphProto, version: int) -> list[onnx.NodeProto]:
-    """The nodes that our opset does not have, or not with what they use."""
+    """Return the nodes whose operator OPSET does not have, or not with their inputs, outputs and attributes."""
     return [node for node in nodes(graph) if not node.domain and not _is_in_ours(node, version)]
 
 
@@ -96,7 +101,7 @@ def _is_default(attribute: onnx.AttributeProto, schema: onnx.defs.OpSchema) -> b
 
 def _is_defined(node: onnx.NodeProto, version: int) -> bool:
     schema = _schema(node, version)
-    # By name: onnx's own type information leaves them out.
+    # getattr, because onnx's type information does not list these properties.
     how = ("has_function", "has_context_dependent_function")
     return schema is not None and any(getattr(schema, name) for name in how)
 
@@ -109,7 +114,7 @@ def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
 
 
 def _without_previews(model: onnx.ModelProto) -> onnx.ModelProto:
-    """No runtime has the operators of onnx's preview domains; some are defined by others."""
+    """Replace operators of onnx's preview domains, which no runtime has, by onnx's definitions where it has any."""
     versions = {entry.domain: entry.version for entry in model.opset_import}
     previews = {
         (node.domain, node.op_type)
@@ -120,7 +125,7 @@ def _without_previews(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _defined(model: onnx.ModelProto, operators: set[tuple[str, str]]) -> onnx.ModelProto:
-    """Every node of these operators replaced by its definition in the onnx package."""
+    """Return the model with the nodes of these (domain, operator) pairs replaced by onnx's definitions of them."""
     before = model.SerializeToString()
     versions = {entry.domain: entry.version for entry in model.opset_import}
     for node in nodes(model.graph):
@@ -138,7 +143,7 @@ def _defined(model: onnx.ModelProto, operators: set[tuple[str, str]]) -> onnx.Mo
 
 
 def _state_defaults(node: onnx.NodeProto, version: int) -> None:
-    """A definition refers to attributes, and onnx's inliner leaves it a blank where a node does not state one."""
+    """State the defaults of attributes that a node leaves out: onnx's inliner would not fill them in."""
     schema = _schema(node, version)
     assert schema is not None  # it has a definition
     stated = {attribute.name for attribute in node.attribute}
@@ -148,12 +153,12 @@ def _state_defaults(node: onnx.NodeProto, version: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Without the place in onnx's own source that comes before it."""
+    """Return the message of an error without the place in onnx's source that precedes it."""
     return one_line(error).rpartition(" failed: ")[2]
 
 
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those inside the branches of others too."""
+    """Yield every node, also those inside the branches of other nodes."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

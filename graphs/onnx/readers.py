@@ -1,6 +1,6 @@
 """Readers of ONNX nodes: linear layers, norms, convolutions, permutations, constants and shapes.
 
-Every pass and every quantizer reads such a fact here, and nowhere else.
+Every pass and every quantizer reads such facts here, and nowhere else.
 """
 
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import onnx_ir as ir
 
 from backends.tensor import Array
 
-# The axes between rows and columns, or between heads and tokens, change places; the outer two stay.
+# The two middle axes change places, such as rows and columns, or heads and tokens; the outer two stay.
 SWAP_MIDDLE_AXES = (0, 2, 1, 3)
 
 
 def constant(value: ir.Value | None) -> Array | None:
-    """The array of a value that is fixed in the graph, or None if it is computed, or missing."""
+    """Return the array of a value that is fixed in the graph, or None for an input or a computed value."""
     tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def matrix_shape(value: ir.Value | None) -> tuple[int, int] | None:
-    """The shape of a constant matrix, without computing its values, or None if it is not one."""
+    """Return the shape of a constant matrix without computing its values, or None for any other value."""
     if value is None or value.is_graph_input():
         return None
     tensor = ir.convenience.get_const_tensor(value)
@@ -29,20 +29,20 @@ def matrix_shape(value: ir.Value | None) -> tuple[int, int] | None:
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The shape of a value if every size of it is known."""
+    """Return the shape of a value, or None unless every size is known."""
     if value is None or value.shape is None or not value.shape.is_static():
         return None
     return tuple(int(size) for size in value.shape.numpy())
 
 
 def made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node that makes a value, if it is of this type."""
+    """Return the node that makes a value if it has this operator type, else None."""
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type == op_type else None
 
 
 def reshape_of(value: ir.Value | None) -> ir.Node | None:
-    """The Reshape that makes a value, if its sizes are fixed."""
+    """Return the Reshape that makes a value if its sizes are constant, else None."""
     node = made_by(value, "Reshape")
     return node if node is not None and constant(node.inputs[1]) is not None else None
 
@@ -70,11 +70,12 @@ def read_permutation(node: ir.Node | None) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class Linear:
-    """A Gemm or MatMul with a constant matrix: alpha * x @ weight + beta * bias, before which either may be transposed.
+    """A Gemm or MatMul with a constant matrix: alpha * x @ weight + beta * bias.
 
-    weight is the matrix as the graph holds it, (features_out, features_in) if transposes_weight, else the other way
-    round; tensor holds its values, which may be computed no sooner than they are asked for. bias may be computed by
-    other nodes. A MatMul has no bias, transposes nothing, and its x may have any number of axes.
+    Each of x and weight may be transposed before the product. weight is the matrix as the graph holds it,
+    (features_out, features_in) if transposes_weight, else the other way round. tensor holds its values, which may be
+    computed only when they are read. bias may be computed by other nodes. A MatMul has no bias, transposes nothing, and
+    its x may have any number of axes.
     """
 
     node: ir.Node
@@ -89,7 +90,7 @@ class Linear:
 
     @property
     def output_axis(self) -> int:
-        """The axis of the weight that has an entry for each output."""
+        """The axis of the weight with one entry for each output: 0 or 1."""
         return 0 if self.transposes_weight else 1
 
     @property
@@ -112,7 +113,7 @@ class Linear:
 
     @property
     def attributes(self) -> dict[str, int | float]:
-        """The attributes of a Gemm that are not at their defaults."""
+        """The attributes of an equal Gemm that are not at their defaults."""
         found: dict[str, int | float] = {}
         if self.transposes_x:
             found["transA"] = 1
@@ -167,8 +168,10 @@ class Norm:
 
 
 def read_norm(node: ir.Node | None) -> Norm | None:
-    """Read a LayerNormalization that computes in float32. Returns None for any other node, or one that also gives its
-    mean or deviation."""
+    """Read a LayerNormalization that computes in float32. Returns None for any other node.
+
+    A node that also outputs its mean or deviation gives None, too.
+    """
     if node is None or node.op_type != "LayerNormalization" or len(node.outputs) != 1:
         return None
     x, scale = node.inputs[:2]
@@ -184,7 +187,7 @@ class Convolution:
     """A Conv or ConvTranspose with constant weights, between maps of known sizes (N, C, H, W).
 
     kernel, strides, dilations: rows, columns. pads: before the rows and columns, then after them. group: the number of
-    groups of channels that are convolved apart.
+    groups of channels that are convolved separately.
     """
 
     x: ir.Value
@@ -206,7 +209,7 @@ class Convolution:
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each channel is convolved with one kernel of its own."""
+        """Whether each channel is convolved with one kernel for it alone."""
         return self.group == self.input_shape[1] == self.output_shape[1]
 
     @property
@@ -216,8 +219,11 @@ class Convolution:
 
 
 def read_convolution(node: ir.Node, op_type: str = "Conv") -> Convolution | None:
-    """Read a convolution of this type over rows and columns. Returns None for any other node, for a weight that is
-    computed, for sizes that are not known, and for padding that auto_pad describes instead of numbers."""
+    """Read a convolution of type `op_type` over rows and columns. Returns None for any other node.
+
+    A convolution gives None, too, if its weight is computed, if a size is unknown, or if auto_pad describes its
+    padding.
+    """
     if node.op_type != op_type or node.inputs[0] is None or node.inputs[1] is None:
         return None
     x, weight = node.inputs[0], node.inputs[1]

@@ -17,22 +17,22 @@ Attribute = int | float | str | Sequence[int]
 
 
 def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
-    """Rewrite until each rule has seen the whole graph. Returns the model, without what became unused, and whether
-    anything changed.
+    """Rewrite until each rule has seen the whole graph. Returns the model without unused nodes, and whether it changed.
 
-    The rules must be new ones: they hold on to the last graph that they saw, and so to all of its weights.
+    The rules must be new objects: a rule holds on to the last graph that it saw, and so to all of its weights.
     """
     changed = rules.apply_to_model(model) > 0
     if changed:
         RemoveUnusedNodesPass()(model)
-        mark_unstated(model)  # what lies inside a replacement
+        mark_unstated(model)  # for the values inside a replacement
     return model, changed
 
 
 def new_constant(op: Any, tensor: ir.TensorProtocol, like: ir.Value, suffix: str) -> ir.Value:
-    """A constant for a replacement, named after the one that it is made of.
+    """Return a constant for a replacement, named after `like`, the constant that it is made from.
 
-    Layers may share that one, and a second initializer of a name would take the first one's place.
+    Layers may share `like`, and a second initializer of a name would take the place of the first: a number then
+    follows.
     """
     taken = {} if like.graph is None else like.graph.initializers
     name = f"{like.name}.{suffix}"
@@ -53,7 +53,10 @@ def new_node(
 
 
 def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
-    """Put nodes in the place of one. The output of the last gets the name, type and shape of the old node's output."""
+    """Put the nodes `new` in the place of `old`.
+
+    The output of the last gets name, type and shape of the output of `old`.
+    """
     output, result = old.outputs[0], new[-1].outputs[0]
     set_value_info(result, str(output.name), output)
     graph.insert_before(old, new)
@@ -63,21 +66,25 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
 
 
 def set_value_info(value: ir.Value, name: str, like: ir.Value | None, shape: tuple[int, ...] | None = None) -> None:
-    """Give a value a name, the type of another value, and the shape of that value unless one is given.
+    """Give a value a name, the type of `like`, and the shape of `like` unless `shape` is given.
 
-    For a value that is an output of the graph, or whose shape is read before the pipeline infers it.
+    This is for an output of the graph, and for a value whose shape is read before the pipeline infers it.
     """
     assert like is not None
     value.name, value.type, value.shape = name, like.type, like.shape if shape is None else ir.Shape(shape)
 
 
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A new initializer."""
-    return add_tensor(graph, name, ir.tensor(np.array(array, order="C")))  # ascontiguousarray gives a scalar an axis
+    """Add an array to a graph as an initializer, and return its value."""
+    # np.array, because ascontiguousarray would give a scalar an axis.
+    return add_tensor(graph, name, ir.tensor(np.array(array, order="C")))
 
 
 def add_tensor(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    """A new initializer of a tensor that nobody else has, its values computed perhaps no sooner than it is written."""
+    """Add a tensor to a graph as an initializer, and return its value.
+
+    The tensor gets the name, so nothing else may use it. Its values may be computed only when they are written.
+    """
     tensor.name = name
     shape = ir.Shape(tensor.shape.numpy())
     value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=shape)
@@ -86,7 +93,7 @@ def add_tensor(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Valu
 
 
 def add_sizes(graph: ir.Graph, name: str, shape: tuple[int, ...]) -> ir.Value:
-    """A shape as an initializer, for a Reshape."""
+    """Add a shape to a graph as an int64 initializer, for a Reshape, and return its value."""
     return add_constant(graph, name, np.array(shape, np.int64))
 
 
@@ -96,7 +103,10 @@ def rewrite_convolutions(
     rewrite: Callable[[ir.Graph, ir.Node, Convolution], None],
     op_type: str = "Conv",
 ) -> tuple[ir.Model, bool]:
-    """Rewrite every convolution of this type that fits. Returns the model, and whether there was one."""
+    """Call `rewrite` for every convolution of type `op_type` that fits.
+
+    Returns the model, and whether there was one.
+    """
     read = [(node, read_convolution(node, op_type)) for node in model.graph]
     found = [(node, conv) for node, conv in read if conv is not None and fits(node, conv)]
     for node, conv in found:

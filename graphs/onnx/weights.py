@@ -1,4 +1,4 @@
-"""Large weights, kept out of the way of what rewrites a graph, and computed no sooner than they are written.
+"""Takes large weights out of graphs that tools rewrite, and computes weights only when they are written.
 
 A tool that copies, serializes or folds a graph then costs the same for a model of any size.
 """
@@ -10,12 +10,15 @@ import onnx_ir as ir
 
 from backends.tensor import Array
 
-# Smaller constants stay: a graph is simplified by their values. Biases, norms and shapes are all below this.
+# Smaller constants stay, because simplifying a graph needs their values. Biases, norms and shapes are all smaller.
 LARGE_BYTES = 1 << 16
 
 
 def detach_weights(model: ir.Model, at_least_bytes: int | None = None) -> dict[str, ir.TensorProtocol]:
-    """Turn every initializer of LARGE_BYTES or more into an input of the graph. Returns name -> tensor."""
+    """Turn every initializer of at_least_bytes (LARGE_BYTES if None) or more into an input of the graph.
+
+    Returns {name: tensor}, for attach_weights.
+    """
     limit = LARGE_BYTES if at_least_bytes is None else at_least_bytes
     taken = {}
     for name, value in list(model.graph.initializers.items()):
@@ -29,7 +32,7 @@ def detach_weights(model: ir.Model, at_least_bytes: int | None = None) -> dict[s
 
 
 def attach_weights(model: ir.Model, taken: dict[str, ir.TensorProtocol]) -> None:
-    """Undo detach_weights, in `model` or in a rewritten copy. A weight that no node reads any more is dropped."""
+    """Undo detach_weights, in `model` or in a rewritten copy. Weights that no node reads any more are dropped."""
     for value in list(model.graph.inputs):
         if value.name in taken:
             model.graph.inputs.remove(value)
@@ -39,7 +42,10 @@ def attach_weights(model: ir.Model, taken: dict[str, ir.TensorProtocol]) -> None
 
 
 def lazy_tensor(shape: tuple[int, ...], like: ir.TensorProtocol, make: Callable[[], Array]) -> ir.LazyTensor:
-    """A tensor of this shape and the dtype of `like`, made at every use and kept by nobody."""
+    """Return a tensor of this shape and the dtype of `like`.
+
+    `make` computes its values at every use; nothing keeps them.
+    """
     return ir.LazyTensor(lambda: ir.tensor(np.ascontiguousarray(make())), dtype=like.dtype, shape=ir.Shape(shape))
 
 
@@ -55,5 +61,5 @@ class _Transposed(ir.LazyTensor):
 
 
 def transposed(matrix: ir.TensorProtocol) -> ir.TensorProtocol:
-    """The transpose of a constant matrix; that of a transpose is the matrix itself."""
+    """Return the transpose of a constant matrix, computed at every use; for such a transpose, the matrix itself."""
     return matrix.source if isinstance(matrix, _Transposed) else _Transposed(matrix)

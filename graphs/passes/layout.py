@@ -11,9 +11,8 @@ from graphs.onnx.readers import constant, read_permutation, reshape_of, static_s
 from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
 from graphs.passes.registry import graph_pass
 
-# What onnx2tf computes with channels last where it has three axes.
+# Operators that onnx2tf computes with channels last on tensors of three axes.
 _OF_ROWS = frozenset(("Conv", "ConvTranspose", "AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"))
-
 _SWAP_LAST_AXES = (0, 2, 1)
 _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
@@ -96,7 +95,7 @@ def _over_a_row(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: 
     return row, ir.node("Reshape", [row.outputs[0], add_sizes(graph, f"{name}_stated", shape)])
 
 
-# By the shapes that onnxsim has inferred.
+# After onnxsim, which infers the shapes that this pass reads.
 @graph_pass("export", after="simplify")
 def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
     """Move GELU before a Reshape, merge neighbouring Reshapes, and scale the columns of the matrix itself.

@@ -210,8 +210,10 @@ def _scaled(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def _source(value: ir.Value | None, reader: ir.Node) -> Linear | None:
-    """Return the Gemm of constants whose output, only transposed and reshaped, is `value`, if nothing but `reader` sees
-    it."""
+    """Return the Gemm of constants whose output, only transposed and reshaped, is `value`.
+
+    Returns None if any other node than `reader` reads it.
+    """
     while value is not None and not value.is_graph_output() and {user for user, _ in value.uses()} == {reader}:
         node = value.producer()
         if node is None or node.op_type not in ("Reshape", "Transpose", "Gemm"):
@@ -234,7 +236,7 @@ def _other_side(node: ir.Node) -> Linear | None:
 
 
 def _multiply(graph: ir.Graph, linear: Linear, factor: float) -> None:
-    """Multiply weight and bias, and so the result, which is linear in both whatever the attributes of the Gemm are."""
+    """Multiply weight and bias, which multiplies the result: it is linear in both, whatever the attributes are."""
     tensor, name = linear.tensor, f"{linear.node.outputs[0].name}.scaled"
     scaled = lazy_tensor(tuple(tensor.shape.numpy()), tensor, lambda: tensor.numpy() * factor)
     linear.node.replace_input_with(1, add_tensor(graph, f"{name}.weight", scaled))

@@ -11,11 +11,8 @@ from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
 _SMALL = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
-
 _ARITHMETIC = ("Abs", "Add", "Clip", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Relu", "Sign", "Sub", "Sum", "Where")
-
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-
 _OPERATORS = frozenset((*_ARITHMETIC, *_COMPARISONS))
 
 
@@ -61,7 +58,7 @@ def _is_small(value: ir.Value | None) -> bool:
     return value is not None and value.dtype in _SMALL
 
 
-# Of the absolute value of a bound that is not 0; the converter was seen to round 1e-12 and 1e-30 to it.
+# The largest absolute value of a tiny bound. The converter was seen to round bounds of 1e-12 and 1e-30 to 0.
 _TINY = 1e-3
 
 
@@ -89,7 +86,7 @@ def keep_small_bounds(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _bound(node: ir.Node) -> int | None:
-    """Which input of a node is a tiny bound from below."""
+    """Return the index of the input of a node that is a tiny lower bound."""
     if node.op_type not in ("Max", "Clip") or len(node.inputs) < 2 or (node.op_type == "Max" and len(node.inputs) > 2):
         return None
     for at in (1,) if node.op_type == "Clip" else (1, 0):
@@ -121,13 +118,13 @@ def slice_uneven_splits(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _uneven(node: ir.Node) -> list[int] | None:
-    """The sizes of the parts, where they are known and differ, and none is empty."""
+    """Return the sizes of the parts of a Split, if they are known, differ, and none is 0."""
     if node.op_type != "Split" or node.inputs[0] is None or (shape := static_shape(node.inputs[0])) is None:
         return None
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         sizes = constant(node.inputs[1])
         parts = [] if sizes is None else [int(size) for size in sizes]
-    else:  # as many as there are outputs, of which the last is what is left
+    else:  # num_outputs parts of one size, the last with the rest
         whole, count = shape[node.attributes.get_int("axis", 0)], len(node.outputs)
         most = -(-whole // count)
         parts = [most] * (count - 1) + [whole - most * (count - 1)]
@@ -177,7 +174,7 @@ def _split(graph: ir.Graph, node: ir.Node, limit_bytes: int) -> bool:
 
 
 def _part(graph: ir.Graph, value: ir.Value, start: int, end: int, axis: int) -> ir.Value:
-    """Entries start to end of a constant along an axis, read when they are written; one part for all that use it."""
+    """Return entries start to end of a constant along an axis, read when they are written; equal parts are shared."""
     whole = ir.convenience.get_const_tensor(value)
     assert whole is not None  # _split
     name = f"{value.name}.rows{start}-{end}"

@@ -144,13 +144,15 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     ones = f"ones.{channels}"
     one = graph.initializers.get(ones) or add_constant(graph, ones, np.ones(channels, factors.dtype))
     node.replace_input_with(1, one)
-    node.resize_inputs(2)  # ONNX Runtime 1.31 dies of a third one without a name
+    node.resize_inputs(2)  # ONNX Runtime 1.31 crashes on a third input without a name
     return True
 
 
 def _readers(value: ir.Value, channels: int) -> list[Linear] | None:
-    """Return the linear layers that read a value in the end, each row of its channels whole; None if any other node
-    reads it."""
+    """Return the linear layers that read a value in the end, with each row of its channels whole.
+
+    Returns None if any other node reads it.
+    """
     if value.is_graph_output():
         return None
     found = []

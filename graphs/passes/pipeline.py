@@ -45,15 +45,14 @@ def prepare(
 
 
 def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
-    """Run one pass, drop what became unused, infer the types and shapes of the tensors that the pass made, and find the
-    modules of its nodes.
+    """Run one pass, remove unused nodes, and give the new tensors types and shapes and the new nodes modules.
 
     Returns the model, or another one in its place, and whether the pass changed anything.
     """
     before = ModulesBefore(model)
     model, changed = step(model)
     if changed:
-        RemoveUnusedNodesPass()(model)  # constants that were folded into others, too
+        RemoveUnusedNodesPass()(model)  # removes constants that were folded into others, too
         state_shapes(model)
         before.carry_to(model)
     return model, changed

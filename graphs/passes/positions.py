@@ -37,7 +37,9 @@ def _join(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _terms(bias: ir.Value | None) -> tuple[ir.Value, ir.Value, ir.Value] | None:
-    """The grid of queries (B, heads, h, w, d), and the positions by rows and by columns: constants (side, keys, d)."""
+    """Return the grid of queries (B, heads, h, w, d), and the constant positions (side, keys, d) by rows and
+    columns.
+    """
     reshape = reshape_of(bias)
     both = None if reshape is None else made_by(reshape.inputs[0], "Add")
     found: dict[str, ir.Node] = {}
@@ -101,7 +103,7 @@ def _rewrite(
 
 
 def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) -> ir.Value:
-    """(B, heads, rows + columns, keys): a one where a key has that row, or that column. One for all layers alike."""
+    """Return (B, heads, rows + columns, keys), 1 where a key has that row or column, else 0; layers share it."""
     name = "places." + "x".join(map(str, sizes))
     if name in graph.initializers:
         return graph.initializers[name]
@@ -110,7 +112,7 @@ def _places(graph: ir.Graph, sizes: tuple[int, int, int, int], dtype: np.dtype) 
     return add_constant(graph, name, np.broadcast_to(ones, (batch, heads, *ones.shape)))
 
 
-# Of relative positions that could not be joined.
+# For relative positions that could not be joined.
 @graph_pass("export", after="split_queries")
 def einsum_to_matmul(model: ir.Model) -> tuple[ir.Model, bool]:
     """Rewrite every Einsum of (B, heads, h, w, c) with a constant (h, k, c) or (w, k, c) to (B, heads, h, w, k).

@@ -1,4 +1,4 @@
-"""onnxsim: constant folding, dead code, what is left of shapes. It never sees the large weights."""
+"""The pass that runs onnxsim: constant folding, dead code, shapes. onnxsim never sees the large weights."""
 
 import onnx_ir as ir
 
@@ -8,20 +8,20 @@ from graphs.onnx.weights import attach_weights, detach_weights
 from graphs.passes.registry import graph_pass
 
 
-# onnxsim hides the erf pattern, and makes Gemm of its own, not transposed, of the MatMul that it finds.
+# It runs late: onnxsim changes the Erf of a GELU, and turns a MatMul into a Gemm whose weight is not transposed.
 @graph_pass("export", after="fold_affine")
 def simplify(model: ir.Model) -> tuple[ir.Model, bool]:
     """Simplify a graph. Returns it and whether anything changed. Raises InvalidArtifact if onnxsim fails.
 
-    Weights of LARGE_BYTES and more are inputs meanwhile, so that time and memory do not grow with them.
-    Its own check is off: every caller compares the graph before and after by itself, to a stated tolerance.
+    Weights of LARGE_BYTES and more are inputs meanwhile, so that time and memory do not grow with them. The check
+    inside onnxsim is off: every caller compares the graph before and after, to a stated tolerance.
     """
-    import onnxsim  # brings torch where that is installed, and a conversion, which imports this, needs neither
+    import onnxsim  # imports torch if it is installed; a conversion imports this module and needs neither
 
-    forget_shapes(model)  # it infers them by itself
+    forget_shapes(model)  # onnxsim infers shapes itself
     taken = detach_weights(model)
     try:
-        # onnxsim gets no path, beside which it could look for values that lie in a file of their own.
+        # onnxsim gets no path, so values that lie in another file must be in the model.
         before = ir.to_proto(ir.external_data.load_to_model(model))
         try:
             after, _ = onnxsim.simplify(before, check_n=0)

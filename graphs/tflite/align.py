@@ -1,13 +1,14 @@
-"""Which operator of a TFLite file each line of its profile is: XNNPACK tells kinds and no names.
+"""Aligns the lines of an XNNPACK profile with the operators of a TFLite file.
 
-Its operators run in the file's order, some made one and some added. So the two lists are aligned, like two texts.
+XNNPACK reports the kinds of its operators and no names. They run in the order of the file, but some are fused and some
+are added, so the two lists are aligned like two texts.
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-# What XNNPACK calls a builtin operator of TFLite, where it is not the same words.
+# Kind of operator, as TFLite or XNNPACK calls it -> its family. Any other kind is a family by itself.
 _SAME = {
     "CONVOLUTION": "CONV",
     "CONV_2D": "CONV",
@@ -39,14 +40,16 @@ _SAME = {
     "AVERAGE_POOLING": "AVERAGE_POOL_2D",
 }
 
-# What is never made one with another: these hold the rest in place.
+# Families of operators that XNNPACK never fuses with each other: they hold the alignment in place.
 _ANCHORS = ("CONV", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
-
 _ANCHOR_WEIGHT = 16
 
 
 def operator_names(path: Path, kinds: Sequence[str]) -> list[str]:
-    """For each line of a profile the name of the operator's first output in the file; "" where it is none of them."""
+    """Return, for each line of a profile, the name of the first output of its operator in the file at `path`.
+
+    `kinds` are the operator kinds of the profile, in running order. The name is "" for a line that fits no operator.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     from graphs.tflite.graph import read_graph
@@ -59,12 +62,13 @@ def operator_names(path: Path, kinds: Sequence[str]) -> list[str]:
 
 
 def aligned(file: Sequence[str], profile: Sequence[str]) -> list[int | None]:
-    """For each kind of a profile the index of the file's operator that it is, in order; None where none fits.
+    """Return, for each kind of a profile, the index of its operator in `file`, or None where no operator fits.
 
-    Of all ways the one that pairs most, where a pair that cannot be fused counts above all others around it.
+    Both lists are in running order, and so are the indices. The alignment with the highest sum over its pairs is taken:
+    an operator that XNNPACK never fuses counts 16, any other operator 1.
     """
     ours, theirs = [_family(kind) for kind in file], [_family(kind) for kind in profile]
-    # best[i][j]: what can be paired of ours[i:] and theirs[j:].
+    # best[i][j]: the highest sum for ours[i:] and theirs[j:].
     best = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
     for i in range(len(ours) - 1, -1, -1):
         row, below, worth, mine = best[i], best[i + 1], _worth(ours[i]), ours[i]
@@ -91,6 +95,6 @@ def _worth(family: str) -> int:
 
 
 def _family(kind: str) -> str:
-    """One name for what TFLite and XNNPACK call differently: "Fully Connected (NC, F32) GEMM" is FULLY_CONNECTED."""
+    """Return the family of a kind of operator: "Fully Connected (NC, F32) GEMM" is FULLY_CONNECTED."""
     name = re.sub(r"\W+", "_", kind.partition(" (")[0].strip()).upper()
     return _SAME.get(name, name)

@@ -1,4 +1,4 @@
-"""A TFLite file as a graph of Python objects, its weights left where they are: in their file."""
+"""A TFLite file as a graph of Python objects. Its weights stay in the file and are not loaded."""
 
 import copy
 import json
@@ -15,14 +15,13 @@ from backends.errors import InvalidArtifact
 from backends.flatbuffer import check_tflite
 
 SIGNATURE = b"serving_default"
-
-# Metadata of ours: which tensor of the ONNX graph is held by which of the file, {ONNX name: [name, order of axes]}.
+# Name of the metadata {name in the ONNX graph: [name of the tensor that holds it in the file, order of its axes]}.
 ORIGINS_METADATA = b"onnx_tensors"
 
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """The bytes of one buffer: a range of a file, or in memory where `file` is None."""
+    """The bytes of one buffer: `size` bytes from `offset` of `file`, or `data` in memory where `file` is None."""
 
     file: Path | None
     offset: int
@@ -32,7 +31,10 @@ class Payload:
 
 @dataclass(eq=False)
 class Tensor:
-    """`table` is the schema's own object, whose `buffer` field means nothing here."""
+    """A tensor. `table` is the schema's TensorT, whose field `buffer` is ignored.
+
+    `payload` holds the bytes of a constant; None for a tensor that is computed or an input, and for an empty constant.
+    """
 
     table: Any
     payload: Payload | None
@@ -44,7 +46,10 @@ class Tensor:
 
 @dataclass(eq=False)
 class Node:
-    """An operator. `code` is (builtin code, custom code, version); an input that is left out is None."""
+    """An operator. `table` is the schema's OperatorT; `code` is (builtin code, custom code, version).
+
+    An optional input that is missing is None.
+    """
 
     table: Any
     code: tuple[int, bytes | None, int]
@@ -55,9 +60,10 @@ class Node:
 
 @dataclass(eq=False)
 class TensorOrigin:
-    """A tensor of the ONNX graph, by name, and the one that holds it: its axes in `order`, None where as they are.
+    """The link from a tensor of the ONNX graph, by name, to the TFLite tensor that holds it.
 
-    A name may come twice, where a graph was cut: whichever tensor is still there in the end holds it.
+    `order` is the order in which the axes of the ONNX tensor lie in `tensor`, or None where it is the same. A graph
+    that was cut may have several origins of one name: the first whose tensor is in the final graph counts.
     """
 
     name: str
@@ -67,7 +73,10 @@ class TensorOrigin:
 
 @dataclass
 class Graph:
-    """The one subgraph of a file. Inputs and outputs by their names in its signature; nodes in running order."""
+    """The only subgraph of a file.
+
+    Inputs and outputs go by their names in its signature; nodes are in running order.
+    """
 
     description: bytes
     inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -77,7 +86,7 @@ class Graph:
     origins: list[TensorOrigin] = field(default_factory=list)
 
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor in use, once, in the order in which the nodes meet them."""
+        """Yield every tensor in use once: inputs of the graph first, then in the order in which the nodes use them."""
         seen: dict[int, Tensor] = {}
         nodes = (t for node in self.nodes for t in (*node.inputs, *node.outputs, *node.intermediates))
         for tensor in (*self.inputs.values(), *nodes, *self.outputs.values()):
@@ -87,9 +96,10 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read everything but the weights. Raises InvalidArtifact for a damaged file, and for what we do not write.
+    """Read everything of a TFLite file except its weights.
 
-    Files with several subgraphs or signatures come neither from the converter's slices nor from ours.
+    Raises InvalidArtifact for a damaged file, and unless the file has exactly one subgraph and one signature, as the
+    files of the converter and of this project have.
     """
     check_tflite(path)
     model, payloads = _tables(path)
@@ -123,7 +133,10 @@ def read_graph(path: Path) -> Graph:
 
 
 def origins_payload(origins: Iterable[TensorOrigin], kept: Iterable[Tensor]) -> Payload | None:
-    """Return the content of ORIGINS_METADATA: for each name the first origin with a `kept` tensor, or None."""
+    """Return the content of ORIGINS_METADATA, or None if it would be empty.
+
+    For each name, the first origin counts whose tensor is among `kept`.
+    """
     present = {id(tensor) for tensor in kept}
     found: dict[str, tuple[str, tuple[int, ...] | None]] = {}
     for one in origins:
@@ -134,7 +147,7 @@ def origins_payload(origins: Iterable[TensorOrigin], kept: Iterable[Tensor]) -> 
 
 
 def read_payload(payload: Payload) -> bytes:
-    """The bytes themselves."""
+    """Return the bytes of a payload, read from its file if it has one."""
     if payload.file is None:
         return payload.data
     with payload.file.open("rb") as file:
@@ -159,18 +172,18 @@ def _origins(path: Path, model: Any, payloads: list[Payload | None], tensors: li
 
 
 def _tables(path: Path) -> tuple[Any, list[Payload | None]]:
-    """The schema's objects, and where each buffer's bytes lie."""
+    """Return the schema's ModelT and, for each buffer, where its bytes lie; None for an empty buffer."""
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = np.frombuffer(data, np.uint8).ctypes.data
     model = schema.ModelT.InitFromPackedBuf(data)
     payloads: list[Payload | None] = []
     for buffer in model.buffers:
-        if buffer.size:  # behind the flatbuffer, of a file over 2 GB
+        if buffer.size:  # the bytes lie behind the flatbuffer, as in a file over 2 GB
             payloads.append(Payload(path, buffer.offset, buffer.size))
             continue
         values, buffer.data = buffer.data, None
         filled = isinstance(values, np.ndarray) and values.size
         payloads.append(Payload(path, values.ctypes.data - start, values.size) if filled else None)
-    # Arrays in the tables look into the mapping; a copy lets go of it, so that a deleted file frees its disk.
+    # Arrays in the tables are views of the mapped file. A copy releases it, so that deleting the file frees its disk.
     return copy.deepcopy(model), payloads

@@ -1,4 +1,4 @@
-"""Some operators of a TFLite file, cut out and run alone."""
+"""Parts of a TFLite file that run alone: cut out by their outputs, or single operators, to find one that crashes."""
 
 import math
 import tempfile
@@ -17,10 +17,11 @@ from graphs.tflite.writer import write_graph
 
 
 def cut(graph: Graph, outputs: Iterable[Tensor], given: Collection[Tensor]) -> Graph:
-    """The operators that compute `outputs` from constants and, of `given`, what they need: no more than these.
+    """Return the part of a graph that computes `outputs`, with no other operators.
 
-    Inputs and outputs of the part have the tensors' own names. Weights stay in their file until the part is written.
-    Raises InvalidArtifact where a tensor is needed that nothing makes.
+    The inputs of the part are those tensors of `given` that it needs. Inputs and outputs are called by the names of
+    their tensors. Weights stay in their file until the part is written.
+    Raises InvalidArtifact if the part needs a tensor that no operator makes.
     """
     makers = {id(tensor): node for node in graph.nodes for tensor in node.outputs if tensor is not None}
     stops = {id(tensor) for tensor in given}
@@ -52,16 +53,16 @@ def cut(graph: Graph, outputs: Iterable[Tensor], given: Collection[Tensor]) -> G
 
 
 def name_of(tensor: Tensor) -> str:
-    """The tensor's name in its file."""
+    """Return the name of a tensor in its file."""
     name: bytes = tensor.table.name
     return name.decode()
 
 
 class TflitePartSession:
-    """A part in a file of its own, ready to run any number of times. The file may go once this is made."""
+    """A LiteRT interpreter for the file of a part. It runs any number of times; the file may be deleted meanwhile."""
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        """Raises InvalidArtifact if LiteRT cannot load it."""
+        """Load the file. Raises InvalidArtifact if LiteRT cannot load it."""
         try:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -71,7 +72,11 @@ class TflitePartSession:
             raise InvalidArtifact(f"LiteRT cannot load a part of the file alone: {one_line(error)}") from error
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """One run. `feeds` and results are as the file stores them, by the tensors' names. Raises InvalidArtifact."""
+        """Run the part once, and return its outputs by name.
+
+        Feeds and outputs go by the names of their tensors and have the dtypes, shapes and order of axes of the file.
+        Raises InvalidArtifact if LiteRT cannot run the part.
+        """
         try:
             for name, index in self._inputs.items():
                 self._interpreter.set_tensor(index, feeds[name])
@@ -83,19 +88,19 @@ class TflitePartSession:
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-
 _TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
 
 def find_crashing_op(path: Path, trial: SandboxProcess) -> str | None:
-    """The first operator that ends the process when it runs alone: "GREATER of int8 ('y')"; None where none does.
+    """Return the first operator that ends the process when it runs alone, such as "GREATER of int8 ('y')", or None.
 
-    Operators of one kind, on the same dtypes and sizes, are run once.
+    `trial` is the process that runs the operators. Of operators of one kind with the same dtypes and shapes, only the
+    first runs. A file that read_graph refuses gives None.
     """
     try:
         graph = read_graph(path)
     except InvalidArtifact:
-        return None  # not one of the converter's slices: nothing more can be said of it
+        return None  # the converter did not write this file, and only its graphs can be searched
     seen = set()
     for node in graph.nodes:
         kind = _kind(node)
@@ -113,7 +118,10 @@ def find_crashing_op(path: Path, trial: SandboxProcess) -> str | None:
 
 
 def run_alone(path: Path) -> None:
-    """Run a file once on numbers between 0 and 1, and on ones where it takes integers. Errors are none of ours."""
+    """Run a TFLite file once. Errors of the runtime are ignored: the caller only looks for a crash of the process.
+
+    Float inputs are random numbers in [0, 1), all other inputs are 1.
+    """
     random = np.random.default_rng(0)
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=1)
@@ -123,7 +131,7 @@ def run_alone(path: Path) -> None:
             interpreter.tensor(detail["index"])()[...] = values
         interpreter.invoke()
     except (ValueError, RuntimeError):
-        return  # it lives
+        return  # an error, but no crash
 
 
 def _alone(node: Node) -> Graph:

@@ -1,4 +1,4 @@
-"""Joins lowered slices into one graph, without the transposes that need not be where they were cut."""
+"""Combines TFLite graphs: `stitch` joins the slices of one graph, `mix` takes layers of an FP16 and an INT8 file."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +12,16 @@ from graphs.tflite.graph import Graph, Node, Payload, Tensor, TensorOrigin, read
 from graphs.tflite.tensor_map import TensorLocation
 from graphs.tflite.transposes import remove_transposes, replace_tensors, transpose
 
-_SHARED_BYTES = 1 << 20  # larger constants are weights, which no two slices have in common
+_SHARED_BYTES = 1 << 20  # larger constants are weights, and no two slices have the same weights
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A slice's TFLite file, the layout that it gives each input and output ("NCHW", "NHWC" or None), and `locations`:
-    by name, each tensor of the ONNX graph that graphs.tflite.tensor_map found in the float32 file."""
+    """A slice of an ONNX graph that was lowered to TFLite.
+
+    path: its TFLite file. layouts: "NCHW", "NHWC" or None for each input and output. locations: name in the ONNX graph
+    -> where graphs.tflite.tensor_map found the tensor in the float32 file.
+    """
 
     path: Path
     layouts: dict[str, str | None]
@@ -26,17 +29,19 @@ class Lowered:
 
 
 def seam_permutation(made: str | None, wanted: str | None) -> tuple[int, ...] | None:
-    """The transpose from the layout that one slice makes to the one that another wants; None where they agree."""
+    """Return the transpose from layout `made` of one slice to layout `wanted` of another, or None if they agree."""
     if made == wanted:
         return None
     return TO_NHWC if wanted == "NHWC" else TO_NCHW
 
 
 def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[str]) -> Graph:
-    """One graph that runs the slices one after the other; `inputs` and `outputs` are those it has in the end.
+    """Return one graph that runs the slices one after the other, without the transposes that cancel at the cuts.
 
-    A slice's input is the output of that name of an earlier slice, or else an input of the whole.
-    Raises InvalidArtifact where a slice's input is of another type or shape than what it is given.
+    `inputs` and `outputs` name the inputs and outputs of the whole graph, in order. The input of a slice is the output
+    of that name of an earlier slice, or else an input of the whole graph.
+    Raises InvalidArtifact if a slice's input has another type or shape than the tensor that it is given, if the slices
+    need other inputs than `inputs`, or if their metadata differ.
     """
     graphs = [read_graph(piece.path) for piece in slices]
     whole = Graph(graphs[0].description)
@@ -58,7 +63,7 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
                 whole.nodes.append(node)
         whole.nodes += graph.nodes
         by_name = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
-        # A tensor that the quantizer took out of the graph holds nothing any more.
+        # The quantizer may have removed the tensor from the graph.
         whole.origins += [
             TensorOrigin(n, by_name[stored], order)
             for n, (stored, order) in piece.locations.items()
@@ -79,7 +84,7 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
 
 
 def share_constants(graph: Graph) -> None:
-    """Let small constants of the same bytes share them: each slice brought its own copy of what several use."""
+    """Let small constants of equal bytes share one payload: each slice brings its own copy of such a constant."""
     known: dict[bytes, Payload] = {}
     for tensor in graph.tensors():
         if tensor.payload is not None and tensor.payload.size <= _SHARED_BYTES:
@@ -106,10 +111,10 @@ _INT8 = schema.TensorType.INT8
 
 
 def mix(fp16: Path, int8: Path, kept: Collection[str]) -> Graph:
-    """The FP16 file with every layer that is not `kept` taken from the INT8 file.
+    """Return the graph of the FP16 file, with every layer that is not in `kept` taken from the INT8 file.
 
-    Layers have the names of their weights, which tell the ONNX node and do not depend on how the graph was cut.
-    Raises InvalidInput for a kept layer that is none, and InvalidArtifact for two files that are not of one graph.
+    Layers are named after their weights: these names tell the ONNX node and do not depend on how the graph was cut.
+    Raises InvalidInput if a name in `kept` is not a layer, and InvalidArtifact if the files do not come from one graph.
     """
     graph, layers = read_graph(fp16), _layers(int8)
     if unknown := sorted(set(kept) - layers.keys()):
@@ -125,12 +130,12 @@ def mix(fp16: Path, int8: Path, kept: Collection[str]) -> Graph:
 
 
 def layer_names(int8: Path) -> tuple[str, ...]:
-    """The layers that `mix` can take from either file, in running order."""
+    """Return the names of the layers that `mix` can take from either file, in running order."""
     return tuple(_layers(int8))
 
 
 def _layers(path: Path) -> dict[str, list[Node]]:
-    """The operators of each INT8 weight: of one that is shared there are several."""
+    """Return {name of an INT8 weight: the operators that read it}, in running order."""
     found: dict[str, list[Node]] = {}
     for node in read_graph(path).nodes:
         for tensor in node.inputs:
@@ -140,7 +145,7 @@ def _layers(path: Path) -> dict[str, list[Node]]:
 
 
 def _same(tensor: Tensor | None, tensors: dict[bytes, Tensor], path: Path) -> Tensor:
-    assert tensor is not None  # a layer's own
+    assert tensor is not None  # every layer has its first output and its inputs
     found = tensors.get(tensor.table.name)
     if found is None or (found.shape, found.table.type) != (tensor.shape, tensor.table.type):
         name = tensor.table.name.decode()
@@ -149,7 +154,7 @@ def _same(tensor: Tensor | None, tensors: dict[bytes, Tensor], path: Path) -> Te
 
 
 def _drop_unused(graph: Graph) -> None:
-    """Remove the nodes whose outputs nothing reads, and so on towards the inputs."""
+    """Remove the nodes whose outputs nothing reads, from the outputs of the graph back to its inputs."""
     used = {id(tensor) for tensor in graph.outputs.values()}
     nodes = []
     for node in reversed(graph.nodes):

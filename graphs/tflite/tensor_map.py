@@ -1,7 +1,7 @@
-"""Which tensor of a TFLite file holds which tensor of the ONNX graph that it was lowered from, in what order of axes.
+"""Finds the tensor of a TFLite file that holds each tensor of its ONNX graph, and in what order of axes.
 
-The names come from the lowering itself, and the order from the shapes. Where these allow several, or where the lowering
-inferred the name, the float32 file is run beside the graph: what differs is not written down.
+The names come from the lowering, the orders from the shapes. Where the shapes allow several orders, or the lowering
+only inferred the name, the float32 file and the graph run on the same inputs; a tensor whose values differ is left out.
 """
 
 import math
@@ -17,26 +17,24 @@ from graphs.tflite.graph import Graph, Tensor, read_graph
 from graphs.tflite.part import TflitePartSession, cut
 from graphs.tflite.writer import write_graph
 
+# The order in which the axes of an ONNX tensor lie in the TFLite file; None where it is the same.
 Order = tuple[int, ...] | None
-
-# A tensor's name in the TFLite file, and the order in which the axes of the ONNX graph's lie in it.
+# The name of a tensor in the TFLite file, and the order of the ONNX tensor's axes in it.
 TensorLocation = tuple[str, Order]
-
-# An ONNX name, the tensor that holds it, and the orders that their shapes allow.
+# The name of an ONNX tensor, the TFLite tensor that may hold it, and the orders that their shapes allow.
 _Unsure = tuple[str, Tensor, list[Order]]
 
-# What onnx2tf may have done to a tensor, by its rank: nothing, or channels first to channels last.
+# Number of axes -> the orders that onnx2tf may give them: the same, or channels last.
 _ORDERS: Mapping[int, tuple[Order, ...]] = {3: (None, (0, 2, 1)), 4: (None, TO_NHWC), 5: (None, (0, 2, 3, 4, 1))}
 
-# Between two float32 runs; another order of axes differs by more than a tenth.
+# The largest relative difference between two float32 runs. A wrong order of axes differs by more than 0.1.
 _SAME = 1e-3
-
-# Tensors of one run that are held beside each other.
+# The most bytes of tensors that one run holds in memory.
 _TOGETHER_BYTES = 128 << 20
 
 
 def fitting_orders(shape: Sequence[int], stored: Sequence[int]) -> list[Order]:
-    """Every order of the axes of `shape` that gives `stored`. A scalar is one value in TFLite."""
+    """Return every order of the axes of `shape` that gives the shape `stored`. A scalar is stored with shape (1,)."""
     if not shape and tuple(stored) == (1,):
         return [None]
     orders = _ORDERS.get(len(shape), (None,))
@@ -45,7 +43,7 @@ def fitting_orders(shape: Sequence[int], stored: Sequence[int]) -> list[Order]:
 
 
 def order_of(binding: Binding) -> Order:
-    """The order in which the axes of an input or output lie in its file."""
+    """Return the order in which the axes of an input or output lie in its file, or None where it is the same."""
     if binding.spec.layout == binding.stored.layout:
         return None
     return TO_NHWC if binding.stored.layout == "NHWC" else TO_NCHW
@@ -59,12 +57,14 @@ def map_tensors(
     known: Mapping[str, Order],
     feeds: dict[str, Array],
 ) -> dict[str, TensorLocation]:
-    """Where each tensor of an ONNX graph lies in the float32 file that it was lowered to.
+    """Return where each tensor of an ONNX graph lies in the float32 TFLite file that the graph was lowered to.
 
-    names: ONNX name -> (name that the file may have for it, whether it is only inferred), the likeliest first.
-    shapes: of tensors of the graph, by name: its file may not tell them any more, because onnx2tf writes one with
-    weights beside it anew. known: the orders of the graph's own inputs and outputs. feeds: inputs of the graph, by
-    name; no two of its values should be alike.
+    names: name in the ONNX graph -> (possible name in the file, whether the lowering only inferred it), likeliest
+    first.
+    shapes: name in the ONNX graph -> shape. The ONNX file may not state the shapes, because onnx2tf rewrites a file
+    whose weights lie beside it. known: the orders of axes of the graph's inputs and outputs. feeds: inputs of the
+    graph, by name; no two values in them should be equal.
+    Raises InvalidArtifact if a part of the graph or of the file cannot run alone.
     """
     graph = read_graph(tflite)
     tensors = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
@@ -105,7 +105,7 @@ def _groups(unsure: Sequence[_Unsure]) -> Iterator[list[_Unsure]]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return 2 * 4 * math.prod(tensor.shape)  # the file's and the graph's
+    return 2 * 4 * math.prod(tensor.shape)  # float32, from the file and from the graph
 
 
 def _measured(
@@ -117,7 +117,7 @@ def _measured(
     known: Mapping[str, Order],
     feeds: dict[str, Array],
 ) -> dict[str, TensorLocation]:
-    """The order in which each tensor is what the ONNX graph computes; nothing of one that is so in no order."""
+    """Return the locations of the tensors whose values agree with the ONNX graph, each in the order that fits best."""
     made = ir.convenience.create_value_mapping(model.graph)
     expected = run_part(model, [made[name] for name, _, _ in group], feeds, folder)
     part = cut(graph, dict.fromkeys(tensor for _, tensor, _ in group), list(graph.inputs.values()))
@@ -141,7 +141,7 @@ def _measured(
 
 
 def _difference(got: Array, expected: Array, order: Order) -> float:
-    """Of what a tensor is expected to be, the part by which it is not, both as norms."""
+    """Return the norm of got - expected over the norm of expected, with the axes of expected put in `order`."""
     turned = expected if order is None else expected.transpose(order)
     size = float(np.linalg.norm(expected))
     error = float(np.linalg.norm(got.astype(np.float64) - turned.reshape(got.shape)))

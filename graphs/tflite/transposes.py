@@ -1,4 +1,4 @@
-"""Transposes of a TFLite graph that need not be: pairs that undo each other, and those that only lie between such."""
+"""Removes transposes of a TFLite graph that undo each other, directly or with element-wise operators between them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,16 +9,15 @@ from ai_edge_litert import schema_py_generated as schema
 from graphs.tflite.graph import Graph, Node, Payload, Tensor, TensorOrigin, read_payload
 
 _OPERATORS = schema.BuiltinOperator
-
-# Operators that take each value with the one at its place, so that the order of axes is nothing to them.
+# Element-wise operators: their values do not depend on the order of axes.
 _PLACE_BY_PLACE = (_OPERATORS.ADD, _OPERATORS.SUB, _OPERATORS.MUL)
 
 
 def remove_transposes(graph: Graph) -> None:
-    """Cancel transposes, and move those of both inputs of a sum behind it, where they meet their inverses.
+    """Remove transposes that undo each other, in place, also where a sum, difference or product lies between them.
 
-    A map that is cut in its residual stream comes back in the order of the ONNX graph: each sum of that slice then
-    lies between transposes.
+    A cut in the residual stream gives a map back in the order of the ONNX graph, so that each sum of that slice lies
+    between transposes: those of its inputs are moved behind it, where they meet their inverses.
     """
     cancel_transposes(graph)
     while _move_behind(graph):
@@ -26,7 +25,7 @@ def remove_transposes(graph: Graph) -> None:
 
 
 def cancel_transposes(graph: Graph) -> int:
-    """Remove each transpose of a transpose that undoes it, and what nothing uses then. Returns how many went."""
+    """Remove each transpose that undoes the one before it, and transposes left unused. Return how many nodes went."""
     before = len(graph.nodes)
     maker = _makers(graph)
     kept = {id(tensor) for tensor in graph.outputs.values()}
@@ -47,7 +46,7 @@ def cancel_transposes(graph: Graph) -> int:
 
 
 def transpose(source: Tensor, order: tuple[int, ...], target: Tensor) -> Node:
-    """The operator that makes `target` of `source`."""
+    """Return the operator that makes `target` from `source`, whose axes it puts in `order`."""
     table = schema.TensorT()
     table.name, table.shape = target.table.name + b"/order", [len(order)]
     table.type, table.hasRank = schema.TensorType.INT32, True
@@ -60,7 +59,10 @@ def transpose(source: Tensor, order: tuple[int, ...], target: Tensor) -> Node:
 
 
 def replace_tensors(graph: Graph, replaced: Mapping[int, Tensor]) -> None:
-    """Let what reads a tensor read another, which holds the same."""
+    """Let every node and origin that refers to a tensor refer to its replacement, which holds the same values.
+
+    `replaced` is {id of a tensor: its replacement}.
+    """
     for node in graph.nodes:
         node.inputs = [replaced.get(id(tensor), tensor) for tensor in node.inputs]
     for origin in graph.origins:
@@ -68,14 +70,14 @@ def replace_tensors(graph: Graph, replaced: Mapping[int, Tensor]) -> None:
 
 
 def order_of_axes(node: Node) -> tuple[int, ...] | None:
-    """The axes of a transpose by a constant, else None."""
+    """Return the order of axes of a transpose, or None for another node or an order that is not constant."""
     if node.code[0] != _OPERATORS.TRANSPOSE or (constant := node.inputs[1]) is None or constant.payload is None:
         return None
     return tuple(int(axis) for axis in np.frombuffer(read_payload(constant.payload), "<i4"))
 
 
 def _move_behind(graph: Graph) -> bool:
-    """Move the transposes of one operator's inputs behind it. Returns whether there was one."""
+    """Move the transposes of one operator's inputs behind the operator. Return whether there was such an operator."""
     maker = _makers(graph)
     read = (tensor for node in graph.nodes for tensor in node.inputs)
     uses = Counter(id(tensor) for tensor in (*read, *graph.outputs.values()))
@@ -86,7 +88,7 @@ def _move_behind(graph: Graph) -> bool:
         orders = {None if one is None else order_of_axes(one) for one in before}
         order = next(iter(orders)) if len(orders) == 1 else None
         shapes = {tensor.shape for tensor in node.inputs if tensor is not None}
-        # Where others read both of the transposes too, there would be one more.
+        # If other nodes read both transposes too, the transposes stay, and the move would add one more.
         if order is None or len(shapes) > 1 or all(uses[id(tensor)] > 1 for tensor in node.inputs):
             continue
         target = node.outputs[0]
@@ -99,7 +101,7 @@ def _move_behind(graph: Graph) -> bool:
 
 
 def _turned_back(graph: Graph, target: Tensor, order: tuple[int, ...]) -> Tensor:
-    """A new tensor, of which a transpose in `order` makes `target`. It holds of the ONNX graph what that does."""
+    """Return a new tensor from which a transpose in `order` makes `target`, with origins like those of `target`."""
     table = schema.TensorT()
     vars(table).update(vars(target.table))
     turned = [order.index(axis) for axis in range(len(order))]

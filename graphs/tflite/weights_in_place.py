@@ -1,8 +1,8 @@
-"""Large fully connected layers become products that read their weights where they lie: in the mapped file.
+"""Rewrites large fully connected layers as products that read their weights directly from the mapped file.
 
-XNNPACK copies the weights of a fully connected layer into an order of its own, as float32 whatever the file holds, so
-that memory holds a large model twice. Of a matrix product it copies the second operand and reads the first as it is.
-So y = x W' is computed as (W x')': the weights come first, and the input, which is small, is what gets copied.
+XNNPACK copies the weights of a fully connected layer in its own order, as float32 whatever the file holds, so that
+memory holds a large model twice. Of a matrix product it copies the second operand and reads the first in place. So y =
+x W' is computed as (W x')': the weights come first, and only the input, which is small, is copied.
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,20 @@ from ai_edge_litert import schema_py_generated as schema
 
 from graphs.tflite.graph import Graph, Node, Payload, Tensor
 
-# Of float32 weights. Below, a second copy is no burden, and a plain layer is what other delegates know best.
+# Size as float32 weights. Of a smaller model a second copy does no harm, and other delegates know plain layers best.
 AT_LEAST_BYTES = 1 << 30
 
 _OPERATORS = schema.BuiltinOperator
-
 _FLOAT32, _FLOAT16, _INT32 = schema.TensorType.FLOAT32, schema.TensorType.FLOAT16, schema.TensorType.INT32
 
 
 def use_weights_in_place(graph: Graph) -> int:
-    """Rewrite, in place, every fully connected layer whose weights outnumber its outputs. Returns how many.
+    """Rewrite fully connected layers in place, and return how many were rewritten.
 
-    Float16 weights stay so in memory: each layer's become float32 just before its product, at every run. Others than
-    float32 and float16 weights are left alone, and so are layers with few inputs for many rows, whose output would
-    take longer to transpose than their weights to copy.
+    A layer is rewritten if its input has shape (rows, features) with 1 < rows < features, it has no fused activation,
+    and its weights are a float32 constant, or a float16 constant that no other node reads. With more rows, transposing
+    the output would take longer than copying the weights. Float16 weights stay float16 in memory: each layer casts its
+    own to float32 just before its product, at every run.
     """
     makers = {id(output): node for node in graph.nodes for output in node.outputs}
     users: dict[int, int] = {}
@@ -62,7 +62,7 @@ def _is_large(node: Node) -> bool:
 
 
 def _half(maker: Node) -> Tensor | None:
-    """The float16 constant that a node makes float32."""
+    """Return the float16 constant that a DEQUANTIZE makes float32, or None for another node."""
     source = maker.inputs[0]
     if maker.code[0] == _OPERATORS.DEQUANTIZE and source is not None and source.table.type == _FLOAT16:
         return source if source.payload is not None else None
@@ -70,8 +70,9 @@ def _half(maker: Node) -> Tensor | None:
 
 
 def _product(node: Node, weight: Tensor) -> Iterator[Node]:
+    """Yield the nodes that compute (W x')' + bias."""
     x, y = node.inputs[0], node.outputs[0]
-    assert x is not None and y is not None  # an operator's own
+    assert x is not None and y is not None  # the operator has both
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     turned = _like(y, "turned", y.shape[::-1])
     options = schema.BatchMatMulOptionsT()
@@ -84,13 +85,14 @@ def _product(node: Node, weight: Tensor) -> Iterator[Node]:
 
 
 def _expanded_product(node: Node, weight: Tensor, stored: Tensor) -> Iterator[Node]:
-    """The runtime would make a constant float32 once and keep it. So the weights are looked up, at an index of zero.
+    """Yield the nodes that look up float16 weights at index 0, cast them to float32, and compute the product.
 
-    The index is the position of the largest of one value of the input: the layer's turn comes when its input is there,
-    and the memory for its float32 weights is free again for the next one's.
+    The runtime would cast a constant once and keep the result. The index is computed from the input (ARG_MAX of a
+    single value), so that the cast waits for the input, and the memory of the float32 weights is free again for the
+    next layer.
     """
     x = node.inputs[0]
-    assert x is not None  # an operator's own
+    assert x is not None  # the operator has an input
     first, value = _like(x, "first", (1, 1)), _like(x, "value", (1,))
     begin, size = _integers(x, "begin", [0, 0]), _integers(x, "size", [1, 1])
     yield _node(_OPERATORS.SLICE, [x, begin, size], first, schema.SliceOptionsT())

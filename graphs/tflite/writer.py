@@ -1,4 +1,4 @@
-"""Writes a graph as a TFLite file, copying weights from file to file: memory holds the tables alone."""
+"""Writes a graph as a TFLite file. Weights are copied from file to file, so that memory holds only the tables."""
 
 import os
 from collections import Counter
@@ -12,24 +12,20 @@ from ai_edge_litert import schema_py_generated as schema
 
 from graphs.tflite.graph import ORIGINS_METADATA, SIGNATURE, Graph, Payload, Tensor, origins_payload
 
-# Offsets inside a flatbuffer are signed 32-bit numbers. The tables of a large model take a few of these bytes.
+# Offsets inside a flatbuffer are signed 32-bit numbers. 64 MiB are left for the tables of a large model.
 LARGEST_FLATBUFFER_BYTES = (1 << 31) - (64 << 20)
 
 _IDENTIFIER = b"TFL3"
-
-_ALIGNMENT = 16  # the schema's for weights
-
+_ALIGNMENT = 16  # bytes; the schema asks for it for weights
 _COPY_BYTES = 4 << 20
-
 # Positions of the fields of the table Buffer in its vtable.
 _DATA, _OFFSET, _SIZE = 4, 6, 8
-
-_LAST_OLD_CODE = 127  # builtin codes had one byte once; older readers look there first
+_LAST_OLD_CODE = 127  # builtin codes once had one byte, and older readers still look there first
 
 
 @dataclass(frozen=True)
-class Weights:
-    """`size` bytes at `offset` of a file, whose place is at `start` of the file being written."""
+class WeightRange:
+    """A range of weights to copy: `size` bytes at `offset` of `file` go to byte `start` of the file being written."""
 
     file: Path
     offset: int
@@ -40,20 +36,20 @@ class Weights:
 def write_graph(
     graph: Graph, path: Path, flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES, weights_from: int = 0
 ) -> None:
-    """Write `graph` with one subgraph and one signature. The same graph gives the same bytes.
+    """Write `graph` as a file with one subgraph and one signature. The same graph gives the same bytes.
 
-    Weights go inside the flatbuffer, or behind it, by offset, where that would pass `flatbuffer_limit_bytes`.
-    Weights behind the flatbuffer start at byte `weights_from` at the earliest.
+    Weights lie inside the flatbuffer if they take at most `flatbuffer_limit_bytes`, else behind it, from byte
+    `weights_from` on.
     """
     copy_weights(begin_file(graph, path, flatbuffer_limit_bytes, weights_from), path)
 
 
 def begin_file(
     graph: Graph, path: Path, flatbuffer_limit_bytes: int = LARGEST_FLATBUFFER_BYTES, weights_from: int = 0
-) -> list[Weights]:
-    """Write all of a graph but the weights that lie in files, whose places are holes: the file has its whole size.
+) -> list[WeightRange]:
+    """Write a graph in a file of its full size, with holes in the places of weights that lie in other files.
 
-    Returns what is to be copied there.
+    Returns the ranges that copy_weights must copy into the holes.
     """
     tensors = list(graph.tensors())
     _make_distinct(tensors)
@@ -82,7 +78,7 @@ def begin_file(
                 target.seek(start)
                 target.write(payload.data)
             else:
-                left.append(Weights(payload.file, payload.offset, payload.size, start))
+                left.append(WeightRange(payload.file, payload.offset, payload.size, start))
             end = start + payload.size
         target.truncate(_aligned(end))
         target.seek(0)
@@ -90,12 +86,15 @@ def begin_file(
     return left
 
 
-def copy_weights(weights: Iterable[Weights], path: Path, copied: Callable[[Path], None] = lambda file: None) -> None:
-    """Copy weights to their places in `path`, one file after the other.
+def copy_weights(
+    weights: Iterable[WeightRange], path: Path, copied: Callable[[Path], None] = lambda file: None
+) -> None:
+    """Copy ranges of weights to their places in `path`, one source file after the other.
 
-    `copied` is called with each file once all that is wanted of it is on the disk.
+    `copied` is called with each source file once all of its ranges are on the disk. Raises OSError if a source file is
+    shorter than when it was read.
     """
-    by_file: dict[Path, list[Weights]] = {}
+    by_file: dict[Path, list[WeightRange]] = {}
     for one in weights:
         by_file.setdefault(one.file, []).append(one)
     with path.open("r+b") as target:
@@ -114,7 +113,11 @@ def _payloads(metadata: Mapping[bytes, Payload], tensors: Iterable[Tensor]) -> I
 
 
 def _make_distinct(tensors: Iterable[Tensor]) -> None:
-    """Slices name some tensors alike, and tools look them up by name: the second is /2 in files of any precision."""
+    """Give every tensor a name of its own: the second tensor called "x" becomes "x/2".
+
+    Slices give some tensors the same name, and tools look tensors up by name. The new names do not depend on the
+    precision.
+    """
     uses: Counter[bytes] = Counter()
     for tensor in tensors:
         uses[tensor.table.name] += 1
@@ -125,7 +128,7 @@ def _make_distinct(tensors: Iterable[Tensor]) -> None:
 def _model(
     graph: Graph, tensors: list[Tensor], payloads: list[Payload], metadata: Mapping[bytes, Payload], inside: bool
 ) -> Any:
-    """The schema's objects, with places for the weights that are filled once their positions are known."""
+    """Return the schema's ModelT of a graph. Positions of the weights are filled in once they are known."""
     index = {id(tensor): i for i, tensor in enumerate(tensors)}
     buffer = {payload: i + 1 for i, payload in enumerate(payloads)}  # buffer 0 is the schema's empty one
     codes = {code: i for i, code in enumerate(dict.fromkeys(node.code for node in graph.nodes))}
@@ -193,7 +196,7 @@ def _head(model: Any) -> bytearray:
 
 
 def _fields(head: bytearray) -> list[dict[int, int]]:
-    """For each buffer, the positions of its fields in `head`: 0 for one that is left out."""
+    """Return, for each buffer, the positions of its fields in `head`, with 0 for a field that is left out."""
     model = schema.Model.GetRootAs(head, 0)
     tables = [model.Buffers(i)._tab for i in range(model.BuffersLength())]
     return [
@@ -206,7 +209,7 @@ def _patch(head: bytearray, at: int, value: int, size: int) -> None:
     head[at : at + size] = value.to_bytes(size, "little")
 
 
-def _copy(source: BinaryIO, target: BinaryIO, weights: Weights) -> None:
+def _copy(source: BinaryIO, target: BinaryIO, weights: WeightRange) -> None:
     source.seek(weights.offset)
     target.seek(weights.start)
     left = weights.size

@@ -22,7 +22,7 @@ from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
 from graphs.tflite.tensor_map import TensorLocation, map_tensors, order_of
 from graphs.tflite.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
-from graphs.tflite.writer import Weights, begin_file, copy_weights
+from graphs.tflite.writer import WeightRange, begin_file, copy_weights
 from toolkit.convert.calibration import Calibrated, SliceSamples
 from toolkit.convert.job import Job, Made
 from toolkit.convert.resume import Steps
@@ -190,7 +190,7 @@ class _Slices:
             # A slice is removed once its weights are copied, so that the disk never holds all weights twice. A slice
             # that is missing was copied by an interrupted conversion.
             files = [(self._job.folder / name, *place) for name, *place in begun["weights"]]
-            copy_weights((Weights(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
+            copy_weights((WeightRange(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
         return self._job.tflite(precision, "direct", path, tools)

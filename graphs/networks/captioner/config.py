@@ -15,10 +15,10 @@ PADDING, BEGIN, END = 0, 1, 2
 
 @dataclass(frozen=True)
 class CaptionerConfig:
-    """All four networks.
+    """Sizes of all four networks of the captioner.
 
-    channels: of the encoder's four convolutions, each halving the image an axis; the decoder has them in reverse.
-    max_tokens: the longest text, its begin token included.
+    channels: of the encoder's four convolutions, each of which halves the sides of the image; the decoder has them in
+    reverse. max_tokens: length of the longest text, with its begin token.
     """
 
     image_size_px: int
@@ -40,7 +40,7 @@ class CaptionerConfig:
 
     @property
     def map_side(self) -> int:
-        """Side of the smallest map."""
+        """Side of the smallest map, in cells: a sixteenth of the image's."""
         return self.image_size_px // 16
 
     @property
@@ -59,12 +59,12 @@ VARIANTS = {
     "xl": _variant(2048, 768, 12000),
 }
 
-# Of the contrastive loss and of the similarity that `--similar` prints.
+# Divides the cosines in the contrastive loss, and in the similarity that `--similar` prints.
 TEMPERATURE = 0.07
 
 
 def captioner_spec(name: str, summary: str, config: CaptionerConfig) -> ModelSpec:
-    """The graphs of the captioner. Tokens are padded to max_tokens, and so is the room for keys and values."""
+    """Return the spec of a captioner. Tokens are padded to max_tokens, and so is the room for keys and values."""
     side, length = config.image_size_px, config.max_tokens
     heads, head_dim = config.depth * config.num_heads, config.embedding // config.num_heads
 

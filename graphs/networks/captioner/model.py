@@ -1,4 +1,4 @@
-"""Image to latent, and latent to image: a stack of convolutions, and its mirror image."""
+"""The captioner: image encoder and decoder, the whole model with its losses, and the networks that are exported."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,10 @@ from graphs.networks.spec import from_json
 
 
 class ImageEncoder(nn.Module):
-    """image (B, 3, S, S) float32 in [-1, 1] to latent (B, latent): strided convolutions, average, Linear."""
+    """Image encoder: strided convolutions, mean over the map, Linear.
+
+    Args of forward: image (B, 3, S, S) float32 in [-1, 1]. Returns (B, latent).
+    """
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -29,7 +32,10 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """latent (B, latent) to image (B, 3, S, S) float32 in [-1, 1]: Linear, transposed convolutions, tanh."""
+    """Image decoder: Linear, transposed convolutions, tanh.
+
+    Args of forward: latent (B, latent). Returns an image (B, 3, S, S) float32 in [-1, 1].
+    """
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -49,7 +55,7 @@ class ImageDecoder(nn.Module):
 
 
 class Captioner(nn.Module):
-    """Image encoder and decoder, text decoder and encoder."""
+    """The whole captioner: image encoder and decoder, text decoder and encoder."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -60,11 +66,11 @@ class Captioner(nn.Module):
         self.text_encoder = TextEncoder(config)
 
     def forward(self, image: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        """The losses on images (B, 3, S, S) in [-1, 1] and their captions (B, N) int, begun, ended and padded.
+        """Return the losses on images (B, 3, S, S) in [-1, 1] and their captions (B, N) int, begun, ended and padded.
 
-        reconstruction: mean squared error of the decoded image. caption: cross entropy of each next token, padding
-        aside. contrastive: images and captions of a batch find each other by the cosine of their latents, both ways.
-        loss: reconstruction + 2 caption + 0.5 contrastive.
+        reconstruction: mean squared error of the decoded image. caption: cross entropy of each next token that is not
+        padding. contrastive: cross entropy of finding the caption of each image, and the image of each caption, in the
+        batch by the cosine of their latents; the mean of both. loss: reconstruction + 2 caption + 0.5 contrastive.
         """
         latent = self.image_encoder(image)
         logits = self.text_decoder(latent, tokens[:, :-1])
@@ -80,14 +86,18 @@ class Captioner(nn.Module):
 
 
 def similarity(images: Tensor, texts: Tensor) -> Tensor:
-    """Cosine of every image latent (B, latent) with every text latent (C, latent): (B, C)."""
+    """Return the cosine of every image latent (B, latent) with every text latent (C, latent): (B, C)."""
     return F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
 
 
 class Prefill(TextDecoder):
-    """latent (B, latent), tokens (B, N) to the logits of every next token, all keys and values, and the memory."""
+    """Text decoder over a whole text.
 
-    def forward(  # type: ignore[override]  # what a step needs, besides the logits
+    Args of forward: latent (B, latent), tokens (B, N). Returns the logits of every next token (B, N, vocabulary), all
+    keys and values, each (B, depth * heads * N, d), and the memory (B, depth, embedding).
+    """
+
+    def forward(  # type: ignore[override]  # more than the logits: what Step needs
         self, latent: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         memory = self.memory(latent)
@@ -96,7 +106,12 @@ class Prefill(TextDecoder):
 
 
 class Step(TextDecoder):
-    """One token (B, 1) at a position (1,), with the keys and values before it and the memory."""
+    """Text decoder over one more token.
+
+    Args of forward: token (B, 1), position (1,), the keys and values before it, and the memory, as Prefill returns
+    them.
+    Returns logits (B, vocabulary), and the keys and values of the token, each (B, depth * heads, d).
+    """
 
     def forward(  # type: ignore[override]  # one token at a time
         self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor, memory: Tensor
@@ -107,27 +122,30 @@ class Step(TextDecoder):
 
 
 def encode_image(config: object) -> nn.Module:
-    """ImageEncoder of a CaptionerConfig as JSON, weights not loaded. Raises InvalidArtifact for a wrong config."""
+    """Build an ImageEncoder from a CaptionerConfig as JSON, weights not loaded.
+
+    Raises InvalidArtifact for a wrong config.
+    """
     return ImageEncoder(_config(config))
 
 
 def decode_image(config: object) -> nn.Module:
-    """ImageDecoder of a CaptionerConfig as JSON, likewise."""
+    """Build an ImageDecoder, as encode_image builds an ImageEncoder."""
     return ImageDecoder(_config(config))
 
 
 def encode_text(config: object) -> nn.Module:
-    """TextEncoder of a CaptionerConfig as JSON, likewise."""
+    """Build a TextEncoder, as encode_image builds an ImageEncoder."""
     return TextEncoder(_config(config))
 
 
 def decode_text_prefill(config: object) -> nn.Module:
-    """Prefill of a CaptionerConfig as JSON, likewise."""
+    """Build a Prefill, as encode_image builds an ImageEncoder."""
     return Prefill(_config(config))
 
 
 def decode_text_step(config: object) -> nn.Module:
-    """Step of a CaptionerConfig as JSON, likewise."""
+    """Build a Step, as encode_image builds an ImageEncoder."""
     return Step(_config(config))
 
 

@@ -1,4 +1,4 @@
-"""Latent to text: a small transformer decoder (Vaswani et al., 2017). Text to latent: the mean of its embeddings."""
+"""The captioner's text networks: a small transformer decoder (Vaswani et al., 2017) and an encoder."""
 
 import numpy as np
 import torch
@@ -8,12 +8,12 @@ from backends.tensor import Array
 from graphs.networks.attention import attend, join_heads, split_heads
 from graphs.networks.captioner.config import PADDING, CaptionerConfig
 
-# Added to the scores of what must not be seen: exp of it is 0, and it stays finite in every precision.
+# Added to the scores of positions that must not be seen: its exp is 0, and it is finite in every precision.
 HIDDEN = -1e4
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are made apart, so that they can be kept."""
+    """Multi-head attention whose keys and values are computed separately, so that they can be kept."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -24,18 +24,21 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, N, dim) to keys and values, each (B, heads, N, d)."""
+        """Return the keys and values of x (B, N, dim), each (B, heads, N, d)."""
         return split_heads(self.k_proj(x), self.num_heads), split_heads(self.v_proj(x), self.num_heads)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, M, dim), mask (M, N) added to the scores. Returns (B, M, dim)."""
+        """Attend from x (B, M, dim) to keys and values (B, heads, N, d). mask (M, N) is added to the scores.
+
+        Returns (B, M, dim).
+        """
         out: Tensor = self.out_proj(join_heads(attend(split_heads(self.q_proj(x), self.num_heads), keys, values, mask)))
         return out
 
     def over_one(self, token: Tensor) -> Tensor:
-        """Attention over a single token (B, dim), as every query gets it: (B, dim).
+        """Return the attention over a single token (B, dim), which is the same for every query: (B, dim).
 
-        The softmax of one score is 1, whatever the query and the key are: what is left is the token's value.
+        The softmax of one score is 1, whatever the query and the key are: only the token's value is left.
         """
         out: Tensor = self.out_proj(self.v_proj(token))
         return out
@@ -58,9 +61,10 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor] | None, remembered: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, M, dim); past keys and values (B, heads, N, d); remembered (B, dim): what the memory says.
+        """Run the layer on x (B, M, dim), after tokens whose keys and values `past` holds, each (B, heads, N, d).
 
-        Returns x, and its own keys and values.
+        mask (M, N + M) is added to the scores; remembered (B, dim) is the attention over the memory. Returns x, and the
+        keys and values of x, each (B, heads, M, d).
         """
         keys, values = self.self_attn.keys_values(x)
         seen_keys = keys if past is None else torch.cat([past[0], keys], dim=2)
@@ -71,9 +75,9 @@ class DecoderLayer(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """Latent and tokens to the logits of the next token.
+    """Text decoder: latent and tokens to the logits of the next token.
 
-    Keys and values of all layers stand one behind the other: (B, depth * heads, N, d).
+    Keys and values of all layers lie one after the other on the axis of heads: (B, depth * heads, N, d).
     """
 
     def __init__(self, config: CaptionerConfig) -> None:
@@ -86,17 +90,17 @@ class TextDecoder(nn.Module):
         self._positions = torch.from_numpy(sinusoids(config.max_tokens, config.embedding))
 
     def forward(self, latent: Tensor, tokens: Tensor) -> Tensor:
-        """latent (B, latent), tokens (B, N) int. Returns (B, N, vocabulary): row i is of the token behind token i."""
+        """Return logits (B, N, vocabulary) for latent (B, latent) and tokens (B, N) int: row i predicts token i + 1."""
         logits, _, _ = self.prefill(tokens, self.memory(latent))
         return logits
 
     def memory(self, latent: Tensor) -> Tensor:
-        """What the one token that the latent becomes says to each layer: (B, depth, embedding)."""
+        """Return each layer's attention over the one token that the latent becomes: (B, depth, embedding)."""
         token = self.to_memory(latent)
         return torch.stack([layer.cross_attn.over_one(token) for layer in self._blocks], dim=1)
 
     def prefill(self, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The logits of forward, and the keys and values of the tokens."""
+        """Return the logits of forward, and the keys and values of the tokens."""
         length = tokens.shape[1]
         x = self.embed_tokens(tokens) + self._positions[:length]
         mask = torch.full((length, length), HIDDEN).triu(1)
@@ -105,9 +109,10 @@ class TextDecoder(nn.Module):
     def step(
         self, token: Tensor, position: Tensor, keys: Tensor, values: Tensor, memory: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One more token (B, 1) int at `position` (1,) int; the first `position` of the given keys and values count.
+        """Decode one more token (B, 1) int at `position` (1,) int.
 
-        Returns its logits (B, 1, vocabulary), keys and values.
+        Only the first `position` of the given keys and values are used. Returns the logits (B, 1, vocabulary), keys and
+        values of the token.
         """
         x = self.embed_tokens(token) + self._positions.index_select(0, position)
         room = torch.arange(keys.shape[2], dtype=position.dtype)
@@ -132,7 +137,10 @@ class TextDecoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """tokens (B, N) int, padded, to latent (B, latent): the mean of their embeddings, then Linear."""
+    """Text encoder: the mean of the embeddings, then Linear.
+
+    Args of forward: tokens (B, N) int, padded. Returns (B, latent).
+    """
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -147,11 +155,11 @@ class TextEncoder(nn.Module):
 
 
 def by_layer(pair: tuple[Tensor, Tensor], depth: int) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values (B, depth * heads, N, d), apart for each layer."""
+    """Split keys and values (B, depth * heads, N, d) by layer: a pair of (B, heads, N, d) for each."""
     return list(zip(*(part.chunk(depth, dim=1) for part in pair), strict=True))
 
 
 def sinusoids(length: int, dim: int) -> Array:
-    """Fixed positions (length, dim) float32: sine in the even channels, cosine in the odd ones."""
+    """Return fixed positions (length, dim) float32: sine in the even channels, cosine in the odd ones."""
     angles = np.arange(length)[:, None] * np.exp(np.arange(0, dim, 2) * (-np.log(10_000.0) / dim))
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim).astype(np.float32)

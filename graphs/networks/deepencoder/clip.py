@@ -17,7 +17,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.class_embedding = nn.Parameter(torch.zeros(config.dim))
-        # Part of the published weights, and never used: SAM's map stands in for what it would compute.
+        # Part of the published weights, but never used: SAM's map takes the place of its output.
         self.patch_embedding = nn.Conv2d(3, config.dim, config.patch_size_px, config.patch_size_px, bias=False)
         self.position_embedding = nn.Embedding(1 + config.position_side**2, config.dim)
 
@@ -27,7 +27,7 @@ class Embeddings(nn.Module):
         return torch.cat([first, patches], dim=1) + self.positions(round(tokens**0.5))
 
     def positions(self, side: int) -> Tensor:
-        """(1 + side * side, dim): the class token's, then the patches', row by row."""
+        """Return positions (1 + side * side, dim) for side x side patches: the class token first, then row by row."""
         table = self.position_embedding.weight
         learned_side = round((len(table) - 1) ** 0.5)
         if learned_side == side:
@@ -86,7 +86,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks, under the name that the weights give them."""
+    """The blocks of the transformer, in an attribute with its published name."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
 
 
 class Clip(nn.Module):
-    """Map to tokens.
+    """The CLIP transformer: feature map to tokens.
 
     Args of forward: features (B, dim, side, side) float32. Returns (B, 1 + side * side, dim), the class token first.
     """

@@ -11,9 +11,9 @@ from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec
 
 @dataclass(frozen=True)
 class SamConfig:
-    """The SAM image encoder and the two convolutions that compress its map 4 times an axis.
+    """Sizes of the SAM image encoder, and of the two convolutions that compress its map 4 times along each axis.
 
-    position_px is the image size whose grid the absolute and the global relative positions were learned on.
+    position_px: size of the images on whose grid the absolute and the global relative positions were learned.
     """
 
     position_px: int
@@ -33,7 +33,10 @@ class SamConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """The CLIP vision transformer. Its positions were learned on a grid of position_px / patch_size_px an axis."""
+    """Sizes of the CLIP vision transformer.
+
+    Its positions were learned on a grid of position_px / patch_size_px patches along each axis.
+    """
 
     position_px: int
     patch_size_px: int
@@ -53,7 +56,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class DeepEncoderConfig:
-    """The whole tower for square images of one size; `tokens_dim` is the width of the language model."""
+    """Sizes of the whole tower for square images of one size; tokens_dim is the width of the language model."""
 
     image_size_px: int
     sam: SamConfig
@@ -68,25 +71,22 @@ class DeepEncoderConfig:
 
     @property
     def grid_side(self) -> int:
-        """Tokens an axis after compression."""
+        """Number of tokens along each axis after compression."""
         return self.image_size_px // (4 * self.sam.patch_size_px)
 
     @property
     def sequence_length(self) -> int:
-        """Tokens that the language model gets: each row ends with a newline, the whole with a separator."""
+        """Number of tokens for the language model, with a newline token after each row and a separator token last."""
         return self.grid_side * (self.grid_side + 1) + 1
 
 
-# Published as "window 8": the relative positions of the weights are 27 long, which is a window of 14.
+# Published as "window 8", but the relative positions of the weights are 27 long, which is a window of 14.
 SAM_BASE = SamConfig(1024, 16, 768, 12, 12, 14, (2, 5, 8, 11), 256, (512, 1024))
-
 CLIP_LARGE = ClipConfig(224, 14, 1024, 24, 16, 4096)
-
 LANGUAGE_DIM = 1280
-
 MODES_PX = {"tiny": 512, "small": 640, "base": 1024, "large": 1280}
 
-# DeepSeek-OCR's own file: everything else in it is its language model.
+# Names in DeepSeek-OCR's published file; the foreign ones belong to its language model.
 _KEY_NAMES = KeyNames(
     renamed=(("model.", ""),),
     ignored=("model.vision_model.embeddings.position_ids",),
@@ -95,7 +95,7 @@ _KEY_NAMES = KeyNames(
 
 
 def deepencoder_spec(name: str, summary: str, modes: dict[str, DeepEncoderConfig]) -> ModelSpec:
-    """A graph for each mode: `image` (1, 3, S, S) in [-1, 1] to `tokens` (1, sequence, dim)."""
+    """Return a spec with a graph for each mode: `image` (1, 3, S, S) in [-1, 1] to `tokens` (1, sequence, dim)."""
     graphs = tuple(
         GraphSpec(
             role=mode,

@@ -1,4 +1,4 @@
-"""DeepEncoder (DeepSeek-OCR, 2025): SAM looks closely, 16 times fewer tokens go on, CLIP sees the whole page."""
+"""DeepEncoder (DeepSeek-OCR, 2025): SAM sees details, convolutions compress its map, and CLIP sees the whole page."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from graphs.networks.spec import from_json
 
 
 class Projector(nn.Module):
-    """One Linear, under the name that the weights give it. x: (B, N, in_dim) to (B, N, out_dim)."""
+    """One Linear, in an attribute with its published name. x: (B, N, in_dim) to (B, N, out_dim)."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -22,11 +22,11 @@ class Projector(nn.Module):
 
 
 class DeepEncoder(nn.Module):
-    """A page to the tokens that the language model reads.
+    """The vision tower: a page to the tokens that the language model reads.
 
     Args of forward: image (B, 3, S, S) float32 in [-1, 1], S = config.image_size_px.
-    Returns (B, sequence_length, tokens_dim) float32: the grid of side x side tokens row by row, each row ended by the
-    newline token, and the separator token last. The two keep their published names, misspelt as they are.
+    Returns (B, sequence_length, tokens_dim) float32: the grid of side x side tokens row by row, a newline token after
+    each row, and the separator token last. Both parameters keep their published names, one of which is misspelt.
     """
 
     def __init__(self, config: DeepEncoderConfig) -> None:
@@ -47,14 +47,14 @@ class DeepEncoder(nn.Module):
         return torch.cat([rows.reshape(batch, side * (side + 1), dim), last], dim=1)
 
     def patch_tokens(self, image: Tensor) -> Tensor:
-        """The grid alone: (B, side * side, tokens_dim)."""
+        """Return the tokens of the grid alone, (B, side * side, tokens_dim)."""
         features = self.sam_model(image)
         tokens = self.vision_model(features)
         out: Tensor = self.projector(torch.cat([tokens[:, 1:], features.flatten(2).transpose(1, 2)], dim=-1))
         return out
 
     def fold(self) -> None:
-        """Replace every table of positions by the one for this image size, for an export without their resizing.
+        """Replace every table of positions by the table for this image size, so that an export does not resize them.
 
         The positions are then no longer those of a checkpoint.
         """
@@ -64,5 +64,8 @@ class DeepEncoder(nn.Module):
 
 
 def encoder(config: object) -> nn.Module:
-    """DeepEncoder of a DeepEncoderConfig as JSON, weights not loaded. Raises InvalidArtifact for a wrong config."""
+    """Build a DeepEncoder from a DeepEncoderConfig as JSON, weights not loaded.
+
+    Raises InvalidArtifact for a wrong config.
+    """
     return DeepEncoder(from_json(DeepEncoderConfig, config, "deepencoder config"))

@@ -1,4 +1,4 @@
-"""Learned positions, resized from the grid they were learned on to the grid of an image."""
+"""The SAM image encoder of DeepSeek-OCR, with learned positions that are resized to the grid of an image."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,10 @@ from graphs.networks.seal.convnext import LayerNorm2d
 
 
 def resized_grid(table: Tensor, side: int) -> Tensor:
-    """Positions (1, s, s, dim) to (1, side, side, dim), bicubic with antialias; the same tensor if nothing changes."""
+    """Resize positions (1, s, s, dim) to (1, side, side, dim), bicubic with antialias.
+
+    A table that fits is returned as it is.
+    """
     if table.shape[1] == side:
         return table
     resized = F.interpolate(table.permute(0, 3, 1, 2), (side, side), mode="bicubic", antialias=True)
@@ -18,33 +21,33 @@ def resized_grid(table: Tensor, side: int) -> Tensor:
 
 
 def resized_offsets(table: Tensor, side: int) -> Tensor:
-    """Relative positions (2s - 1, dim) to (2 side - 1, dim), linear; the same tensor if nothing changes."""
+    """Resize relative positions (2s - 1, dim) to (2 side - 1, dim), linear. A table that fits is returned as it is."""
     if table.shape[0] == 2 * side - 1:
         return table
     return F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
 
 
 class Attention(vit.Attention):
-    """The ViT's, with positions that may have been learned on another grid than the one they are used on."""
+    """The ViT's attention, with relative positions that may have been learned on another grid."""
 
     def positions(self, learned: Tensor, side: int) -> Tensor:
         return super().positions(resized_offsets(learned, side), side)
 
 
 class Block(vit.Block):
-    """The ViT's block, with the attention above."""
+    """The ViT's block, with the attention of this module."""
 
     ATTENTION = Attention
 
     def _attend_in_windows(self, x: Tensor) -> Tensor:
-        """Zero tokens fill the last windows, and are attended to like any other."""
+        """Attend within windows. Zero tokens fill the last windows, and are attended to like other tokens."""
         batch, side, _, dim = x.shape
         window = self.window
         per_side = -(-side // window)
         padded = per_side * window
         if padded != side:
             x = F.pad(x, (0, 0, 0, padded - side, 0, padded - side))
-        # Rank 5 at most: the second axis is batch and row of windows in one.
+        # Rank 5 at most: the first axis joins the batch and the rows of windows.
         x = x.reshape(batch * per_side, window, per_side, window, dim).transpose(1, 2)
         x = self.attn(x.reshape(-1, window, window, dim))
         x = x.reshape(batch * per_side, per_side, window, window, dim).transpose(1, 2)
@@ -52,7 +55,7 @@ class Block(vit.Block):
 
 
 class Sam(nn.Module):
-    """Image to a compressed map, 64 pixels a cell.
+    """The SAM encoder: image to a compressed map, of which a cell covers 64 x 64 pixels.
 
     Args of forward: image (B, 3, S, S) float32 in [-1, 1], S a multiple of 64.
     Returns (B, compressor_channels[1], S / 64, S / 64) float32.

@@ -1,1 +1,1 @@
-"""The foveated video model: each frame is encoded once and looked at twice; the first look asks the second."""
+"""The foveated video model: each frame is encoded once and queried twice; the first pass makes the second query."""

@@ -11,7 +11,7 @@ from graphs.networks.spec import GraphSpec, KeyNames, ModelSpec
 
 @dataclass(frozen=True)
 class DinoConfig:
-    """A DINOv3 ViT for square images of one size."""
+    """Sizes of a DINOv3 ViT for square images of one size."""
 
     image_size_px: int
     patch_size_px: int
@@ -34,13 +34,13 @@ class DinoConfig:
 
     @property
     def prefix_tokens(self) -> int:
-        """The class token and the registers, which stand before the patches."""
+        """Number of tokens before the patches: the class token and the registers."""
         return 1 + self.num_registers
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """A Llama language model whose output head is its embedding table."""
+    """Sizes of a Llama language model whose output head is its embedding table."""
 
     vocabulary: int
     dim: int
@@ -63,7 +63,7 @@ class LlamaConfig:
 
 @dataclass(frozen=True)
 class FilmConfig:
-    """The prediction head: the width of its two Linears, and the channels of the three convolutions into its middle."""
+    """Sizes of the prediction head: the hidden width of its MLP, and the channels of its encoding convolutions."""
 
     hidden: int
     channels: tuple[int, int, int]
@@ -71,11 +71,12 @@ class FilmConfig:
 
 @dataclass(frozen=True)
 class FoveatedConfig:
-    """The two-pass model.
+    """Sizes of the two-pass model.
 
-    latent_shape is (channels, side) of a frame's VAE latent. sequence_length is how many tokens the language model
-    gets at once: text, one token that names the pass, a token a frame; what is left is filled up behind them, where
-    a causal model does not see it. frames is how many frames one run of a query graph looks at.
+    latent_channels and latent_side are the sizes of a frame's VAE latent. sequence_length is the number of tokens that
+    the language model gets at once: text, one token that names the pass, one token for each frame, and padding last,
+    which a causal model does not see. frames is the number of frames in one run of a query graph. lambda_coarse weighs
+    the loss of the first pass.
     """
 
     dino: DinoConfig
@@ -93,13 +94,12 @@ class FoveatedConfig:
 
 
 DINOV3_VITS16 = DinoConfig(256, 16, 384, 12, 6, 1536, 4, 100.0)
-
 SMOLLM2_135M = LlamaConfig(49152, 576, 1536, 30, 9, 3, 100_000.0)
-
 FOVEATED = FoveatedConfig(DINOV3_VITS16, SMOLLM2_135M, FilmConfig(512, (64, 128, 256)), 4, 32, 32, 8)
 
-# DINOv3's and SmolLM2's own files go with one of the rest; or all of it in one file, `dino.` and `language.` before
-# the published names. Blocks are called layer.0 or, by newer code, model.layer.0. SmolLM2's head is its embedding.
+# A checkpoint is the published files of DINOv3 and SmolLM2 and a file of the other weights; or one file, with `dino.`
+# and `language.` before the published names. DINOv3's blocks are called layer.0 or, by newer code, model.layer.0.
+# SmolLM2's head is its embedding table, and a copy of it is ignored.
 _KEY_NAMES = KeyNames(
     renamed=(
         ("dino.layer.", "dino.model.layer."),
@@ -114,7 +114,7 @@ _KEY_NAMES = KeyNames(
 
 
 def foveated_spec(name: str, summary: str, config: FoveatedConfig) -> ModelSpec:
-    """The graphs of the two-pass model. Query graphs and `predict` take `config.frames` frames at once."""
+    """Return the spec of the two-pass model. Query graphs and `predict` take `config.frames` frames at once."""
     dino, frames, length = config.dino, config.frames, config.sequence_length
     patches, dim, text_dim = dino.side**2, dino.dim, config.language.dim
     latent = (config.latent_channels, config.latent_side, config.latent_side)

@@ -12,7 +12,10 @@ from graphs.networks.foveated.rope import Rotation, over_image
 
 
 class Embeddings(nn.Module):
-    """Image (B, 3, S, S) to [class, registers, patches] (B, prefix_tokens + side * side, dim)."""
+    """Token embeddings of an image: class token, registers and patches.
+
+    Args of forward: image (B, 3, S, S). Returns (B, prefix_tokens + side * side, dim).
+    """
 
     def __init__(self, config: DinoConfig) -> None:
         super().__init__()
@@ -28,7 +31,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over keys and values that others can look at too. Keys have no bias."""
+    """Multi-head attention whose keys and values other queries can attend to as well. Keys have no bias."""
 
     def __init__(self, config: DinoConfig) -> None:
         super().__init__()
@@ -39,18 +42,18 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.dim, config.dim)
 
     def keys_values(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-        """x (B, N, dim) to turned keys and values, each (B, heads, N, d)."""
+        """Return the rotated keys and the values of x (B, N, dim), each (B, heads, N, d)."""
         keys = rotation(split_heads(self.k_proj(x), self.num_heads))
         return keys, split_heads(self.v_proj(x), self.num_heads)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotation: Rotation) -> Tensor:
-        """x (B, N, dim) looks at its own keys and values, (B, heads, N, d). Returns (B, N, dim)."""
+        """Attend from x (B, N, dim) to its own keys and values, (B, heads, N, d). Returns (B, N, dim)."""
         queries = rotation(split_heads(self.q_proj(x), self.num_heads))
         out: Tensor = self.o_proj(join_heads(attend(queries, keys, values)))
         return out
 
     def look(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, M, dim), tokens without a position, looks at keys and values of others.
+        """Attend from tokens without a position, x (B, M, dim), to keys and values of other tokens.
 
         keys (B * heads, d, N), values (B * heads, N, d). Returns (B, M, dim), and the weights (B * heads, M, N).
         """
@@ -74,7 +77,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel."""
+    """A learned factor for each channel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -97,13 +100,16 @@ class Block(nn.Module):
         self.layer_scale2 = LayerScale(config.dim)
 
     def forward(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, N, dim). Returns the same shape, and the keys and values that it attended to, (B, heads, N, d)."""
+        """Run the block on x (B, N, dim).
+
+        Returns the same shape, and the keys and values of x, each (B, heads, N, d).
+        """
         normed = self.norm1(x)
         keys, values = self.attention.keys_values(normed, rotation)
         return self._rest(x, self.attention(normed, keys, values, rotation)), keys, values
 
     def look(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens without a position x (B, M, dim) go through the block, seeing these keys and values alone.
+        """Run the block on tokens without a position, x (B, M, dim), which attend only to the given keys and values.
 
         keys (B * heads, d, N), values (B * heads, N, d). Returns (B, M, dim), and the weights (B * heads, M, N).
         """
@@ -117,7 +123,7 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    """The blocks, under the name that the weights give them."""
+    """The blocks of the encoder, in an attribute with its published name."""
 
     def __init__(self, config: DinoConfig) -> None:
         super().__init__()
@@ -125,7 +131,7 @@ class Blocks(nn.Module):
 
 
 class Dino(nn.Module):
-    """Image to tokens.
+    """The DINOv3 encoder: image to tokens.
 
     Args of forward: image (B, 3, S, S) float32, normalised with ImageNet's mean and deviation.
     Returns (B, prefix_tokens + side * side, dim): class token, registers, patches row by row.
@@ -144,8 +150,10 @@ class Dino(nn.Module):
         return tokens
 
     def encode(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The tokens of forward; and in each block, the patches' keys (B * heads, d, patches) and values
-        (B * heads, patches, d), as the products of `look` take them."""
+        """Return the tokens of forward, and the keys and values of the patches in each block, as `look` takes them.
+
+        Keys are (B * heads, d, patches), values (B * heads, patches, d).
+        """
         x, first = self.embeddings(image), self.prefix_tokens
         keys, values = [], []
         for block in self.model.layer:
@@ -155,10 +163,10 @@ class Dino(nn.Module):
         return self.norm(x), tuple(keys), tuple(values)
 
     def look(self, queries: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Queries (B, M, dim) go through every block against the patches of `encode`, which never see them.
+        """Run queries (B, M, dim) through every block, against the keys and values of patches that `encode` returned.
 
-        Returns normed states (B, M, dim), and the last block's attention over the patches, (B, M, patches), the mean
-        of its heads.
+        Patches never attend to queries. Returns normed states (B, M, dim), and the last block's attention over the
+        patches, (B, M, patches), averaged over its heads.
         """
         x, weights = queries, None
         for block, k, v in zip(self.model.layer, keys, values, strict=True):

@@ -8,12 +8,12 @@ from graphs.networks.attention import attend, join_heads, split_heads
 from graphs.networks.foveated.config import LlamaConfig
 from graphs.networks.foveated.rope import Rotation, along_text
 
-# Added to the scores of what must not be seen: exp of it is 0, and it stays finite in every precision.
+# Added to the scores of positions that must not be seen: its exp is 0, and it is finite in every precision.
 HIDDEN = -1e4
 
 
 class RMSNorm(nn.Module):
-    """x over its root mean square, times a gain. x: (..., dim)."""
+    """x divided by its root mean square, times a learned gain. x: (..., dim)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Several query heads share the keys and values of one head.
+    """Grouped-query attention: several query heads share the keys and values of one head.
 
     Args of forward: x (B, N, dim) at the positions of `rotation`; past keys and values (B, kv_heads, P, d), or None;
     mask (N, P + N), added to the scores. Returns (B, N, dim), and the keys and values of x, (B, kv_heads, N, d).
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         values = split_heads(self.v_proj(x), self.num_kv_heads)
         seen_keys = keys if past is None else torch.cat([past[0], keys], dim=2)
         seen_values = values if past is None else torch.cat([past[1], values], dim=2)
-        # The queries of a group stand one behind the other as if they were more tokens: nothing is repeated.
+        # The queries of a group are laid out as if they were more tokens, so that no key or value is repeated.
         grouped = queries.reshape(batch, self.num_kv_heads, self.group * tokens, -1)
         out = attend(grouped, seen_keys, seen_values, mask.repeat(self.group, 1))
         out = out.reshape(batch, self.num_kv_heads * self.group, tokens, -1)
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """down(silu(gate(x)) * up(x))."""
+    """Gated MLP: down(silu(gate(x)) * up(x))."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class MLP(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm decoder layer. Arguments and results as Attention's."""
+    """Pre-norm decoder layer. Arguments and results are those of Attention."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding table, layers and final norm, under the names that the weights give them."""
+    """Embedding table, layers and final norm, in attributes with their published names."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
 class Llama(nn.Module):
     """A causal language model over at most `length` positions.
 
-    Args of forward: x (B, N, dim) float32, embeddings of any kind. Returns their last hidden states, same shape.
+    Args of forward: x (B, N, dim) float32, embeddings of any kind. Returns the last hidden states, same shape.
     """
 
     def __init__(self, config: LlamaConfig, length: int) -> None:
@@ -114,25 +114,25 @@ class Llama(nn.Module):
         return states
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N) int to embeddings (B, N, dim)."""
+        """Return the embeddings (B, N, dim) of tokens (B, N) int."""
         out: Tensor = self.model.embed_tokens(tokens)
         return out
 
     def logits(self, states: Tensor) -> Tensor:
-        """States (B, N, dim) to logits (B, N, vocabulary), by the embedding table."""
+        """Return the logits (B, N, vocabulary) of states (B, N, dim), by the embedding table."""
         return F.linear(states, self.model.embed_tokens.weight)
 
     def prefill(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states of forward, and every layer's keys and values, each (B, depth * kv_heads, N, d)."""
+        """Return the states of forward, and the keys and values of all layers, each (B, depth * kv_heads, N, d)."""
         tokens = x.shape[1]
         mask = torch.full((tokens, tokens), HIDDEN).triu(1)
         return self._layers(x, self._rotation.first(tokens), mask, None)
 
     def step(self, x: Tensor, position: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One more token x (B, 1, dim) at `position` (1,) int, behind those whose keys and values are given.
+        """Run the model on one more token, x (B, 1, dim) at `position` (1,) int, after the tokens of keys and values.
 
-        keys, values: (B, depth * kv_heads, P, d), of which the first `position` tokens count, the rest is room.
-        Returns its state (B, 1, dim), and its keys and values, (B, depth * kv_heads, 1, d).
+        keys, values: (B, depth * kv_heads, P, d), of which only the first `position` tokens are used.
+        Returns the state (B, 1, dim), and the keys and values of the token, each (B, depth * kv_heads, 1, d).
         """
         room = keys.shape[2]
         hidden = (torch.arange(room, dtype=position.dtype) >= position).to(x.dtype) * HIDDEN

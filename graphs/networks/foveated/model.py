@@ -1,4 +1,4 @@
-"""How a query looks at a frame: a glance at what the encoder made of it, or a walk through all of its blocks."""
+"""The two-pass model: query attention, prediction head, the whole model, and the networks that are exported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from graphs.networks.spec import from_json
 
 
 class QueryAttention(nn.Module):
-    """Queries (B, dim), one a frame, to what they see there.
+    """Attention of queries (B, dim), one for each frame, over the patches of their frames.
 
-    A frame is encoded once for any number of queries: its patches never see a query.
+    A frame is encoded once for any number of queries, because its patches never attend to a query.
     """
 
     def __init__(self, config: DinoConfig) -> None:
@@ -27,9 +27,10 @@ class QueryAttention(nn.Module):
         self.output_proj = nn.Linear(config.dim, config.dim)
 
     def shallow(self, query: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """softmax(Linear(query) . patches / sqrt(dim)) over the encoder's last patches, then Linear.
+        """Attend to the encoder's last patches: softmax(Linear(query) . patches / sqrt(dim)), then Linear.
 
-        query (B, dim), patches (B, P, dim): no class or register token. Returns (B, dim), and the attention (B, P).
+        query (B, dim), patches (B, P, dim) without class token and registers. Returns (B, dim), and the attention (B,
+        P).
         """
         weights = attention_weights(self.query_proj(query)[:, None], patches)
         return self.output_proj((weights @ patches).squeeze(1)), weights.squeeze(1)
@@ -37,17 +38,17 @@ class QueryAttention(nn.Module):
     def deep(
         self, query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], dino: Dino
     ) -> tuple[Tensor, Tensor]:
-        """The query goes through every block of the encoder like a token without a position, then Linear.
+        """Run the query through every block of the encoder like a token without a position, then Linear.
 
-        It attends to the keys and values that the frame's patches had there, see Dino.encode.
-        Returns (B, dim), and the last block's attention (B, P), the mean of its heads.
+        The query attends to the keys and values that the patches of its frame had there, see Dino.encode.
+        Returns (B, dim), and the last block's attention (B, P), averaged over its heads.
         """
         states, weights = dino.look(query[:, None], keys, values)
         return self.output_proj(states.squeeze(1)), weights.squeeze(1)
 
 
 class FilmHead(nn.Module):
-    """State of the language model and the last latent to the next latent.
+    """The prediction head: the language model's state and the last latent to the next latent.
 
     Args of forward: state (B, state_dim), latent (B, C, side, side). Returns (B, C, side, side).
     """
@@ -82,7 +83,7 @@ Look = Literal["shallow", "deep"]
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """What the encoder made of frames: patches (B, P, dim); keys and values of each block, see Dino.encode."""
+    """The encoder's outputs for frames: patches (B, P, dim); keys and values of each block, see Dino.encode."""
 
     patches: Tensor
     keys: tuple[Tensor, ...]
@@ -91,7 +92,11 @@ class EncodedFrames:
 
 @dataclass(frozen=True)
 class TwoPasses:
-    """Both passes over a clip: predicted latents (T, C, side, side) and attention over the patches (T, side, side)."""
+    """The results of both passes over a clip of T frames, the coarse pass first and then the fine one.
+
+    coarse, fine: predicted latents (T, C, side, side). coarse_attention, fine_attention: over the patches, (T, side,
+    side).
+    """
 
     coarse: Tensor
     fine: Tensor
@@ -100,7 +105,7 @@ class TwoPasses:
 
 
 class Foveated(nn.Module):
-    """The networks of the two-pass model. The parts that run on a device are methods; forward is the whole of it."""
+    """All networks of the two-pass model. Its methods are the parts that run on a device; forward runs both passes."""
 
     def __init__(self, config: FoveatedConfig) -> None:
         super().__init__()
@@ -110,8 +115,8 @@ class Foveated(nn.Module):
         self.dino = Dino(config.dino)
         self.language = Llama(config.language, config.sequence_length)
         self.query = QueryAttention(config.dino)
-        self.q_static = nn.Parameter(torch.zeros(1, vision))  # what the first pass asks every frame
-        self.q_init = nn.Parameter(torch.zeros(1, vision))  # what the second pass asks the first frame
+        self.q_static = nn.Parameter(torch.zeros(1, vision))  # query of the first pass, for every frame
+        self.q_init = nn.Parameter(torch.zeros(1, vision))  # query of the second pass for the first frame
         self.vision_to_language = nn.Linear(vision, language)
         self.language_to_query = nn.Linear(language, vision)
         self.coarse_token = nn.Parameter(torch.zeros(1, language))
@@ -120,12 +125,18 @@ class Foveated(nn.Module):
         self.z_vae_init = nn.Parameter(torch.zeros(latent))  # stands for the latent before the first frame
 
     def encode_frames(self, frames: Tensor) -> EncodedFrames:
-        """frames (B, 3, S, S) float32, normalised with ImageNet's mean and deviation. Costly; once for each frame."""
+        """Encode frames (B, 3, S, S) float32, normalised with ImageNet's mean and deviation.
+
+        This is the costly part, and is done once for each frame.
+        """
         tokens, keys, values = self.dino.encode(frames)
         return EncodedFrames(tokens[:, self.config.dino.prefix_tokens :], keys, values)
 
     def look(self, queries: Tensor, frames: EncodedFrames, how: Look) -> tuple[Tensor, Tensor]:
-        """Queries (B, vision dim), one a frame. Returns tokens (B, language dim) and the attention (B, P). Cheap."""
+        """Query encoded frames, which is cheap: queries (B, vision dim), one for each frame.
+
+        Returns tokens (B, language dim) and the attention (B, P).
+        """
         if how == "shallow":
             seen, attention = self.query.shallow(queries, frames.patches)
         else:
@@ -133,15 +144,18 @@ class Foveated(nn.Module):
         return self.vision_to_language(seen), attention
 
     def think(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, N, language dim) to states, same shape, and the query that each state raises, (B, N, dim)."""
+        """Run the language model on embeddings (B, N, language dim).
+
+        Returns its states, same shape, and a query for the vision encoder from each state, (B, N, vision dim).
+        """
         states = self.language(sequence)
         return states, self.language_to_query(states)
 
     def forward(self, frames: Tensor, text: Tensor, latents: Tensor | None, how: Look) -> TwoPasses:
-        """Both passes over one clip.
+        """Run both passes over one clip.
 
-        frames (T, 3, S, S); text (N, language dim) with N >= 1, a single zero vector where there is none; latents
-        (T, C, side, side), the true ones, from which each frame's successor is predicted; None: all of them zero.
+        frames (T, 3, S, S). text (N, language dim) with N >= 1; without a text, a single zero vector. latents (T, C,
+        side, side): the true latents, from which each frame's successor is predicted; None stands for zeros.
         """
         encoded, length, count = self.encode_frames(frames), len(frames), len(text)
         if latents is None:
@@ -152,7 +166,7 @@ class Foveated(nn.Module):
         states, raised = self.think(torch.cat([text, self.coarse_token, z])[None])
         coarse = self.head(states[0, count : count + length], previous)
 
-        # States after the pass's token have seen frames 1..t: they ask the next frame.
+        # The state at frame t has seen frames 1 to t: it gives the query for frame t + 1.
         queries = torch.cat([self.q_init, raised[0, count + 1 : count + length]])
         z, fine_attention = self.look(queries, encoded, how)
         states, _ = self.think(torch.cat([text, self.fine_token, z])[None])
@@ -161,14 +175,17 @@ class Foveated(nn.Module):
         return TwoPasses(coarse, fine, *(a.reshape(-1, side, side) for a in (coarse_attention, fine_attention)))
 
     def losses(self, passes: TwoPasses, latents: Tensor) -> dict[str, Tensor]:
-        """Mean squared errors of both passes, and their weighted sum: loss_fine + lambda_coarse * loss_coarse."""
+        """Return the mean squared errors of both passes, and loss: loss_fine + lambda_coarse * loss_coarse."""
         coarse, fine = F.mse_loss(passes.coarse, latents), F.mse_loss(passes.fine, latents)
         return {"loss_coarse": coarse, "loss_fine": fine, "loss": fine + self.config.lambda_coarse * coarse}
 
 
 class EncodeFrames(Dino):
-    """frames (B, 3, S, S) to patches (B, P, dim), each block's keys (B * heads, d, P), and each block's values
-    (B * heads, P, d)."""
+    """The frame encoder, as it is exported.
+
+    Args of forward: frames (B, 3, S, S). Returns patches (B, P, dim), then the keys (B * heads, d, P) of each block,
+    then the values (B * heads, P, d) of each block.
+    """
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # several results
         tokens, keys, values = self.encode(frames)
@@ -176,7 +193,10 @@ class EncodeFrames(Dino):
 
 
 class ShallowQuery(nn.Module):
-    """query (B, dim), patches (B, P, dim) to token (B, language dim), attention (B, P)."""
+    """The shallow query, as it is exported.
+
+    Args of forward: query (B, dim), patches (B, P, dim). Returns token (B, language dim) and attention (B, P).
+    """
 
     def __init__(self, config: FoveatedConfig) -> None:
         super().__init__()
@@ -189,7 +209,11 @@ class ShallowQuery(nn.Module):
 
 
 class DeepQuery(nn.Module):
-    """query (B, dim), keys and values of EncodeFrames to token (B, language dim), attention (B, P)."""
+    """The deep query, as it is exported.
+
+    Args of forward: query (B, dim), then keys and values as EncodeFrames returns them. Returns token (B, language dim)
+    and attention (B, P).
+    """
 
     def __init__(self, config: FoveatedConfig) -> None:
         super().__init__()
@@ -205,7 +229,11 @@ class DeepQuery(nn.Module):
 
 
 class Language(nn.Module):
-    """sequence (B, N, language dim) to states (B, N, language dim), and the queries they raise (B, N, dim)."""
+    """The language model, as it is exported.
+
+    Args of forward: sequence (B, N, language dim). Returns states (B, N, language dim), and the queries made from them,
+    (B, N, dim).
+    """
 
     def __init__(self, config: FoveatedConfig) -> None:
         super().__init__()
@@ -218,26 +246,32 @@ class Language(nn.Module):
 
 
 def encode_frames(config: object) -> nn.Module:
-    """EncodeFrames of a DinoConfig as JSON, weights not loaded. Raises InvalidArtifact for a wrong config."""
+    """Build an EncodeFrames from a DinoConfig as JSON, weights not loaded.
+
+    Raises InvalidArtifact for a wrong config.
+    """
     return EncodeFrames(from_json(DinoConfig, config, "foveated-encode-frames config"))
 
 
 def query_shallow(config: object) -> nn.Module:
-    """ShallowQuery of a FoveatedConfig as JSON, likewise."""
+    """Build a ShallowQuery from a FoveatedConfig as JSON, weights not loaded.
+
+    Raises InvalidArtifact for a wrong config.
+    """
     return ShallowQuery(from_json(FoveatedConfig, config, "foveated-query-shallow config"))
 
 
 def query_deep(config: object) -> nn.Module:
-    """DeepQuery of a FoveatedConfig as JSON, likewise."""
+    """Build a DeepQuery, as query_shallow builds a ShallowQuery."""
     return DeepQuery(from_json(FoveatedConfig, config, "foveated-query-deep config"))
 
 
 def language(config: object) -> nn.Module:
-    """Language of a FoveatedConfig as JSON, likewise."""
+    """Build a Language, as query_shallow builds a ShallowQuery."""
     return Language(from_json(FoveatedConfig, config, "foveated-language config"))
 
 
 def predict(config: object) -> nn.Module:
-    """FilmHead of a FoveatedConfig as JSON, likewise."""
+    """Build a FilmHead, as query_shallow builds a ShallowQuery."""
     whole = from_json(FoveatedConfig, config, "foveated-predict config")
     return FilmHead(whole.head, whole.language.dim, whole.latent_channels)

@@ -1,4 +1,4 @@
-"""Rotary positions: each plane of a head turns by an angle that grows with the position."""
+"""Rotary positions: each pair of channels of a head is rotated by an angle that grows with the position."""
 
 import numpy as np
 import torch
@@ -9,10 +9,11 @@ from graphs.networks.foveated.config import DinoConfig, LlamaConfig
 
 
 class Rotation:
-    """cos and sin for the positions of N tokens, each (N, head_dim).
+    """Cosines and sines of the angles for N tokens, each (N, head_dim) float32.
 
-    The first half of a head turns against the second one. sin carries the sign of that, so that the rotation is a swap
-    of the halves, two products and a sum. Constants, not weights: no state dict has them.
+    Channel i of the first half of a head is rotated against channel i of the second half. sin carries the sign, so that
+    a rotation is a swap of the halves, two products and a sum. These are constants, not weights: no state dict has
+    them.
     """
 
     def __init__(self, cos: Tensor, sin: Tensor) -> None:
@@ -21,39 +22,39 @@ class Rotation:
 
     @classmethod
     def by(cls, angles: Array) -> "Rotation":
-        """angles: (N, head_dim / 2), in radians."""
+        """Return the rotation by angles (N, head_dim / 2), in radians."""
         both = np.concatenate([angles, angles], axis=-1)
         sign = np.repeat(np.array([-1.0, 1.0]), angles.shape[-1])
-        # From numpy: made of real numbers even where a module is built without memory for its weights.
+        # Made by numpy, so that the values exist even where torch builds the module without memory (device "meta").
         return cls(
             torch.from_numpy(np.cos(both).astype(np.float32)),
             torch.from_numpy((np.sin(both) * sign).astype(np.float32)),
         )
 
     def first(self, length: int) -> "Rotation":
-        """Of the first `length` positions."""
+        """Return the rotation for the first `length` positions."""
         return Rotation(self.cos[:length], self.sin[:length])
 
     def at(self, positions: Tensor) -> "Rotation":
-        """Of these positions, (M,) int."""
+        """Return the rotation for these positions, (M,) int."""
         return Rotation(self.cos.index_select(0, positions), self.sin.index_select(0, positions))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Turn x (..., N, head_dim)."""
+        """Rotate x (..., N, head_dim)."""
         first, second = x.chunk(2, dim=-1)
         return x * self.cos + torch.cat([second, first], dim=-1) * self.sin
 
 
 def along_text(config: LlamaConfig, length: int) -> Rotation:
-    """Llama: position p turns plane i by p * theta^(-2i / head_dim)."""
+    """Return Llama's rotation: at position p, pair i is rotated by p * theta^(-2i / head_dim)."""
     positions = np.arange(length, dtype=np.float32)[:, None]
     return Rotation.by(positions * _frequencies(config.rope_theta, config.head_dim))
 
 
 def over_image(config: DinoConfig) -> Rotation:
-    """DINOv3: by the patch centres in [-1, 1]; half of the planes turns with the row, the other with the column.
+    """Return DINOv3's rotation: half of the pairs rotate with the row of a patch, the other half with the column.
 
-    The class token and the registers stay as they are.
+    Positions are the centres of patches, in [-1, 1]. The class token and the registers are not rotated.
     """
     turns = 2 * np.pi * _frequencies(config.rope_theta, config.dim // config.num_heads // 2)
     centres = 2 * (np.arange(config.side, dtype=np.float32) + 0.5) / config.side - 1
@@ -63,5 +64,5 @@ def over_image(config: DinoConfig) -> Rotation:
 
 
 def _frequencies(theta: float, dim: int) -> Array:
-    """theta^(-2i / dim) for i = 0 .. dim / 2 - 1, float32."""
+    """Return theta^(-2i / dim) for i = 0 .. dim / 2 - 1, float32."""
     return np.asarray(1.0 / theta ** (np.arange(0, dim, 2, dtype=np.float32) / dim), dtype=np.float32)

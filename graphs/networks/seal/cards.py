@@ -1,4 +1,4 @@
-"""pocketseal: 64 bits in 128 x 128 pixels, small enough to ship with the package."""
+"""The models of the Seal family: pocketseal, which is trained in this project, and the published ones."""
 
 from dataclasses import dataclass
 
@@ -33,10 +33,10 @@ POCKET_EMBEDDER = EmbedderConfig(
 
 @dataclass(frozen=True)
 class Card:
-    """One model: its two networks, and what its first logit is good for.
+    """One model: its two networks, and the threshold of its detection channel.
 
-    detection_threshold: an image counts as marked when channel 0 is above it; None where channel 0 was never
-    trained and carries no verdict.
+    detection_threshold: an image counts as marked when channel 0 of the logits is above it; None where channel 0 was
+    never trained and gives no verdict.
     """
 
     summary: str
@@ -46,7 +46,6 @@ class Card:
 
 
 _TINY_CONVNEXT = ConvNeXtConfig((3, 3, 9, 3), (96, 192, 384, 768))
-
 _CHUNKY_CONVNEXT = ConvNeXtConfig((3, 3, 27, 3), chunky_dims((128, 256, 512, 1024), 1024), stem_stride=2)
 
 _SMALL_VIT = ViTConfig(
@@ -127,8 +126,7 @@ CARDS = {
     ),
 }
 
-# By the names of the packages: this project is installed from a checkout, and an index may know another by its name.
-# What published files also hold, and detection and embedding do not need. `embedder.msg_processor` repeats
+# Published files also hold these, which detection and embedding do not need. `embedder.msg_processor` repeats
 # `embedder.unet.msg_processor`.
 _KEY_NAMES = KeyNames(
     ignored=("attenuation.", "rgb2yuv.", "blender.", "augmenter.", "discriminator", "embedder.msg_processor.")
@@ -136,7 +134,7 @@ _KEY_NAMES = KeyNames(
 
 
 def seal_spec(name: str, card: Card) -> ModelSpec:
-    """The two networks of a Seal card, detector first, with the tensor names that every backend uses."""
+    """Return the spec of a Seal card: detector first, then embedder, with the tensor names that every backend uses."""
     detector, embedder = card.detector, card.embedder
     side, small = detector.image_size_px, embedder.image_size_px
     return ModelSpec(

@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ConvNeXtConfig:
-    """A ConvNeXtV2 encoder: four stages, each halving the resolution after the stem."""
+    """Sizes of a ConvNeXtV2 encoder: four stages; each stage after the first halves the resolution."""
 
     depths: tuple[int, int, int, int]
     dims: tuple[int, int, int, int]
@@ -23,7 +23,7 @@ class ConvNeXtConfig:
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A windowed ViT encoder with decomposed relative positions (the SAM image encoder)."""
+    """Sizes of a windowed ViT encoder with decomposed relative positions (the SAM image encoder)."""
 
     embed_dim: int
     depth: int
@@ -40,7 +40,7 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A watermark detector: an encoder and the pixel decoder that reads `bits` + 1 logits from its map."""
+    """Sizes of a watermark detector: an encoder, and the pixel decoder that makes 1 + bits logits from its map."""
 
     bits: int
     image_size_px: int
@@ -53,11 +53,11 @@ class DetectorConfig:
 
 @dataclass(frozen=True)
 class EmbedderConfig:
-    """A UNet embedder and how its watermark is blended into an image of any size.
+    """Sizes of a UNet embedder, and how its watermark is blended into an image of any size.
 
-    scaling_w and scaling_i weigh watermark and image; `attenuation` names the map that multiplies the watermark.
-    Each bit's embedding is a tile of message_tile x message_tile positions, repeated over the bottleneck. The
-    published cards have 1: the same vector everywhere.
+    scaling_w and scaling_i weigh watermark and image; attenuation names the map that multiplies the watermark. Each
+    bit's embedding is a tile of message_tile x message_tile positions, repeated over the bottleneck. In the published
+    cards message_tile is 1: the same vector at every position.
     """
 
     bits: int
@@ -80,7 +80,7 @@ class EmbedderConfig:
 
 
 def chunky_dims(base: tuple[int, int, int, int], bits: int) -> tuple[int, int, int, int]:
-    """ChunkySeal's widths: each base dim grows with the square root of the message length over 128 bits."""
+    """Return ChunkySeal's widths: each base width times the square root of bits / 128, rounded down."""
     factor = (bits / 128) ** 0.5
     a, b, c, d = (int(dim * factor) for dim in base)
     return a, b, c, d

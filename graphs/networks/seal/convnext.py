@@ -1,4 +1,4 @@
-"""Layers that the detectors and the embedders share."""
+"""The ConvNeXtV2 encoder, and layers that detectors and embedders share."""
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # Written out: on float32 it is closer to the exact value than permuting around F.layer_norm.
+        # Written out: in float32 this is closer to the exact value than F.layer_norm between two permutations.
         centred = x - x.mean(dim=1, keepdim=True)
         variance = (centred * centred).mean(dim=1, keepdim=True)
         normalized = centred / torch.sqrt(variance + self.eps)
@@ -28,7 +28,7 @@ class LayerNorm2d(nn.Module):
 
 
 class ChannelRMSNorm(nn.Module):
-    """x / ||x|| over channels, times sqrt(C) and a learned gain. x: (B, C, H, W) float32."""
+    """RMS norm over channels: x / ||x||, times sqrt(C) and a learned gain. x: (B, C, H, W) float32."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,8 +65,9 @@ class Upsample(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """gamma * (x * n) + beta + x, with n the per-channel L2 norm over space divided by its channel mean.
+    """Global response norm: gamma * (x * n) + beta + x.
 
+    n is the L2 norm of each channel over space, divided by its mean over the channels.
     Args of forward: x (B, H, W, C) float32. Returns the same shape.
     """
 
@@ -102,7 +103,7 @@ class Block(nn.Module):
 
 
 class ConvNeXtV2(nn.Module):
-    """Image map in, feature map out.
+    """The ConvNeXtV2 encoder: image to feature map.
 
     Args of forward: x (B, 3, S, S) float32 in [-1, 1].
     Returns (B, dims[3], s, s): s is S / (8 * stem_stride), rounded down at each unpadded convolution.

@@ -9,7 +9,10 @@ from graphs.networks.spec import from_json
 
 
 class PixelDecoder(nn.Module):
-    """Feature map (B, C, H, W) to logits (B, 1 + bits): one upsample block, mean over space, Linear."""
+    """The pixel decoder: one upsample block, mean over space, Linear.
+
+    Args of forward: feature map (B, C, H, W). Returns logits (B, 1 + bits).
+    """
 
     def __init__(self, channels: int, bits: int) -> None:
         super().__init__()
@@ -22,17 +25,17 @@ class PixelDecoder(nn.Module):
 
 
 class SealDetector(nn.Module):
-    """Reads a hidden message from an image.
+    """The watermark detector: reads a hidden message from an image.
 
     Args of forward: image (B, 3, S, S) float32 in [0, 1], S = config.image_size_px.
-    Returns logits (B, 1 + bits) float32: channel 0 says whether an image is marked, channel 1 + i is bit i,
-    set when its logit is above 0.
+    Returns logits (B, 1 + bits) float32: channel 0 says whether an image is marked, channel 1 + i is bit i, set when
+    its logit is above 0.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        # The attribute's name is the checkpoint's, and differs by encoder.
+        # The name of the attribute is that in checkpoints, which differs by encoder.
         if isinstance(config.encoder, ConvNeXtConfig):
             self.convnext = ConvNeXtV2(config.encoder)
         else:
@@ -46,5 +49,8 @@ class SealDetector(nn.Module):
 
 
 def detector(config: object) -> nn.Module:
-    """SealDetector of a DetectorConfig as JSON, weights not loaded. Raises InvalidArtifact for a wrong config."""
+    """Build a SealDetector from a DetectorConfig as JSON, weights not loaded.
+
+    Raises InvalidArtifact for a wrong config.
+    """
     return SealDetector(from_json(DetectorConfig, config, "seal-detector config"))

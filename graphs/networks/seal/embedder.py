@@ -1,4 +1,4 @@
-"""The UNet that draws the watermark, with the message mixed in at its bottleneck."""
+"""The UNet embedder, which draws the watermark of a message, and the blending of the watermark into an image."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,6 @@ from graphs.networks.seal.convnext import ChannelRMSNorm, Upsample
 from graphs.networks.spec import from_json
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
-
 _NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "rms": ChannelRMSNorm}
 
 SKIP_SCALE = 2**-0.5
@@ -37,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class Down(nn.Module):
-    """Halve the resolution with a strided conv, then a residual block."""
+    """A strided convolution that halves the resolution, then a residual block."""
 
     def __init__(self, in_channels: int, out_channels: int, config: EmbedderConfig) -> None:
         super().__init__()
@@ -50,7 +49,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the resolution, then a residual block."""
+    """An upsampling that doubles the resolution, then a residual block."""
 
     def __init__(self, in_channels: int, out_channels: int, config: EmbedderConfig) -> None:
         super().__init__()
@@ -75,10 +74,10 @@ class Bottleneck(nn.Module):
 
 
 class MessageProcessor(nn.Module):
-    """Looks each bit up in a table of tiles, sums them, and concatenates the sum, repeated, to a feature map.
+    """A table with a tile for each value of each bit; the sum of a message's tiles, repeated, joins a feature map.
 
-    A tile of one position is the published form. A network without position cannot draw a texture from a constant,
-    except out of the image's own; larger tiles give it one to start from.
+    The published networks have tiles of one position. From such a constant, a network that does not know positions can
+    only draw a texture that follows the image's own; a larger tile gives it a texture to start from.
     """
 
     def __init__(self, bits: int, dim: int, tile: int) -> None:
@@ -87,7 +86,10 @@ class MessageProcessor(nn.Module):
         self.msg_embeddings = nn.Embedding(2 * bits, dim * tile * tile)
 
     def forward(self, x: Tensor, message: Tensor) -> Tensor:
-        """x (B, C, H, W) float32 and message (B, bits) of 0 and 1 -> (B, C + dim, H, W); tile divides H and W."""
+        """Concatenate the message to a feature map: (B, C, H, W) to (B, C + dim, H, W).
+
+        x (B, C, H, W) float32; message (B, bits) of 0 and 1; tile divides H and W.
+        """
         rows = 2 * torch.arange(message.shape[1], device=message.device) + message.long()
         tile = self.msg_embeddings(rows).sum(dim=1).reshape(-1, self.dim, self.tile, self.tile)
         repeated = tile.repeat(1, 1, x.shape[2] // self.tile, x.shape[3] // self.tile)
@@ -95,7 +97,7 @@ class MessageProcessor(nn.Module):
 
 
 class MessageUNet(nn.Module):
-    """Image and message in, watermark out.
+    """The UNet of the embedder: image and message to watermark.
 
     Args of forward: x (B, channels, S, S) float32 in [-1, 1]; message (B, bits) of 0 and 1.
     Returns the watermark (B, channels, S, S) float32 in [-1, 1].
@@ -109,7 +111,7 @@ class MessageUNet(nn.Module):
         self.inc = ResidualBlock(config.channels, stages[0], config)
         self.downs = nn.ModuleList(Down(a, b, config) for a, b in zip(stages[:-1], stages[1:], strict=True))
         self.bottleneck = Bottleneck(mixed[-1], config)
-        # Every level meets its skip connection by concatenation, so an up block takes twice its channels.
+        # Every level is concatenated with its skip connection, so an up block takes twice its channels.
         self.ups = nn.ModuleList(
             Up(2 * lower, upper, config) for upper, lower in reversed(list(zip(stages[:-1], mixed[1:], strict=True)))
         )
@@ -130,13 +132,13 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(image: Tensor) -> Tensor:
-    """Y of YUV. image (B, 3, H, W) in any range -> (B, 1, H, W) in the same range."""
+    """Return Y of YUV: image (B, 3, H, W) in any range to (B, 1, H, W) in the same range."""
     r, g, b = image[:, 0:1], image[:, 1:2], image[:, 2:3]
     return LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
 
 
 def jnd_heatmap(image: Tensor) -> Tensor:
-    """How much change each pixel hides (Wu et al., 2017, `jnd_1_1` of the Seal cards).
+    """Return the largest change that each pixel hides (Wu et al., 2017, `jnd_1_1` of the Seal cards).
 
     image (B, 3, H, W) float32 in [0, 1] -> (B, 1, H, W) float32, at least 0, in the same units as the image.
     """
@@ -161,7 +163,7 @@ def jnd_heatmap(image: Tensor) -> Tensor:
 
 
 class SealEmbedder(nn.Module):
-    """Draws the watermark of a message for one image at the network's own size.
+    """The watermark embedder: draws the watermark of a message for an image at the network's own size.
 
     Args of forward: image (B, 3, S, S) float32 in [0, 1], S = config.image_size_px; message (B, bits) of 0 and 1.
     Returns the watermark (B, channels, S, S) float32 in [-1, 1], not yet attenuated or scaled.
@@ -179,7 +181,7 @@ class SealEmbedder(nn.Module):
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with antialias and half-pixel centres. image (B, C, H, W) -> (B, C, height, width)."""
+    """Resize an image (B, C, H, W) to (B, C, height, width), bilinear with antialias and half-pixel centres."""
     return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
@@ -196,5 +198,8 @@ def blend(image: Tensor, watermark: Tensor, config: EmbedderConfig) -> Tensor:
 
 
 def embedder(config: object) -> nn.Module:
-    """SealEmbedder of an EmbedderConfig as JSON, weights not loaded. Raises InvalidArtifact for a wrong config."""
+    """Build a SealEmbedder from an EmbedderConfig as JSON, weights not loaded.
+
+    Raises InvalidArtifact for a wrong config.
+    """
     return SealEmbedder(from_json(EmbedderConfig, config, "seal-embedder config"))

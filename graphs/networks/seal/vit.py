@@ -11,7 +11,7 @@ from graphs.networks.seal.convnext import LayerNorm2d
 
 
 class PatchEmbed(nn.Module):
-    """Image (B, 3, S, S) to patch tokens (B, S/p, S/p, dim)."""
+    """Patch embedding: image (B, 3, S, S) to patch tokens (B, S/p, S/p, dim)."""
 
     def __init__(self, patch_size_px: int, dim: int) -> None:
         super().__init__()
@@ -57,7 +57,10 @@ class Attention(nn.Module):
         return projected
 
     def positions(self, learned: Tensor, side: int) -> Tensor:
-        """(2 side - 1, d) to (side, side, d): entry [q, k] is how query q sees the position of key k."""
+        """Return the vector for each pair of places on an axis: learned (2 side - 1, d) to (side, side, d).
+
+        Entry [q, k] is the relative position of key k as query q sees it.
+        """
         offsets = torch.arange(side)[:, None] - torch.arange(side)[None, :] + side - 1
         return learned[offsets]
 
@@ -109,7 +112,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Image map in, feature map out.
+    """The ViT encoder: image to feature map.
 
     Args of forward: x (B, 3, S, S) float32 in [-1, 1]. Returns (B, out_channels, S/patch, S/patch).
     """
