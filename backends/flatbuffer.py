@@ -38,6 +38,7 @@ class _Walk:
         self._size = len(data)
 
     def model(self) -> None:
+        """Check the model's subgraphs and buffers. Raises _OutsideError."""
         root = self._read("<I", 0)
         if not self._vector(root, _MODEL_SUBGRAPHS, 4)[1]:
             raise _OutsideError("no subgraph")

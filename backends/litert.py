@@ -198,6 +198,7 @@ class _Library:
             raise NotAvailable(f"LiteRt{name} failed with status {status}")
 
     def add_options(self, options: c_void_p, identifier: str, text: str) -> None:
+        """Add the options of one part of the library, as lines "NAME = VALUE", to `options`."""
         made = c_void_p()
         payload = c_void_p(self._system.strdup(text.encode()))  # the library frees it
         free = ctypes.cast(self._system.free, c_void_p)

@@ -48,12 +48,15 @@ class Fields:
         return value
 
     def text(self, key: str) -> str:
+        """Return a string."""
         return self._typed(key, str, "text")
 
     def optional_text(self, key: str) -> str | None:
+        """Return a string or None."""
         return None if self._value[key] is None else self.text(key)
 
     def integer(self, key: str) -> int:
+        """Return an integer; a boolean is an error."""
         return self._typed(key, int, "an integer")
 
     def number(self, key: str) -> float:
@@ -64,18 +67,23 @@ class Fields:
         return float(value)
 
     def mapping(self, key: str) -> dict[str, Any]:
+        """Return an object with any keys."""
         return self._typed(key, dict, "an object")
 
     def optional_mapping(self, key: str) -> dict[str, Any] | None:
+        """Return an object with any keys, or None."""
         return None if self._value[key] is None else self.mapping(key)
 
     def items(self, key: str) -> list[Any]:
+        """Return a list of any values."""
         return self._typed(key, list, "a list")
 
     def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings as a tuple."""
         return tuple(self._items_of(key, str, "text"))
 
     def integers(self, key: str) -> tuple[int, ...]:
+        """Return a list of integers as a tuple."""
         return tuple(self._items_of(key, int, "integers"))
 
     def _items_of(self, key: str, kind: type[_Value], name: str) -> list[_Value]:

@@ -56,10 +56,10 @@ def make_peers(
 ) -> list[Peer]:
     """Make the peers of one role, with their files in the empty `folder`. A peer that cannot be made has the reason.
 
-    Peers run the graph as it was exported or, for an imported bundle, the graph of `source`, the imported file. There
-    are two exceptions: for the TensorFlow converter, a bundle's file of the route "tf", which holds the prepared graph,
-    is used if there is one; and it gets the prepared graph if it cannot lower the exported one. A newly converted file
-    is run once, and its outputs are compared with the graph's.
+    PyTorch peers run the module. The others run the graph as it was exported or, for an imported bundle, the graph of
+    `source`, the imported file. Only files of the TensorFlow converter may hold the prepared graph: the bundle's own
+    files of the route "tf" are used if there are any, and otherwise it gets the prepared graph if it cannot lower the
+    exported one. A newly converted file is run once, and its outputs are compared with the graph's.
     """
     makers = _Makers(bundle, role, folder, source, progress)
     found = []
@@ -88,6 +88,7 @@ class _Makers:
         self._by_tensorflow: tuple[str, dict[str, Artifact]] | ToolkitError | None = None
 
     def make(self, name: str) -> Peer:
+        """Return the peer of a name of PEERS. Raises ToolkitError, or an error of the exporter or converter."""
         if name == EAGER:
             return self._peer(name, self._bundle, self._weights(), "torch", "the module, called as it is")
         if name == COMPILED:

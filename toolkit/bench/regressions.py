@@ -27,14 +27,17 @@ class Change:
 
     @property
     def ratio(self) -> float:
+        """The figure after over the figure before."""
         return self.after / self.before
 
     @property
     def outside_noise(self) -> bool:
+        """Whether the ratio differs from 1 by more than the noise."""
         return abs(self.ratio - 1) > self.noise
 
     @property
     def worse(self) -> bool:
+        """Whether the change is for the worse, however small it is."""
         return (self.ratio > 1) != self.more_is_better
 
 

@@ -141,6 +141,7 @@ class FileResult:
 
     @property
     def figures(self) -> Figures:
+        """The figures in the form that peers have too."""
         return Figures(self.name, self.bytes, self.timing, self.of_reference, self.in_use, self.alone)
 
 

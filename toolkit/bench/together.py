@@ -40,6 +40,7 @@ class BenchTarget:
 
     @property
     def is_default(self) -> bool:
+        """Whether the target has the file's own name, as on its format's default backend."""
         return self.name == self.artifact.file
 
     def open(self, threads: int) -> Session:

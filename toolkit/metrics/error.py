@@ -68,6 +68,7 @@ class OutputMetrics:
         return np.dtype(self.dtype).kind != "f"
 
     def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON values, one key for each field."""
         return asdict(self)
 
 

@@ -108,6 +108,7 @@ class Drawn:
         self._rows: list[Array] = []
 
     def add(self, rows: Array) -> None:
+        """Offer the rows of an array (N, ...) to the sample."""
         for row in rows:
             self.seen += 1
             if len(self._rows) < self._most:
@@ -117,6 +118,7 @@ class Drawn:
 
     @property
     def rows(self) -> Array:
+        """The drawn rows, (at most `most`, ...). Raises ValueError before the first row."""
         return np.stack(self._rows)
 
 

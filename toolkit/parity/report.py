@@ -40,10 +40,12 @@ class Judged:
 
     @property
     def failures(self) -> tuple[Check, ...]:
+        """The checks that were judged and failed."""
         return tuple(check for check in self.checks if check.passed is False)
 
     @property
     def passed(self) -> bool:
+        """Whether at least one check passed and none failed."""
         return not self.failures and any(check.passed for check in self.checks)
 
 

@@ -41,12 +41,14 @@ class RunningComparison:
         self._outputs: dict[str, RunningMetrics] = {}
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        """Add the outputs of one sample. The judge does not see samples with NaN or infinity on either side."""
         for name, value in expected.items():
             self._outputs.setdefault(name, RunningMetrics()).add(sample.name, got[name], value)
         if all_finite(got) and all_finite(expected):
             self._judge.add(sample, got, expected)
 
     def result(self) -> Comparison:
+        """Return the comparison over all samples."""
         outputs = {name: error.result() for name, error in self._outputs.items()}
         judge = self._judge
         return Comparison(self._against, outputs, judge.numbers(), judge.uncounted(), judge.details())

@@ -32,6 +32,7 @@ class Cell:
 
     @property
     def sort_value(self) -> str:
+        """The value to sort by, as text; "" to sort by the cell's text."""
         return "" if self.value is None or not has_value(self.value) else repr(float(self.value))
 
 

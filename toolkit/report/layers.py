@@ -11,7 +11,7 @@ from toolkit.report.scatter import Drawing, log_axis
 
 _WIDE, _NARROW = (1080.0, 300.0), (335.0, 300.0)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
-# Number of layers that the table lists, and that the plot marks with a number.
+# Number of layers that the table lists, and of those that also have a number in the plot.
 LISTED = 12
 _NUMBERED = 3
 _KINDS = 4

@@ -39,12 +39,15 @@ class Drawing:
             ElementTree.SubElement(self._root, tag, {"id": f"{key}-{tag[0]}"}).text = text
 
     def line(self, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:
+        """Add a straight line."""
         self._add("line", kind, x1=x1, y1=y1, x2=x2, y2=y2)
 
     def rect(self, kind: str, x: float, y: float, width: float, height: float, hint: str = "") -> None:
+        """Add a rectangle with its upper left corner at (x, y). hint: the text that a pointer over it shows."""
         self._add("rect", kind, hint, x=x, y=y, width=width, height=height)
 
     def circle(self, kind: str, x: float, y: float, radius: float, hint: str = "") -> None:
+        """Add a circle around (x, y). hint: the text that a pointer over it shows."""
         self._add("circle", kind, hint, cx=x, cy=y, r=radius)
 
     def path(self, kind: str, points: Iterable[Sequence[float]]) -> None:
