@@ -1,1 +1,4 @@
-"""What can be opened and how it runs. This package knows no model and imports no runtime."""
+"""Artifacts, bundles, precisions, and the backends that run a file. This package knows no model.
+
+Each runtime is imported by its own backend module alone.
+"""

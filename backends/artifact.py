@@ -11,7 +11,7 @@ from backends.tensor import Binding, TensorSpec
 
 FORMATS = ("onnx", "tflite", "torch")
 
-# A plain name: no folder, no leading dot, nothing a shell or another system reads differently.
+# A plain name: no folder, no leading dot, no character that a shell or another system reads differently.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _ROLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -21,11 +21,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Artifact:
     """A runnable file of a bundle.
 
-    role names its part in the model, and the model's spec lists all roles.
-    file and external_files are plain names inside the bundle's folder; sha256 and bytes cover file, then the
-    external files in order. parent is the file it was made from; tools maps each tool to its version.
-    architecture (torch only) names the module and its config: {"name": ..., "config": {...}}.
-    modules (ONNX only) maps each node to the path of its module in the source; None where the source states none.
+    role: its part in the model; the model's spec lists all roles.
+    file, external_files: plain names inside the bundle's folder. sha256 and bytes cover file, then the external files
+    in order. parent: the file that it was made from, or None. tools: version by tool.
+    route (TFLite only): how it was converted, one of precision.ROUTES.
+    architecture (torch only): the name of the module and its config, {"name": ..., "config": {...}}.
+    modules (ONNX only): the path of the source module by node; None where the source states no modules.
+    Raises InvalidArtifact for a field outside these rules.
     """
 
     file: str
@@ -79,11 +81,11 @@ class Artifact:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The file and its external data, in the order that sha256 covers them."""
+        """The names of the file and its external data, in the order in which sha256 covers them."""
         return (self.file, *self.external_files)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values as the manifest holds them, one key a field."""
+        """Return the artifact as JSON values for the manifest, one key for each field."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["external_files"] = list(self.external_files)
         values["inputs"] = [_binding_to_json(binding) for binding in self.inputs]
@@ -94,9 +96,9 @@ class Artifact:
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "Artifact":
-        """Return the artifact that to_json wrote, read strictly. Raises InvalidArtifact that names the place."""
+        """Return the artifact that to_json wrote. Raises InvalidArtifact, which names `where`, for any other value."""
         if isinstance(value, dict):
-            value = {"modules": None, **value}  # older manifests do not have it
+            value = {"modules": None, **value}  # older manifests lack this key
         data = Fields(value, where, tuple(field.name for field in fields(cls)))
         tools, modules = data.mapping("tools"), data.optional_mapping("modules")
         for name, version in tools.items():

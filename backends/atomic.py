@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file or a folder appears complete or not at all."""
 
 import os
 import tempfile
@@ -13,10 +13,10 @@ _SUFFIX = ".part"
 
 @contextmanager
 def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """Write a file in one step: yields a temporary path beside `path`, and moves it there at the end.
+    """Write a file in one step: yield a temporary path beside `path`, and move it to `path` at the end of the block.
 
-    After an error inside the block nothing is left and an old file stays as it was. With `overwrite` false the
-    move fails with FileExistsError if `path` has come to exist.
+    After an error inside the block the temporary file is removed and an old file stays as it was. With `overwrite`
+    false, raises FileExistsError if `path` exists at the end.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
     os.close(handle)
@@ -27,20 +27,20 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         if not overwrite:
-            path.touch(exist_ok=False)  # takes the name, or fails: replace alone would not notice another file
+            path.touch(exist_ok=False)  # fails if another file exists; replace alone would overwrite it
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were writing in a folder in which nobody else is."""
+    """Remove the temporary files that killed processes left in a folder. No other process may be writing there."""
     for temporary in folder.glob(f".*{_SUFFIX}"):
         temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
-    # The only way to read the mask is to set it. mkstemp makes private files; ours are like any other.
+    # The mask can only be read by setting it. mkstemp makes private files; the finished file gets the usual mode.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -48,10 +48,11 @@ def _umask() -> int:
 
 @contextmanager
 def replacing_folder(folder: Path, known_by: str, what: str) -> Iterator[Path]:
-    """Build a folder in one step: yields a new one beside it, and puts that in its place at the end.
+    """Build a folder in one step: yield a new folder beside it, and move that to `folder` at the end of the block.
 
-    It is for a bundle, or for what else is known by a file of a name. After an error inside the block nothing is left
-    and an old folder stays as it was. Raises InvalidInput if there is something else: that is never removed.
+    An old folder is replaced only if it is empty or holds the file `known_by`, such as a bundle's manifest; for other
+    contents, raises InvalidInput that calls the expected folder `what`. After an error inside the block the new folder
+    is removed and the old one stays as it was.
     """
     if folder.exists() and not (folder / known_by).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder}: holds something that is not a {what}; name a new folder or an old {what}'s")

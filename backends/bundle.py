@@ -1,4 +1,4 @@
-"""A folder of artifacts of one model, and the manifest without which it does not exist."""
+"""Bundles: a folder with the artifacts of one model, and the manifest with their hashes and learned tensors."""
 
 import base64
 import binascii
@@ -22,24 +22,21 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "bundle.json"
-# Told what is being done, a short line at a time.
+# Called with a short line that names the current step.
 Progress = Callable[[str], None]
-
 FORMAT_VERSION = 1
-
 ORIGINS = ("trained", "checkpoint", "random")
-
 _MANIFEST_LIMIT_BYTES = 16 << 20
-
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle.
+    """A folder of artifacts with its parsed manifest.
 
-    model describes the model of the artifacts: {"name", "kind", ...}; its kind reads the rest.
-    weights states their origin: {"origin": "trained" | "checkpoint" | "random", "sha256", "source"}.
+    model: the description of the model, {"name", "kind", ...}; the kind reads the other keys.
+    weights: their origin, {"origin": "trained" | "checkpoint" | "random", "sha256", "source"}.
+    Raises InvalidArtifact for a wrong model, wrong weights, or two artifacts of one role, format, precision and route.
     """
 
     folder: Path
@@ -66,9 +63,9 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path) -> "Bundle":
-        """Read the manifest of a bundle, strictly. Files are checked later, by verify.
+        """Read the manifest of a bundle strictly. The artifacts' files are checked later, by `verify`.
 
-        Raises NotAvailable if there is no bundle, InvalidArtifact if its manifest is not right.
+        Raises NotAvailable if the folder has no manifest, InvalidArtifact if the manifest is invalid.
         """
         folder = Path(folder)
         path = folder / MANIFEST
@@ -92,7 +89,7 @@ class Bundle:
         return cls(folder, data.mapping("model"), data.mapping("weights"), artifacts)
 
     def write(self) -> None:
-        """Write the manifest, last and in one step. Every file of every artifact must be there already."""
+        """Write the manifest in one step, after everything else. Raises InvalidArtifact if a listed file is missing."""
         for artifact in self.artifacts:
             for name in artifact.files:
                 self._path(name)
@@ -106,7 +103,10 @@ class Bundle:
             temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def find(self, role: str, format: str, precision: str, route: str | None = None) -> Artifact:
-        """The one artifact of this kind; without a route, the direct one first. Raises NotAvailable with a list."""
+        """Return the artifact of a role, format and precision. Without `route`, the direct route is preferred.
+
+        Raises NotAvailable, which lists the bundle's files.
+        """
         found = [a for a in self.artifacts if (a.role, a.format, a.precision) == (role, format, precision)]
         for wanted in ("direct", None, "tf") if route is None else (route,):
             for artifact in found:
@@ -114,16 +114,15 @@ class Bundle:
                     return artifact
         what = " ".join(part for part in (role, format, precision, route and f"route {route}") if part)
         here = ", ".join(a.file for a in self.artifacts) or "nothing"
-        # What it is converted from, and what it is made by.
         exported = any((a.role, a.format, a.precision) == (role, "onnx", "fp32") for a in self.artifacts)
         converted = exported and format != "torch"
         how = f"`toolkit convert {self.folder}`" if converted else "`toolkit export`"
         raise NotAvailable(f"{self.folder}: no {what}; there is {here}; {how} makes more")
 
     def verify(self, artifact: Artifact) -> Path:
-        """Check the size and sha256 of an artifact, external data included. Returns the path of its file.
+        """Return the path of an artifact's file after checking size and sha256, external data included.
 
-        Raises InvalidArtifact if a file is missing, leads out of the bundle, or does not match.
+        Raises InvalidArtifact if a file is missing, is a link out of the bundle, or does not match.
         """
         paths = [self._path(name) for name in artifact.files]
         size = sum(path.stat().st_size for path in paths)
@@ -138,7 +137,7 @@ class Bundle:
         return paths[0]
 
     def with_artifact(self, artifact: Artifact) -> "Bundle":
-        """The same bundle with one more artifact, in the place of one of the same role and file."""
+        """Return the bundle with one more artifact, which replaces an artifact of the same role and file."""
         kept = tuple(a for a in self.artifacts if (a.role, a.file) != (artifact.role, artifact.file))
         return replace(self, artifacts=(*kept, artifact))
 
@@ -152,10 +151,10 @@ class Bundle:
 
 
 def _listed_twice(artifacts: tuple[Artifact, ...]) -> list[str]:
-    """Return names that stand for two different files. Several roles may share one file and its external data."""
+    """Return the file names that are used for two different files. Several roles may share one file."""
     uses: dict[str, set[object]] = {MANIFEST: {None}}
     for artifact in artifacts:
-        # Names that differ by case alone are one file on some systems.
+        # Names that differ only by case are the same file on some systems.
         whole = (artifact.file, artifact.format, artifact.sha256)
         uses.setdefault(artifact.file.lower(), set()).add(whole)
         for name in artifact.external_files:
@@ -166,7 +165,7 @@ def _listed_twice(artifacts: tuple[Artifact, ...]) -> list[str]:
 
 
 def sha256_of(*paths: Path) -> str:
-    """Hex sha256 over the contents of the files, one after the other."""
+    """Return the hex sha256 of the contents of the files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -179,7 +178,7 @@ _FLOAT32 = np.dtype("<f4")
 
 
 def learned_json(tensors: "Mapping[str, Tensor]") -> dict[str, Any]:
-    """{"learned": {name: {"shape", "float32"}}} with the values in base64, little-endian; {} where there are none."""
+    """Return {"learned": {name: {"shape", "float32"}}} with little-endian values in base64; {} for no tensors."""
     if not tensors:
         return {}
     return {
@@ -194,7 +193,10 @@ def learned_json(tensors: "Mapping[str, Tensor]") -> dict[str, Any]:
 
 
 def read_learned(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """The tensors of a bundle's manifest, which must be those of `shapes`. Raises InvalidArtifact."""
+    """Return the learned float32 tensors of a bundle's manifest by name.
+
+    Raises InvalidArtifact for other names or shapes than those of `shapes`, and for NaN or infinity.
+    """
     where = f"{bundle.folder}: model.learned"
     held = Fields(bundle.model.get("learned"), where, tuple(shapes))
     return {name: _read(held[name], shape, f"{where}.{name}") for name, shape in shapes.items()}

@@ -1,10 +1,10 @@
-"""The crash check: does a runtime live through one run of a file? Some runtimes end the whole process on some files.
+"""The crash check: run a file once in a child process, because some runtimes end the whole process on some files.
 
-LiteRT 2.3 calls abort() in some kernels, for int8 tensors without a scale for example, and nothing in Python can catch
-that. So a file for such a runtime runs once in a process of its own before it is opened here: once for each hash and
-release, because files that lived are written down in the user's cache folder. `toolkit convert` runs every file that
-it makes in the same way, and the files that ship with the toolkit are known from the start. The check covers the
-runtime and the file's tensors and operators; a crash that depends on the values of an input is not foreseen.
+LiteRT 2.3 calls abort() in some kernels, for int8 tensors without a scale for example, and Python cannot catch that. A
+file for such a runtime is therefore run in a child process before it is opened in this one. This happens once for each
+hash and release: hashes of safe files are kept in the user's cache folder. `toolkit convert` checks every file that it
+makes in the same way, and the files that ship with the toolkit are known to be safe. The check finds crashes that
+depend on the runtime, tensors and operators, but not crashes that depend on the values of an input.
 """
 
 import tempfile
@@ -19,19 +19,19 @@ from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.session import Session
 
-# Lines "PACKAGE-RELEASE SHA256", like those of the user's cache: the files that ship.
+# Safe files that ship with the toolkit, in lines "PACKAGE-RELEASE SHA256" as in the user's cache.
 SHIPPED = Path(__file__).with_name("crash_checked.txt")
 TIMEOUT_S = 600.0
 
-# Known to this process; where the cache cannot be written, each process finds out once.
+# Lines of the files known to be safe. Where the cache cannot be written, each process checks a file once.
 _seen: set[str] = set()
 
 
 def check_crash(path: Path, artifact: Artifact, session: type[Session], package: str, threads: int) -> None:
-    """Run a verified file once in a process of its own, unless it is known to be safe for this release.
+    """Run a verified file once in a child process, unless it is known to be safe for this release of the runtime.
 
-    session: the class that opens it. package: the distribution of its runtime. Raises InvalidArtifact if that process
-    did not live to its end. A file that the runtime refuses with an error is safe.
+    session: the class that opens the file. package: the distribution of its runtime. Raises InvalidArtifact if the
+    child process crashes, hangs, or fails with an unknown error. A file that the runtime refuses with an error is safe.
     """
     if is_known_safe(package, artifact.sha256):
         return
@@ -41,20 +41,20 @@ def check_crash(path: Path, artifact: Artifact, session: type[Session], package:
                 sandbox.call(run_once, path, artifact, session, threads)
         except SandboxDied as died:
             raise InvalidArtifact(_refusal(path, package, str(died))) from died
-        except Exception as error:  # an error of the runtime that its session does not know
+        except Exception as error:  # an error of the runtime that its session does not translate
             raise InvalidArtifact(_refusal(path, package, f"failed: {one_line(error)}")) from error
     remember_safe(package, artifact.sha256)
 
 
 def run_once(path: Path, artifact: Artifact, session: type[Session], threads: int) -> None:
-    """Open a file and run it on ones, in this process. Errors that a person would be told are no crash."""
+    """Open a file in this process and run it on inputs of ones. A ToolkitError is ignored: it is not a crash."""
     feeds = {binding.spec.name: np.ones(binding.spec.shape, binding.spec.dtype) for binding in artifact.inputs}
     with suppress(ToolkitError), session(path, artifact, threads) as opened:
         opened.run(feeds)
 
 
 def is_known_safe(package: str, sha256: str) -> bool:
-    """Whether a file of this hash is known to live on the installed release of a runtime."""
+    """Return whether a file of this hash is known not to crash the installed release of a runtime."""
     line = entry(package, sha256)
     if line in _seen:
         return True
@@ -65,7 +65,7 @@ def is_known_safe(package: str, sha256: str) -> bool:
 
 
 def remember_safe(package: str, sha256: str) -> None:
-    """Write down that a file of this hash has lived. Where the cache cannot be written, this process remembers."""
+    """Add a file of this hash to the cache of safe files; where it cannot be written, only to this process's memory."""
     if is_known_safe(package, sha256):
         return
     _seen.add(entry(package, sha256))
@@ -77,7 +77,7 @@ def remember_safe(package: str, sha256: str) -> None:
 
 
 def entry(package: str, sha256: str) -> str:
-    """The line of the cache for a hash and the installed release of a runtime."""
+    """Return the cache's line for a hash and the installed release of a runtime."""
     return f"{package}-{version(package)} {sha256}"
 
 

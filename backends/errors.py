@@ -1,8 +1,8 @@
-"""The errors that a person may meet. Each message is one line: where, expected, got, and the next step."""
+"""Errors that a user may see. Each message is one line: where, expected, got, and the next step."""
 
 
 class ToolkitError(Exception):
-    """Base of every error this project raises on purpose. The command line turns it into exit code 2."""
+    """Base class of the errors below. The command line turns them into exit code 2."""
 
 
 class InvalidInput(ToolkitError):
@@ -18,5 +18,5 @@ class NotAvailable(ToolkitError):
 
 
 def one_line(error: Exception) -> str:
-    """The message of a library's error without its line breaks, for the middle of our own line."""
+    """Return the message of an error without line breaks, to put it into another message."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""A check of a TFLite file before a runtime maps it, because some interpreters crash on a truncated file."""
+"""The check of a TFLite file before a runtime opens it: some interpreters crash on a truncated file."""
 
 import mmap
 import struct
@@ -14,7 +14,7 @@ _BUFFER_DATA, _BUFFER_OFFSET, _BUFFER_SIZE = 0, 1, 2
 
 
 def check_tflite(path: Path) -> None:
-    """Check identifier, root table, and that every weight buffer lies inside the file. Raises InvalidArtifact."""
+    """Raise InvalidArtifact unless a file has TFLite's identifier and a subgraph, and holds all of its buffers."""
     if path.stat().st_size < _SMALLEST_BYTES:
         raise InvalidArtifact(f"{path}: expected a TFLite file, got {path.stat().st_size} bytes")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -27,17 +27,18 @@ def check_tflite(path: Path) -> None:
 
 
 class _OutsideError(Exception):
-    """An offset points outside the file."""
+    """Error for an offset that points outside the file, or a table that is missing."""
 
 
 class _Walk:
-    """Follows a flatbuffer's offsets, each checked against the size of the file. Positions are in bytes."""
+    """A reader that follows a flatbuffer's offsets and checks each against the file's size. Positions are in bytes."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._size = len(data)
 
     def model(self) -> None:
+        """Check the model's subgraphs and buffers. Raises _OutsideError."""
         root = self._read("<I", 0)
         if not self._vector(root, _MODEL_SUBGRAPHS, 4)[1]:
             raise _OutsideError("no subgraph")
@@ -45,7 +46,7 @@ class _Walk:
         for slot in range(start, start + 4 * count, 4):
             table = slot + self._read("<I", slot)
             self._vector(table, _BUFFER_DATA, 1)
-            # Files over 2 GB keep their weights behind the flatbuffer.
+            # Files over 2 GB store their weights after the flatbuffer.
             end = self._scalar(table, _BUFFER_OFFSET) + self._scalar(table, _BUFFER_SIZE)
             if end > self._size:
                 raise _OutsideError(f"a weight ends at byte {end} of {self._size}")
@@ -57,7 +58,7 @@ class _Walk:
         return value
 
     def _field(self, table: int, index: int) -> int | None:
-        """Position of a field, or None where the table does not hold it."""
+        """Return the position of a field, or None where the table lacks it."""
         vtable = table - self._read("<i", table)
         slot = 4 + 2 * index
         if slot + 2 > self._read("<H", vtable):
@@ -66,7 +67,7 @@ class _Walk:
         return table + offset if offset else None
 
     def _vector(self, table: int, index: int, item_bytes: int) -> tuple[int, int]:
-        """Position of the first item and number of items; (0, 0) where there is none."""
+        """Return the position of the first item and the number of items; (0, 0) where the table lacks the field."""
         field = self._field(table, index)
         if field is None:
             return 0, 0

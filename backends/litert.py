@@ -1,4 +1,4 @@
-"""TFLite files on LiteRT's interpreter, with its default XNNPACK delegate."""
+"""The LiteRT backend: TFLite files on its interpreter with the default XNNPACK delegate, and their operator profile."""
 
 import ctypes
 from collections import Counter
@@ -23,12 +23,12 @@ _LARGEST_SCALE = 1e6
 
 
 class TfliteSession(Session):
-    """Finds tensors by their recorded names; their order and shapes in the file decide nothing."""
+    """A TFLite file on LiteRT's interpreter. Tensors are found by their recorded names, not by their order."""
 
     def _open(self) -> None:
         check_tflite(self.path)
         try:
-            # By path: the file is mapped, not read.
+            # Given a path, the interpreter maps the file instead of reading it.
             self._interpreter = Interpreter(model_path=str(self.path), num_threads=self.threads)
             self._check_scales()
             self._interpreter.allocate_tensors()
@@ -41,14 +41,15 @@ class TfliteSession(Session):
     def _check_scales(self) -> None:
         for detail in self._interpreter.get_tensor_details():
             scales = detail["quantization_parameters"]["scales"]
-            # The runtime does not check: with scales that make no sense its kernels write outside their memory.
+            # The runtime does not check scales, and with absurd ones its kernels write outside their memory.
             if not ((scales >= 0) & (scales < _LARGEST_SCALE)).all():
                 raise InvalidArtifact(
                     f"{self.path}: tensor {detail['name']!r}: expected scales below {_LARGEST_SCALE:g}"
                 )
 
     def _match(self, kind: str, details: list[dict[str, Any]], bindings: tuple[Binding, ...]) -> dict[str, int]:
-        """Stored name -> index of the tensor in the file, after checking that each is what the manifest says."""
+        """Return the tensors' indices in the file by stored name. Raises InvalidArtifact where they differ from the
+        manifest."""
         names = sorted(detail["name"] for detail in details)
         if names != sorted(binding.stored.name for binding in bindings):
             expected = sorted(binding.stored.name for binding in bindings)
@@ -77,17 +78,18 @@ class TfliteSession(Session):
 
     def _hold(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         for name, array in feeds.items():
-            # Straight into the interpreter's memory, where inputs stay: set_tensor would first make a contiguous copy.
+            # Write into the interpreter's own memory, which keeps inputs between runs: set_tensor makes a copy first.
             _fill(self._interpreter.tensor(self._inputs[name])(), array)
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """The operators of the file, and the parts that its delegate took.
+        """Return {"delegated_parts", "delegate", "operators"}: two counts and the delegate's name, None without parts.
 
-        The one delegate that the interpreter takes by itself is XNNPACK; LiteRT writes the name on stderr alone.
+        The name is assumed: XNNPACK is the only delegate that the interpreter applies by default, and LiteRT writes its
+        name only to stderr.
         """
         operators = Counter(detail["op_name"] for detail in self._interpreter._get_ops_details())
-        # The list holds every operator of the file and, after them, the delegate's: one for each part that it took.
+        # After the operators of the file, the list has one DELEGATE entry for each part that the delegate runs.
         parts = operators.pop("DELEGATE", 0)
         return {
             "delegated_parts": parts,
@@ -101,7 +103,7 @@ class TfliteSession(Session):
 
 def _fill(memory: Array, array: Array) -> None:
     if array.ndim == 4 and array.shape[3] <= 4 and not array.flags.c_contiguous:
-        # An image seen channels last: plane by plane is four times as fast as numpy's own order.
+        # An NHWC view of an NCHW image: copying channel by channel is four times as fast as numpy's own order.
         for channel in range(array.shape[3]):
             memory[..., channel] = array[..., channel]
     else:
@@ -109,10 +111,8 @@ def _fill(memory: Array, array: Array) -> None:
 
 
 _LIBRARY = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
-
 _CPU = 1
-
-# Types of events: an operator of the interpreter's own, and one inside a delegate.
+# Types of profiler events: an operator of the interpreter, and an operator inside a delegate.
 _OPERATOR, _DELEGATED = 2, 8
 
 
@@ -137,9 +137,10 @@ class _Event(Structure):
 
 
 def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
-    """The operators of a file in running order, as LiteRT's compiled model with XNNPACK runs it `runs` times.
+    """Return the operators of a file in running order, with their median time over `runs` runs.
 
-    Raises NotAvailable where this LiteRT has no such profiler. Handles are not given back: for a process that ends.
+    The file runs as LiteRT's compiled model, with XNNPACK. Handles are not freed, so call this in a process that ends
+    afterwards. Raises NotAvailable if this release of LiteRT lacks the profiler or it lists no operators.
     """
     library = _Library()
     environment, model, options, compiled, signature, profiler = (c_void_p() for _ in range(6))
@@ -177,7 +178,7 @@ def _medians(path: Path, runs: Sequence[Sequence[tuple[str, int]]]) -> tuple[Ope
 
 
 class _Library:
-    """Calls of the C API by their names without LiteRt; each returns a status, and another than 0 is an error."""
+    """LiteRT's C API: calling it with a function's name without "LiteRt" raises NotAvailable unless the status is 0."""
 
     def __init__(self) -> None:
         try:
@@ -197,6 +198,7 @@ class _Library:
             raise NotAvailable(f"LiteRt{name} failed with status {status}")
 
     def add_options(self, options: c_void_p, identifier: str, text: str) -> None:
+        """Add the options of one part of the library, as lines "NAME = VALUE", to `options`."""
         made = c_void_p()
         payload = c_void_p(self._system.strdup(text.encode()))  # the library frees it
         free = ctypes.cast(self._system.free, c_void_p)
@@ -204,7 +206,7 @@ class _Library:
         self("AddOpaqueOptions", options, made)
 
     def buffers(self, environment: c_void_p, compiled: c_void_p, signature: c_void_p, side: str) -> Any:
-        """Memory for every input or output of the first signature."""
+        """Return a C array of newly allocated buffers for the inputs or the outputs (`side`) of the first signature."""
         count = c_size_t()
         self(f"GetNumSignature{side}s", signature, byref(count))
         made = (c_void_p * count.value)()
@@ -219,7 +221,7 @@ class _Library:
         return made
 
     def operators(self, profiler: c_void_p) -> list[tuple[str, int]]:
-        """Kind and microseconds of every operator since the profiler was started."""
+        """Return the kind and the microseconds of every operator since the profiler was started."""
         count = c_int()
         self("GetNumProfilerEvents", profiler, byref(count))
         events = (_Event * count.value)()

@@ -1,4 +1,4 @@
-"""The machine: cores that this process may use, memory, disk, processor and versions."""
+"""Facts about the machine: usable cores, free memory and disk, processor, and versions of packages."""
 
 import os
 import platform
@@ -14,7 +14,10 @@ from backends.errors import NotAvailable
 
 
 def default_threads() -> int:
-    """Cores that this process may use: its affinity, and whole cores of its cgroup quota. At least 1."""
+    """Return the number of cores that this process may use, at least 1.
+
+    On Linux the affinity and the cgroup's CPU quota, rounded down, limit it.
+    """
     if sys.platform == "linux":
         cores = len(os.sched_getaffinity(0))
         quota = cgroup_cores()
@@ -23,7 +26,7 @@ def default_threads() -> int:
 
 
 def cgroup_cores(root: Path = Path("/")) -> float | None:
-    """The tightest CPU quota of this process's cgroups, version 1 or 2, in cores; None where there is none."""
+    """Return the smallest CPU quota of this process's cgroups (version 1 or 2), in cores; None without a quota."""
     quotas = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -33,7 +36,7 @@ def cgroup_cores(root: Path = Path("/")) -> float | None:
             top, read = root / "sys/fs/cgroup/cpu", _quota_v1
         else:
             continue
-        # A limit of any ancestor holds. In a container the host's path may not exist: then the top is its own.
+        # Limits of all ancestors apply. In a container the host's path may be missing; the top folder is then its own.
         folder = top / group.lstrip("/")
         while True:
             quotas.append(read(folder))
@@ -57,13 +60,13 @@ def _read(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return ""  # this hierarchy is not mounted, or sets no limit
+        return ""  # the hierarchy is not mounted, or sets no limit
 
 
 def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> None:
-    """Raise NotAvailable if the disk of `folder`, which need not exist yet, has less room than is needed.
+    """Raise NotAvailable if the disk of `folder` has less than `need_bytes` free. The folder need not exist yet.
 
-    freed_bytes lie on it now and will be removed, or are a part of what is needed.
+    freed_bytes: bytes on that disk that count as free, because they will be removed or are already a part of the need.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free + freed_bytes
@@ -73,14 +76,14 @@ def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> Non
         )
 
 
-# Distributions whose versions a result states.
+# Distributions whose versions stand in a result.
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "torch", "onnx", "onnxsim", "openvino", "seal-toolkit")
 # Processor features that decide which kernels the runtimes choose.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8", "amx_bf16")
 
 
 def describe() -> dict[str, Any]:
-    """The machine, the versions and the date as JSON values; fields that the system does not tell are left out."""
+    """Return the machine, the versions and the date as JSON values, without packages that are not installed."""
     import psutil
 
     return {
@@ -96,7 +99,7 @@ def describe() -> dict[str, Any]:
 
 @cache
 def _processor() -> dict[str, Any]:
-    """Name and features. It takes a second, because the library asks the processor in a process of its own."""
+    """Return the processor's name and features. It takes a second: the library runs a process to ask the processor."""
     import cpuinfo
 
     found = cpuinfo.get_cpu_info()
@@ -113,19 +116,19 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            continue  # an extra that is not installed took no part
+            continue  # an optional package that is not installed
     return found
 
 
 def free_bytes() -> int:
-    """Bytes of memory that can be had without swapping."""
+    """Return the bytes of memory that are available without swapping."""
     import psutil
 
     return int(psutil.virtual_memory().available)
 
 
 def peak_rss_bytes() -> int:
-    """The most resident memory that this process has had, in bytes; 0 where the system does not tell (not Linux)."""
-    # Not getrusage: its maximum survives exec, and would be the parent's. psutil has no peak on Linux.
+    """Return the peak resident memory of this process in bytes; 0 on systems other than Linux."""
+    # Not getrusage: its maximum survives exec, so that it may be the parent's. psutil has no peak on Linux.
     status = Path("/proc/self/status")
     return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0]) if status.is_file() else 0

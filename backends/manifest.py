@@ -1,4 +1,4 @@
-"""Strict reading of a JSON manifest: exact keys, exact types, and an error that names the place."""
+"""Strict reading of a JSON manifest: exact keys, exact types, and errors that name the place of the fault."""
 
 import json
 import math
@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 
 def parse(text: bytes, where: str) -> object:
-    """Return parsed JSON. Raises InvalidArtifact for duplicate keys, NaN, infinity, and text that is no JSON."""
+    """Return the parsed JSON. Raises InvalidArtifact for duplicate keys, NaN, infinity, and invalid JSON."""
     try:
         value: object = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -31,7 +31,7 @@ def _no_constant(name: str) -> None:
 
 
 class Fields:
-    """A JSON object with exactly these keys; each accessor checks the type of one value."""
+    """A JSON object that must have exactly the keys `keys`. Each accessor raises InvalidArtifact for a wrong type."""
 
     def __init__(self, value: object, where: str, keys: tuple[str, ...]) -> None:
         if not isinstance(value, dict):
@@ -48,34 +48,42 @@ class Fields:
         return value
 
     def text(self, key: str) -> str:
+        """Return a string."""
         return self._typed(key, str, "text")
 
     def optional_text(self, key: str) -> str | None:
+        """Return a string or None."""
         return None if self._value[key] is None else self.text(key)
 
     def integer(self, key: str) -> int:
+        """Return an integer; a boolean is an error."""
         return self._typed(key, int, "an integer")
 
     def number(self, key: str) -> float:
-        """A finite number, as float."""
+        """Return a finite number as float."""
         value = self._value[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InvalidArtifact(f"{self._where}.{key}: expected a finite number, got {value!r}")
         return float(value)
 
     def mapping(self, key: str) -> dict[str, Any]:
+        """Return an object with any keys."""
         return self._typed(key, dict, "an object")
 
     def optional_mapping(self, key: str) -> dict[str, Any] | None:
+        """Return an object with any keys, or None."""
         return None if self._value[key] is None else self.mapping(key)
 
     def items(self, key: str) -> list[Any]:
+        """Return a list of any values."""
         return self._typed(key, list, "a list")
 
     def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of strings as a tuple."""
         return tuple(self._items_of(key, str, "text"))
 
     def integers(self, key: str) -> tuple[int, ...]:
+        """Return a list of integers as a tuple."""
         return tuple(self._items_of(key, int, "integers"))
 
     def _items_of(self, key: str, kind: type[_Value], name: str) -> list[_Value]:
@@ -86,7 +94,7 @@ class Fields:
 
     def _typed(self, key: str, kind: type[_Value], name: str) -> _Value:
         value = self._value[key]
-        # bool is an int in Python, but not in a manifest.
+        # In Python, bool is a subclass of int.
         if not isinstance(value, kind) or isinstance(value, bool):
             raise InvalidArtifact(f"{self._where}.{key}: expected {name}, got {value!r}")
         return value

@@ -1,4 +1,4 @@
-"""ONNX files on ONNX Runtime's CPU provider."""
+"""The ONNX Runtime backend: ONNX files on the CPU provider, and their operator profile."""
 
 import json
 import tempfile
@@ -18,12 +18,9 @@ from backends.session import Session
 from backends.tensor import Array, Binding
 
 PROVIDER = "CPUExecutionProvider"
-
 _ERRORS_ONLY = 3
-
-# Above, a plan of all intermediate results, in one block that comes on top of those of the first run, is too much.
+# For larger files no memory pattern is planned: its block for all intermediate results adds to those of the first run.
 _PLANNED_UP_TO_BYTES = 1 << 28
-
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -37,7 +34,7 @@ _DTYPES = {
 
 
 class OrtSession(Session):
-    """Runs on `threads` threads of its own pool, one operator after the other, as the runtime does by default."""
+    """An ONNX file on ONNX Runtime, with its own pool of `threads` threads; operators run one after the other."""
 
     def _open(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -46,15 +43,15 @@ class OrtSession(Session):
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _ERRORS_ONLY
         options.enable_mem_pattern = self.artifact.bytes <= _PLANNED_UP_TO_BYTES
-        # Idle threads spin for 40 ms, on cores that the next graph of a model needs.
+        # Idle threads would spin for 40 ms on cores that the next graph of a model needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            # By path: external data is found beside the file, and weights are not held twice.
-            # Without its own fallback, which prints to stdout and tries again.
+            # Given a path, the runtime finds external data beside the file and does not hold weights twice. Its own
+            # fallback, which prints to stdout and tries again, is off.
             self._session = onnxruntime.InferenceSession(
                 str(self.path), options, providers=[PROVIDER], enable_fallback=0
             )
-        except Exception as error:  # the runtime's errors share no base class of their own
+        except Exception as error:  # the runtime's errors have no common base class
             raise InvalidArtifact(f"{self.path}: ONNX Runtime cannot load it: {one_line(error)}") from error
         if self._session.get_providers() != [PROVIDER]:
             raise InvalidArtifact(f"{self.path}: expected {PROVIDER}, got {self._session.get_providers()}")
@@ -83,12 +80,12 @@ class OrtSession(Session):
 
 
 _SUFFIX = "_kernel_time"
-
-_PROFILE_DTYPES = {"float": "float32", "double": "float64"}  # the others are numpy's own names
+_PROFILE_DTYPES = {"float": "float32", "double": "float64"}  # other types have numpy's names
 
 
 def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
-    """The operators of a file in running order, after ONNX Runtime's own fusions, over `runs` runs."""
+    """Return the operators of a file in running order after ONNX Runtime's fusions, with their median time over `runs`
+    runs on inputs of zeros. One more run, the first, is not counted."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

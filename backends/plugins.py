@@ -1,7 +1,7 @@
-"""Things that other packages may bring: found by name through entry points, and imported on first use.
+"""Registries of plugins: objects found by name through entry points of installed packages, imported on first use.
 
-A package registers a thing with one line of its metadata, `NAME = "module:THING"` in an entry-point group such as
-`seal_toolkit.backends`. This project's own things stand in its pyproject.toml in the same way.
+A package registers an object with one line of its metadata, `NAME = "module:OBJECT"` in an entry-point group such as
+`seal_toolkit.backends`. This project registers its own objects in its pyproject.toml in the same way.
 """
 
 from functools import cached_property
@@ -14,9 +14,9 @@ Thing = TypeVar("Thing")
 
 
 def entry_points_of(group: str, kind: str) -> dict[str, EntryPoint]:
-    """The entry points of a group by name, in the order of their names. `kind` is what they are, for messages.
+    """Return the entry points of a group by name, sorted by name. `kind`: the word for such an object in messages.
 
-    Raises NotAvailable where two packages bring different things under one name.
+    Raises NotAvailable where two packages register different objects under one name.
     """
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
@@ -30,7 +30,7 @@ def entry_points_of(group: str, kind: str) -> dict[str, EntryPoint]:
 
 
 class Registry(Generic[Thing]):
-    """Things of one kind by name, from one entry-point group. Listing the names imports none of their modules."""
+    """The objects of one entry-point group by name. Listing the names imports none of their modules."""
 
     def __init__(self, group: str, kind: str) -> None:
         self.group = group
@@ -48,13 +48,13 @@ class Registry(Generic[Thing]):
         return tuple(sorted({*self._points, *self._added}))
 
     def add(self, name: str, thing: Thing) -> None:
-        """Register a thing for this process alone, without a package. A name that is taken is a ValueError."""
+        """Register an object for this process only. Raises ValueError for a name that is registered already."""
         if name in self.names:
             raise ValueError(f"{self._kind} {name!r} is registered already")
         self._added[name] = thing
 
     def load(self, name: str) -> Thing:
-        """Import and return the thing of a name. Raises NotAvailable for an unknown name or a missing package."""
+        """Import and return the object of a name. Raises NotAvailable for an unknown name or a missing package."""
         if name in self._added:
             return self._added[name]
         if name not in self._loaded:
@@ -70,11 +70,11 @@ class Registry(Generic[Thing]):
         return self._loaded[name]
 
     def installed(self) -> tuple[Thing, ...]:
-        """Everything whose packages are installed, in the order of the names."""
+        """Return the objects that can be loaded, sorted by name; those whose packages are missing are left out."""
         found = []
         for name in self.names:
             try:
                 found.append(self.load(name))
             except NotAvailable:
-                continue  # its runtime is an extra that is not installed
+                continue  # an optional package that is not installed
         return tuple(found)

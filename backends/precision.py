@@ -1,7 +1,7 @@
-"""Precisions: the numbers that weights and activations become, the file formats that can carry them, and their limits.
+"""Precisions: the number types of weights and activations, the file formats that support them, and their error limits.
 
-A precision is one `Recipe`. Ours are below; another package registers one in the entry-point group
-`seal_toolkit.recipes`, and it is made by `toolkit convert -p NAME`, compared, timed and reported like ours.
+A precision is one `Recipe`. This module defines seven; another package can register more in the entry-point group
+`seal_toolkit.recipes`. `toolkit convert -p NAME`, the comparison, the benchmark and the report then use them too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,30 +12,30 @@ from backends.errors import InvalidInput, NotAvailable
 from backends.plugins import Registry
 
 WEIGHTS = ("float32", "float16", "int8")
-# "dynamic int8": each run quantizes activations by their own range, float32 in and out. "int8" and "int16": by ranges
-# that were seen in a calibration.
+# "dynamic int8": each run quantizes activations by their own range; operators take and give float32. "int8" and
+# "int16": activations are quantized by ranges that were measured in a calibration.
 ACTIVATIONS = ("float32", "dynamic int8", "int8", "int16")
 OPERATORS = ("dense", "convolution")
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TFLite", "torch": "PyTorch"}
-# The ways to a TFLite file: onnx2tf alone, or through TensorFlow's own converter, which is the first one's check.
+# Ways to make a TFLite file: "direct" uses onnx2tf alone; "tf" uses TensorFlow's converter, to check the direct route.
 ROUTES = ("direct", "tf")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to make a smaller or faster file of a float32 graph.
+    """A precision: how a file is made from a float32 graph, and how far its results may differ from float32.
 
-    weights: the stored form of weights; int8 is symmetric and per output channel. Depthwise kernels have a few dozen
-    values a channel: in TFLite they are stored as float16 where others are int8, and always compute in float32, which
-    has the quickest kernels (measured on videoseal-1.0: half the time of the integer ones).
-    activations: the numbers that the `computes` operators compute on. All others compute in float32, on dequantized
-    weights.
-    formats: the file formats that can carry it. not_in_onnx: why ONNX files are not among them.
-    limits: how far a file of this precision may be from float32, by the name of the measure; see `limit`. reason: why
-    that far. "binding_error", the root of the mean squared difference over that of the outputs, tells a fault from
-    rounding and is no verdict on accuracy: a wrong layout gave 0.26 at the least, so every one stays below that.
-    routes: the ways on which a TFLite file of it is made. keeps_layers: some layers, which a search or a recipe file
-    names, stay in float16. rank: its place in tables; ours have ranks below 10.
+    weights: the stored type of weights; int8 is symmetric and per output channel. Depthwise kernels have a few dozen
+    values a channel: TFLite files store them as float16 where others are int8, and always compute them in float32,
+    which has the quickest kernels (measured on videoseal-1.0: half the time of the integer kernels).
+    activations: the number type on which the operators of `computes` compute. All other operators compute in float32,
+    on dequantized weights.
+    formats: the file formats that support it. not_in_onnx: the reason why ONNX is not among them.
+    limits: the allowed difference from float32 by the name of the measure; see `limit`. reason: why these limits.
+    "binding_error", the RMS of the difference over the RMS of the outputs, only tells a fault from rounding and does
+    not judge accuracy: a wrong layout gave at least 0.26, so every limit is below that.
+    routes: the routes that make a TFLite file of it. keeps_layers: layers that a search or a recipe file names stay in
+    float16. rank: the order in tables; this project's recipes have ranks below 10.
     """
 
     name: str
@@ -65,22 +65,24 @@ class Recipe:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the ranges of activations must be seen on real inputs first."""
+        """Whether the ranges of activations must be measured in a calibration first."""
         return self.activations in ("int8", "int16")
 
     @property
     def for_onnx(self) -> bool:
-        """Whether there is an ONNX file of this precision besides the float32 graph itself."""
+        """Whether a conversion makes an ONNX file of this precision, besides the float32 graph."""
         return "onnx" in self.formats and self.weights != "float32"
 
     @property
     def share(self) -> float:
-        """Bytes of a stored weight, over the four of float32."""
+        """Size of a stored weight over that of a float32 weight: 1.0, 0.5 or 0.25."""
         return {"float32": 1.0, "float16": 0.5, "int8": 0.25}[self.weights]
 
     def limit(self, measure: str) -> float:
-        """The most (of a cosine or decibels: the least) that a measure may be. Raises NotAvailable: no limit has a
-        default."""
+        """Return the highest allowed value of a measure; for cosines and decibels, the lowest.
+
+        Raises NotAvailable for a measure without a limit: there are no defaults.
+        """
         if measure not in self.limits:
             raise NotAvailable(
                 f"precision {self.name!r} states no limit for {measure!r}, so nothing is judged by it; it has "
@@ -89,7 +91,7 @@ class Recipe:
         return self.limits[measure]
 
     def to_worker(self) -> dict[str, Any]:
-        """The part that the converter's worker needs, as JSON values."""
+        """Return the fields that the converter's worker needs, as JSON values."""
         return {"weights": self.weights, "activations": self.activations, "computes": list(self.computes)}
 
 
@@ -125,7 +127,7 @@ FP32 = Recipe(
     routes=ROUTES,
     rank=0,
 )
-# On both runtimes weights are made float32 once, as the file loads.
+# Both runtimes convert the weights to float32 once, when the file is loaded.
 FP16 = Recipe(
     name="fp16",
     weights="float16",
@@ -154,8 +156,8 @@ FP16 = Recipe(
     routes=ROUTES,
     rank=1,
 )
-# The operators of `computes` compute on quantized activations in TFLite. On ONNX Runtime those are dense layers, and
-# the convolutions that quantize/onnx.py makes into dense layers.
+# In TFLite, dense layers and convolutions compute on quantized activations. In ONNX Runtime, dense layers do, and the
+# convolutions that quantize/onnx.py turns into dense layers.
 INT8 = Recipe(
     name="int8",
     weights="int8",
@@ -186,8 +188,8 @@ INT8 = Recipe(
     routes=ROUTES,
     rank=2,
 )
-# Full convolutions stay float32: the first one reads the image, and a mark is fainter than a step of eight bits
-# (measured on pocketseal: 1.3% of bits flipped with them, 0.5% without).
+# Full convolutions stay float32: the first one reads the image, and a watermark is fainter than a step of eight bits
+# (measured on pocketseal: 1.3% of bits flipped with quantized convolutions, 0.5% without).
 INT8_STATIC = Recipe(
     name="int8-static",
     weights="int8",
@@ -241,7 +243,7 @@ INT8_W = Recipe(
     reason=_INT8_W_REASON,
     rank=4,
 )
-# TFLite has 16-bit kernels for more than these, but its SUB refuses to load, and without SUB no norm can follow.
+# TFLite has 16-bit kernels for more operators, but a 16-bit SUB fails to load, and every norm needs a SUB.
 INT16X8 = Recipe(
     name="int16x8",
     weights="int8",
@@ -253,7 +255,7 @@ INT16X8 = Recipe(
     not_in_onnx="it has no kernels for 16-bit activations and would compute in float32, at twice the time of int8-w",
     rank=5,
 )
-# int8, but for the layers that a recipe file names: those are fp16.
+# int8, except for layers that a recipe file names, which are fp16.
 MIXED = Recipe(
     name="mixed",
     weights="int8",
@@ -279,7 +281,7 @@ MIXED = Recipe(
 
 
 class _Recipes(Mapping[str, Recipe]):
-    """Every registered recipe by name, in the order of their ranks and then of their names."""
+    """All registered recipes by name, sorted by rank and then by name."""
 
     def __init__(self) -> None:
         self.registry: Registry[Recipe] = Registry("seal_toolkit.recipes", "precision")
@@ -301,16 +303,16 @@ RECIPES = _Recipes()
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a precision. Raises NotAvailable that lists the precisions."""
+    """Return the recipe of a precision. Raises NotAvailable, which lists the precisions, for an unknown name."""
     if name not in RECIPES:
         raise NotAvailable(f"no precision named {name!r}; there is {', '.join(RECIPES)}")
     return RECIPES[name]
 
 
 def check_runs(precision: str, file_format: str) -> None:
-    """Raise NotAvailable, naming the runtimes that can, if a file format cannot carry a precision."""
+    """Raise NotAvailable, which names the runtimes that can, if a file format does not support a known precision."""
     if precision not in RECIPES:
-        return  # whoever looks for the file says that there is no such precision
+        return  # the caller that looks for the file reports the unknown precision
     recipe = RECIPES[precision]
     if file_format in recipe.formats:
         return
@@ -320,7 +322,10 @@ def check_runs(precision: str, file_format: str) -> None:
 
 
 def chosen(precisions: Iterable[str], route: str) -> tuple[Recipe, ...]:
-    """The recipes of these names that a route makes, in the order of the table. Raises InvalidInput for others."""
+    """Return the recipes of the names, in the order of RECIPES.
+
+    Raises InvalidInput for an unknown route, no name at all, or a precision that the route does not make.
+    """
     wanted = tuple(precisions)
     if route not in ROUTES:
         raise InvalidInput(f"route: expected one of {', '.join(ROUTES)}, got {route!r}")

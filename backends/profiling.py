@@ -1,4 +1,4 @@
-"""Profiles: the time of each operator of a file, as its runtime itself measures it."""
+"""Profiles: the time of each operator of a file, as the runtime's own profiler measures it."""
 
 import tempfile
 from collections import Counter, defaultdict
@@ -14,9 +14,9 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator of a file: its type in the runtime's own words, and its median milliseconds over the runs.
+    """One operator of a file: the runtime's name for its type, and its median milliseconds over the runs.
 
-    name: the runtime's name for it, taken from a node or a value of the file; "" where the runtime gives none.
+    name: the runtime's name for the operator, taken from a node or a value of the file; "" without a name.
     """
 
     kind: str
@@ -26,7 +26,7 @@ class OperatorTime:
 
 @dataclass(frozen=True)
 class OpTypeTotal:
-    """All operators of one type: their number, their milliseconds together, and their share of the whole."""
+    """All operators of one type: their number, the sum of their milliseconds, and its share in [0, 1] of all time."""
 
     kind: str
     count: int
@@ -34,17 +34,20 @@ class OpTypeTotal:
     share: float
 
 
-# Called with a file, a number of threads and a number of runs; gives the operators in running order.
+# Called with a file, a number of threads and a number of runs; returns the operators in running order.
 Profiler = Callable[[Path, int, int], tuple[OperatorTime, ...]]
 
 
 def by_op_type(times: Sequence[OperatorTime]) -> tuple[OpTypeTotal, ...]:
-    """The totals of a profile by operator type, the type that takes longest first."""
+    """Return the totals of a profile by operator type, the largest time first."""
     return tuple(OpTypeTotal(*summed) for summed in summed_by([time.kind for time in times], times))
 
 
 def summed_by(labels: Sequence[str], times: Sequence[OperatorTime]) -> Iterator[tuple[str, int, float, float]]:
-    """(label, number of its operators, their milliseconds, their share of all), the longest first."""
+    """Yield (label, number of operators, sum of milliseconds, share of all time), the largest time first.
+
+    labels: one for each operator of `times`.
+    """
     totals: defaultdict[str, float] = defaultdict(float)
     counts = Counter(labels)
     for label, time in zip(labels, times, strict=True):
@@ -55,21 +58,21 @@ def summed_by(labels: Sequence[str], times: Sequence[OperatorTime]) -> Iterator[
 
 
 def profile(path: Path, profiler: Profiler | None, threads: int, runs: int) -> tuple[OperatorTime, ...]:
-    """Run a file `runs` times under a backend's profiler, in a process of its own, on arbitrary inputs.
+    """Run a file `runs` times under a backend's profiler, in a child process, on arbitrary inputs.
 
-    The operators come in running order. Their times add up to a little more than a run without the profiler.
-    Raises NotAvailable where the backend has no profiler, or its profiler fails.
+    Returns the operators in running order. Their times add up to a little more than a run without the profiler.
+    Raises NotAvailable if the backend has no profiler, or its profiler fails.
     """
     if profiler is None:
         raise NotAvailable(f"{path.name}: cannot be profiled: its backend has no profiler")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         try:
-            # A process of its own: the runtimes write to stderr, and their memory goes back as a whole.
+            # A child process keeps the runtimes' stderr apart, and frees all of their memory when it ends.
             with SandboxProcess(log, TIMEOUT_S) as sandbox:
                 return sandbox.call(profiler, path, threads, runs)
         except SandboxDied as died:
             said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
             raise NotAvailable(f"{path.name}: cannot be profiled: that process {died}: {said[-1]}") from died
-        except Exception as error:  # the runtimes' errors share no base class
+        except Exception as error:  # the runtimes' errors have no common base class
             raise NotAvailable(f"{path.name}: cannot be profiled: {one_line(error)}") from error

@@ -1,7 +1,7 @@
-"""Backends and network architectures by name, found through entry points and imported on first use.
+"""The registries of backends and of network architectures, and the choice of a backend and a file to open.
 
-A package adds a backend with one line of its own metadata, `NAME = "module:SPEC"` in the entry-point group
-`seal_toolkit.backends`, where SPEC is a `BackendSpec`. Ours stand in this project's pyproject.toml in the same way.
+A package adds a backend with one line of its metadata, `NAME = "module:SPEC"` in the entry-point group
+`seal_toolkit.backends`, where SPEC is a `BackendSpec`. This project's backends are listed in its pyproject.toml.
 """
 
 from collections.abc import Callable
@@ -21,20 +21,20 @@ from backends.session import Session
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A runtime that opens files: everything the toolkit needs to know of it.
+    """The description of a backend: a runtime that opens files of some formats.
 
-    name: as `--backend` takes it. title: as a person reads it. formats: the file formats that it opens. package: the
+    name: the value of `--backend`. title: the name to display. formats: the file formats that it opens. package: the
     runtime's distribution on a package index, whose version goes into results. session: the Session class that opens
     a file.
-    requires: names of modules to import, of a backend whose own module imports them late, so that listing the
-    backends stays quick; one that is missing makes the backend unavailable.
-    rank: of several backends for one format the lowest comes first; the first is the default of that format, and
-    ours have ranks below 10.
-    profile: measures the operators of a file, called as `profile(path, threads, runs)` in a process of its own.
-    can_crash: the runtime is known to end the whole process on some files, so that an unknown file runs once in a
-    process of its own before it is opened here.
-    precisions: the precisions that it runs; None for every one that a file can have.
-    compared: whether `compare` and `bench` run it on every file. A runtime that is only timed beside others is not.
+    requires: the modules that the backend's own module imports late, so that listing the backends stays quick; without
+    one of them the backend cannot be loaded.
+    rank: the backend with the lowest rank is the default of a format; this project's backends have ranks below 10.
+    profile: the profiler, called in a child process as `profile(path, threads, runs)`; None without a profiler.
+    can_crash: whether the runtime is known to end the whole process on some files. An unknown file is then run once in
+    a child process before it is opened.
+    precisions: the precisions that it runs; None for all.
+    compared: whether `compare` and `bench` run it on every file; False for a runtime that is only timed as a peer.
+    Raises ValueError without a name or a format.
     """
 
     name: str
@@ -55,7 +55,7 @@ class BackendSpec:
 
 
 class BackendRegistry(Registry[BackendSpec]):
-    """Backends by name; one whose runtime is not installed cannot be loaded."""
+    """The registry of backends. A backend whose runtime is not installed cannot be loaded."""
 
     def load(self, name: str) -> BackendSpec:
         """Return the spec of a backend. Raises NotAvailable for an unknown name or a missing package."""
@@ -77,18 +77,18 @@ def _is_installed(module: str) -> bool:
 
 BACKENDS = BackendRegistry("seal_toolkit.backends", "backend")
 
-# Each is called with the config of a torch artifact and returns a torch module.
+# An architecture is a function from the config of a torch artifact to a torch module.
 ARCHITECTURES: Registry[Callable[[dict[str, Any]], Any]] = Registry("seal_toolkit.architectures", "architecture")
 
 
 def backends_for(file_format: str) -> tuple[BackendSpec, ...]:
-    """The installed backends that open files of a format, the default one first. Empty where there is none."""
+    """Return the installed backends that open files of a format, the default first; empty without one."""
     found = [spec for spec in BACKENDS.installed() if file_format in spec.formats]
     return tuple(sorted(found, key=lambda spec: (spec.rank, spec.name)))
 
 
 def compared_backends(artifact: Artifact) -> tuple[BackendSpec, ...]:
-    """The installed backends that `compare` and `bench` run a file on, the default one of its format first."""
+    """Return the installed backends on which `compare` and `bench` run a file, sorted by rank and name."""
     return tuple(
         spec
         for spec in backends_for(artifact.format)
@@ -97,7 +97,7 @@ def compared_backends(artifact: Artifact) -> tuple[BackendSpec, ...]:
 
 
 def default_backend(file_format: str) -> BackendSpec:
-    """The backend that opens files of a format unless another one is named. Raises NotAvailable."""
+    """Return the default backend of a format. Raises NotAvailable if no installed backend opens it."""
     found = backends_for(file_format)
     if not found:
         raise NotAvailable(f"no installed backend opens {file_format} files; there is {', '.join(BACKENDS.names)}")
@@ -105,10 +105,10 @@ def default_backend(file_format: str) -> BackendSpec:
 
 
 def find_artifact(bundle: Bundle, role: str, backend: str, precision: str, route: str | None = None) -> Artifact:
-    """The file of a role and a precision that a backend opens, in the first of its formats that the bundle has.
+    """Return the file of a role and a precision that a backend opens, in the first of its formats that the bundle has.
 
-    Raises NotAvailable for a backend that is not here, a precision that none of its formats can carry, or where the
-    bundle has no such file.
+    Raises NotAvailable if the backend cannot be loaded, its format does not support the precision, or the bundle has no
+    such file.
     """
     formats = BACKENDS.load(backend).formats
     there = {(a.role, a.format, a.precision) for a in bundle.artifacts}
@@ -118,10 +118,10 @@ def find_artifact(bundle: Bundle, role: str, backend: str, precision: str, route
 
 
 def open_session(bundle: Bundle, artifact: Artifact, backend: str, threads: int) -> Session:
-    """Check an artifact against its hash and open it on a backend with `threads` threads. Close it after use.
+    """Check an artifact against its hash and open it on a backend with `threads` threads. The caller closes it.
 
-    Raises NotAvailable for a backend that is not here, InvalidArtifact for a file that is not right, or that its
-    runtime does not survive.
+    Raises NotAvailable if the backend cannot be loaded; InvalidArtifact for a file that is damaged, has a format that
+    the backend does not open, or crashes its runtime.
     """
     spec = BACKENDS.load(backend)
     path = bundle.verify(artifact)

@@ -1,7 +1,7 @@
-"""The one way to run code that may die or hang: a child process with a deadline, a bound on its memory and a log.
+"""Child processes for code that may crash or hang, with a deadline, a memory limit and a log.
 
 `SandboxProcess` calls Python functions in a child, with typed arguments and results. `start`, `deadline` and `kill` are
-its parts, for the converter, which lives in another Python and speaks a protocol of its own.
+its parts. The converter, which runs in another Python with its own protocol, uses them directly.
 """
 
 import os
@@ -34,10 +34,10 @@ def start(
     folder: Path | None = None,
     memory_bytes: int | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a child in a process group of its own, so that `kill` also ends the programs that it starts.
+    """Start a child in a new process group, so that `kill` also ends the programs that it starts.
 
-    Its stdin and stdout are pipes; the end of its stdin tells it that this process is gone. Its stderr is added to
-    `log`. memory_bytes bounds its data segment where the system can do that (Linux). Raises OSError.
+    Its stdin and stdout are pipes; the end of its stdin tells it that this process has ended. Its stderr is appended to
+    `log`. memory_bytes limits its data segment on systems with prlimit (Linux). Raises OSError if it cannot be started.
     """
     process = subprocess.Popen(
         command,
@@ -56,7 +56,7 @@ def start(
 
 @contextmanager
 def deadline(process: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[threading.Event]:
-    """Kill a child that is still running after `timeout_s`. Yields an event that is set where that happened."""
+    """Kill a child that still runs after `timeout_s` seconds. Yields an event that is set if the child was killed."""
     late = threading.Event()
 
     def stop() -> None:
@@ -72,13 +72,13 @@ def deadline(process: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[t
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a child of `start` and every program that it started."""
+    """Kill a child that `start` started, and every program in its process group."""
     with suppress(ProcessLookupError):  # the whole group may have ended already
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def how_it_ended(returncode: int) -> str:
-    """ "was killed by SIGABRT", or "failed with exit code 3"; for a process that did not end with 0."""
+    """Return "was killed by SIGABRT" or "failed with exit code 3" for the return code of a failed process."""
     if returncode >= 0:
         return f"failed with exit code {returncode}"
     name = signal.Signals(-returncode).name
@@ -86,15 +86,15 @@ def how_it_ended(returncode: int) -> str:
 
 
 class SandboxDied(Exception):
-    """The child ended, or was stopped, inside a call. The message says how, as in "was killed by SIGABRT"."""
+    """Error for a child that ended or was killed during a call. The message says how, as in "was killed by SIGABRT"."""
 
 
 class SandboxProcess(Closing):
-    """A child Python process that calls functions: started by the first call, and again by the call after its death.
+    """A child Python process that calls functions. The first call starts it; the call after its death starts a new one.
 
-    log: a file to which everything that the child prints is added. timeout_s: for each call. modules: names of modules
-    that the child imports before its first call. memory_bytes: bound of its memory, none by default. variables: added
-    to the child's environment.
+    log: the file to which the child's output is appended. timeout_s: seconds for each call. modules: modules that the
+    child imports before its first call. memory_bytes: limit of its memory, None for no limit. variables: additional
+    environment variables.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class SandboxProcess(Closing):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the child before the first call, so that it imports its modules while the caller does other work."""
+        """Start the child before its first call, so that it imports its modules while the caller does other work."""
         self._started()
 
     def call(self, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Result:
         """Call a module-level function in the child. Returns its result, or raises the exception that it raises.
 
-        Arguments and result are pickled. Raises SandboxDied if the child did not live to the end of the call.
+        Arguments and result are pickled. Raises SandboxDied if the child ends or exceeds its time during the call.
         """
         process = self._started()
         assert process.stdin is not None and process.stdout is not None  # pipes
@@ -142,9 +142,9 @@ class SandboxProcess(Closing):
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
                 try:
-                    pipe.close()  # the child ends when its stdin does
+                    pipe.close()  # the child exits at the end of its stdin
                 except BrokenPipeError:
-                    continue  # the child had not read everything
+                    continue  # the child ended without reading everything
             self._process.wait()
             self._process = None
 
@@ -152,7 +152,7 @@ class SandboxProcess(Closing):
         if self._process is None:
             paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
             env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **self._variables}
-            # -P: a folder with the name of one of our packages, in the caller's working folder, is not imported.
+            # -P: do not import a folder of the caller's working folder that has the name of one of our packages.
             command = [sys.executable, "-P", "-m", "backends.sandbox", *self._modules]
             with self._log.open("a", encoding="utf-8") as log:
                 self._process = start(command, log, env, memory_bytes=self._memory_bytes)
@@ -160,9 +160,9 @@ class SandboxProcess(Closing):
 
 
 def _serve() -> None:
-    """Answer calls until there are no more."""
+    """Answer calls from stdin until it ends."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no reply
+    os.dup2(2, 1)  # output of libraries must not mix with the replies
     for name in sys.argv[1:]:
         import_module(name)
     while True:
@@ -173,7 +173,7 @@ def _serve() -> None:
         reply: tuple[bool, Any]
         try:
             reply = (True, function(*arguments, **named))
-        except Exception as error:  # noqa: BLE001  whatever it is, the caller raises it
+        except Exception as error:  # noqa: BLE001  the caller raises it
             reply = (False, error)
         pickle.dump(reply, replies, _PROTOCOL)
         replies.flush()

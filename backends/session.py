@@ -1,4 +1,4 @@
-"""Sessions: the one way to run an artifact, whatever runtime is behind it."""
+"""Sessions: the interface that runs an artifact on any backend."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from backends.tensor import Array
 
 
 class Closing(ABC):
-    """An object that holds a runtime's memory until it is closed. As a context manager it closes at the end."""
+    """An object that holds a runtime's memory until it is closed; a context manager that closes at its end."""
 
     @abstractmethod
     def close(self) -> None:
@@ -29,16 +29,18 @@ class Closing(ABC):
 
 
 class Session(Closing):
-    """An opened artifact.
+    """An artifact opened on a backend.
 
-    run() validates and is the same for every backend; a backend implements _open, _run and _close, and sees the file's
-    own tensors alone. Threads may share a session: its runs happen one after the other. Sessions are independent of
-    each other.
+    run() validates inputs and is the same for every backend. A backend implements _open, _run and _close, which handle
+    tensors in the file's stored form. Threads may share a session: its runs happen one after the other.
     """
 
     @final
     def __init__(self, path: Path, artifact: Artifact, threads: int) -> None:
-        """Open `path`, already verified. Raises InvalidArtifact if the runtime cannot load it."""
+        """Open `path`, which is already verified.
+
+        Raises InvalidArtifact if the runtime cannot load it, InvalidInput for fewer than 1 thread.
+        """
         if threads < 1:
             raise InvalidInput(f"threads: expected at least 1, got {threads}")
         self.path = path
@@ -52,11 +54,11 @@ class Session(Closing):
 
     @final
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once.
+        """Run the artifact once and return a new C-contiguous array for each output name.
 
-        feeds maps each input name of artifact.inputs that is not held to an array that matches its spec exactly.
-        Returns name -> new C-contiguous array for every output spec. Raises InvalidInput before the runtime sees
-        a wrong name, shape, dtype, NaN or infinity, and after close.
+        feeds: for each input name of artifact.inputs that is not held, an array of exactly its spec's shape and dtype.
+        Raises InvalidInput for a wrong name, shape or dtype, for NaN or infinity, and for a closed session;
+        InvalidArtifact if the runtime fails or an output differs from the manifest.
         """
         expected = {binding.spec.name for binding in self.artifact.inputs} - self._held
         if set(feeds) != expected:
@@ -78,10 +80,10 @@ class Session(Closing):
 
     @final
     def hold(self, feeds: Mapping[str, Array]) -> None:
-        """Hold some inputs, by name, for all later runs, which are then given only the other inputs.
+        """Hold some inputs for all later runs, which then take only the other inputs.
 
-        An input that many runs share is then checked and copied once. The arrays must not change meanwhile. Inputs that
-        were held before are released. Raises InvalidInput as run does.
+        A held input is checked and copied once for many runs. The arrays must not change while they are held. Inputs
+        held before are released. Raises InvalidInput as `run` does.
         """
         names = {binding.spec.name for binding in self.artifact.inputs}
         if not set(feeds) <= names:
@@ -96,7 +98,7 @@ class Session(Closing):
             raise InvalidInput(f"{self.path.name}: the session is closed; open a new one")
 
     def _stored(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Check inputs, and return them by the file's names and in its form."""
+        """Check inputs and return them in stored form, by their stored names."""
         return {
             binding.stored.name: binding.to_stored(binding.spec.validate(feeds[binding.spec.name]))
             for binding in self.artifact.inputs
@@ -112,7 +114,7 @@ class Session(Closing):
                 self._close()
 
     def describe(self) -> dict[str, Any]:
-        """Facts that the runtime itself tells of an opened file, as JSON values: its providers, its delegates."""
+        """Return facts that the runtime reports about the opened file, as JSON values: its providers, its delegates."""
         return {}
 
     @abstractmethod
@@ -121,13 +123,13 @@ class Session(Closing):
 
     @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run on the file's own tensors: stored name -> array of the stored shape and dtype, perhaps not contiguous.
+        """Run on inputs by stored name, of stored shape and dtype, perhaps not contiguous.
 
-        Returns stored name -> array, which no later run overwrites.
+        Returns outputs by stored name, in arrays that later runs do not overwrite.
         """
 
     def _hold(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Keep inputs for all later runs. Returns the inputs that _run must still be given each time."""
+        """Keep inputs for all later runs. Returns those that must still be passed to each _run: here, all of them."""
         return feeds
 
     @abstractmethod

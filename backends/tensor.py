@@ -1,4 +1,4 @@
-"""Tensors: the form that a caller sees, the form that a file stores, and the conversion between the two."""
+"""Tensor specs, the conversion between a caller's tensors and a file's stored tensors, and seeded inputs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,18 @@ from backends.errors import InvalidArtifact, InvalidInput
 Array = npt.NDArray[Any]
 
 LAYOUTS = (None, "NCHW", "NHWC")
-
 DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
-
-# The order of the axes of a map that goes from NCHW to NHWC, and back.
+# Arguments of transpose: from NCHW to NHWC, and from NHWC to NCHW.
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, static shape, numpy dtype name and layout ("NCHW", "NHWC", or None for other ranks) of one tensor."""
+    """Name, static shape, numpy dtype name and layout of one tensor: "NCHW", "NHWC", or None for other tensors.
+
+    Raises InvalidArtifact for an empty name, a size below 1, or another dtype or layout.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -41,9 +42,9 @@ class TensorSpec:
             raise InvalidArtifact(f"tensor {self.name!r}: layout {self.layout} needs 4 dimensions, got {self.shape}")
 
     def validate(self, array: Array) -> Array:
-        """Check the dtype, the shape and that all values are finite; nothing is converted.
+        """Return the array, or a C-contiguous copy if it is not contiguous.
 
-        Returns the same values, C-contiguous: a copy only where `array` is not. Raises InvalidInput.
+        Raises InvalidInput for another dtype or shape, and for NaN or infinity.
         """
         if not isinstance(array, np.ndarray):
             raise InvalidInput(f"tensor {self.name!r}: expected a numpy array, got {type(array).__name__}")
@@ -58,10 +59,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Binding:
-    """One input or output: `spec` is the form that a caller sees, `stored` the form in the file.
+    """One input or output of a file: `spec` is the tensor that a caller sees, `stored` the tensor in the file.
 
-    The file may use another name, put channels last, or store int8 with real = (stored - zero_point) * scale. Like
-    TFLite files, it may store int64 as int32, float16 as float32, and a scalar as an array of one value.
+    The stored tensor may have another name, another layout, or integers with real = (stored - zero_point) * scale. As
+    in TFLite files, int64 may be stored as int32, float16 as float32, and a scalar as an array of shape (1,). Raises
+    InvalidArtifact if no such rule joins the two.
     """
 
     spec: TensorSpec
@@ -96,13 +98,13 @@ class Binding:
 
     @classmethod
     def same(cls, spec: TensorSpec) -> "Binding":
-        """Return the binding of a tensor that the file stores in the form that the caller sees."""
+        """Return the binding of a tensor that the file stores exactly as the caller sees it."""
         return cls(spec, spec)
 
     def to_stored(self, array: Array) -> Array:
-        """Return the caller's array in the file's layout and dtype. Where only the layout differs it is a view.
+        """Return the caller's array in the stored layout and dtype: a view where only the layout differs.
 
-        Raises InvalidInput for integers that the file's dtype cannot hold.
+        Raises InvalidInput for integers that the stored dtype cannot represent.
         """
         if self._transposed:
             array = array.transpose(TO_NHWC if self.stored.layout == "NHWC" else TO_NCHW)
@@ -128,13 +130,13 @@ class Binding:
         return steps.astype(self.stored.dtype)
 
     def from_stored(self, array: Array) -> Array:
-        """Return the file's array in the caller's dtype and layout, C-contiguous."""
+        """Return a stored array in the caller's dtype and layout, C-contiguous."""
         if self._transposed:
             array = array.transpose(TO_NHWC if self.spec.layout == "NHWC" else TO_NCHW)
         if self._one_value:
             array = array.reshape(self.spec.shape)
         if self._recast:
-            with np.errstate(over="ignore"):  # beyond float16's largest value lies infinity there as well
+            with np.errstate(over="ignore"):  # values above float16's largest become infinity
                 return array.astype(self.spec.dtype)
         if self.scale is not None and self.zero_point is not None:
             array = (array.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
@@ -156,15 +158,15 @@ class Binding:
         if not self._transposed:
             return shape
         if self.spec.layout is None or self.stored.layout is None:
-            return ()  # a layout on one side only: no rule joins them
+            return ()  # only one side has a layout: no conversion
         order = TO_NHWC if self.stored.layout == "NHWC" else TO_NCHW
         return tuple(shape[axis] for axis in order)
 
 
 def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
-    """Seeded inputs for a comparison: images and other maps uniform in [0, 1], everything else 0 and 1.
+    """Return seeded inputs for a comparison: 4-D float inputs uniform in [0, 1), all other inputs random 0 and 1.
 
-    No two axes are alike in such noise, so that a transposed input cannot go unseen.
+    In such noise no two axes are alike, so that a transposed input changes the outputs.
     """
     generator = np.random.default_rng(seed)
     return {

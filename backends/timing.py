@@ -1,4 +1,4 @@
-"""The timing loop: runs take turns in rounds, in a new order each round, and each timed run follows a warm-up."""
+"""The timing loop, which runs functions in turn in rounds, and the statistics of its samples."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Idle threads of a runtime spin for some milliseconds before they sleep: without this pause in which the run itself is
-# repeated, the figure of a model of 2 ms would be that of the run before it.
+# Seconds of warm-up before each timed run. Idle threads of a runtime spin for some milliseconds before they sleep:
+# without the warm-up, the threads of the run before would slow down a model of 2 ms.
 SETTLE_S = 0.02
 
-# Steady means: the medians of the last WINDOWS windows of WINDOW rounds each lie within STEADY of each other.
+# A run is steady when the medians of its last WINDOWS windows, of WINDOW rounds each, differ by at most STEADY of their
+# mean.
 WINDOW = 16
 WINDOWS = 3
 STEADY = 0.05
 
-# Below these counts a quantile is one or two runs that happened to be slow: at least six must lie beyond it.
+# With fewer samples a quantile rests on one or two runs that happened to be slow: at least six must lie above it.
 P90_SAMPLES = 64
 P99_SAMPLES = 662
 
@@ -25,11 +26,11 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Rounds:
-    """How many rounds there are. warm_ups: uncounted ones before the first.
+    """The number of rounds. warm_ups: rounds before the first, which are not counted.
 
-    The rounds end at `most`, or once `time_limit_s` seconds have passed since the first warm-up and there are `least`.
-    until_steady: they also end when there are P90_SAMPLES and all runs are steady. Raises ValueError for a `least`
-    below 1 or above `most`.
+    The rounds end after `most` rounds, or after at least `least` rounds once `time_limit_s` seconds have passed since
+    the first warm-up. until_steady: they also end after at least P90_SAMPLES rounds if all runs are steady. Raises
+    ValueError for a `least` below 1 or above `most`.
     """
 
     time_limit_s: float
@@ -45,10 +46,10 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one run. p90 and p99 are None where there are too few samples for them.
+    """Statistics of the milliseconds of a run. p90_ms and p99_ms are None with fewer than P90_SAMPLES and P99_SAMPLES.
 
-    runs: how many were timed. noise: how far the medians of the last windows are apart, over their mean. settled:
-    whether the noise is at most STEADY, in windows of WINDOW runs.
+    runs: the number of samples. noise: the spread of the medians of the last windows, see `noise_of`. settled: whether
+    the noise is at most STEADY and there are enough samples for full windows.
     """
 
     runs: int
@@ -61,7 +62,7 @@ class Timing:
 
     @classmethod
     def of(cls, samples_ms: Sequence[float]) -> "Timing":
-        """Summarize the samples of one run, in the order in which they were taken."""
+        """Return the statistics of samples that stand in the order in which they were taken."""
         noise = noise_of(samples_ms)
         return cls(
             runs=len(samples_ms),
@@ -76,7 +77,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Quartiles:
-    """Lower quartile, median and upper quartile."""
+    """Lower quartile, median and upper quartile of a ratio."""
 
     low: float
     median: float
@@ -84,9 +85,9 @@ class Quartiles:
 
     @classmethod
     def of_ratio(cls, samples_ms: Sequence[float], reference_ms: Sequence[float]) -> "Quartiles":
-        """Divide each sample by the reference's of the same round: a machine that slows down slows both.
+        """Return the quartiles of each sample over the reference's sample of the same round.
 
-        Raises ValueError where the two have not as many samples.
+        Within a round, a slower machine slows down both. Raises ValueError for different numbers of samples.
         """
         if len(samples_ms) != len(reference_ms):
             raise ValueError(f"expected as many samples as rounds, got {len(samples_ms)} and {len(reference_ms)}")
@@ -102,11 +103,11 @@ def time_rounds(
     sample: Callable[[Run, Clock], float] | None = None,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Time every run once a round, in an order drawn anew each round, and return their milliseconds by name.
+    """Time every run once a round, in a new random order each round, and return their milliseconds by name.
 
-    The samples of a name stand in the order of the rounds, so that samples of two names at one index are of one round.
-    sample: gives the seconds of one run; `time_after_warmup` where it is None. `progress` is told the round and, where
-    it is long, the time left.
+    Samples stand in the order of the rounds: samples of two names at one index are of the same round. sample: returns
+    the seconds of one run; None for `time_after_warmup`. progress: called with the number of the round and the time
+    left, if that is at least 3 s.
     """
     sample = sample or time_after_warmup
     start = clock()
@@ -136,9 +137,9 @@ def time_rounds(
 
 
 def time_after_warmup(run: Run, clock: Clock = time.perf_counter) -> float:
-    """Return the seconds of one run, after uncounted ones for SETTLE_S seconds and at least one.
+    """Return the seconds of one run after a warm-up: uncounted runs for SETTLE_S seconds, at least one.
 
-    The uncounted runs bring back caches and cores that another run has had.
+    The warm-up refills caches and gets back cores that another run has used.
     """
     end = clock() + SETTLE_S
     while True:
@@ -151,9 +152,9 @@ def time_after_warmup(run: Run, clock: Clock = time.perf_counter) -> float:
 
 
 def noise_of(samples_ms: Sequence[float]) -> float:
-    """Return how far the medians of the last WINDOWS windows are apart, over their mean.
+    """Return the range of the medians of the last WINDOWS windows over their mean; 0.0 if the mean is 0.
 
-    Of fewer samples than windows, each sample is a window.
+    Windows are shorter where there are not enough samples; of fewer samples than WINDOWS, each is a window.
     """
     windows = min(WINDOWS, len(samples_ms))
     window = min(WINDOW, len(samples_ms) // windows)
@@ -164,5 +165,5 @@ def noise_of(samples_ms: Sequence[float]) -> float:
 
 
 def _time_left(seconds: float) -> str:
-    """Return the time left as a person reads it; nothing where it is short."""
+    """Return the time left as text, such as ", 12 s more"; "" below 3 s."""
     return f", {seconds / 60:.0f} min more" if seconds >= 90 else f", {seconds:.0f} s more" if seconds >= 3 else ""

@@ -1,4 +1,7 @@
-"""Weights in safetensors, run by the module they belong to: the reference that the other backends are held to."""
+"""The PyTorch backends: weights in safetensors, run by their module, eagerly or through torch.compile.
+
+Eager PyTorch is the reference with which the other backends are compared.
+"""
 
 import threading
 from collections.abc import Mapping
@@ -12,15 +15,16 @@ from backends.tensor import Array
 if TYPE_CHECKING:
     import torch
 
-# torch counts threads for the whole process. Runs of all sessions take turns, so that each has its own count.
+# The number of threads is a setting of the whole process. A lock keeps runs of two sessions apart, so that each run has
+# the number of its session.
 _TORCH_THREADS = threading.Lock()
 
 
 class TorchSession(Session):
-    """Builds the module that artifact.architecture names and calls it with the inputs in their recorded order."""
+    """The module that artifact.architecture names, with its weights; called with the inputs in their recorded order."""
 
     def _open(self) -> None:
-        # Imported late: listing the backends must not take the seconds that torch takes.
+        # Imported late: listing the backends must not wait for torch.
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -47,7 +51,7 @@ class TorchSession(Session):
         arguments = [_tensor(feeds[name]) for name in self._input_names]
         with _TORCH_THREADS:
             before = torch.get_num_threads()
-            if before != self.threads:  # setting it, even to the same, stops and starts the pool
+            if before != self.threads:  # set_num_threads restarts the pool even for the same number
                 torch.set_num_threads(self.threads)
             try:
                 with torch.inference_mode():
@@ -76,12 +80,12 @@ class TorchSession(Session):
 def _tensor(array: Array) -> "torch.Tensor":
     import torch
 
-    # torch has no read-only tensors, and warns of undefined behaviour.
+    # torch has no read-only tensors: it warns of undefined behaviour for read-only arrays.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 class CompiledSession(TorchSession):
-    """The module through torch.compile with its defaults. The first run compiles it."""
+    """The module through torch.compile with default options. The first run compiles it."""
 
     def _open(self) -> None:
         import torch
@@ -94,7 +98,7 @@ class CompiledSession(TorchSession):
             return super()._run(feeds)
         except InvalidArtifact:
             raise
-        except Exception as error:  # the compiler's own, and those of the C++ compiler that it calls
+        except Exception as error:  # errors of the compiler and of the C++ compiler that it calls
             raise InvalidArtifact(f"{self.path}: torch.compile failed: {one_line(error)}") from error
 
     def describe(self) -> dict[str, Any]:

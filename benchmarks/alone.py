@@ -1,7 +1,7 @@
-"""The subjects of `benchmarks.apart`: files, and whole runs of a model by its graphs, each in a process of its own.
+"""The subjects of `benchmarks.apart`, files and whole runs of a model, and their measurement in a child process.
 
-A whole run is both passes over a clip, or a caption with its cache or without. A query of the foveated model is one
-more look at frames that are held encoded.
+A whole run uses all graphs of a model: both passes over a clip, or a caption with or without its cache. A query of the
+foveated model looks once more at frames that the session holds encoded.
 """
 
 import tempfile
@@ -33,7 +33,7 @@ _ROUNDS = Rounds(1.5, warm_ups=0, least=1, most=32, until_steady=False)
 
 @dataclass(frozen=True)
 class WholeRun:
-    """name: one of WHOLE_RUNS."""
+    """A run of a bundle's whole model on a backend in a precision. name: a value of WHOLE_RUNS."""
 
     name: str
     folder: Path
@@ -42,7 +42,7 @@ class WholeRun:
 
 
 def subjects(bundle: Bundle) -> dict[str, BenchTarget | WholeRun]:
-    """Every file, and every whole run on each runtime and precision that has all graphs of the model."""
+    """Return every file, and every whole run on each backend and precision that has all graphs, by the row's name."""
     targets = [BenchTarget.of(bundle, artifact) for artifact in bundle.artifacts]
     found: dict[str, BenchTarget | WholeRun] = {}
     roles: dict[tuple[str, str], set[str]] = {}
@@ -59,15 +59,18 @@ def subjects(bundle: Bundle) -> dict[str, BenchTarget | WholeRun]:
 
 
 def run_alone(subject: BenchTarget | WholeRun, threads: int) -> dict[str, Any]:
-    """Measure a subject in a process of its own. Raises SandboxDied if that does not live to the end."""
+    """Measure a subject in a child process. Raises SandboxDied if the child dies."""
     with tempfile.TemporaryDirectory() as folder, SandboxProcess(Path(folder) / "log", TIMEOUT_S) as process:
         return process.call(measure, subject, threads)
 
 
 def measure(subject: BenchTarget | WholeRun, threads: int) -> dict[str, Any]:
-    """Load a subject, run it once and then some more. A whole run opens its graphs in its first run."""
+    """Load a subject, run it once and then 1 to 32 times more, and return its times and peaks of memory.
+
+    load_ms is None for a whole run, which opens its graphs in its first run.
+    """
     if isinstance(subject, BenchTarget):
-        BACKENDS.load(subject.backend)  # the runtime's own import is no part of the load
+        BACKENDS.load(subject.backend)  # the runtime's import does not count as load time
     before_mb, start = peak_mb(), time.perf_counter()
     run = _open_file(subject, threads) if isinstance(subject, BenchTarget) else _open_whole(subject, threads)
     opened = time.perf_counter()
@@ -106,7 +109,7 @@ def _open_whole(whole: WholeRun, threads: int) -> Callable[[], object]:
     write = captioner.caption if whole.name == CACHED else captioner.caption_without_cache
 
     def run() -> None:
-        # A first token and 99 more. Weights that end a text early would make the figure one of a shorter text.
+        # A first token and 99 more. A text that ends early would be timed as a shorter text.
         found = len(write(latent, length=TOKENS - 1).tokens)
         if found != TOKENS - 1:
             raise ValueError(f"expected a text of {TOKENS - 1} tokens, got {found}: choose other weights")

@@ -24,14 +24,14 @@ from toolkit.bench.together import BenchTarget
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the medians of a row over its rounds, and the highest of its peaks."""
+    """Return the medians of a row's times over its rounds, and the highest peaks of memory."""
     times = {key: [one[key] for one in rounds] for key in ("load_ms", "first_run_ms", "run_ms")}
     medians = {key: None if values[0] is None else round(median(values), 3) for key, values in times.items()}
     return medians | {key: round(max(one[key] for one in rounds), 1) for key in ("peak_mb", "peak_before_load_mb")}
 
 
 def looks(found: Measurement) -> list[dict[str, Any]]:
-    """Return, for each runtime, the time of one more look at a frame over that of encoding it, round by round."""
+    """Return, for each query and runtime, the median ratio of its time per frame over the time to encode a frame."""
     ratios = []
     for name in found.measured:
         role, _, runtime = name.partition(", ")

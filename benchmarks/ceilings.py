@@ -1,6 +1,6 @@
-"""The ceilings of this machine: the quickest matrix product in float32 and in eight bits, and copying memory.
+"""The ceilings of this machine: the highest speed of matrix products in float32 and eight bits, and of memory copies.
 
-Each is the best of many runs of the installed runtimes: a ceiling is a speed that some program has reached.
+Each ceiling is the best of many runs of the installed runtimes: a speed that a program has reached.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ ROUNDS = Rounds(3.0, warm_ups=0, until_steady=False)
 
 
 def ceilings(threads: int) -> dict[str, float]:
-    """Return float32_gops, int8_gops (multiplications and additions count alike) and copy_gb_s (read and write)."""
+    """Return float32_gops and int8_gops (a multiplication and an addition count as two), copy_gb_s (bytes read and
+    written), and side (of the matrices)."""
     torch.set_num_threads(threads)
     operations = 2 * SIDE**3 / 1e9
     floats = torch.rand(SIDE, SIDE)
@@ -40,7 +41,7 @@ def _best(run: Callable[[], object]) -> float:
 
 
 def _product(op_type: str, dtype: type, threads: int) -> Callable[[], object]:
-    """The same product in ONNX Runtime, with a constant on the right as in a network, so that it can pack it."""
+    """Return a function that runs the product in ONNX Runtime. The right matrix is a constant, so that it is packed."""
     weight: np.ndarray = np.ones((SIDE, SIDE), dtype)
     element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     result = onnx.TensorProto.INT32 if op_type == "MatMulInteger" else element

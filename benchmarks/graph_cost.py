@@ -8,8 +8,11 @@ import onnx_ir as ir
 
 @dataclass(frozen=True)
 class Cost:
-    """operations: a multiplication and an addition of a product count as two; other operators are not counted.
-    weight_bytes: the constants. map_bytes: what the nodes read and write beside them, if nothing stays in a cache."""
+    """The cost of one run of a graph.
+
+    operations: of matrix products and convolutions only; a multiplication and an addition count as two. weight_bytes:
+    size of the constants. map_bytes: bytes of other tensors that the nodes read and write, if no cache holds any.
+    """
 
     operations: int
     weight_bytes: int
@@ -17,12 +20,12 @@ class Cost:
 
 
 def cost(model: ir.Model) -> Cost:
-    """Of one run of a graph whose shapes are all stated."""
+    """Return the cost of one run of a graph. Raises ValueError for a tensor without a static shape."""
     nodes = list(model.graph)
     maps = [
         value
         for node in nodes
-        if node.op_type != "Reshape"  # which moves nothing
+        if node.op_type != "Reshape"  # moves no data
         for value in (*node.inputs, *node.outputs)
         if value is not None and value.const_value is None
     ]

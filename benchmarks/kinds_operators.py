@@ -29,7 +29,7 @@ CHAINS = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Res
 
 
 def stages(graph: GraphSpec, state: State) -> dict[str, dict[str, int]]:
-    """How often each operator stands in a graph after each stage, the most frequent first."""
+    """Return the number of each operator in a graph by stage: "exported", "prepared" and "lowered"."""
     model = export(build_loaded(graph, state), graph)
     counts = {"exported": _counted(model)}
     model, _ = prepare(model, {}, stepwise=False)
@@ -40,7 +40,7 @@ def stages(graph: GraphSpec, state: State) -> dict[str, dict[str, int]]:
 
 
 def chained(counts: dict[str, int]) -> int:
-    """Operators of shapes and indices among them."""
+    """Return the number of operators that are one of CHAINS."""
     return sum(counts.get(name, 0) for name in CHAINS)
 
 

@@ -26,7 +26,7 @@ TIMEOUT_S = 4 * 3600.0
 
 
 def _in_a_process(command: str, bundle: Path, subject: str) -> dict[str, Any]:
-    """Run one step in a process of its own; the disk is that of the folder around the bundle, at its peak."""
+    """Run one command in a child process, and add its seconds, its peak memory, and the peak disk of bundle.parent."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Watch(bundle.parent) as watch,
@@ -39,7 +39,10 @@ def _in_a_process(command: str, bundle: Path, subject: str) -> dict[str, Any]:
 
 
 def measure(model: str, folder: Path) -> dict[str, Any]:
-    """Every command, one after the other. The embedder, which nothing converts, comes last and alone."""
+    """Run every command on a model's detector and then export its embedder, and return the results by command.
+
+    The bundle of the detector is removed before the embedder, which is not converted, is exported.
+    """
     bundle = folder / model
     measured = {
         f"{command} detector": _in_a_process(command, bundle, "detector")
@@ -59,7 +62,7 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
 
 
 def _compare(logits: Any, reference: Any) -> dict[str, Any]:
-    """Bits and raw error; channel 0 is the detection logit and no bit."""
+    """Return flipped bits and errors of logits (N, 1 + bits); channel 0 is the detection logit, not a bit."""
     difference = logits - reference
     noise = float(np.square(difference).sum())
     return {
@@ -82,7 +85,7 @@ def main(models: tuple[str, ...], folder: Path | None, out: Path) -> None:
     for model in models:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             measured = measure(model, Path(name))
-        # One model's result takes the place of its own last one: they need not be measured in one go.
+        # Replace only this model's result: models can be measured at different times.
         document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
         document[model] = {"machine": describe(), "weights": f"random, seed {SEED}", "measured": measured}
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The steps of `benchmarks.large_export`, each called in a process of its own: its imports are a part of the step."""
+"""The commands of `benchmarks.large_export`. Each runs in a child process, and its imports count as steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,15 +11,16 @@ from benchmarks.peaks import Steps, Watch
 from toolkit.images.preprocess import preprocess
 
 PRECISIONS = ("fp32", "fp16", "int8")
-# Steps of a conversion that name one of these are its time; the others are this project's own.
+# Steps of a conversion whose names contain one of these are the converter's time; the others are this project's own.
 CONVERTER_TOOLS = ("onnx2tf", "ai-edge-quantizer")
 SEED = 0
 PHOTOGRAPHS = Path(__file__).parent.parent / "toolkit" / "photographs"
-# What a file may take when it runs: this much of its size, and this much for results and the runtime itself.
+# Memory that a running file may take: this multiple of its size, and this much for results and the runtime.
 RUN_SHARE, RUN_MB = 1.25, 1000
 
 
 def export(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
+    """Export a graph with random weights, and return the number of its parameters."""
     steps("importing torch and onnx")
     from graphs.checkpoint import random_weights
     from graphs.networks.models import find_spec
@@ -33,8 +34,9 @@ def export(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 
 
 def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
+    """Simplify an exported graph again, and return the number of its operators."""
     steps("importing onnx")
-    import onnxsim as _onnxsim  # noqa: F401  its import is no part of what it does
+    import onnxsim as _onnxsim  # noqa: F401  so that its import does not count as simplification
 
     from graphs.onnx.file import load
     from graphs.passes.simplify import simplify as simplify_pass
@@ -47,6 +49,7 @@ def simplify(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 
 
 def convert(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
+    """Convert a bundle to PRECISIONS, and return this project's own seconds and the converter's runs and memory."""
     steps("importing onnx")
     from toolkit.convert.pipeline import convert_bundle
     from toolkit.parity.agreement import conversion_rules
@@ -63,7 +66,7 @@ def convert(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 
 
 def torch(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
-    """The reference: what the module computes of the photographs."""
+    """Run the torch module on the photographs and write its logits, the reference, to torch.npy."""
     steps("importing torch")
     import torch
 
@@ -82,13 +85,13 @@ def torch(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
 
 
 def run(bundle: Path, file: str, steps: Steps) -> dict[str, Any]:
-    """One file, in a process that does nothing else."""
+    """Run a file on each photograph, write its logits to FILE.npy, and return its size, times and memory limit."""
     from backends.bundle import Bundle
     from backends.machine import default_threads
     from backends.timing import Rounds, time_rounds
     from toolkit.bench.together import BenchTarget
 
-    steps("opening it")  # everything counts: imports, hashing, loading
+    steps("opening it")  # with imports, hashing and loading
     opened = Bundle.open(bundle)
     artifact = next(artifact for artifact in opened.artifacts if artifact.file == file)
     seconds, logits = [], []
@@ -119,7 +122,7 @@ COMMANDS: dict[str, Callable[[Path, str, Steps], dict[str, Any]]] = {
 
 
 def run_command(command: str, bundle: Path, subject: str) -> dict[str, Any]:
-    """Run one of COMMANDS for a role or a file, and return its result with the seconds and the peak of each step."""
+    """Run one of COMMANDS on a role or a file, and return its result with the seconds and peak memory of each step."""
     steps = Steps()
     result = COMMANDS[command](bundle, subject, steps)
     steps(None)

@@ -27,13 +27,13 @@ from toolkit.bench.rounds import measure_rows
 from toolkit.bench.together import BenchTarget, target_row
 
 ROUNDS = Rounds(2.0, warm_ups=1, until_steady=False)
-# A file that takes longer is profiled over one run: the shares of its kinds of operators vary little.
+# A file with a longer run is profiled over one run only: the shares of its operator kinds vary little.
 LONG_MS, PROFILED_RUNS, KINDS = 1000, 5, 5
 OUT = Path(__file__).parent / "results" / "limits.json"
 
 
 def measure(bundle: Bundle, artifact: Artifact, operations: int, threads: int) -> dict[str, Any]:
-    """Time one file alone, and profile it."""
+    """Time one file alone, profile it, and return the figures. operations: of one run of the graph."""
     target = BenchTarget.of(bundle, artifact)
     timing = measure_rows([target_row(target, threads)], ROUNDS).measured[target.name].timing
     runs = 1 if timing.median_ms > LONG_MS else PROFILED_RUNS

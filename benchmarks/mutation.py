@@ -37,7 +37,7 @@ ROOMS = {
     "toolkit/metrics": "tests/metrics",
     "toolkit/parity": "tests/parity",
 }
-# One or two changes of each operator, as mutmut has them: all of cosmic-ray's are for the most part errors of types.
+# One or two replacements of each operator, as in mutmut: most of cosmic-ray's other replacements are type errors.
 OPERATORS = re.compile(
     "NumberReplacer|AddNot|True|False|AndWithOr|OrWithAnd|Break|Continue|RemoveDecorator|ZeroIteration|Delete_|"
     "USub_UAdd|Eq_NotEq|Is_IsNot|IsNot_Is$|(Lt|Gt)E?_(Lt|Gt)E?$|Add_(Sub|Mul)|Sub_Add|Mul_(Div|Add)|Div_Mul|FloorDiv_Mul|"
@@ -51,7 +51,7 @@ REASONS = Path(__file__).with_name("mutation_survivors.json")
 
 
 def mutants(package: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """Changes at `count` different places of a package; for one seed, a larger sample begins with a smaller one."""
+    """Return changes at up to `count` places of a package. With one seed, a larger sample contains the smaller ones."""
     sources = {path: path.read_text(encoding="utf-8") for path in sorted(Path(package).glob("*.py"))}
     every = [item.mutations[0] for item in _all_work_items(sources, {})]
     every = [one for one in every if OPERATORS.search(one.operator_name)]
@@ -73,7 +73,7 @@ def mutants(package: str, count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _annotated(tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """Every line and column inside an annotation."""
+    """Yield every line and column inside a type annotation."""
     for node in ast.walk(tree):
         for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
             if part is not None:
@@ -82,11 +82,12 @@ def _annotated(tree: ast.Module) -> Iterator[tuple[int, int]]:
 
 
 def run_tests(tree: str, tests: list[str], keep_bytecode: bool) -> None:
-    """Run tests in this process until one fails, and exit as pytest does."""
+    """Run tests in this process until one fails, and exit with pytest's exit code."""
     os.setsid()
     os.chdir(tree)
     sys.path.insert(0, tree)
-    sys.dont_write_bytecode = not keep_bytecode  # of changed files: two of one second and size would share it
+    # Bytecode is looked up by time and size, which two changes of one file may share.
+    sys.dont_write_bytecode = not keep_bytecode
     os.environ |= {"PYTHONPATH": tree} | ({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})
     log = os.open("mutation.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1), os.dup2(log, 2)
@@ -96,7 +97,7 @@ def run_tests(tree: str, tests: list[str], keep_bytecode: bool) -> None:
 
 
 def survives(mutant: dict[str, Any], room: str, tree: Path) -> bool:
-    """Whether the tests of a room pass with a change in place."""
+    """Return whether the tests in folder `room` pass with a change in place."""
     path = tree / mutant["file"]
     original = path.read_bytes()
     own = sorted(str(found.relative_to(tree)) for found in (tree / room).glob(f"**/test_*{path.stem}*.py"))
@@ -168,7 +169,7 @@ def main(packages: tuple[str, ...], count: int, seed: int, again: bool, state: P
         rows[package] = {"changes": len(sample), "noticed": len(sample) - len(lived), "survived": lived}
         print(f"{package}: {len(sample) - len(lived)} of {len(sample)} noticed")
     if out is not None:
-        from backends.machine import describe  # not earlier: a child takes modules that its parent has from there
+        from backends.machine import describe  # imported late: a child imports this module before its own tree
 
         result = {"machine": describe(), "tree": _git("rev-parse", "HEAD^{tree}").decode().strip(), "seed": seed}
         out.write_text(json.dumps(result | {"packages": rows}, indent=1) + "\n", encoding="utf-8")

@@ -60,19 +60,19 @@ def cases() -> Iterator[tuple[str, str, onnx.ModelProto, Arrays]]:
 def _array(path: Path) -> np.ndarray | None:
     try:
         return numpy_helper.to_array(onnx.load_tensor(path))
-    except Exception:  # noqa: BLE001  a sequence, or an optional value: no tensor
+    except Exception:  # noqa: BLE001  a sequence or an optional value is not a tensor
         return None
 
 
 def run_turn(source: Path, folder: Path, shapes: dict[str, tuple[int, ...]], constants: Arrays) -> dict[str, Any]:
-    """Return the stage that a graph reached, and the errors of its files, or the reason why it stopped."""
+    """Import, convert and compare a graph, and return the stage it reached with its files' failures, or the reason."""
     stage, row = "import", dict[str, Any]()
     try:
         bundle = import_model(source, folder, shapes, values=constants)
         stage = "convert"
         try:
             bundle = convert_bundle(folder, conversion_rules, PRECISIONS)
-        except ToolkitError as error:  # float32 alone where the others cannot be made: that is no failure of it
+        except ToolkitError as error:  # other precisions may fail: try float32 alone
             bundle, row["quantized"] = convert_bundle(folder, conversion_rules, PRECISIONS[:1]), _short(error, folder)
         stage = "compare"
         report = compare_bundle(bundle)
@@ -87,8 +87,8 @@ def _short(error: Exception, folder: Path) -> str:
 
 
 def run_case(model: onnx.ModelProto, data: Arrays, process: SandboxProcess) -> dict[str, Any]:
-    """Run a graph, and a second time with constants where the first turn does not come through."""
-    from benchmarks.onnx_corpus import run_turn  # by its name in that process, not as __main__'s
+    """Run a graph in the child process; if it fails, run it again with its further inputs as constants."""
+    from benchmarks.onnx_corpus import run_turn  # not from __main__, which the child cannot import
 
     dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
     shapes = {n: v.shape for n, v in data.items() if any(not size.HasField("dim_value") for size in dims[n])}

@@ -1,4 +1,4 @@
-"""Peaks as the kernel counts them: memory of a process and of what it starts, and disk of a folder."""
+"""Peaks of memory, as the kernel counts it for a process and its children, and of a folder's disk usage."""
 
 import sys
 import threading
@@ -12,16 +12,16 @@ _EVERY_S = 0.05
 
 
 def peak_mb(process: Path = Path("/proc/self")) -> float:
-    """The most memory that a process had since its start or the last reset, files that it maps included (VmHWM).
+    """Return the peak resident memory of a process in MB since its start or the last reset, mapped files included.
 
-    Not the system's ru_maxrss: that of a new process starts with the memory of the one that it was forked from.
+    It is VmHWM and not ru_maxrss, which in a new process starts with the memory of its parent.
     """
     status = (process / "status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 class Steps:
-    """Seconds and peak megabytes of each step: call it with the name of the one that begins."""
+    """The seconds and peak megabytes of each step. Call it with the name of the step that begins; None at the end."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -39,14 +39,14 @@ class Steps:
 
 
 class Watch:
-    """While its block runs, looks every 50 ms at the disk that `folder` takes and at the memory of what we started.
+    """A context manager that checks every 50 ms a folder's disk usage and the peak memory of this process's children.
 
-    A file that has no name is not seen, nor what a process takes after the last look at it.
+    It misses files without a name, and the memory that a process takes after the last check.
     """
 
     def __init__(self, folder: Path) -> None:
         self.disk_mb = 0.0
-        self.started_mb: dict[str, float] = {}  # process id -> peak
+        self.started_mb: dict[str, float] = {}  # by process id
         self._folder = folder
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -68,7 +68,7 @@ class Watch:
                 try:
                     self.started_mb[process.name] = peak_mb(process)
                 except (OSError, IndexError):
-                    continue  # it has ended
+                    continue  # the process has ended
 
 
 def _disk_bytes(folder: Path) -> int:
@@ -77,18 +77,18 @@ def _disk_bytes(folder: Path) -> int:
         try:
             size += path.lstat().st_blocks * 512
         except FileNotFoundError:
-            continue  # it has gone since
+            continue  # the file has been removed
     return size
 
 
 def _children(process: Path) -> list[Path]:
-    """What a process started, and what that started."""
+    """Return the /proc folders of a process's children and their descendants."""
     found = []
     for task in (process / "task").glob("*/children"):
         try:
             pids = task.read_text(encoding="utf-8").split()
         except OSError:
-            continue  # a thread that has ended
+            continue  # the thread has ended
         for pid in pids:
             found += [Path("/proc") / pid, *_children(Path("/proc") / pid)]
     return found

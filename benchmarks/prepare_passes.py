@@ -39,7 +39,7 @@ COLUMNS = ("ort_fp32", "tflite_fp32", "tflite_int8")
 
 
 def write_rows(exported: ir.Model, feeds: Any, folder: Path) -> dict[str, dict[str, Path]]:
-    """Write the files of each row, by its pass and column. Every row is simplified, the first one does no more."""
+    """Write the files of each row, and return their paths by pass and column. The first row is only simplified."""
     proto, rows = ir.to_proto(exported), dict[str, dict[str, Path]]()
     before, behind = passes("export"), passes("lowering")
     order = [simplify, *(step for step in (*before, *behind) if step is not simplify)]
@@ -65,7 +65,7 @@ def write_rows(exported: ir.Model, feeds: Any, folder: Path) -> dict[str, dict[s
 
 
 def opened(path: Path, image: Any) -> Callable[[], object]:
-    """Return a function that runs a file once, on the thread of the caller alone."""
+    """Return a function that runs a file once, on the caller's thread only."""
     if path.suffix == ".onnx":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -79,6 +79,7 @@ def opened(path: Path, image: Any) -> Callable[[], object]:
 
 
 def measure(model: str, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """Time the files of every row of a model, and return the rows with operators, medians and ratios."""
     spec = find_spec(model)
     graph = spec.graph("detector")
     feeds = probe(graph.inputs)

@@ -30,6 +30,7 @@ from training.photographs import fetch, held_out
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
+    """Return the figures of `row_of` as a table for the terminal."""
     table = Table("file", "MB", "right", "loss, points", "flipped", "verdicts", "cosine", "SNR")
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:

@@ -1,4 +1,4 @@
-"""Readings of marked, distorted photographs by a detector file, and their figures: bits right and bits flipped."""
+"""Readings of marked or unmarked photographs by a detector file, and their figures: right bits and flipped bits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +27,18 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Readings:
-    """inputs (photographs, readings, 3, S, S) float32 in [0, 1] and what is hidden in each: (..., bits) of 0 and 1."""
+    """Preprocessed images and the hidden messages.
+
+    inputs: (photographs, readings, 3, S, S) float32 in [0, 1]. messages: (photographs, readings, bits) of 0 and 1; None
+    for unmarked photographs.
+    """
 
     inputs: Floats
     messages: NDArray[np.int64] | None
 
 
 def read_unmarked(side: int, photographs: list[Path]) -> Readings:
-    """Each photograph as it is, at the model's size."""
+    """Return the readings of unmarked, undistorted photographs, at a model's size of `side` pixels."""
     distortions = {name: MAIN[name] for name in UNMARKED}
     inputs = [
         reading.image[0]
@@ -47,7 +51,7 @@ def read_unmarked(side: int, photographs: list[Path]) -> Readings:
 
 
 def read_marked(folder: Path, photographs: list[Path], count: int) -> Readings:
-    """Each photograph marked `count` times, each time with a message of its own, and read after every distortion."""
+    """Return the readings of photographs after every distortion, each marked `count` times with different messages."""
     inputs, hidden = [], []
     with Embedder.open(folder) as embedder, Progress() as progress:
         bits = embedder.model.bits
@@ -64,14 +68,14 @@ def read_marked(folder: Path, photographs: list[Path], count: int) -> Readings:
 
 
 def logits_of(bundle: Bundle, artifact: Artifact, inputs: Floats) -> Floats:
-    """Return the logits of a file, (photographs, readings, 1 + bits)."""
+    """Return the logits of a file, (photographs, readings, 1 + bits), for inputs as in Readings."""
     with BenchTarget.of(bundle, artifact).open(default_threads()) as session:
         flat = [session.run({"image": image[None]})["logits"][0] for image in inputs.reshape(-1, *inputs.shape[2:])]
     return np.stack(flat).reshape(*inputs.shape[:2], -1)
 
 
 def row_of(artifact: Artifact, logits: Floats, reference: Floats, messages: NDArray[np.int64] | None) -> dict[str, Any]:
-    """Return the figures of a file beside the reference: bits right, bits flipped, and the error of the logits."""
+    """Return the figures of a file against the reference: right bits, flipped bits, and the error of the logits."""
     accuracy = {} if messages is None else _accuracy(logits, reference, messages)
     flipped = (logits > 0)[..., 1:] != (reference > 0)[..., 1:]
     return {

@@ -20,12 +20,12 @@ Scheme = Literal["light", "dark"]
 
 
 def chromium() -> str | None:
-    """The path of the machine's Chromium, if it has one."""
+    """Return the path of the machine's Chromium; None without one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def launched(playwright: Playwright, path: str) -> Browser:
-    # Chromium refuses to sandbox what root started.
+    # As root, Chromium does not start with its sandbox.
     return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
 
 
@@ -38,7 +38,10 @@ def picture(
     first: str,
     scale: int,
 ) -> None:
-    """What a window of `size` shows, from the element `first` down."""
+    """Write a picture of a report in a window of `size` CSS pixels, from the element `first` down.
+
+    scale: pixels of the picture for each CSS pixel.
+    """
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=scale
     )

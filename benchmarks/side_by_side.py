@@ -30,7 +30,8 @@ HERE = Path(__file__).parents[1]
 OPENINGS = 3
 ROUNDS = Rounds(60.0, warm_ups=3, least=9, most=48, until_steady=False)
 
-# Runs in either tree: answers each line with the seconds of one run after the warm-up of `backends.timing`.
+# The child's program, for either tree. It answers each line with the seconds of one run after a warm-up as in
+# `backends.timing`.
 CHILD = """
 import os, sys, time
 from pathlib import Path
@@ -62,6 +63,7 @@ with target.open(int(sys.argv[3])) as session:
 
 @contextmanager
 def opened(tree: Path, folder: Path, file: str) -> Iterator[OpenRow]:
+    """Open a file in a child process that imports the packages of `tree`. Its run returns seconds."""
     command = [sys.executable, "-c", CHILD, str(folder.resolve()), file, str(default_threads())]
     with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         asked, answered = child.stdin, child.stdout
@@ -77,6 +79,7 @@ def opened(tree: Path, folder: Path, file: str) -> Iterator[OpenRow]:
 
 
 def sample(run: Run, clock: Clock) -> float:
+    """Return the seconds that the child measured for one run."""
     return float(str(run()))
 
 

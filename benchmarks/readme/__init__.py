@@ -1,4 +1,4 @@
-"""The README's figures stand between markers, and are written from committed results alone."""
+"""The README's blocks of figures, which are written between markers, from committed results only."""
 
 import json
 import re
@@ -11,12 +11,12 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def read(name: str) -> Any:
-    """Read a committed result."""
+    """Return the committed result benchmarks/results/`name`.json."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return a Markdown table whose first `left` columns are text, and the others figures."""
+    """Return a Markdown table. The first `left` columns hold text, the others right-aligned figures."""
     lines = [head, ["---"] * left + ["--:"] * (len(head) - left), *rows]
     shown = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines]
     shown[1] = shown[1].replace(" ", "")
@@ -24,7 +24,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
 
 
 def write_block(name: str, text: str) -> None:
-    """Replace the text between <!-- name --> and <!-- /name -->. Raises ValueError unless both are there, once."""
+    """Replace the README's text between <!-- name --> and <!-- /name -->. Raises ValueError unless both exist once."""
     readme = README.read_text(encoding="utf-8")
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     replaced, count = block.subn(lambda match: match[1] + text + match[2], readme)

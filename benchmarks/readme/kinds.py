@@ -31,7 +31,7 @@ RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp3
 
 
 def kinds() -> str:
-    """Milliseconds and peak memory of the main work of each kind, on every runtime."""
+    """Return the block: time and peak memory of each kind's main graphs and runs on every runtime, and operators."""
     results = {model: read(f"kinds-speed-{model}") for model in KINDS}
     first = next(iter(results.values()))
     lines = []
@@ -53,7 +53,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def _looks(result: dict[str, Any]) -> str:
-    """What one more look costs, and how many frames a second both deep passes take."""
+    """Return sentences on the time of one more look at a frame, and on the frames a second of both deep passes."""
     ratios = {(row["row"], row["over"]): row["median"] for row in result["ratios"]}
     shares = [
         f"1/{1 / ratios[f'{query}, {runtime}', f'encode_frames, {runtime}']:.0f}"
@@ -70,7 +70,7 @@ def _looks(result: dict[str, Any]) -> str:
 
 
 def _loads(results: dict[str, Any]) -> str:
-    """How long the quickest and the slowest of all files take to load, and where the others' figures are."""
+    """Return a sentence on the shortest and the longest load time of all files."""
     rows = [(model, row) for model, result in results.items() for row in result["rows"] if row["file"]]
     found = [(row["load_ms"], model, row["file"]) for model, row in rows]
     quickest, slowest = (f"{ms / 1e3:.3f} s ({model}'s {file})" for ms, model, file in (min(found), max(found)))
@@ -81,7 +81,7 @@ def _loads(results: dict[str, Any]) -> str:
 
 
 def _operators() -> str:
-    """How many operators some graphs have after each stage."""
+    """Return sentences on the number of operators of some graphs after each stage."""
     found = {(row["model"], row["role"]): row for row in read("kinds-operators")["graphs"]}
     parts = []
     for key, name in OPERATORS.items():

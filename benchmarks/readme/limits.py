@@ -1,14 +1,15 @@
-"""LIMITS.md: how near each file comes to what the machine can do."""
+"""The text of LIMITS.md: the speed of each file over the ceilings of the machine."""
 
 from typing import Any
 
 from benchmarks.readme import read, table
 
-# Files of these precisions are held to the ceiling of eight bits.
+# Files of these precisions are compared with the ceiling of eight bits.
 _EIGHT_BITS = ("int8", "int8-static", "mixed")
 
 
 def limits() -> str:
+    """Return the text of LIMITS.md."""
     result = read("limits")
     machine, most = result["machine"], result["ceilings"]
     head = (

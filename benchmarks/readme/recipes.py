@@ -1,4 +1,4 @@
-"""The README's block on precisions: what each recipe costs in bits, on both runtimes."""
+"""The README's block on precisions: the right bits that each recipe loses, on both runtimes."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _RECIPES = {
 
 
 def recipes() -> str:
-    """Return the loss of each recipe, then the bits that static INT8 flips by what it was calibrated on."""
+    """Return the block: the loss of each recipe, and the bits that static INT8 flips for each calibration."""
     result, seen = read("recipes-pocketseal"), read("calibration-pocketseal")
     return (
         f"{result['readings']} readings of {result['photographs']} marked photographs, distorted in "
@@ -29,7 +29,7 @@ def recipes() -> str:
 
 
 def _losses(result: dict[str, Any]) -> str:
-    """A row a recipe: size, loss with its interval and bits flipped, on both runtimes."""
+    """Return a table with a row for each recipe: size, loss with its interval, and flipped bits on both runtimes."""
     files = {(row["precision"], row["file"].rsplit(".", 1)[1]): row for row in result["files"] if row["route"] != "tf"}
     rows = []
     for name, meaning in _RECIPES.items():
@@ -40,7 +40,7 @@ def _losses(result: dict[str, Any]) -> str:
 
 
 def _calibrations(result: dict[str, Any]) -> str:
-    """A row for each set of images that static INT8 was calibrated on, a column a method; on both runtimes."""
+    """Return a table of flipped bits with a row for each set of calibration images and a column for each method."""
     flipped = {
         (row["calibration"], row["method"], row["file"].rsplit(".", 1)[1]): row["bits_flipped"]
         for row in result["files"]

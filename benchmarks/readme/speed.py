@@ -20,6 +20,7 @@ FILES = {
 
 
 def speed() -> str:
+    """Return the block: the times of files and peers, then the cost of the largest model."""
     note = "What limits each file is in [benchmarks/LIMITS.md](benchmarks/LIMITS.md)."
     return "\n\n".join([_small(), _large(), note]) + "\n"
 
@@ -27,7 +28,7 @@ def speed() -> str:
 def _timed(model: str) -> tuple[dict[str, Any], dict[str, float], dict[str, int]]:
     """Return the machine with its threads, the medians in ms by name, and the bytes by file of the bundle.
 
-    From `toolkit bench --json`, or where there is no such result yet, from one of its predecessor's.
+    They are from a result of `toolkit bench --json`, or else from a result of the script that came before it.
     """
     path: Path = RESULTS / f"bench-{model}.json"
     if path.is_file():
@@ -45,7 +46,7 @@ def _timed(model: str) -> tuple[dict[str, Any], dict[str, float], dict[str, int]
 
 
 def _small() -> str:
-    """Milliseconds of our files, and of the quickest software that a user would run instead."""
+    """Return the milliseconds of files and of peers, as a paragraph and a table."""
     timed = [_timed(model) for model in MODELS]
     machine = timed[0][0]
     rows = [
@@ -61,7 +62,7 @@ def _small() -> str:
 
 
 def _large() -> str:
-    """The model over 2 GB: its conversion, and each file's size, memory and bits."""
+    """Return the cost of converting the model over 2 GB, and a table of its files' size, time, memory and bits."""
     results = read("large-export")
     measured, quick = results[LARGE]["measured"], results[QUICK]["measured"]["convert detector"]
     convert = measured["convert detector"]
@@ -84,7 +85,7 @@ def _large() -> str:
 
 
 def _simplified(results: dict[str, Any]) -> str:
-    """The seconds and the memory of the graph's simplification, which do not grow with the weights."""
+    """Return the seconds and the memory of simplification, which do not grow with the weights, for two models."""
     parts = []
     for model in (QUICK, LARGE):
         steps = results[model]["measured"]["simplify detector"]["steps"]

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.made import made
-from toolkit.report.tradeoff import Row, dominates, rows_of, with_front
+from toolkit.report.tradeoff import RatedFile, dominates, rows_of, with_front
 
-ROW = Row("a", "detector", "fp32", 1, True, 0.0, 0.0, 1.0, 1.0, ())
+ROW = RatedFile("a", "detector", "fp32", 1, True, 0.0, 0.0, 1.0, 1.0, ())
 
 
-def _row(name: str, size: int, ms: float | None, answer: float | None, passed: bool | None = True) -> Row:
+def _row(name: str, size: int, ms: float | None, answer: float | None, passed: bool | None = True) -> RatedFile:
     return replace(ROW, file=name, bytes=size, median_ms=ms, answer=answer, error=answer, passed=passed)
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: the speed of each file of a bundle, and the time and memory that it takes alone."""
+"""Benchmarks of a bundle's files: speed side by side and beside peers, cold starts, throughput, and profiles."""

@@ -1,4 +1,4 @@
-"""Every file of a bundle, timed side by side, and what each takes when it runs alone."""
+"""The benchmark of a bundle: every file and every peer is timed side by side, then alone in a fresh process."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,24 +23,21 @@ from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
 
 NO_TORCH = "torch is not installed: files of torch weights are left out"
-
 NO_ENERGY = "this machine does not tell what energy it uses"
 
 
 def bench_bundle(
     bundle: Bundle, request: BenchOptions, progress: Progress = lambda step: None, keep: Path | None = None
 ) -> BenchResult:
-    """Time every file of a bundle on every backend that runs it, role by role, interleaved; then alone.
+    """Time every file of a bundle on every backend that runs it, role by role in interleaved rounds, and then alone.
 
-    Alone is in a fresh process. Where a backend that is not the default one of a format fails, a note says why.
-
-    The reference is torch where the bundle has it and it is installed, else float32 ONNX. Files of a role that do not
-    fit memory together are timed in groups, each beside the reference.
-    keep: a file that holds the measurements made so far: those found there are not made again. The caller removes it
-    once the result is written.
-    Raises NotAvailable for another runtime that is not installed, or too little memory for one file beside the
-    reference; InvalidInput for a `source` that is not what the bundle was imported from. A peer or a batch that fails
-    is in the result, with the reason.
+    The reference is the torch file if there is one and torch is installed, else float32 ONNX. Files of a role that do
+    not fit memory together are timed in groups, each beside the reference.
+    keep: a file of measurements, which are not made again, and to which new ones are added. The caller removes it once
+    the result is written.
+    Raises NotAvailable if a runtime other than torch is not installed, or memory is too small for one file beside the
+    reference; InvalidInput for a `source` that is not the file the bundle was imported from. If a backend that is not a
+    format's default fails, a note says why; a peer or a batch that fails stands in the result with the reason.
     """
     if request.source is not None:
         check_source(bundle, request.source)
@@ -94,7 +91,7 @@ def bench_bundle(
 
 
 def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
-    """Return the facts that two runs must have in common for their figures to stand in one result."""
+    """Return the facts that must be equal for measurements of two runs to go into one result."""
     return {
         "machine": describe(),
         "files": [
@@ -104,7 +101,7 @@ def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
         ],
         "threads": request.threads,
         "time_limit_s": request.time_limit_s,
-        "source": request.source and str(request.source.resolve()),  # without it a batch fails, and that is kept too
+        "source": request.source and str(request.source.resolve()),  # a batch that failed without a source is kept too
     }
 
 
@@ -116,7 +113,7 @@ def _time_role(
     progress: Progress,
     log: ResumeLog,
 ) -> Measurement:
-    """Time the files of a role and its peers in the same rounds; a peer that is one of the files runs once."""
+    """Time the files of a role and its peers in the same rounds. A peer that is also one of the files is timed once."""
     others = [peer.target for peer in peers if peer.target is not None and same_target(peer.target, own) is None]
     return measure_rows(
         [target_row(target, request.threads) for target in (*own, *others)],

@@ -1,4 +1,4 @@
-"""A cold start: one file in a fresh process. Load, first run, CPU time and energy of more runs, and peak memory."""
+"""Cold starts: load time, first run, CPU time and energy of further runs, and peak memory in a fresh process."""
 
 import re
 import tempfile
@@ -25,12 +25,11 @@ _DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
 def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "ColdStart":
-    """Open a file in a fresh process, and run it for `seconds` after its first run.
+    """Open a file in a fresh process, run it once and then for `seconds` more, and return the measurements.
 
-    The files that torch.compile makes are not kept, so that its first run compiles. Raises InvalidArtifact if the
-    process fails.
+    torch.compile gets an empty cache, so that its first run compiles. Raises InvalidArtifact if the process dies.
     """
-    # The process imports this module and measures its own memory: modules that it does not need are imported here.
+    # The child imports this module and measures its own memory, so that modules it does not need are imported here.
     from toolkit.bench.result import ColdStart
 
     with tempfile.TemporaryDirectory() as folder:
@@ -49,11 +48,11 @@ def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "Co
 
 
 def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
-    """Return the fields of a ColdStart that the process measures of itself."""
+    """Return the fields of a ColdStart that this process measures about itself."""
     bundle = Bundle.open(folder)
     target = BenchTarget(artifact.file, bundle, artifact, backend)
     feeds = timing_feeds(artifact)
-    # The import of the runtime is the same for every file, and the crash check runs once: neither is part of the load.
+    # Neither the runtime's import, equal for all files, nor the crash check, which runs once, counts as load time.
     spec = BACKENDS.load(backend)
     if spec.can_crash:
         check_crash(bundle.verify(artifact), artifact, spec.session, spec.package, threads)
@@ -73,7 +72,7 @@ def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, secon
         "load_ms": 1e3 * (loaded - start),
         "first_run_ms": 1e3 * (done - loaded),
         "cpu_ms_a_run": 1e3 * cpu / runs,
-        # None as well where the counter started again from zero meanwhile.
+        # Also None if the counter wrapped around to zero meanwhile.
         "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
         "peak_rss_bytes": peak_rss_bytes(),
         "peak_rss_before_load_bytes": imported_bytes,
@@ -81,8 +80,8 @@ def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, secon
 
 
 def energy_joules(root: Path = _RAPL) -> float | None:
-    """Return the joules that the processor packages have used, by the machine's counters; None where there are none."""
+    """Return the joules on the energy counters of the processor packages; None without readable counters."""
     try:
         return sum(int(path.read_text()) for path in root.glob("intel-rapl:?/energy_uj")) / 1e6 or None
     except (OSError, ValueError):
-        return None  # the counters are there, but not for everybody to read
+        return None  # this user may not read the counters

@@ -1,4 +1,4 @@
-"""Peers, the software that a user would run instead: PyTorch, OpenVINO, and the converters' own files."""
+"""Peers: other software that a user could run instead, such as PyTorch, OpenVINO, and unprepared converted files."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ COMPILED = "PyTorch compiled"
 EXPORTED = "ONNX Runtime, as exported"
 OPENVINO = "OpenVINO"
 ONNX2TF = "TFLite, as exported"
-# Peer by precision.
+# The peer's name by precision.
 TENSORFLOW = {
     "fp32": "TensorFlow converter",
     "fp16": "TensorFlow converter, FP16",
@@ -38,7 +38,7 @@ _TIMEOUT_S = 3600.0
 
 @dataclass(frozen=True)
 class Peer:
-    """note: how the peer was made; or, where `target` is None, why it could not be made."""
+    """Other software for a role. note: how it was made, or, if `target` is None, why it could not be made."""
 
     name: str
     role: str
@@ -54,12 +54,12 @@ def make_peers(
     progress: Progress = lambda step: None,
     names: Sequence[str] = PEERS,
 ) -> list[Peer]:
-    """Make the files of the peers of one role in `folder`, an empty one. A peer that cannot be made gives the reason.
+    """Make the peers of one role, with their files in the empty `folder`. A peer that cannot be made has the reason.
 
-    All of them run the graph as it was exported, or that of `source`, the file from which a bundle was imported. The
-    TensorFlow converter's files are the bundle's own of that route, which hold the prepared graph, where there are any;
-    it is given the prepared graph also where it cannot lower the exported one. A converter's file is run once, and its
-    outputs are compared with the graph's.
+    PyTorch peers run the module. The others run the graph as it was exported or, for an imported bundle, the graph of
+    `source`, the imported file. Only files of the TensorFlow converter may hold the prepared graph: the bundle's own
+    files of the route "tf" are used if there are any, and otherwise it gets the prepared graph if it cannot lower the
+    exported one. A newly converted file is run once, and its outputs are compared with the graph's.
     """
     makers = _Makers(bundle, role, folder, source, progress)
     found = []
@@ -70,13 +70,13 @@ def make_peers(
                 found.append(makers.make(name))
             except ToolkitError as error:
                 found.append(Peer(name, role, one_line(error), None))
-            except Exception as error:  # noqa: BLE001  others' exporters and converters raise nearly anything
+            except Exception as error:  # noqa: BLE001  exporters and converters raise nearly any error
                 found.append(Peer(name, role, f"{type(error).__name__}: {one_line(error)}", None))
     return found
 
 
 class _Makers:
-    """The peers of one role. A graph or file that several of them need is made once."""
+    """The maker of the peers of one role. A graph or a file that several peers need is made once."""
 
     def __init__(self, bundle: Bundle, role: str, folder: Path, source: Path | None, progress: Progress) -> None:
         self._bundle = bundle
@@ -88,6 +88,7 @@ class _Makers:
         self._by_tensorflow: tuple[str, dict[str, Artifact]] | ToolkitError | None = None
 
     def make(self, name: str) -> Peer:
+        """Return the peer of a name of PEERS. Raises ToolkitError, or an error of the exporter or converter."""
         if name == EAGER:
             return self._peer(name, self._bundle, self._weights(), "torch", "the module, called as it is")
         if name == COMPILED:
@@ -131,7 +132,7 @@ class _Makers:
         return self._graph
 
     def _own(self, artifact: Artifact) -> Bundle:
-        """Write the folder as a bundle, for the processes that open a file of it."""
+        """Return the folder as a bundle with one more artifact, written so that child processes can open it."""
         manifest = self._folder / "bundle.json"
         artifacts = Bundle.open(self._folder).artifacts if manifest.is_file() else ()
         made = Bundle(self._folder, self._bundle.model, self._bundle.weights, artifacts).with_artifact(artifact)
@@ -160,7 +161,7 @@ class _Makers:
         return self._peer(name, self._own(made[precision]), made[precision], default_backend("tflite").name, note)
 
     def _lowered_by_tensorflow(self) -> tuple[str, dict[str, Artifact]]:
-        """Return how the files were made, and the file of each precision."""
+        """Return a note on how the files were made, and the file by precision."""
         prepared = self._bundle.find(self._role, "onnx", "fp32")
         try:
             note = f"by a SavedModel, {self._made_of}"
@@ -177,7 +178,7 @@ class _Makers:
 
         work = self._folder / name
         work.mkdir()
-        for file in graph.files:  # onnx2tf writes over the file that it is given
+        for file in graph.files:  # onnx2tf overwrites its input file
             shutil.copyfile(where / file, work / file)
         path, log = str(work / graph.file), work / "log"
         outputs = [binding.spec.name for binding in graph.outputs]
@@ -186,13 +187,16 @@ class _Makers:
         try:
             return run_worker(request, work, log, _TIMEOUT_S, self._progress)
         except ConversionFailed as error:
-            # Its log goes with the folder. onnx2tf names the node that it gave up at.
+            # The log is deleted with the folder. onnx2tf names the node at which it stopped.
             stopped = re.findall(r"onnx_op_name: (\S+)", log.read_text(encoding="utf-8", errors="replace"))
             why = f"onnx2tf gave up at {stopped[-1]}" if stopped else str(error).partition("; log: ")[0]
             raise ConversionFailed(why) from error
 
     def _bound(self, path: Path, precision: str, route: str, tools: dict[str, str]) -> Artifact:
-        """Run a converter's file, compare it with the graph, and move it beside the graph."""
+        """Move a converted file beside the graph, run it, compare it with the graph, and return its artifact.
+
+        Raises InvalidArtifact if LiteRT crashes on the file.
+        """
         from backends.sandbox import SandboxDied, SandboxProcess
         from backends.tensor import probe
         from toolkit.convert.binding import bind_tflite

@@ -1,4 +1,4 @@
-"""The time of a bundle's files operator by operator, summed by kind of operator and by module of the source."""
+"""Operator profiles of a bundle's files, summed by kind of operator and by module of the source."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from graphs.onnx.modules import Modules, read_modules
 from graphs.tflite.align import operator_names
 from toolkit.bench.result import FileProfile, ModuleTotal
 
-# Of each file: about two seconds of runs, within these.
+# Each file runs for about this many seconds, but at least and at most so many times.
 _SECONDS = 2.0
 _RUNS = (3, 50)
 
@@ -20,7 +20,10 @@ _RUNS = (3, 50)
 def profile_files(
     bundle: Bundle, artifacts: Sequence[Artifact], medians_ms: Mapping[str, float], threads: int, progress: Progress
 ) -> tuple[FileProfile, ...]:
-    """Profile every file whose backend has a profiler. medians_ms: by file, the milliseconds of one run."""
+    """Profile every file whose default backend has a profiler. medians_ms: the milliseconds of one run by file.
+
+    A profiler that fails, or modules that cannot be determined, are explained in the profile's note.
+    """
     found = []
     modules: dict[str, Modules | str] = {}
     for artifact in artifacts:
@@ -49,7 +52,7 @@ def profile_files(
 
 
 def _modules(bundle: Bundle, role: str) -> Modules | str:
-    """Return the modules of a role's graph, or the reason why they cannot be told."""
+    """Return the modules of a role's graph, or the reason why they cannot be determined."""
     if find_spec("onnx") is None:
         return "modules need the graph's names: `pip install onnx`"
     try:

@@ -1,4 +1,4 @@
-"""Changes between an earlier result and a new one that are larger than the noise of both."""
+"""Changes between an earlier benchmark result and a new one, with the noise that they must exceed."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -7,13 +7,16 @@ from pathlib import Path
 from backends.errors import InvalidInput
 from toolkit.bench.result import Batch, BenchResult, FileResult
 
-# A smaller change is no finding, however steady a run was: the next run on the same machine moves that far.
+# The least noise to assume: even steady figures change by this share from run to run on the same machine.
 LEAST = 0.05
 
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one file, before and after. noise: a share. more_is_better: of a rate."""
+    """One figure of one file or peer, before and after. noise: the share of change that is not significant.
+
+    more_is_better: whether a larger figure is better, as for a rate.
+    """
 
     file: str
     figure: str
@@ -24,22 +27,25 @@ class Change:
 
     @property
     def ratio(self) -> float:
+        """The figure after over the figure before."""
         return self.after / self.before
 
     @property
     def outside_noise(self) -> bool:
+        """Whether the ratio differs from 1 by more than the noise."""
         return abs(self.ratio - 1) > self.noise
 
     @property
     def worse(self) -> bool:
+        """Whether the change is for the worse, however small it is."""
         return (self.ratio > 1) != self.more_is_better
 
 
 def read_result(path: Path) -> BenchResult:
-    """Read a file that `toolkit bench --json` wrote. Raises InvalidInput for anything else."""
+    """Read a file that `toolkit bench --json` wrote. Raises InvalidInput for any other file."""
     try:
         result = BenchResult.read(path)
-        # Compared with itself, every figure must be the same.
+        # Every figure must be a number other than 0: compared with itself, its ratio is then 1.
         if any(change.ratio != 1 for change in changes(result, result)):
             raise ValueError("its figures are no numbers above 0")
     except OSError as error:
@@ -50,7 +56,7 @@ def read_result(path: Path) -> BenchResult:
 
 
 def differences(before: BenchResult, after: BenchResult) -> list[str]:
-    """Return a line for each difference between two runs other than their figures, which it may explain."""
+    """Return a line for each difference between two runs that may explain a change of figures."""
     lines = []
     if before.model != after.model:
         lines.append(f"model: {before.model} then, {after.model} now")
@@ -77,10 +83,10 @@ def differences(before: BenchResult, after: BenchResult) -> list[str]:
 
 
 def changes(before: BenchResult, after: BenchResult) -> list[Change]:
-    """Return the changes in speed and memory of every file that both have, in speed of every peer, and in throughput.
+    """Return the changes in speed, memory and throughput of every file that both results have, and in peers' speed.
 
-    Speed is the ratio to the reference of the same run, which the load of the machine moves least; of the reference
-    itself, and where the references differ, its milliseconds.
+    Speed is the ratio to the reference of the same run, which depends least on the load of the machine. For the
+    reference itself, and if the references differ, it is milliseconds.
     """
     old = {(file.role, file.name): file for file in before.files}
     found = []
@@ -103,7 +109,7 @@ def changes(before: BenchResult, after: BenchResult) -> list[Change]:
 
 
 def _batch_changes(before: FileResult, after: FileResult) -> Iterator[Change]:
-    """Yield the changes in images a second; at batch 1 they are the median's."""
+    """Yield the changes in images a second for batches above 1: at batch 1 the rate follows from the median."""
     then = {one.batch: one for one in before.batches if one.images_a_second}
     for one in after.batches:
         earlier = then.get(one.batch)
@@ -118,9 +124,9 @@ def _batch_noise(batch: Batch) -> float:
 
 
 def _peer_changes(before: BenchResult, after: BenchResult) -> Iterator[Change]:
-    """Yield the changes in the ratios of peers that were timed beside the same reference in both."""
+    """Yield the changes in the ratios of peers that were timed beside the same reference in both results."""
     old = {(peer.role, peer.name): peer for peer in before.peers}
-    timed = [file.timing for file in after.files]  # a peer that is one of the files is no figure of its own
+    timed = [file.timing for file in after.files]  # a peer that is one of the files is reported as that file
     for peer in after.peers:
         earlier, reference = old.get((peer.role, peer.name)), after.reference[peer.role]
         if earlier is None or before.reference.get(peer.role) != reference or peer.timing in timed:

@@ -10,17 +10,17 @@ from backends.machine import describe
 from backends.profiling import OpTypeTotal
 from backends.timing import Quartiles, Timing
 
-# Facts about an open session, as its runtime states them: "runtime" and "version", "threads", and either "providers",
-# or the "delegate" with the parts that it took, or the "cpu_capability".
+# Facts about an open session: "runtime", "version", "threads", and the facts that Session.describe returns, such as
+# "providers", "delegate" and "delegated_parts", or "cpu_capability".
 RuntimeFacts = dict[str, str | int | list[str] | None]
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure. time_limit_s: for the rounds of one role. peers: beside what somebody would run instead.
+    """Options of a benchmark. time_limit_s: seconds for the rounds of one role. peers: whether to time peers too.
 
-    batches: also throughput at these batches. profile: also operator by operator. source: of an imported graph, the
-    file that was imported, which its peers and its batches need.
+    batches: batch sizes at which throughput is measured too. profile: whether to profile operators too. source: the
+    file from which the bundle was imported; peers and batches of an imported bundle need it.
     """
 
     threads: int
@@ -33,9 +33,9 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine and the versions of the packages; None where the system does not tell.
+    """The machine and the versions of installed packages; a field is None if the system does not report it.
 
-    cores: those that the process may use. flags: the processor's, those that decide which kernels a runtime chooses.
+    cores: the cores that the process may use. flags: the processor's features that decide which kernels a runtime uses.
     """
 
     date: str
@@ -49,13 +49,13 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """Describe the machine that this process runs on."""
+        """Return the machine on which this process runs."""
         return msgspec.convert(describe(), cls)
 
 
 @dataclass(frozen=True)
 class Streams:
-    """How many runs a second so many sessions of one thread each end together."""
+    """Throughput of `streams` sessions of one thread each at the same time: the total of their runs a second."""
 
     streams: int
     runs_a_second: float
@@ -63,9 +63,9 @@ class Streams:
 
 @dataclass(frozen=True)
 class Batch:
-    """How many images a second one session ends that takes `batch` at once, on all threads.
+    """Throughput of one session on all threads that takes `batch` images in each run, in images a second.
 
-    noise: as a Timing's. note: where there are no figures, why.
+    median_ms: milliseconds of such a run. noise: see Timing. note: the reason if there are no figures, else "".
     """
 
     batch: int
@@ -77,11 +77,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """One file in a fresh process: load, first run, then the mean of more runs, and the peaks of resident memory.
+    """Measurements of one file in a fresh process: load, first run, means over further runs, and peak resident memory.
 
-    load_ms: the time to check the file's hash and to open it, the runtime's own import excepted. energy_mj_a_run: of
-    the processor packages; None where the machine does not tell. delegate: the name of the delegate that LiteRT made
-    there; None for other runtimes.
+    load_ms: the time to check the file's hash and to open it, without the runtime's import. energy_mj_a_run: energy of
+    the processor packages in millijoules; None if the machine does not report it. delegate: the delegate that LiteRT
+    created, by its log; None without one, as for other runtimes.
     """
 
     load_ms: float
@@ -95,7 +95,7 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures that a file and a peer have in common, under the name that a table shows."""
+    """The figures that a FileResult and a PeerResult have in common, under the name that a table shows."""
 
     name: str
     bytes: int
@@ -107,13 +107,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file. of_reference: its median over that of the reference, from the same rounds; such ratios compare across
-    runs and machines. ratio: quartiles over the rounds of its time over the reference's; None in results of older
-    versions.
+    """The result of one file on one backend.
 
-    group: files of one role that do not fit memory together are timed in groups, each beside the reference. alone: in
-    a fresh process. runs_a_second: of the most streams. name: the file, on another backend than the default one of its
-    format "file on backend"; unique in its role. backend: "" in results of older versions, which had default ones only.
+    name: the file, or "FILE on BACKEND" for a backend that is not its format's default; unique in its role. backend: ""
+    in results of older versions, which only had default backends.
+    group: the group of files that were timed together, from 1, each group beside the reference. of_reference: its
+    median over the reference's in the same rounds; such ratios can be compared between runs and machines. ratio:
+    quartiles over the rounds of its time over the reference's; None in results of older versions.
+    alone: in a fresh process. runs_a_second: of the largest number of streams.
     """
 
     file: str
@@ -135,20 +136,21 @@ class FileResult:
     backend: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name:  # of an older version
+        if not self.name:  # a result of an older version
             object.__setattr__(self, "name", self.file)
 
     @property
     def figures(self) -> Figures:
+        """The figures in the form that peers have too."""
         return Figures(self.name, self.bytes, self.timing, self.of_reference, self.in_use, self.alone)
 
 
 @dataclass(frozen=True)
 class PeerResult:
-    """Software that somebody would run instead, timed in the same rounds as the files.
+    """The result of a peer, timed in the same rounds as the files.
 
-    note: how it was made; or why there are no figures, and then all of them are None. tools: the versions of the
-    software that made its file.
+    note: how the peer was made; or, if all figures are None, why there are none. tools: the versions of the software
+    that made its file.
     """
 
     name: str
@@ -166,7 +168,7 @@ class PeerResult:
 
     @property
     def figures(self) -> Figures | None:
-        """The figures; None of a peer that could not be timed."""
+        """The figures; None for a peer that could not be timed."""
         if self.bytes is None or self.timing is None or self.of_reference is None:
             return None
         if self.in_use is None or self.alone is None:
@@ -176,8 +178,9 @@ class PeerResult:
 
 @dataclass(frozen=True)
 class ModuleTotal:
-    """All operators of one module: its path with dots, or "" for operators of no one module; their count, their
-    milliseconds together, and their share of the whole.
+    """All operators of one module: their count, the sum of their milliseconds, and its share of all time.
+
+    module: the dotted path of the module, or "" for operators that belong to no single module.
     """
 
     module: str
@@ -188,8 +191,8 @@ class ModuleTotal:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """One file, operator by operator. by_module is empty where modules cannot be told, by_kind too where the runtime
-    tells nothing; note says why.
+    """The operator profile of one file. by_module is empty if modules cannot be determined, and by_kind too if the
+    profiler fails; note says why.
     """
 
     file: str
@@ -202,9 +205,9 @@ class FileProfile:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was measured, where, and with what.
+    """The result of a benchmark.
 
-    reference: the file of each role that ratios are of. notes: sentences that a reader of the numbers must know.
+    reference: by role, the file to which ratios refer. notes: sentences that a reader of the numbers must know.
     """
 
     machine: Machine
@@ -224,6 +227,6 @@ class BenchResult:
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON values, without facts about the machine that the system does not tell."""
+        """Return the result as JSON values, without fields of the machine that are None."""
         found: dict[str, Any] = msgspec.to_builtins(self)
         return found | {"machine": {key: value for key, value in found["machine"].items() if value is not None}}

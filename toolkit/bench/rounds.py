@@ -1,4 +1,4 @@
-"""The timing engine: rows are opened together and timed in the same rounds; a ResumeLog keeps what is measured."""
+"""The timing engine: rows are opened together and timed in the same rounds; a ResumeLog keeps the measurements."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,16 +12,15 @@ from backends.errors import InvalidInput, NotAvailable, ToolkitError, one_line
 from backends.machine import free_bytes
 from backends.timing import Clock, Quartiles, Rounds, Run, Timing, time_rounds
 
-# Open files may take this share of the memory that is free; a runtime keeps a packed copy of weights beside the file.
+# Share of free memory for open files together. A runtime keeps a packed copy of the weights beside the file.
 _SHARE = 0.4
-
-# One file beside its reference may take this share: without the pair there is no ratio.
+# Share of free memory for a file and its reference, which must be open together for a ratio.
 _PAIR_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class OpenRow:
-    """A row that is open: the run to time, and facts about it as JSON values, which stand in the result."""
+    """An opened row: the function to time, and facts about it as JSON values, which go into the result."""
 
     run: Run
     facts: dict[str, Any] = field(default_factory=dict)
@@ -29,10 +28,10 @@ class OpenRow:
 
 @dataclass(frozen=True)
 class Row:
-    """One thing to time. name: as a table shows it; of the rows of one measurement each has its own.
+    """A function to time, with the context manager that prepares it. name: shown in tables; unique in a measurement.
 
-    open: makes the row ready, and releases it at the end of the block. bytes: of the files that it opens, for the
-    memory that they need. identity: what a kept measurement must have been of, such as the file's sha256.
+    open: prepares the row and releases it at the end of the block. bytes: the size of the files that it opens, to
+    estimate memory. identity: such as the file's sha256; a kept measurement of another identity is not used.
     """
 
     name: str
@@ -43,9 +42,9 @@ class Row:
 
 @dataclass(frozen=True)
 class RowTiming:
-    """One row. group: the number of the group of rows in which it was timed, from 1.
+    """The measurement of one row. group: the number of the group of rows in which it was timed, from 1.
 
-    of_reference: its median over the reference's, of the same group. ratio: quartiles over the rounds of its time over
+    of_reference: its median over the reference's of the same group. ratio: quartiles over the rounds of its time over
     the reference's in the same round. Both are 1 for the reference itself. samples_ms: in the order of the rounds.
     """
 
@@ -59,14 +58,14 @@ class RowTiming:
 
 @dataclass
 class Measurement:
-    """The rows that were measured, by name; for the others, the reason by name; and how many groups there were."""
+    """The measured rows by name, the reason by name for each row that failed, and the number of groups."""
 
     measured: dict[str, RowTiming] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     groups: int = 0
 
     def ratio(self, name: str, over: str) -> Quartiles:
-        """Return the ratio of two rows that were timed in the same rounds. Raises ValueError for rows of two groups."""
+        """Return the time of row `name` over that of row `over`. Raises ValueError for rows of two groups."""
         one, other = self.measured[name], self.measured[over]
         if one.group != other.group:
             raise ValueError(f"{name} and {over} were timed in different groups")
@@ -85,12 +84,14 @@ def measure_rows(
 ) -> Measurement:
     """Time rows in the same rounds, in groups that fit memory, each group beside the reference.
 
-    reference: the name of the row that ratios are of; the first row by default. Its own figures are of the first group.
-    The names of `may_fail` are left out, with the reason, if they do not open or do not run. log: a group that it holds
-    is not measured again. openings: how often all rows are opened anew, each time for an equal share of the rounds and
-    of the time: where a runtime's memory comes to lie is luck that moves a file by several percent. The groups share
-    the time limit. sample: as in `time_rounds`. Raises the error of any other row that does not open; NotAvailable for
-    a row that does not fit memory even alone with the reference.
+    reference: the name of the row to which ratios refer; None for the first row. Its own figures are from the first
+    group. The groups share the time limit.
+    may_fail: names of rows that are left out, with the reason, if they do not open or run. log: groups that it holds
+    are not measured again. openings: how often all rows are opened anew, each time for an equal share of the rounds and
+    the time: the place of a runtime's memory is random and changes a file's time by several percent. sample: as in
+    `time_rounds`.
+    Raises the error of any other row that does not open or run; NotAvailable for a row that does not fit memory even
+    alone with the reference.
     """
     log, found = ResumeLog() if log is None else log, Measurement()
     by_name = {row.name: row for row in rows}
@@ -137,7 +138,7 @@ def _measure_group(
     openings: int,
     sample: Callable[[Run, Clock], float] | None,
 ) -> dict[str, Any]:
-    """Return {"samples_ms": by name, in the order of the rounds; "facts": by name; "failed": the reason by name}."""
+    """Return {"samples_ms", "facts", "failed"}, each by name: samples in the order of the rounds, facts, reasons."""
     failed: dict[str, str] = {}
     facts: dict[str, dict[str, Any]] = {}
     samples: dict[str, list[float]] = {row.name: [] for row in group}
@@ -168,12 +169,12 @@ def _measure_group(
 
 
 def fits_memory(nbytes: int) -> bool:
-    """Return whether files of this size together may be open."""
+    """Return whether files of `nbytes` in total may be open together."""
     return nbytes <= _SHARE * free_bytes()
 
 
 def _check_pair(row: Row, reference: Row) -> None:
-    """Raise NotAvailable where a row does not fit beside the reference, even with nothing else open."""
+    """Raise NotAvailable if a row and the reference alone do not fit memory."""
     free, need = free_bytes(), _bytes_of([row, reference])
     if need > _PAIR_SHARE * free:
         raise NotAvailable(
@@ -183,7 +184,7 @@ def _check_pair(row: Row, reference: Row) -> None:
 
 
 def _groups(rows: Sequence[Row], reference: Row) -> Iterator[list[Row]]:
-    """Yield the rows in groups that fit memory with the reference, which is first in each; at least one beside it."""
+    """Yield the rows in groups that fit memory; each begins with the reference and has another row if there is one."""
     group: list[Row] = []
     for row in rows:
         if row.name == reference.name:
@@ -200,10 +201,11 @@ def _bytes_of(rows: Sequence[Row]) -> int:
 
 
 class ResumeLog:
-    """Measurements by name, a line of JSON each, so that an interrupted benchmark goes on; with no path, none are kept.
+    """A file of measurements by name, one line of JSON each, with which an interrupted benchmark can continue.
 
-    of: what all of the measurements are of, as JSON. A file of anything else is begun anew: other versions, files or
-    options give other figures. Raises InvalidInput where the file cannot be read or written.
+    path: None to keep measurements only in memory. of: JSON values that all measurements depend on, such as versions,
+    files and options; a file with other values is overwritten. Raises InvalidInput if the file cannot be read or
+    written.
     """
 
     def __init__(self, path: Path | None = None, of: object = None) -> None:
@@ -217,7 +219,7 @@ class ResumeLog:
             if lines[:1] != [head.encode()]:
                 path.write_text(head + "\n", encoding="utf-8")
                 return
-            # The text after the last line break was being written when the process ended.
+            # Text after the last line break is a line that was not written completely before the process ended.
             self._found = dict(map(json.loads, lines[1:-1]))
             path.write_bytes(b"\n".join(lines[:-1]) + b"\n")
         except (OSError, ValueError, TypeError) as error:
@@ -227,7 +229,7 @@ class ResumeLog:
         return len(self._found)
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """Return the measurement kept under this name, or else the one that `measure` makes, as JSON; keep it."""
+        """Return the measurement kept under a name; without one, call `measure`, keep its JSON values, return them."""
         if name not in self._found:
             made = json.dumps(measure())
             if self.path is not None:
@@ -237,6 +239,6 @@ class ResumeLog:
         return self._found[name]
 
     def close(self) -> None:
-        """Remove the file: everything is measured and stands in a result."""
+        """Remove the file, after all measurements are in a result."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One file or one peer of the result: its figures from the rounds, and those of the file when it runs alone."""
+"""The results of files and peers: figures from the rounds, joined with measurements of the file alone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ ALONE_S = 1.0
 
 
 def same_target(target: BenchTarget, own: Sequence[BenchTarget]) -> BenchTarget | None:
-    """Return the bundle's own target that a peer is: the same file on the same backend. None where there is none."""
+    """Return the target in `own` with the same artifact and backend as a peer's target; None without one."""
     for one in own:
         if (target.artifact, target.backend) == (one.artifact, one.backend):
             return one
@@ -32,9 +32,9 @@ def file_result(
     progress: Progress,
     log: ResumeLog,
 ) -> FileResult:
-    """Return the result of a file, after measuring it alone in a fresh process, and in streams.
+    """Measure a file alone in a fresh process and in streams, and return its result.
 
-    batches: on the default backend of its format.
+    batches: by role and file, measured on the default backend of the format.
     """
     artifact = target.artifact
     measured = done.measured[target.name]
@@ -79,7 +79,7 @@ def file_result(
 
 
 def _in_use(measured: RowTiming, alone: ColdStart) -> RuntimeFacts:
-    """Return the facts about a row's session, with the delegate as LiteRT itself named it in the fresh process."""
+    """Return the facts about a row's session, with the delegate's name from LiteRT's log in the fresh process."""
     facts = dict(measured.facts)
     if "delegated_parts" in facts:
         facts["delegate"] = alone.delegate if facts["delegated_parts"] else None
@@ -94,7 +94,7 @@ def peer_result(
     request: BenchOptions,
     progress: Progress,
 ) -> PeerResult:
-    """Return the result of a peer, after measuring it alone; of a peer that is one of `files`, that file's figures."""
+    """Measure a peer alone and return its result. A peer that is also one of `files` gets that file's figures."""
     target = peer.target
     if target is None:
         return PeerResult(peer.name, peer.role, peer.note)

@@ -1,4 +1,4 @@
-"""The speed of each file beside float32 of its runtime, and the operators to blame where a file is slower."""
+"""The speed of each file over the float32 file of its runtime, and the operators that make a file slower."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from backends.timing import Quartiles, Rounds, time_rounds
 from toolkit.bench.rounds import fits_memory, measure_rows
 from toolkit.bench.together import BenchTarget, target_row
 
-# Two seconds for one pair of files, beside loading them.
+# For one pair of files: two seconds if both are open at once, three runs of each if not.
 _TOGETHER = Rounds(2.0, warm_ups=0, least=3, most=40, until_steady=False)
 _APART = Rounds(0.0, warm_ups=0, least=3, most=3, until_steady=False)
-# The files of a larger pair are not open at once: both, and the copies that their runtimes unpack, would fill memory.
+# The files of a larger pair are opened one after the other: both, with the runtimes' unpacked copies, may fill memory.
 _TOGETHER_BYTES = 1 << 30
 _PROFILED_RUNS = 5
 _BLAMED = 3
-# A smaller ratio is printed as 1.00x.
+# The smallest ratio that is not printed as 1.00x.
 _SHOWN = 1.005
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A file's time over that of the float32 file `over` on the same runtime: the median of runs side by side.
+    """The median ratio of a file's time over that of the float32 file `over`, from runs side by side.
 
-    slower: whether three of four runs were slower, and the ratio is printed as more than one. blame: pairs of an
-    operator kind and the milliseconds that it takes more than in the float32 file, the largest first; only for a slower
-    file, and empty where the runtime does not tell.
+    slower: whether three of four runs were slower and the ratio is printed as more than 1. blame: for a slower file, up
+    to three pairs of an operator kind and the milliseconds that it takes more than in the float32 file, the largest
+    first; empty without a profile.
     """
 
     file: str
@@ -41,9 +41,9 @@ class Speed:
 
 
 def compare_speed(bundle: Bundle, artifacts: Sequence[Artifact], progress: Progress) -> tuple[Speed, ...]:
-    """Time every file that is not float32 beside the float32 file of its runtime, on all cores.
+    """Time every file that is not float32 beside the float32 file of its format, on all cores.
 
-    Where the bundle has no float32 file for TFLite, the reference is the float32 ONNX file on ONNX Runtime.
+    Without a float32 file of its format, the reference is the float32 ONNX file.
     """
     found = []
     for artifact in artifacts:
@@ -58,14 +58,15 @@ def compare_speed(bundle: Bundle, artifacts: Sequence[Artifact], progress: Progr
 
 
 def _float32(bundle: Bundle, artifact: Artifact) -> Artifact:
-    """Return the float32 file of the same role and runtime; of two routes, the artifact's own."""
+    """Return the float32 file of the artifact's role, format and route; without one, the float32 ONNX file."""
     wanted = (artifact.role, artifact.format, "fp32", artifact.route)
     found = [a for a in bundle.artifacts if (a.role, a.format, a.precision, a.route) == wanted]
     return found[0] if found else bundle.find(artifact.role, "onnx", "fp32")
 
 
 def _ratio(bundle: Bundle, artifact: Artifact, reference: Artifact) -> Quartiles:
-    """Time both files in the same rounds; a large pair one after the other, quick runs held to quick runs."""
+    """Time both files in the same rounds. Those of a large pair run one after the other: the ratios are then of their
+    runs in order of speed."""
     mine, theirs = (target_row(BenchTarget.of(bundle, one), default_threads()) for one in (artifact, reference))
     nbytes = artifact.bytes + reference.bytes
     if nbytes <= _TOGETHER_BYTES and fits_memory(nbytes):
@@ -85,7 +86,7 @@ def _profiled(bundle: Bundle, artifact: Artifact) -> tuple[OperatorTime, ...]:
 def _blame(
     bundle: Bundle, artifact: Artifact, reference: Artifact, progress: Progress
 ) -> tuple[tuple[str, float], ...]:
-    """Return the kinds of operators whose time has grown, with the milliseconds."""
+    """Return the operator kinds whose time has grown most, with the additional milliseconds."""
     progress(f"asking which operators make {artifact.file} slow")
     try:
         mine, theirs = (
@@ -93,7 +94,7 @@ def _blame(
             for one in (artifact, reference)
         )
     except NotAvailable:
-        return ()  # the warning that the file is slower is given without them
+        return ()  # the file is then reported as slower without operators
     grown = {kind: ms - theirs.get(kind, 0.0) for kind, ms in mine.items()}
     most = sorted(grown, key=lambda kind: -grown[kind])[:_BLAMED]
     return tuple((kind, grown[kind]) for kind in most if grown[kind] > 0)

@@ -1,4 +1,4 @@
-"""Throughput: several sessions of one file at once, one thread each; and several images in one run."""
+"""Throughput: runs a second of several sessions at once, and images a second of one session with a larger batch."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from toolkit.parity.agreement import conversion_rules
 
 
 def throughput(target: BenchTarget, threads: int, seconds: float) -> tuple[Streams, ...]:
-    """Measure one stream, each power of two, and `threads` streams, as far as so many sessions fit memory."""
+    """Measure a file in 1, 2, 4, ... and `threads` streams for `seconds` each, as long as the sessions fit memory."""
     found = []
     for count in stream_counts(threads):
         if count > 1 and not fits_memory(count * target.artifact.bytes):
@@ -43,7 +43,7 @@ def stream_counts(threads: int) -> Iterator[int]:
 
 
 def runs_a_second(sessions: Sequence[Session], feeds: dict[str, Array], seconds: float) -> float:
-    """Return the runs that all sessions end in a second, each in a thread of its own. They start together, warm."""
+    """Return the total runs a second of sessions that run in parallel, each in its own thread, after a warm-up run."""
     counts = [0] * len(sessions)
     together = threading.Barrier(len(sessions) + 1)
     errors: list[BaseException] = []
@@ -56,7 +56,7 @@ def runs_a_second(sessions: Sequence[Session], feeds: dict[str, Array], seconds:
             while time.perf_counter() < end:
                 sessions[index].run(feeds)
                 counts[index] += 1
-        except BaseException as error:  # noqa: BLE001  raised again below, where somebody sees it
+        except BaseException as error:  # noqa: BLE001  raised again below, in the calling thread
             errors.append(error)
             together.abort()
 
@@ -88,10 +88,10 @@ def at_batch(
     time_limit_s: float,
     progress: Progress,
 ) -> Batches:
-    """Measure images a second with `batch` images at once, by files made as the artifacts were.
+    """Make files with a batch of `batch` images in the same way as `artifacts`, and measure their images a second.
 
-    The files are made in `folder`, an empty one: with torch weights the graph is exported again, and of an imported
-    graph `source` is imported again. A file that cannot be made has a note in place of figures.
+    The files are made in the empty `folder`: graphs are exported again from the torch weights, or `source` is imported
+    again if the bundle was imported. A file that cannot be made has a note in place of figures.
     """
     try:
         made = _graphs(bundle, batch, folder, source, {a.role for a in artifacts}, progress)
@@ -117,7 +117,7 @@ def at_batch(
 
 
 def _like(made: Bundle, artifact: Artifact) -> Artifact | None:
-    """Return the file of another bundle that was made as an artifact was; None where there is none."""
+    """Return the file of another bundle with an artifact's role, format, precision and route; None without one."""
     key = (artifact.role, artifact.format, artifact.precision, artifact.route)
     return next((a for a in made.artifacts if (a.role, a.format, a.precision, a.route) == key), None)
 
@@ -125,7 +125,10 @@ def _like(made: Bundle, artifact: Artifact) -> Artifact | None:
 def _graphs(
     bundle: Bundle, batch: int, folder: Path, source: Path | None, roles: set[str], progress: Progress
 ) -> Bundle:
-    """Return a bundle in `folder`/batch with the graphs, and the torch weights, at a batch."""
+    """Return a bundle in `folder`/batch with the graphs of a batch size, exported or imported again.
+
+    Raises NotAvailable without torch weights and, for an imported bundle, without `source`.
+    """
     target = folder / "batch"
     if find_kind(bundle.model["kind"]).is_imported:
         return _imported(bundle, batch, target, source, progress)
@@ -156,7 +159,7 @@ def _imported(bundle: Bundle, batch: int, target: Path, source: Path | None, pro
 def _converted(
     made: Bundle, artifacts: Sequence[Artifact], progress: Progress
 ) -> tuple[Bundle, dict[tuple[str, str], str]]:
-    """Return the bundle with the precisions of `artifacts`, and the reasons why some could not be made."""
+    """Convert the bundle to the precisions of `artifacts`. Returns it, and by role and file why some are missing."""
     from toolkit.convert.calibration import Calibration
     from toolkit.convert.pipeline import convert_bundle
 
@@ -168,7 +171,7 @@ def _converted(
         if alone and RECIPES[alone].keeps_layers:
             missing |= {(role, a.file): "its recipe names layers of the graph at batch 1" for a in alike}
             continue
-        # Ranges do not change the speed: generated images are enough.
+        # Ranges of activations do not change the speed: calibrate on generated images.
         calibration = Calibration(None) if alone else None
         precisions = tuple(dict.fromkeys(artifact.precision for artifact in alike))
         try:
@@ -181,7 +184,10 @@ def _converted(
 
 
 def _conversion(artifact: Artifact) -> tuple[str, str, str]:
-    """Return the key of the conversion that makes an artifact; a precision that may fail alone has one of its own."""
+    """Return the key (role, route, precision or "") of the conversion that makes an artifact.
+
+    Calibrated and mixed precisions are converted one at a time, because they may fail where others do not.
+    """
     recipe = RECIPES[artifact.precision]
     alone = artifact.precision if recipe.calibrated or recipe.keeps_layers else ""
     return artifact.role, artifact.route or "direct", alone

@@ -1,4 +1,4 @@
-"""Targets of a benchmark: a file of a bundle, or a peer's, and the backend that opens it."""
+"""Targets of a benchmark, each an artifact and the backend that opens it, and their rows for the timing engine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,32 +28,33 @@ class BenchTarget:
 
     @classmethod
     def of(cls, bundle: Bundle, artifact: Artifact) -> "BenchTarget":
-        """Return a file of a bundle, under its own name, for the backend that opens its format."""
+        """Return the target of a bundle's file on the default backend of its format, under the file's name."""
         return cls(artifact.file, bundle, artifact, default_backend(artifact.format).name)
 
     @classmethod
     def all_of(cls, bundle: Bundle, artifact: Artifact) -> tuple["BenchTarget", ...]:
-        """Return a file of a bundle on every backend that runs it: as `of` does, then as "file on backend"."""
+        """Return a target for every backend that runs a file: that of `of`, then others named "FILE on BACKEND"."""
         first = cls.of(bundle, artifact)
         others = [spec.name for spec in compared_backends(artifact) if spec.name != first.backend]
         return first, *(cls(f"{artifact.file} on {name}", bundle, artifact, name) for name in others)
 
     @property
     def is_default(self) -> bool:
+        """Whether the target has the file's own name, as on its format's default backend."""
         return self.name == self.artifact.file
 
     def open(self, threads: int) -> Session:
-        """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact."""
+        """Check the file against its hash and open it. Raises NotAvailable and InvalidArtifact as `open_session`."""
         return open_session(self.bundle, self.artifact, self.backend, threads)
 
 
 def timing_feeds(artifact: Artifact) -> dict[str, Array]:
-    """Return seeded inputs: uniform noise in [0, 1) for floats, 0 and 1 for integers. Zeros could take shortcuts."""
+    """Return seeded inputs: uniform noise in [0, 1) for floats, 0 and 1 for integers. Zeros could run faster."""
     return dict(next(signed_samples(tuple(binding.spec for binding in artifact.inputs))).feeds)
 
 
 def in_use(session: Session, backend: str) -> dict[str, Any]:
-    """Return the runtime of an open session, its version and threads, and the facts that the runtime itself tells."""
+    """Return the runtime of an open session, its version and threads, and the facts that the session reports."""
     from importlib.metadata import version
 
     package = BACKENDS.load(backend).package
@@ -62,7 +63,7 @@ def in_use(session: Session, backend: str) -> dict[str, Any]:
 
 def target_row(target: BenchTarget, threads: int) -> "Row":
     """Return the row that opens a target with `threads` threads and runs it on `timing_feeds`."""
-    # A cold start measures the memory of a process that imports this module: the engine is no part of that.
+    # Imported late: a cold start measures the memory of a process that imports this module.
     from toolkit.bench.rounds import OpenRow, Row
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The graph without the work of this project: exported, or imported, but neither simplified nor prepared."""
+"""Unprepared graphs: exported or imported, but neither simplified nor prepared. Peers run them."""
 
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,11 +16,11 @@ NAME = "exported.onnx"
 
 
 def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | None) -> Artifact:
-    """Write the unprepared float32 graph of a role into `folder`.
+    """Write the unprepared float32 graph of a role into `folder`, and return its artifact, for a bundle in `folder`.
 
-    With torch weights, torch's exporter writes it. Of an imported graph it is `source`, the file that was imported, at
-    the sizes and the opset that it was imported with. The artifact is of a bundle in `folder`.
-    Raises NotAvailable where there are no torch weights and no source, InvalidInput for another source.
+    If the bundle has torch weights, torch's exporter writes the graph. For an imported bundle, the graph is `source`,
+    the imported file, with the input shapes and the opset of the import.
+    Raises NotAvailable without torch weights and source, InvalidInput if `source` is another file.
     """
     from graphs.onnx.file import save
 
@@ -74,7 +74,7 @@ def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
 
 
 def check_source(bundle: Bundle, source: Path) -> None:
-    """Raise InvalidInput for a file from which the bundle was not imported."""
+    """Raise InvalidInput unless the bundle was imported from the file `source`."""
     from graphs.onnx.foreign import external_files
 
     if not find_kind(bundle.model["kind"]).is_imported:

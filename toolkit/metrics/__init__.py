@@ -1,1 +1,1 @@
-"""Every error measure, every judge of answers, and every limit."""
+"""Error measures, judges of a model's answers, limits, and the synthetic samples for a comparison."""

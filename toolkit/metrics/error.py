@@ -1,4 +1,4 @@
-"""Error measures of one output against another, over any number of samples, in memory that does not grow with them."""
+"""Error measures of one output against another, over a stream of samples in constant memory."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,13 +11,17 @@ from backends.tensor import Array
 
 Doubles = npt.NDArray[np.float64]
 
-# Upper edges of the histogram's bins, of abs error: half a decade each. Exact zeros and what lies above have their own.
+# Upper edges of the histogram's bins of the absolute error, half a decade each. Exact zeros, and errors above the last
+# edge, are counted apart.
 _EDGES = np.array([float(f"1e{i}") * step for i in range(-9, 6) for step in (1.0, 10**0.5)])
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of abs errors: exactly 0, then at most each of `edges` (and above the one before), then above all."""
+    """Counts of absolute errors. exact: errors of 0. counts: errors up to each of `edges` and above the edge before.
+
+    above: errors above the last edge.
+    """
 
     edges: tuple[float, ...]
     exact: int
@@ -29,13 +33,15 @@ class Histogram:
 class OutputMetrics:
     """The difference of one output from its reference, over all samples.
 
-    relative_l2: norm of the difference over the norm of the reference; None where that is 0 and the difference is not.
-    of_variation: over the norm of what the reference varies from its mean over the samples: an output that ignores its
-    input has at least 1 there, however small its relative_l2. None where the reference does not vary.
-    of_range: max_abs over the reference's range, or its largest absolute value where it has none; None as the first.
-    signal_to_noise_db: None where either is 0. changed: share of values that are not the same, bit for bit.
-    not_finite: values that are NaN or infinite, here and in the reference. With any, the other numbers are of the rest.
-    worst_sample: where max_abs was.
+    relative_l2: norm of the difference over the norm of the reference; None if only the reference's norm is 0.
+    of_variation: norm of the difference over the norm of the reference's deviation from its mean over the samples; None
+    if the reference does not vary. An output that ignores its input has at least 1 here, however small its relative_l2.
+    of_range: max_abs over the reference's range, or over its largest absolute value if all values are equal; None if
+    only that is 0.
+    signal_to_noise_db: None if the signal or the noise is 0. changed: share in [0, 1] of values that are not equal.
+    not_finite, reference_not_finite: numbers of NaN and infinite values. Where either side is not finite, both sides
+    count as 0 in all other numbers except `changed`.
+    worst_sample: the sample with max_abs.
     """
 
     dtype: str
@@ -58,15 +64,16 @@ class OutputMetrics:
 
     @property
     def is_exact(self) -> bool:
-        """Whether its numbers count or name something, so that near is not good enough: integers and booleans."""
+        """Whether the output is of integers or booleans, which must be equal: a near value is another answer."""
         return np.dtype(self.dtype).kind != "f"
 
     def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON values, one key for each field."""
         return asdict(self)
 
 
 class RunningMetrics:
-    """Sums for an OutputMetrics: call add for each sample, then result."""
+    """The sums for an OutputMetrics: call `add` for each sample, then `result`."""
 
     def __init__(self) -> None:
         self._dtype = ""
@@ -79,7 +86,10 @@ class RunningMetrics:
         self._squares: Doubles | None = None
 
     def add(self, sample: str, got: Array, expected: Array) -> None:
-        """One sample's output and its reference, of one shape and dtype, which must be the same for every sample."""
+        """Add one sample's output and its reference, of the same shape and dtype; every sample must have that shape.
+
+        Raises ValueError for two shapes or dtypes.
+        """
         if (got.shape, got.dtype) != (expected.shape, expected.dtype):
             raise ValueError(f"expected {expected.dtype} {expected.shape}, got {got.dtype} {got.shape}")
         self._dtype = got.dtype.name
@@ -110,7 +120,7 @@ class RunningMetrics:
         moved = error[error > 0]
         self._exact += error.size - moved.size
         self._counts += np.bincount(np.searchsorted(_EDGES, moved), minlength=len(self._counts))
-        # About the first sample: sums of squares of small differences lose nothing to a large mean.
+        # Relative to the first sample: sums of squares of small differences lose no digits to a large mean.
         if self._sum is None or self._squares is None:
             self._first = theirs.copy()
             self._sum, self._squares = np.zeros_like(theirs), np.zeros_like(theirs)
@@ -119,7 +129,7 @@ class RunningMetrics:
         self._squares += np.square(shifted)
 
     def result(self) -> OutputMetrics:
-        """The numbers over everything added. Raises ValueError without a sample."""
+        """Return the numbers over all samples. Raises ValueError if nothing was added."""
         if not self._samples or not self._values:
             raise ValueError("nothing was compared")
         scale = self._high - self._low or max(abs(self._high), abs(self._low))
@@ -155,19 +165,19 @@ class RunningMetrics:
         norms = (self._signal * self._got) ** 0.5
         if norms:
             return float(self._product / norms)
-        return 1.0 if self._signal == self._got else 0.0  # both zero throughout, or one of them
+        return 1.0 if self._signal == self._got else 0.0  # all values are zero: of both, or of one
 
     def _decibels(self) -> float | None:
         return 10 * float(np.log10(self._signal / self._error)) if self._signal and self._error else None
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    """part / whole, where nothing of nothing is 0 and something of nothing has no value."""
+    """Return part / whole; 0.0 if `part` is 0, None if only `whole` is 0."""
     if not part:
         return 0.0
     return part / whole if whole else None
 
 
 def all_finite(outputs: Mapping[str, Array]) -> bool:
-    """Whether there is no NaN and no infinity among the outputs of floats."""
+    """Return whether all float outputs are free of NaN and infinity."""
     return all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f")

@@ -1,4 +1,4 @@
-"""Judges of a model's answers, beside the raw error: they give named numbers, each of which a Limit may bound."""
+"""Judges, which measure a model's answers beside the raw error. Their numbers have names that a Limit refers to."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -10,23 +10,23 @@ from toolkit.metrics.samples import Sample
 
 
 class Judge(Protocol):
-    """Sees every sample once, and keeps sums of them."""
+    """A measure of a file's answers: sees every sample once and keeps only sums."""
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-        """Add one sample: the outputs of the file and of the reference, by name, of finite values."""
+        """Add one sample: the outputs of the file (`got`) and of the reference, by name. All values are finite."""
 
     def numbers(self) -> dict[str, float]:
-        """Return the numbers by the names that limits use. Numbers that could not be counted are left out."""
+        """Return the numbers by name, without those that could not be counted."""
 
     def uncounted(self) -> dict[str, str]:
-        """Return why numbers could not be counted, by their names: they are not judged, and the report says so."""
+        """Return the reason by name for each number that could not be counted. Such numbers are not judged."""
 
     def details(self) -> dict[str, Any]:
-        """Return everything else that a report may show, as JSON values."""
+        """Return further facts for a report, as JSON values."""
 
 
 class NoJudge:
-    """For outputs that are judged by their error alone."""
+    """The judge of outputs that are judged only by their error: it has no numbers."""
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         return None
@@ -42,22 +42,19 @@ class NoJudge:
 
 
 NOTHING_REAL = "no sample was a real image"
-
-# Cosines and images that are kept of any number: enough for the lowest hundredth, and for pairwise neighbours.
+# Cosines and images that are kept at most: enough for the 1% quantile, and for the comparison of all pairs.
 MOST_COSINES = 1 << 15
-
 MOST_IMAGES = 2048
-
-# Two neighbours that are the same but for rounding are as near as each other.
+# Cosines that differ by at most this, which is rounding, count as equal.
 _AS_NEAR = 1e-6
 
 
 class VectorJudge:
-    """Reads one output, (..., N, dim): N vectors of one image, or a single one.
+    """The judge of one output of shape (..., N, dim): N vectors of one image, or a single vector.
 
-    Numbers, of real images: mean_cosine, the mean over all vectors of that with their reference; lost, the share of
-    vectors to which another one of the same image is nearer, by cosine, than their own reference. Where an image is a
-    single vector, the others are those of all images, of more than MOST_IMAGES of as many, drawn evenly.
+    Numbers, over real images: mean_cosine, the mean cosine of a vector with its reference; lost, the share of vectors
+    that are nearer, by cosine, to the reference of another vector of the same image than to their own. A single vector
+    of an image is compared with the references of all images, or of MOST_IMAGES images drawn at random.
     """
 
     def __init__(self, output: str) -> None:
@@ -71,7 +68,7 @@ class VectorJudge:
         if sample.family != "real":
             return
         ours, theirs = (_directions(side[self._output]) for side in (got, expected))
-        # Where the reference is nothing at all, so must the vector be.
+        # A reference of zeros has no direction: the vector must be zeros too.
         nothing = ~theirs.any(axis=1)
         cosines = np.where(nothing, ~ours.any(axis=1), (ours * theirs).sum(axis=1))
         self._sum += float(cosines.sum())
@@ -102,7 +99,7 @@ class VectorJudge:
 
 
 class Drawn:
-    """Of any number of rows at most `most`, each as likely kept as any other (Vitter, 1985: algorithm R). Seeded."""
+    """A seeded random sample of at most `most` of the rows added (reservoir sampling: Vitter, 1985, algorithm R)."""
 
     def __init__(self, most: int) -> None:
         self.seen = 0
@@ -111,6 +108,7 @@ class Drawn:
         self._rows: list[Array] = []
 
     def add(self, rows: Array) -> None:
+        """Offer the rows of an array (N, ...) to the sample."""
         for row in rows:
             self.seen += 1
             if len(self._rows) < self._most:
@@ -120,11 +118,12 @@ class Drawn:
 
     @property
     def rows(self) -> Array:
+        """The drawn rows, (at most `most`, ...). Raises ValueError before the first row."""
         return np.stack(self._rows)
 
 
 def _directions(vectors: Array) -> Array:
-    """(N, dim) float64 of length 1; a vector of zeros stays one."""
+    """Return the vectors as (N, dim) float64 of length 1; a vector of zeros stays zeros."""
     rows = vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30))
 
@@ -135,10 +134,10 @@ def _lost(ours: Array, theirs: Array) -> int:
 
 
 class ChoiceJudge:
-    """Reads one output, (..., N, choices).
+    """The judge of one output of shape (..., N, choices).
 
-    Its number, of real images, is called as `number` says: the share of rows whose largest value is another one.
-    counted: which rows of a sample count, as numpy takes them, by default all.
+    Its only number, named `number`, is the share of rows of real images whose largest value has another index than in
+    the reference. counted: returns the numpy index of a sample's rows that count, by default all.
     """
 
     def __init__(self, number: str, output: str, counted: Callable[[Sample], Any] = lambda sample: slice(None)) -> None:
@@ -166,12 +165,12 @@ class ChoiceJudge:
 
 
 class WithRealError:
-    """Another judge, and one more number: real_error, the norm of the difference over that of the reference, on real
-    images, of the output where that is largest."""
+    """Another judge with one more number, real_error: the largest, over the outputs, of the norm of the difference over
+    the norm of the reference, on real images."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._squares: dict[str, list[float]] = {}  # output -> of the difference, of the reference
+        self._squares: dict[str, list[float]] = {}  # output -> squared norms of difference and reference
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         self._judge.add(sample, got, expected)

@@ -1,14 +1,14 @@
-"""Limits: the most or the least that a number may be, and why."""
+"""Limits of measured numbers, and tolerances: all limits for a file, with their reason."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The most or the least that a number may be: one of the two. Numbers of outputs hold for every output of floats;
-    see Tolerance.
+    """The highest (`at_most`) or the lowest (`at_least`) allowed value of a number; exactly one of the two is given.
 
-    needs_training: the number means nothing on random weights; there it is shown, and not judged.
+    needs_training: with random weights the number means nothing, and is shown without being judged. Raises ValueError
+    for both limits or none.
     """
 
     number: str
@@ -21,7 +21,7 @@ class Limit:
             raise ValueError(f"{self.number}: expected a most or a least, got {self.at_most} and {self.at_least}")
 
     def allows(self, value: float) -> bool:
-        """Whether a value keeps to the limit; NaN does not."""
+        """Return whether a value is within the limit; NaN never is."""
         if self.at_least is not None:
             return value >= self.at_least
         return self.at_most is not None and value <= self.at_most
@@ -29,10 +29,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Every limit of one kind, role and precision, with the reason for them.
+    """All limits of one kind, role and precision, with the reason for them.
 
-    outputs limit numbers of toolkit.metrics.error.OutputMetrics, task those that the kind's own judge gives. Outputs of
-    integers and booleans count or name something: their share of changed values may be at most `changed`.
+    outputs: limits of numbers of toolkit.metrics.error.OutputMetrics, for every float output. changed: the highest
+    allowed share of changed values, for every output of integers or booleans. task: limits of the judge's numbers.
     """
 
     outputs: tuple[Limit, ...]

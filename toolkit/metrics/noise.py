@@ -1,4 +1,4 @@
-"""Noise to signal: the share of error in a tensor, as one number that ranks layers of any size and scale."""
+"""Noise to signal: the relative error of tensors as one number, comparable between layers of any size and scale."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,18 +7,16 @@ import numpy as np
 
 from backends.tensor import Array
 
-# What counts as this: values that are NaN or infinite where the reference's are not. No other error is above it.
+# The largest value: for NaN or infinite values where the reference is finite.
 LARGEST = 1e9
-
-# A result so far below what it was computed from is the rounding of a difference, and has no size of its own: float32
-# leaves it three digits. Its error is over this share of the inputs' size then.
+# A result of less than this share of its inputs' size is the difference of nearly equal numbers, of which float32 keeps
+# three digits. Its error is then divided by this share of the inputs' size.
 _CANCELLED = 1e-4
-
 _AT_ONCE = 1 << 16
 
 
 def rms(values: Array) -> float:
-    """Root of the mean square over the finite values of an array of any dtype; 0.0 of an empty one."""
+    """Return the root mean square of the finite values of an array of any dtype; 0.0 if there are none."""
     total, count = 0.0, 0
     for part in _parts(values):
         square = _squares(part)
@@ -31,16 +29,16 @@ def rms(values: Array) -> float:
 
 
 def noise_to_signal(got: Sequence[Array], expected: Sequence[Array], inputs_rms: float) -> float:
-    """RMS of the error over the RMS of what is expected: 0.0 for none, 1.0 for nothing left right.
+    """Return the RMS of the error over the RMS of the expected values, in [0, LARGEST]: 0.0 without error.
 
-    Over all arrays of `got` together, each of the shape of its like in `expected`. inputs_rms: of the largest of what
-    `expected` was computed from. Values that are not finite where they are expected to be make LARGEST; where they are
-    not expected to be finite, nothing is said of them.
+    It is taken over all arrays of `got` together; each has the shape of its counterpart in `expected`. inputs_rms: the
+    largest RMS of the inputs from which `expected` was computed. Where the expected value is not finite, the value is
+    left out; a value that is not finite anywhere else makes the result LARGEST.
     """
     error, signal, count = 0.0, 0.0, 0
     for one, other in zip(got, expected, strict=True):
         for ours, theirs in zip(_parts(one), _parts(other), strict=True):
-            with np.errstate(invalid="ignore"):  # infinity less infinity
+            with np.errstate(invalid="ignore"):  # infinity minus infinity
                 difference = ours - theirs
             squares = _squares(difference), _squares(theirs)
             if not math.isfinite(sum(squares)):
@@ -59,11 +57,11 @@ def noise_to_signal(got: Sequence[Array], expected: Sequence[Array], inputs_rms:
 
 
 def _squares(values: Array) -> float:
-    return float(np.square(values).sum())  # not @: a BLAS would share so few numbers out among threads
+    return float(np.square(values).sum())  # not @: a BLAS would start threads for so few numbers
 
 
 def _parts(values: Array) -> Iterator[Array]:
-    """Some values at a time, as float64: a large map does not come four times into memory."""
+    """Yield the values in parts, as float64, so that a large tensor is not held in memory four times."""
     flat = values.reshape(-1)
     for start in range(0, flat.size, _AT_ONCE):
         yield flat[start : start + _AT_ONCE].astype(np.float64)

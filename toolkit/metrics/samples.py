@@ -1,4 +1,4 @@
-"""Samples: the inputs on which every file of a role is compared."""
+"""Samples, the inputs on which files are compared, and the synthetic ones for inputs of known and unknown range."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,16 +8,16 @@ import numpy as np
 
 from backends.tensor import Array, TensorSpec
 
-# real: an image as it is. marked: a real image with a message hidden in it. synthetic: noise, constants, extremes.
+# marked: a real image with a message hidden in it. real: an image without one. synthetic: noise, constants, extremes.
 FAMILIES = ("marked", "real", "synthetic")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs by name, the family that they come from, and the truth where it is known.
+    """The inputs of a run by name (`feeds`), their family, and the true answer if it is known.
 
-    truth: the right answer as integers, whose meaning the kind of model knows: the bits of a hidden message, the class
-    of an image. None where nobody knows it.
+    truth: the right answer as integers, such as the bits of a hidden message or the class of an image; their meaning
+    depends on the kind of model. None if it is not known.
     """
 
     name: str
@@ -32,8 +32,11 @@ _Fill = Callable[[TensorSpec, np.random.Generator], Array]
 
 
 def unit_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> Iterator[Sample]:
-    """For inputs in [0, 1], images and bits: uniform noise, so many of it; black, white, half, stripes of one pixel,
-    one bright pixel, values just above 0. Integer and boolean inputs get 0 and 1."""
+    """Yield synthetic samples for inputs in [0, 1], such as images and bits.
+
+    They are `noise` samples of uniform noise, constants of 0, 1 and 0.5, stripes of one pixel, one bright value, and
+    noise up to 1e-6. Integer and boolean inputs get 0 and 1.
+    """
     yield from _noise(specs, "uniform noise", _uniform, noise)
     yield from _constants(specs, (0.0, 1.0, 0.5))
     yield _sample("stripes of one pixel", specs, _stripes)
@@ -42,9 +45,12 @@ def unit_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> I
 
 
 def signed_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) -> Iterator[Sample]:
-    """For inputs whose range nobody states: uniform noise in [0, 1) and normal noise, so many of each; normal noise
-    ten times as large, constants, and the extremes of unit_samples. Integer and boolean inputs get 0 and 1, which are
-    valid indices nearly everywhere."""
+    """Yield synthetic samples for inputs of unknown range.
+
+    They are `noise` samples each of uniform noise in [0, 1) and of normal noise, normal noise ten times as large,
+    constants of 0, 1 and -1, one bright value, and noise up to 1e-6. Integer and boolean inputs get 0 and 1, which are
+    valid indices nearly everywhere.
+    """
     yield from _noise(specs, "uniform noise", _uniform, noise)
     yield from _noise(specs, "normal noise", _normal, noise)
     yield _sample("normal noise x10", specs, lambda spec, rng: _normal(spec, rng) * np.float32(10))
@@ -54,7 +60,7 @@ def signed_samples(specs: tuple[TensorSpec, ...], noise: int = NOISE_SAMPLES) ->
 
 
 def moved(samples: Iterable[Sample], to: Callable[[str, Array], Array]) -> Iterator[Sample]:
-    """The same samples with each input as `to` makes it of its name and values."""
+    """Yield the samples with each input replaced by `to(name, values)`."""
     for sample in samples:
         yield replace(sample, feeds={name: to(name, values) for name, values in sample.feeds.items()})
 

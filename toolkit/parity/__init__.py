@@ -1,1 +1,1 @@
-"""Do the files of a bundle compute the same thing? Measure first, judge second."""
+"""The comparison of a bundle's files with its reference: first measured, then judged."""

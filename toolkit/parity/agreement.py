@@ -1,4 +1,4 @@
-"""The rules by which a bundle's kind of model is converted, and the check of an imported graph's files."""
+"""The conversion rules of a bundle's kind of model, and the check of files made from an imported graph."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from toolkit.parity.stream import CandidateRun, RunningComparison, compare_strea
 
 
 def conversion_rules(bundle: Bundle) -> ConversionRules:
-    """Return the rules of a bundle's kind, as `convert_bundle` takes them. Raises NotAvailable for an unknown kind."""
+    """Return the conversion rules of a bundle's kind for `convert_bundle`. Raises NotAvailable for an unknown kind."""
     kind = find_kind(bundle.model["kind"])
     return ConversionRules(
         lowered_roles=kind.lowered_roles,
@@ -27,10 +27,11 @@ def conversion_rules(bundle: Bundle) -> ConversionRules:
 
 
 def disagreements(kind: str, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
-    """Return a sentence for each number of the file at `path` that is over the tolerance of its precision.
+    """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
 
-    kind: the name of the model's kind. source and parent: the float32 ONNX graph. The samples are noise, constants and
-    extremes, the same that `toolkit compare` takes for a graph whose inputs are not known.
+    kind: the name of the model's kind. source, parent: the float32 ONNX file and its artifact. artifact: of the file at
+    `path`. The samples are `signed_samples`, as in `toolkit compare` for graphs with inputs of unknown range. Raises
+    NotAvailable for an unknown kind, role or precision.
     """
     tolerance = find_kind(kind).tolerance(artifact.role, artifact.precision)
     with (

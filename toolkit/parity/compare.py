@@ -1,4 +1,4 @@
-"""Every file of a bundle against the reference, and against the file that it was made from."""
+"""The comparison of every file of a bundle with its reference and its parent, and of end-to-end cases."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,8 @@ from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
 from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
-# Files that are open at once. A large model's go one after the other, each time beside its reference and its parent.
+# Limit for the files that are open at once. Files of a large model are compared one after the other, each beside its
+# reference and its parent.
 OPEN_LIMIT_BYTES = 4 << 30
 
 NO_TORCH = "torch is not installed: the reference is the float32 ONNX file, and files of torch weights are left out."
@@ -31,11 +32,11 @@ def compare_bundle(
     progress: Progress = lambda step: None,
     open_limit_bytes: int = OPEN_LIMIT_BYTES,
 ) -> ParityReport:
-    """Compare every file of a bundle, role by role, and then what several graphs make together. The reference is torch
-    where it is installed, else float32 ONNX.
+    """Compare every file of a bundle, role by role, and then the kind's end-to-end cases.
 
-    `images` are read beside the kind's own samples; memory does not grow with their number. Every file is judged by
-    the tolerance of its kind, role and precision.
+    The reference of a role is its float32 torch file if there is one and torch is installed, else float32 ONNX.
+    images: compared after the kind's own samples; memory does not grow with their number. Every file is judged by the
+    tolerance of its kind, role and precision.
     Raises NotAvailable for an unknown kind, or a precision without a limit that the kind needs, before anything runs;
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
@@ -60,7 +61,10 @@ def compare_bundle(
 
 
 def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
-    """Of the files of one role, the float32 one that no other was made before: torch, else ONNX."""
+    """Return the reference of a role's files: the float32 torch file without a parent, else such an ONNX file.
+
+    Raises InvalidArtifact without either.
+    """
     for format in ("torch", "onnx"):
         for artifact in artifacts:
             if (artifact.format, artifact.precision, artifact.parent) == (format, "fp32", None):
@@ -70,7 +74,7 @@ def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file on one of the backends that open it. name: unique among the candidates of a role."""
+    """A file and a backend that opens it. name: unique among the candidates of a role."""
 
     artifact: Artifact
     backend: str
@@ -82,7 +86,7 @@ class _Candidate:
 
 
 def _candidates(artifacts: Sequence[Artifact], reference: Artifact) -> list[_Candidate]:
-    """Every file on every backend that runs it, but for the reference on its own backend."""
+    """Return every file with every backend that runs it, except the reference on its default backend."""
     found = []
     for artifact in artifacts:
         default = default_backend(artifact.format).name
@@ -132,7 +136,7 @@ def _compare_role(
                 except ToolkitError as error:
                     if candidate.is_default:
                         raise
-                    # A further backend is a further answer: what it cannot do costs its own row alone.
+                    # An error of a backend that is not the default fails only its own row.
                     sessions.pop(candidate.name, None)
                     why = "A backend that is compared runs every file whose precision it names."
                     reports[candidate.name] = _not_compared(candidate, "runs", one_line(error), why)
@@ -186,7 +190,7 @@ def _not_compared(candidate: _Candidate, number: str, reason: str, why: str) -> 
 
 
 def _unlike(artifact: Artifact, reference: Artifact) -> str | None:
-    """What is missing or different in a file's inputs and outputs, as a caller sees them."""
+    """Return a sentence about inputs or outputs that differ from the reference's, as a caller sees them; else None."""
     for side in ("inputs", "outputs"):
         specs = [{b.spec.name: b.spec for b in getattr(a, side)} for a in (artifact, reference)]
         if specs[0] != specs[1]:
@@ -199,7 +203,7 @@ def _shown(specs: Mapping[str, TensorSpec]) -> str:
 
 
 def _parent(artifact: Artifact, reference: Artifact, by_file: Mapping[str, Artifact]) -> str | None:
-    """The file that an artifact was made from; None where that is the reference, or was before any file."""
+    """Return the file that an artifact was made from; None if that is the reference or not one of the files."""
     parent = artifact.parent
     return parent if parent in by_file and parent != reference.file else None
 
@@ -207,7 +211,8 @@ def _parent(artifact: Artifact, reference: Artifact, by_file: Mapping[str, Artif
 def _groups(
     candidates: Sequence[_Candidate], reference: Artifact, by_file: Mapping[str, Artifact], limit_bytes: int
 ) -> Iterator[list[_Candidate]]:
-    """Candidates whose files fit `limit_bytes` with those they are compared with; at least one at a time."""
+    """Yield groups of candidates that fit `limit_bytes` together with the files they are compared with; at least one
+    candidate a group."""
     group: list[_Candidate] = []
     for candidate in candidates:
         together = [*group, candidate]
@@ -228,12 +233,12 @@ def _told(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
         yield sample
 
 
-# In this order one of them is the reference.
+# Order of preference for the reference of an end-to-end case.
 _FORMATS = ("torch", "onnx", "tflite")
 
 
 def variants(whole: EndToEndCase, artifacts: Sequence[Artifact]) -> list[tuple[str, str]]:
-    """(format, precision) of which every graph of the whole is there, those of float32 first, torch before ONNX."""
+    """Return each (format, precision) in which the case has all of its graphs: float32 first, torch before ONNX."""
     there = {(artifact.role, artifact.format, artifact.precision) for artifact in artifacts}
     precisions = sorted({artifact.precision for artifact in artifacts}, key=lambda name: (name != "fp32", name))
     return [
@@ -252,7 +257,10 @@ def compare_end_to_end(
     threads: int,
     progress: Callable[[str], None],
 ) -> tuple[EndToEndReport, ...]:
-    """Run each whole of a kind on its samples in every variant. Those with fewer than two variants are left out."""
+    """Run each end-to-end case of a kind on its samples in every variant, and compare them with the first variant.
+
+    Cases with fewer than two variants, or without a float32 variant, are left out.
+    """
     reports = []
     for whole in kind.end_to_end:
         reference, *others = variants(whole, artifacts) or [("", "")]
@@ -272,7 +280,7 @@ def _compare_case(
 ) -> EndToEndReport:
     samples = list(whole.samples(bundle, images))
 
-    # One variant after the other: each opens every graph, and a large model's are gigabytes.
+    # One variant after the other: each opens every graph, and those of a large model take gigabytes.
     def run(variant: tuple[str, str]) -> list[dict[str, Array]]:
         format, precision = variant
         progress(f"{whole.name}: {format} {precision}")

@@ -1,4 +1,4 @@
-"""Measured numbers held to written limits, and everything about it as JSON."""
+"""The parity report: checks of measured numbers against limits, for files and end-to-end cases, and its JSON form."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,9 +10,9 @@ from toolkit.parity.stream import Comparison
 
 @dataclass(frozen=True)
 class Check:
-    """One number and its limit, a most or a least. where: an output's name, or "" for the whole file.
+    """A number and its limit, `at_most` or `at_least`. where: the output's name, or "" for a number of the whole file.
 
-    passed: None where it was not judged, and `note` says why. value: None where there is none, which fails.
+    passed: None if the number was not judged; `note` says why. value: None if the number has no value, which fails.
     """
 
     number: str
@@ -34,23 +34,28 @@ class Check:
 
 
 class Judged:
-    """What has checks. Passed: at least one number was judged, and none failed."""
+    """Base of reports with checks. A report passes if at least one number was judged and none failed."""
 
     checks: tuple[Check, ...]
 
     @property
     def failures(self) -> tuple[Check, ...]:
+        """The checks that were judged and failed."""
         return tuple(check for check in self.checks if check.passed is False)
 
     @property
     def passed(self) -> bool:
+        """Whether at least one check passed and none failed."""
         return not self.failures and any(check.passed for check in self.checks)
 
 
 @dataclass(frozen=True)
 class FileReport(Judged):
-    """One file on one backend: against the reference, against its own parent (None where that is the reference), and
-    the verdict. name: the file, and its backend where that is not the default one of its format.
+    """The comparison of one file on one backend, and the verdict.
+
+    total: against the reference; None if the file could not be compared. step: against its parent; None if the parent
+    is the reference or there is none. step_passed: whether `step` is within the same limits; no part of the verdict.
+    reason: why the limits are these. name: the file, followed by " on BACKEND" for a backend that is not the default.
     """
 
     artifact: Artifact
@@ -65,7 +70,7 @@ class FileReport(Judged):
 
 @dataclass(frozen=True)
 class RunReport(Judged):
-    """Several graphs run as one model, all of them in files of one format and precision, against the reference."""
+    """The comparison of an EndToEndCase, with all graphs in one format and precision, against the reference."""
 
     format: str
     precision: str
@@ -76,7 +81,10 @@ class RunReport(Judged):
 
 @dataclass(frozen=True)
 class EndToEndReport:
-    """Everything that was run of one Whole. reference: the format of the float32 files that the others are held to."""
+    """All runs of one EndToEndCase. reference: the format of the float32 files with which the runs are compared.
+
+    graphs: the roles of the case. samples: the number of samples by family.
+    """
 
     name: str
     graphs: tuple[str, ...]
@@ -87,7 +95,10 @@ class EndToEndReport:
 
 @dataclass(frozen=True)
 class RoleReport:
-    """Every file of one role. samples: how many of each family; outside_domain: left out, see Kind."""
+    """The comparisons of all files of one role. samples: the number of samples by family.
+
+    outside_domain: the number of samples that were left out, see ModelKind.may_leave_domain.
+    """
 
     role: str
     reference: Artifact
@@ -98,7 +109,10 @@ class RoleReport:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every file of a bundle, and what its graphs make together. notes: what a reader of the numbers must know."""
+    """The comparisons of all files of a bundle, and of the kind's end-to-end cases (`wholes`).
+
+    notes: sentences that a reader of the numbers must know.
+    """
 
     model: str
     kind: str
@@ -109,13 +123,13 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Something was compared, and all of it passed."""
+        """Whether at least one file was compared, and every file and end-to-end run passed."""
         files = [file for role in self.roles for file in role.files]
         runs = [run for whole in self.wholes for run in whole.runs]
         return bool(files) and all(judged.passed for judged in (*files, *runs))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, without NaN or infinity."""
+        """Return the report as JSON values."""
         return {
             "model": self.model,
             "kind": self.kind,
@@ -128,7 +142,11 @@ class ParityReport:
 
 
 def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[Check, ...]:
-    """Every limit of a tolerance, and that all values are finite, as checks. `random`: the weights are."""
+    """Return a check for every limit of a tolerance, and for the number of values that are not finite.
+
+    random: whether the weights are random; limits that need training are then not judged. A comparison without outputs
+    gets a failed check.
+    """
     checks = []
     if not comparison.outputs:
         checks.append(Check("samples", "", None, None, False, "nothing was compared"))

@@ -1,4 +1,4 @@
-"""One pass over the samples, with some files opened at once. What is kept are sums."""
+"""The comparison of opened files on a stream of samples, of which only sums are kept."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,17 @@ from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import Sample
 from toolkit.models.runner import Runner
 
-# Each file runs this many samples in turn: the threads of two runtimes that take turns at every sample are in each
-# other's way, because a pool spins for a while before it sleeps.
+# Each file runs this many samples before the next file does. If two runtimes took turns at every sample, the threads of
+# one would slow down the other, because a pool spins for a while before it sleeps.
 _CHUNK = 8
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One file against another, over all samples: errors by output, and what the kind's judge says."""
+    """The comparison of one file with the file `against`, over all samples.
+
+    outputs: errors by output. numbers, uncounted, details: of the kind's judge, see Judge.
+    """
 
     against: str
     outputs: dict[str, OutputMetrics]
@@ -30,7 +33,7 @@ class Comparison:
 
 
 class RunningComparison:
-    """Sums for a Comparison."""
+    """The sums for a Comparison: call `add` for each sample, then `result`."""
 
     def __init__(self, against: str, judge: Judge) -> None:
         self._against = against
@@ -38,12 +41,14 @@ class RunningComparison:
         self._outputs: dict[str, RunningMetrics] = {}
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        """Add the outputs of one sample. The judge does not see samples with NaN or infinity on either side."""
         for name, value in expected.items():
             self._outputs.setdefault(name, RunningMetrics()).add(sample.name, got[name], value)
         if all_finite(got) and all_finite(expected):
             self._judge.add(sample, got, expected)
 
     def result(self) -> Comparison:
+        """Return the comparison over all samples."""
         outputs = {name: error.result() for name, error in self._outputs.items()}
         judge = self._judge
         return Comparison(self._against, outputs, judge.numbers(), judge.uncounted(), judge.details())
@@ -51,7 +56,7 @@ class RunningComparison:
 
 @dataclass
 class CandidateRun:
-    """One file of a pass: its session, what it is compared with, and what has been summed."""
+    """One opened file: its session, its parent's file name, and the sums against the reference and the parent."""
 
     session: Runner
     total: RunningComparison
@@ -61,7 +66,7 @@ class CandidateRun:
 
 @dataclass
 class SampleCounts:
-    """Samples by family, and those that were left out because the reference fails or is not finite on them."""
+    """Number of samples by family, and of samples left out because the reference fails or is not finite on them."""
 
     families: Counter[str] = field(default_factory=Counter)
     outside_domain: int = 0
@@ -74,10 +79,11 @@ def compare_stream(
     opened: Mapping[str, CandidateRun],
     may_leave_domain: bool,
 ) -> SampleCounts:
-    """Run every sample on the reference, then on each file, and add what differs to the files' sums.
+    """Run every sample on the reference and on each file, and add the results to the files' sums.
 
-    `parents` are files that others are compared with and that are not among `opened` themselves. A file's `parent`
-    of None is the reference: then total and step are the same, and step is None.
+    parents: files that others are compared with and that are not in `opened`. A file without a `parent` was made from
+    the reference: its step would equal its total, and is None. may_leave_domain: leave out synthetic samples on which
+    the reference fails or is not finite. Returns the counts of samples.
     """
     seen = SampleCounts()
     remaining = iter(samples)
@@ -99,7 +105,7 @@ def compare_stream(
 
 
 def _inside(reference: Runner, sample: Sample, may_leave_domain: bool) -> dict[str, Array] | None:
-    """What the reference gives, or None outside its domain: where it fails, as integers over 0 do, or is not finite."""
+    """Return the reference's outputs; None if it fails (as an integer division by 0 does) or is not finite."""
     if not may_leave_domain or sample.family != "synthetic":
         return reference.run(sample.feeds)
     try:

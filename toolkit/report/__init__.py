@@ -1,1 +1,1 @@
-"""One page, in one file, that says what the files of a bundle cost and whether they still answer the same."""
+"""The HTML report: one page, in one file, on the size, speed, errors and answers of a bundle's files."""

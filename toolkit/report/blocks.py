@@ -1,4 +1,4 @@
-"""What a section of the page is made of. Text is text: the template escapes it. Only Markup is taken as it is."""
+"""Blocks, of which sections of the page are made. The template escapes every string except Markup."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from toolkit.report.numbers import has_value
 
 @dataclass(frozen=True)
 class Column:
-    """numeric: its cells are right-aligned and sort by their value. bar: they start with a bar."""
+    """A table's column. numeric: cells are right-aligned and sort by value. bar: cells start with a bar."""
 
     title: str
     numeric: bool = False
@@ -20,7 +20,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """text is shown; value is what the column sorts by, where that is not the text. tone: "", pass, fail, muted, code.
+    """A table's cell. value: the number to sort by, None to sort by `text`. tone: "", pass, fail, muted or code.
 
     bar: a share in [0, 1] that is drawn before the text.
     """
@@ -32,12 +32,16 @@ class Cell:
 
     @property
     def sort_value(self) -> str:
+        """The value to sort by, as text; "" to sort by the cell's text."""
         return "" if self.value is None or not has_value(self.value) else repr(float(self.value))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers that sort. The first cell of a row is its header."""
+    """A table with sortable columns. The first cell of a row is its header.
+
+    Raises ValueError for a row with more or fewer cells than columns.
+    """
 
     block: ClassVar[str] = "table"
     caption: str
@@ -52,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Tables:
-    """Narrow tables, two in a line where there is room."""
+    """Narrow tables, two side by side where there is room."""
 
     block: ClassVar[str] = "tables"
     tables: tuple[Table, ...]
@@ -60,7 +64,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with a sentence that says what to see in it. narrow: the same for a phone, where that differs."""
+    """A drawing with a sentence that explains it. narrow: the drawing for a phone, if it differs."""
 
     block: ClassVar[str] = "figure"
     caption: str
@@ -70,7 +74,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Grid:
-    """Small figures side by side, as many as there is room for."""
+    """Small figures, as many side by side as there is room for."""
 
     block: ClassVar[str] = "grid"
     figures: tuple[Figure, ...]
@@ -78,14 +82,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Pair(Grid):
-    """Figures that are read together, two in a line where there is room."""
+    """Figures that are read together, two side by side where there is room."""
 
     block: ClassVar[str] = "row"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photograph as a data URI, at its own size in pixels."""
+    """A photograph. source: its data URI. width, height: its size in pixels."""
 
     source: str
     alt: str
@@ -95,7 +99,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or some. tone: "", note, warn, fail, pass."""
+    """One or more sentences. tone: "", note, warn, fail or pass."""
 
     block: ClassVar[str] = "paragraph"
     text: str
@@ -104,7 +108,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a part of a section."""
+    """The heading of a part of a section."""
 
     block: ClassVar[str] = "heading"
     text: str
@@ -120,7 +124,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Beside:
-    """A picture with what is told of it."""
+    """A picture beside figures and paragraphs about it."""
 
     block: ClassVar[str] = "beside"
     picture: Picture
@@ -132,7 +136,7 @@ Block = Table | Tables | Figure | Grid | Beside | Paragraph | Heading | Facts
 
 @dataclass(frozen=True)
 class Section:
-    """A landmark of the page. key: its anchor, of letters and dashes."""
+    """A section of the page. key: its anchor, of letters and dashes."""
 
     key: str
     title: str

@@ -1,4 +1,4 @@
-"""How the errors of a file are spread over the decades."""
+"""Two sections of the page on errors: histograms of every output's errors, and tables of errors and limits."""
 
 from typing import Any
 
@@ -8,12 +8,11 @@ from toolkit.report.numbers import bound, capital, decibels, error, form, share,
 from toolkit.report.scatter import Drawing
 
 _SIZE = (280.0, 150.0)
-
 _LEFT, _RIGHT, _TOP, _BOTTOM, _EXACT = 8.0, 8.0, 18.0, 34.0, 22.0
 
 
 def histogram_section(evidence: Evidence) -> Section:
-    """One small drawing for each output of each file, all of a role over the same decades."""
+    """Return the section with a histogram for each output of each file; those of a role share their decades."""
     blocks: list[Block] = [
         Paragraph(
             "Each bar is the share of values whose error lies in that half of a decade. The bar that stands apart on "
@@ -36,7 +35,7 @@ def histogram_section(evidence: Evidence) -> Section:
 
 
 def _span(histograms: list[dict[str, Any]]) -> tuple[int, int]:
-    """The first and the last bin that any of them uses; the one above all edges comes last."""
+    """Return the indices of the first and the last bin with a count. The bin above all edges is the last."""
     used = [i for h in histograms for i, count in enumerate([*h["counts"], h["above"]]) if count]
     return (min(used), max(used)) if used else (0, 0)
 
@@ -78,14 +77,14 @@ def _figure(role: str, number: int, file: str, output: str, measured: dict[str, 
 
 
 def _labelled(first: int, last: int) -> list[int]:
-    """Bins whose upper edge is a whole decade, few enough that their labels have room."""
+    """Return the indices of at most five bins whose upper edge is a power of ten, so that labels have room."""
     decades = [i for i in range(first, last + 1) if i % 2 == 0]
     stride = -(-len(decades) // 5) or 1
     return [i for i in decades[::stride] if i < last + 1]
 
 
 def limits_section(evidence: Evidence) -> Section:
-    """Errors, limits and their reasons, as three tables a role."""
+    """Return the section with three tables for each role: errors, limits, and the reasons for the limits."""
     roles = [role for role in evidence.comparisons if role["files"]]
     blocks: list[Block] = [
         Paragraph(
@@ -124,12 +123,12 @@ def _errors(role: dict[str, Any]) -> Table:
 def _decibels(measured: dict[str, Any]) -> Cell:
     value = measured["signal_to_noise_db"]
     if value is None and measured["max_abs"] == 0 and not measured["not_finite"]:
-        return Cell("same", float("1e9"))  # above every other when sorted
+        return Cell("same", float("1e9"))  # sorts above all other values
     return Cell(decibels(value), value)
 
 
 def _limits(role: dict[str, Any]) -> Table:
-    """A row a file and a column a number: its value, and the most or the least that it may be."""
+    """Return a table with a row for each file and a column for each number: its value and its limit."""
     names = list(dict.fromkeys((c["where"], c["number"]) for file in role["files"] for c in file["checks"]))
     several = len({where for where, _ in names if where}) > 1
     titles = [capital(f"{where}: {wording(name)}" if where and several else wording(name)) for where, name in names]
@@ -157,7 +156,7 @@ def _limit(check: dict[str, Any] | None) -> Cell:
 
 
 def _reasons(role: dict[str, Any]) -> Table:
-    """Once for each, with the precisions that it is the reason of."""
+    """Return a table of the reasons for the limits, each once with its precisions."""
     told: dict[str, list[str]] = {}
     for file in role["files"]:
         precisions = told.setdefault(file["reason"], [])

@@ -1,4 +1,4 @@
-"""Measures what the page needs and nobody brought: times, operator profiles, errors along the layers."""
+"""The data for the page: results given as files, and measurements of those that were not given."""
 
 import json
 import math
@@ -15,15 +15,16 @@ from toolkit.bench.profile import profile_files
 from toolkit.bench.result import BenchOptions, BenchResult, FileProfile, Machine
 from toolkit.environments import need
 
-# For the rounds of one role. `toolkit bench` waits longer for figures that stand still; its file can be given instead.
+# Seconds for the rounds of one role. The result of `toolkit bench`, which takes longer, can be given instead.
 TIME_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All results that a page shows. parity: ParityReport.to_json(). bench: None where nothing was timed.
+    """All data for the page.
 
-    bisections: as `toolkit bisect --json` writes them. missing: for each section that is not on the page, the reason.
+    parity: ParityReport.to_json(). bench: None if nothing was timed. bisections: results of `toolkit bisect --json`.
+    missing: by section ("bench", "bisect"), a sentence why data is missing.
     images: the user's own, which were compared after the shipped photographs.
     """
 
@@ -38,8 +39,9 @@ class Evidence:
 
     @property
     def comparisons(self) -> list[dict[str, Any]]:
-        """The roles of the parity report, then its wholes in the same form: what several graphs make together, with
-        "graphs" for their roles and one entry of "files" for each format and precision.
+        """The roles of the parity report, then its end-to-end cases in the same form.
+
+        An end-to-end case has "graphs" with its roles, and an entry of "files" for each format and precision.
         """
         wholes = [
             {
@@ -51,7 +53,7 @@ class Evidence:
             }
             for whole in self.parity.get("wholes", ())
         ]
-        # A file stands on the page by its name, which also says its backend where that is not the default one.
+        # The page names a file with its backend, if that is not the default.
         roles = [
             {**role, "files": [{**file, "file": file["name"]} for file in role["files"]]}
             for role in self.parity["roles"]
@@ -68,9 +70,10 @@ def gather(
     bisections: Sequence[dict[str, Any]],
     progress: Progress,
 ) -> Evidence:
-    """Everything about a bundle whose parity is known. `bench` and `bisections` are used as they are, where given.
+    """Return the data for the page. Times, profiles and bisections are measured if they are not given.
 
-    What this machine cannot measure is left out, and Evidence.missing says why.
+    images: those of the parity report. If a runtime or memory for the timing is missing, or bisections fail,
+    Evidence.missing says so.
     """
     missing: dict[str, str] = {}
     if bench is None:
@@ -91,7 +94,7 @@ def gather(
 def _bisections(
     bundle: Bundle, parity: dict[str, Any], threads: int, missing: dict[str, str], progress: Progress
 ) -> list[dict[str, Any]]:
-    """Every file that is not in float32, and TFLite's float32 where it fails: else that differs by rounding alone."""
+    """Bisect every file that is not float32, and float32 TFLite files that fail; others differ only by rounding."""
     files = [file for role in parity["roles"] for file in role["files"] if _worth_bisecting(file)]
     bisections, failed = [], []
     for file in files:
@@ -116,7 +119,7 @@ def _bisect(bundle: Bundle, file: str, threads: int, progress: Progress) -> dict
     need("export")
     from toolkit.bisect.bundle import bisect_bundle
 
-    # The folder that shows the worst layer is what `toolkit bisect` leaves; a report leaves one file.
+    # The folder with the worst layer is temporary: a report makes one file only.
     with tempfile.TemporaryDirectory() as folder:
         found = bisect_bundle(
             bundle,
@@ -135,9 +138,9 @@ def _as_file(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_bench(path: Path, bundle: Bundle) -> BenchResult:
-    """Read a file that `toolkit bench --json` wrote of this bundle, whose hashes must be those of the manifest.
+    """Return the result that `toolkit bench --json` wrote for this bundle.
 
-    Raises InvalidInput for anything else: figures of another file would be drawn beside this one's name.
+    Raises InvalidInput for any other file, and if a file's hash is not that of the manifest.
     """
     try:
         result = BenchResult.read(path)
@@ -157,7 +160,7 @@ def read_bench(path: Path, bundle: Bundle) -> BenchResult:
 
 
 def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
-    """A file that `toolkit bisect --json` wrote of this bundle. Raises InvalidInput for anything else."""
+    """Return the result that `toolkit bisect --json` wrote for this bundle. Raises InvalidInput for any other file."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -172,7 +175,7 @@ def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
             one["tensor"], one["why"]
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error!r}") from error
-    # Around a pass, a file is named with it: "detector.onnx after fold_affine".
+    # A bisection of a graph pass names the file and the pass: "detector.onnx after fold_affine".
     file = str(candidate).partition(" after ")[0]
     if model != bundle.model["name"] or file not in [artifact.file for artifact in bundle.artifacts]:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Where along the layers an error comes in, and where it is only handed on."""
+"""The section of the page on layers: the error that each layer introduces, and the error that it inherits."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from toolkit.report.scatter import Drawing, log_axis
 
 _WIDE, _NARROW = (1080.0, 300.0), (335.0, 300.0)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 44.0
-# The layers that the table lists and the plot numbers.
+# Number of layers that the table lists, and of those that also have a number in the plot.
 LISTED = 12
 _NUMBERED = 3
 _KINDS = 4
@@ -20,7 +20,7 @@ _NAMED = 5
 
 
 def section(evidence: Evidence) -> Section:
-    """One plot and one table for every file that was bisected."""
+    """Return the section with a plot and a table for every file that was bisected."""
     blocks: list[Block] = []
     if evidence.bisections:
         blocks.append(
@@ -67,7 +67,7 @@ def _bisection(number: int, bisection: dict[str, Any]) -> list[Block]:
 
 
 def _unmatched(unmatched: Sequence[Any]) -> list[Block]:
-    """What could not be measured, by the reason."""
+    """Return a note for each reason why tensors were not measured, with their names."""
     by_reason: dict[str, list[str]] = {}
     for one in unmatched:
         by_reason.setdefault(str(one.get("why", "")), []).append(str(one.get("tensor")))
@@ -113,7 +113,7 @@ def _draw(
         if has_value(layers[index]["introduced"]):
             at = x(index), y.place(layers[index]["introduced"]) - 7
             while any(abs(at[0] - left) < _LABEL[0] and abs(at[1] - top) < _LABEL[1] for left, top in labels):
-                at = at[0], at[1] - _LABEL[1]  # neighbours' numbers are above each other
+                at = at[0], at[1] - _LABEL[1]  # put the number above that of a near layer
             labels.append(at)
             drawing.text("label", *at, f"#{rank}", "middle")
     drawing.line("inherited", _LEFT, 12, _LEFT + 22, 12)
@@ -125,7 +125,7 @@ def _draw(
 
 
 def _runs(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Stretches of layers whose inherited error has a value: where one has none the line is broken."""
+    """Return the indices of adjacent layers whose inherited error has a value; a missing value breaks the line."""
     runs: list[list[int]] = [[]]
     for index, layer in enumerate(layers):
         if has_value(layer["inherited"]):
@@ -136,7 +136,7 @@ def _runs(layers: Sequence[dict[str, Any]]) -> list[list[int]]:
 
 
 def _operators(kinds: Sequence[str]) -> str:
-    """Each kind once with its count: a layer between far cuts may have hundreds of operators."""
+    """Return the kinds of operators with their counts: a layer may have hundreds of operators."""
     counts = Counter(map(str, kinds)).most_common()
     told = [kind if count == 1 else f"{count} {kind}" for kind, count in counts[:_KINDS]]
     more = len(counts) - _KINDS

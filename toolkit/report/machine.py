@@ -1,4 +1,4 @@
-"""Where the time of a run goes, by kind of operator and by source module."""
+"""Three sections of the page: operator profiles, the machine with the timing of each file, and the manifest."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
@@ -8,12 +8,12 @@ from toolkit.report.blocks import Block, Cell, Column, Facts, Paragraph, Section
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import count, megabytes, share, significant
 
-# Rows of a file's table; the rest is one row more.
+# Most rows in a file's table; one more row sums up all others.
 LISTED = 8
 
 
 def operators_section(evidence: Evidence) -> Section:
-    """Tables with bars for every file that was profiled."""
+    """Return the section with tables of operator kinds and source modules for every file that was profiled."""
     blocks: list[Block] = []
     for note in dict.fromkeys(profile.note for profile in evidence.profiles if profile.note):
         files = [profile.file for profile in evidence.profiles if profile.note == note]
@@ -63,7 +63,7 @@ _NAMES = {"memory_gb": "memory, GB", "cores": "cores of this process"}
 
 
 def machine(evidence: Evidence) -> Section:
-    """Processor, memory and versions; and how each file was timed."""
+    """Return the section with the processor, memory and versions, and with the timing of each file."""
     facts = [
         (_NAMES.get(key, key), ", ".join(map(str, value)) if isinstance(value, list) else str(value))
         for key, value in asdict(evidence.machine).items()
@@ -100,7 +100,7 @@ def _timings(bench: BenchResult) -> Table:
 
 
 def manifest(evidence: Evidence) -> Section:
-    """Every file of the bundle with its hash, and where the weights came from."""
+    """Return the section with every file of the bundle and its hash, and the origin of the weights."""
     bundle = evidence.bundle
     columns = (
         Column("File"), Column("Role"), Column("Format"), Column("Precision"), Column("Bytes", True),

@@ -1,4 +1,4 @@
-"""Numbers as a reader of the page sees them. What has no value, and what is not finite, is "none"."""
+"""Numbers and their names as text for the page. A missing value, NaN and infinity are shown as "none"."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ Shown = Callable[[float | None], str]
 
 
 def has_value(value: float | None) -> bool:
-    """Whether there is a finite number to show or to draw."""
+    """Return whether a value is a finite number, to show or to draw."""
     return value is not None and math.isfinite(value)
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """A quantity with a unit, in plain digits: 0.0123, 1.23, 12.3, 1,230."""
+    """Return a quantity with `digits` significant digits: 0.0123, 1.23, 12.3, 1,230."""
     if value is None or not math.isfinite(value):
         return NONE
     if value == 0:
@@ -25,7 +25,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def error(value: float | None) -> str:
-    """A ratio that spans decades: two digits, 0.034 or 2.1e-7."""
+    """Return a ratio with two significant digits: 0.034 or 2.1e-7."""
     if value is None or not math.isfinite(value):
         return NONE
     if value == 0:
@@ -37,7 +37,7 @@ def error(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A part of a whole, in percent: 0, 0.03%, 12.50%."""
+    """Return a share in percent: 0%, <0.01%, 0.03%, 12.50%."""
     if value is None or not math.isfinite(value):
         return NONE
     if value == 0:
@@ -46,7 +46,7 @@ def share(value: float | None) -> str:
 
 
 def tick(value: float) -> str:
-    """A round number on an axis: 0.5, 20, 1e-6."""
+    """Return the label of a round number on an axis: 0.5, 20, 1e-6."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:g}"
     mantissa, exponent = f"{value:.0e}".split("e")
@@ -54,31 +54,31 @@ def tick(value: float) -> str:
 
 
 def share_tick(value: float) -> str:
-    """A round share on an axis, in percent."""
+    """Return the label of a round share on an axis, in percent."""
     return f"{tick(100 * value)}%"
 
 
 def count(value: float | None) -> str:
-    """A whole number."""
+    """Return a number without decimals: 1,230."""
     return NONE if value is None or not math.isfinite(value) else f"{value:,.0f}"
 
 
 def cosine(value: float | None) -> str:
-    """Six decimals: what matters of a cosine is how far it is from 1."""
+    """Return a cosine with six decimals, because its distance from 1 matters."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.6f}"
 
 
 def decibels(value: float | None) -> str:
-    """One decimal."""
+    """Return decibels with one decimal."""
     return f"{value:.1f}" if value is not None and math.isfinite(value) else NONE
 
 
 def megabytes(count: float) -> float:
-    """Decimal, as everywhere in this project."""
+    """Return bytes in megabytes of 1e6 bytes, as everywhere in this project."""
     return count / 1e6
 
 
-# What the comparison and the kinds' judges measure. Any other name is shown with its underscores as spaces.
+# Names for numbers of the comparison and of judges. Other names are shown with spaces for their underscores.
 _WORDS = {
     "bits_flipped": "bits flipped",
     "accuracy_loss": "right bits lost",
@@ -118,17 +118,17 @@ _FORMS: dict[str, Shown] = {
 
 
 def wording(number: str) -> str:
-    """A number's name as the page says it."""
+    """Return the name of a number for the page."""
     return _WORDS.get(number, number.replace("_", " "))
 
 
 def form(number: str) -> Shown:
-    """How a number's values are written: shares in percent, counts whole, everything else as an error."""
+    """Return the function that formats a number's values: `share`, `decibels`, `cosine`, `count`, or else `error`."""
     return _FORMS.get(number, error)
 
 
 def bound(check: dict[str, Any]) -> str:
-    """What a check's number may be: "0.10", or "at least 35.0"; nothing where it has no limit."""
+    """Return the limit of a check: "0.10", "at least 35.0", or "" without a limit."""
     shown = form(check["number"])
     if check.get("at_least") is not None:
         return f"at least {shown(check['at_least'])}"
@@ -136,5 +136,5 @@ def bound(check: dict[str, Any]) -> str:
 
 
 def capital(text: str) -> str:
-    """With a capital first letter; the others as they are."""
+    """Return the text with a capital first letter and all others unchanged."""
     return text[:1].upper() + text[1:]

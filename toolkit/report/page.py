@@ -1,4 +1,4 @@
-"""Writes the HTML report: every section that there is for a bundle, the kind of model's own among them."""
+"""The page of the HTML report, made of all sections, one of them from the kind of model."""
 
 import base64
 import hashlib
@@ -23,13 +23,13 @@ _TEMPLATES = "templates"
 
 
 def write_page(evidence: Evidence, path: Path) -> None:
-    """Write the page, whole or not at all. Raises OSError where that is not possible."""
+    """Write the page in one step. Raises OSError if the file cannot be written."""
     with replacing(path) as temporary:
         temporary.write_text(render(evidence), encoding="utf-8")
 
 
 def render(evidence: Evidence) -> str:
-    """The page as text. Every string of a bundle is escaped; a content security policy allows our own script alone."""
+    """Return the page as HTML. Strings of a bundle are escaped; a content security policy allows only our script."""
     sections = [
         summary.section(evidence),
         tradeoff.section(evidence),
@@ -58,7 +58,7 @@ def render(evidence: Evidence) -> str:
         sections=[section for section in sections if section is not None],
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("seal-toolkit"),
-        # Ours, and closed over by their hashes in the policy: nothing else on the page can style or run.
+        # The policy allows only the style and the script with these hashes.
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),

@@ -1,4 +1,4 @@
-"""Drawings from numbers: inline SVG with a title and a description, coloured by the page's style sheet."""
+"""Drawings as inline SVG, coloured by the page's style sheet: basic shapes, logarithmic axes and scatter plots."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,20 +10,20 @@ from markupsafe import Markup
 
 FONT_PX = 12
 
-# Advance of a character in the fonts that browsers take for system-ui, over the font size: an upper bound of the mean.
+# Upper bound of a character's mean width over the font size, in the fonts that browsers use for system-ui.
 _ADVANCE = 0.58
 
 
 def text_width(text: str, size_px: float = FONT_PX) -> float:
-    """About how wide a text will be, for what must not run into it."""
+    """Return the estimated width of a text in pixels, so that other texts can keep clear of it."""
     return len(text) * size_px * _ADVANCE
 
 
 class Drawing:
-    """One SVG. `kind` of each part is its class in page.css; coordinates are in pixels of the drawing's own box."""
+    """An SVG drawing. `kind`: the class of a shape in page.css. Coordinates are pixels in the drawing's view box."""
 
     def __init__(self, key: str, width: float, height: float, title: str, description: str) -> None:
-        """key: unique on the page. title and description are what a screen reader says."""
+        """Begin an empty drawing. key: unique on the page. title, description: the texts for screen readers."""
         self.width, self.height = width, height
         self._root = ElementTree.Element(
             "svg",
@@ -39,27 +39,30 @@ class Drawing:
             ElementTree.SubElement(self._root, tag, {"id": f"{key}-{tag[0]}"}).text = text
 
     def line(self, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:
+        """Add a straight line."""
         self._add("line", kind, x1=x1, y1=y1, x2=x2, y2=y2)
 
     def rect(self, kind: str, x: float, y: float, width: float, height: float, hint: str = "") -> None:
+        """Add a rectangle with its upper left corner at (x, y). hint: the text that a pointer over it shows."""
         self._add("rect", kind, hint, x=x, y=y, width=width, height=height)
 
     def circle(self, kind: str, x: float, y: float, radius: float, hint: str = "") -> None:
+        """Add a circle around (x, y). hint: the text that a pointer over it shows."""
         self._add("circle", kind, hint, cx=x, cy=y, r=radius)
 
     def path(self, kind: str, points: Iterable[Sequence[float]]) -> None:
-        """A line through points, in order."""
+        """Add a line through points (x, y), in order."""
         steps = [f"{'M' if i == 0 else 'L'}{_number(x)} {_number(y)}" for i, (x, y) in enumerate(points)]
         if steps:
             ElementTree.SubElement(self._root, "path", {"class": kind, "d": "".join(steps)})
 
     def text(self, kind: str, x: float, y: float, text: str, anchor: str = "start") -> None:
-        """y is the baseline; anchor is start, middle or end."""
+        """Add a text. y: its baseline. anchor: "start", "middle" or "end"."""
         place = {"class": kind, "x": _number(x), "y": _number(y), "text-anchor": anchor}
         ElementTree.SubElement(self._root, "text", place).text = text
 
     def markup(self) -> Markup:
-        """Everything drawn. The serializer escapes what came as text."""
+        """Return the drawing as SVG. The serializer escapes all texts."""
         return Markup(ElementTree.tostring(self._root, encoding="unicode"))
 
     def _add(self, tag: str, kind: str, hint: str = "", **numbers: float) -> None:
@@ -71,7 +74,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from values to pixels, with ticks. A log axis puts 0 (and less) at `zero`, where it has such a place."""
+    """A scale. place: returns the pixel of a value. ticks: values with their labels."""
 
     place: Callable[[float], float]
     ticks: tuple[tuple[float, str], ...]
@@ -80,7 +83,10 @@ class Axis:
 def log_axis(
     values: Iterable[float], start: float, end: float, label: Callable[[float], str], zero: float | None = None
 ) -> Axis:
-    """Decades around the positive values. `zero`: the pixel of 0, which then has a tick of its own."""
+    """Return a logarithmic axis over the positive values, from pixel `start` to pixel `end`.
+
+    label: returns the label of a tick. zero: the pixel for 0 and below, with a tick for 0; None to put them at `start`.
+    """
     positive = [value for value in values if value > 0]
     low, high = (min(positive), max(positive)) if positive else (1.0, 10.0)
     low, high = math.log10(low), math.log10(high)
@@ -114,12 +120,9 @@ def _number(value: float) -> str:
 
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 24.0, 44.0
-
 _RADIUS, _PEER_RADIUS = 5.0, 3.5
-
 _ZERO_PX = 26.0
-
-# Where a name may stand, from its point: beside it first, then above and below, then further away with a line.
+# Places for a name, relative to its point: first beside the point, then above and below at a growing distance.
 _PLACES = [
     (sign_x * (_RADIUS + 4 + far), sign_y * far * 0.8)
     for far in (0.0, 14.0, 26.0, 40.0, 56.0, 74.0)
@@ -127,13 +130,13 @@ _PLACES = [
     for sign_y in ((0,) if not far else (-1, 1))
 ]
 
-# The kind of what is drawn for comparison alone: no candidate for the front.
+# The kind of points that are drawn only for comparison and cannot be on the front.
 PEER = "peer"
 
 
 @dataclass(frozen=True)
 class Point:
-    """kind: the class of its mark. tells: what its hint says beside the name."""
+    """A point of a scatter plot. kind: the class of its mark. tells: the text of its hint after the name."""
 
     name: str
     x: float
@@ -164,7 +167,11 @@ def scatter(
     x_label: Callable[[float], str],
     y_label: Callable[[float], str],
 ) -> Drawing:
-    """titles: of the drawing and its description. axes: of x and y. Names that find no room are left to the hint."""
+    """Return a scatter plot with the line of its Pareto front. Names without room are shown only in the hint.
+
+    key: see Drawing. size: width and height in pixels. titles: the drawing's title and description. axes: the titles of
+    x and y. x_label, y_label: return the label of a tick.
+    """
     width, height = size
     drawing = Drawing(key, width, height, *titles)
     has_zero = any(point.x <= 0 for point in points)
@@ -191,20 +198,20 @@ def scatter(
         if point.kind == "failed":
             for sign in (1, -1):
                 drawing.line("cross", at[0] - _RADIUS, at[1] - sign * _RADIUS, at[0] + _RADIUS, at[1] + sign * _RADIUS)
-    # Files have their names first: those of peers take what room is left.
+    # Names of files are placed first; names of peers get the room that is left.
     for point in sorted(points, key=lambda p: (p.kind == PEER, y.place(p.y), x.place(p.x))):
         _draw_name(drawing, point, x.place(point.x), y.place(point.y), taken)
     return drawing
 
 
 def _along(one: tuple[float, float], two: tuple[float, float]) -> _Box:
-    """A step of the front, which names keep off."""
+    """Return the box around a line of the front, which names must not cover."""
     (left, right), (top, bottom) = sorted((one[0], two[0])), sorted((one[1], two[1]))
     return _Box(left - 2, top - 2, right + 2, bottom + 2)
 
 
 def lower_left(points: Sequence[Point]) -> list[Point]:
-    """The files that no other is below and left of, from left to right."""
+    """Return the Pareto front of the points, from left to right, without failed files and peers."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.x, p.y)):
         if point.kind not in ("failed", PEER) and (not front or point.y < front[-1].y):

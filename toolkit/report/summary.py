@@ -1,15 +1,15 @@
-"""The verdicts, and what a reader would decide from them."""
+"""The page's headline and its summary: the verdicts, the failures, the best choices, and a table of all files."""
 
 from typing import Any
 
 from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import Evidence
 from toolkit.report.numbers import NONE, bound, capital, error, form, has_value, megabytes, significant, wording
-from toolkit.report.tradeoff import Row, answer_name, rows_of
+from toolkit.report.tradeoff import RatedFile, answer_name, rows_of
 
 
 def section(evidence: Evidence) -> Section:
-    """Whether every file passes, what failed, and one row a file."""
+    """Return the summary section: for each role the verdict, failures, best choices, and a table of the files."""
     blocks: list[Block] = [Paragraph(note, "warn") for note in evidence.parity["notes"]]
     roles = evidence.comparisons
     for role in roles:
@@ -30,7 +30,7 @@ def section(evidence: Evidence) -> Section:
 
 
 def headline(evidence: Evidence) -> tuple[str, bool]:
-    """The verdict on the whole bundle in a few words, and whether it is good."""
+    """Return the verdict on the bundle in a few words, and whether everything passed."""
     judged = [file for role in evidence.comparisons for file in role["files"]]
     passed = sum(file["passed"] for file in judged)
     what = "comparisons" if evidence.parity.get("wholes") else "files"
@@ -52,7 +52,7 @@ def _verdict(role: dict[str, Any]) -> str:
     )
 
 
-def _failures(row: Row) -> list[str]:
+def _failures(row: RatedFile) -> list[str]:
     return [f"{row.file} fails: {_failure(check)}" for check in row.failures]
 
 
@@ -64,12 +64,12 @@ def _failure(check: dict[str, Any]) -> str:
     return f"{where}{wording(check['number'])} {form(check['number'])(check['value'])}, where {limit} is allowed."
 
 
-def _choices(rows: tuple[Row, ...], answer: str | None) -> list[tuple[str, str]]:
-    """The files that a reader with one wish would take, among those that pass."""
+def _choices(rows: tuple[RatedFile, ...], answer: str | None) -> list[tuple[str, str]]:
+    """Return (term, text) pairs on files that pass: the smallest, the fastest, and the one with the worst answers."""
     passing = [row for row in rows if row.passed]
     facts = []
     if len(passing) < 2:
-        return []  # nothing to choose from
+        return []
     smallest = min(passing, key=lambda row: row.bytes)
     facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
     timed = [row for row in passing if row.median_ms is not None]
@@ -86,7 +86,7 @@ def _choices(rows: tuple[Row, ...], answer: str | None) -> list[tuple[str, str]]
     return facts
 
 
-def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
+def _table(role: dict[str, Any], rows: tuple[RatedFile, ...]) -> Table:
     answer = answer_name(role)
     timed = any(row.median_ms is not None for row in rows)
     margins = {file["file"]: margin(file) for file in role["files"]}
@@ -118,21 +118,21 @@ def _table(role: dict[str, Any], rows: tuple[Row, ...]) -> Table:
     return Table(caption, tuple(columns), tuple(shown))
 
 
-def _place(row: Row) -> str:
+def _place(row: RatedFile) -> str:
     if row.front:
         return "on it"
     return f"beaten by {row.beaten_by.removeprefix(row.role + '.')}" if row.beaten_by else ""
 
 
 def share_of_limit(closest: float | None) -> str:
-    """How much of the tightest limit is used up, in whole percent."""
+    """Return a share of a limit in whole percent: "0%", "<1%", "42%", or "none" without a value."""
     if not has_value(closest) or closest is None:
         return NONE
     return f"{closest:.0%}" if closest == 0 or closest >= 0.01 else "<1%"
 
 
 def margin(file: dict[str, Any]) -> float | None:
-    """The largest value over its limit, of the limits above 0 that were judged: 1 is the limit itself."""
+    """Return the largest ratio of a judged value to its upper limit; None without one. Limits of 0 are left out."""
     ratios = [
         check["value"] / check["at_most"]
         for check in file["checks"]

@@ -1,4 +1,4 @@
-"""Every file of a role with what it costs, and which of them no other beats."""
+"""The section of the page on size, speed and answers: the rated files of a role, their Pareto front, and its plots."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +23,13 @@ from toolkit.report.scatter import PEER, Point, scatter
 
 
 @dataclass(frozen=True)
-class Row:
-    """One file. passed: None for the reference. median_ms and of_reference: None where nothing was timed.
+class RatedFile:
+    """A file of a role, or a variant of an end-to-end case, with its size, time, error and verdict.
 
-    error: the largest relative L2 of its outputs. answer: the first number of the kind's judge (see answer_name), such
-    as the share of bits flipped. front: no other file that passes is as good in size, time and answer, and better in
-    one. beaten_by: one that is.
+    passed: None for the reference. error: the largest relative L2 of its outputs. answer: the first number of the
+    kind's judge (see answer_name), such as the share of bits flipped. median_ms, of_reference: None if the file was not
+    timed. failures: the failed checks. front: whether neither the reference nor a file that passes is at least as good
+    in size, time and cost, and better in one of them. beaten_by: the first file that is.
     """
 
     file: str
@@ -46,17 +47,17 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The file without the role that all of a plot share."""
+        """The file's name without the role, which is the same for all files of a plot."""
         return self.file.removeprefix(f"{self.role}.")
 
     @property
     def cost(self) -> float | None:
-        """What the file does to answers: `answer` where the kind has one, else the error."""
+        """The change of the answers: `answer` if the kind has such a number, else `error`."""
         return self.error if self.answer is None else self.answer
 
 
 def answer_name(role: dict[str, Any]) -> str | None:
-    """The first number of a file as a whole that may be at most something; None where the error is all there is."""
+    """Return the first of the judge's numbers that has an upper limit; None if there is none."""
     for file in role["files"]:
         numbers = (file["total"] or {}).get("numbers", {})
         for check in file["checks"]:
@@ -65,8 +66,8 @@ def answer_name(role: dict[str, Any]) -> str | None:
     return None
 
 
-def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
-    """The reference and every file compared with it, in the manifest's order, with their place on the front."""
+def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[RatedFile, ...]:
+    """Return the reference and every file compared with it, in the manifest's order, with the Pareto front marked."""
     answer = answer_name(role)
     timed = {(file.role, file.name): file for file in (evidence.bench.files if evidence.bench is not None else ())}
     judged = {file["file"]: file for file in role["files"]}
@@ -74,12 +75,12 @@ def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
     for name, precision, size in _listed(evidence, role):
         file, is_reference = judged.get(name), name == role["reference"]["file"]
         if file is None and not is_reference:
-            continue  # left out of the comparison, and the notes say why
+            continue  # left out of the comparison; the notes say why
         total = {} if file is None else file["total"] or {}
         errors = [output["relative_l2"] for output in total.get("outputs", {}).values()]
         bench = timed.get((role["role"], name))
         rows.append(
-            Row(
+            RatedFile(
                 file=name,
                 role=role["role"],
                 precision=precision,
@@ -96,7 +97,7 @@ def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[Row, ...]:
 
 
 def _listed(evidence: Evidence, role: dict[str, Any]) -> list[tuple[str, str, int]]:
-    """Name, precision and bytes of the files of a role; of a whole, for each format and precision its graphs'."""
+    """Return name, precision and bytes of each file of a role; for an end-to-end case, of each format and precision."""
     artifacts = evidence.bundle.artifacts
     if "graphs" not in role:
         listed = []
@@ -112,8 +113,8 @@ def _listed(evidence: Evidence, role: dict[str, Any]) -> list[tuple[str, str, in
     return [(name, precision, size) for (name, precision), size in sizes.items()]
 
 
-def with_front(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Mark the Pareto front of size, time and cost among the files that pass and have all three."""
+def with_front(rows: Sequence[RatedFile]) -> tuple[RatedFile, ...]:
+    """Return the files with the Pareto front of size, time and cost marked. Failed or untimed files are not on it."""
     rated = {row.file: point for row in rows if row.passed is not False and (point := _point(row)) is not None}
     marked = []
     for row in rows:
@@ -127,30 +128,27 @@ def with_front(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether `one` is nowhere larger and somewhere smaller."""
+    """Return whether no value of `one` is larger, and at least one is smaller, than in `other`."""
     pairs = list(zip(one, other, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def _point(row: Row) -> tuple[float, float, float] | None:
+def _point(row: RatedFile) -> tuple[float, float, float] | None:
     median_ms, cost = row.median_ms, row.cost
     if median_ms is None or cost is None or not has_value(median_ms) or not has_value(cost):
         return None
     return row.bytes, median_ms, cost
 
 
-# Below this a plot says no more than the summary's two lines.
+# With fewer files, a plot says no more than two lines of the summary.
 _FEWEST = 3
-
 _WIDE, _NARROW = (520.0, 340.0), (335.0, 300.0)
-
 _TIME = "Median of a run, ms"
-
 _PEERS = " Small grey rings are what one would run instead, by its size: what it does to answers was not measured."
 
 
 def section(evidence: Evidence) -> Section:
-    """For every role with files enough, two plots that share their times: size, and what the file does to answers."""
+    """Return the section with two plots for every role of enough files: time against size, and time against cost."""
     title = "Size, speed and answers"
     if evidence.bench is None:
         return Section("tradeoff", title, [Paragraph(evidence.missing["bench"], "note")])
@@ -169,7 +167,7 @@ def section(evidence: Evidence) -> Section:
     return Section("tradeoff", title, blocks)
 
 
-def _rated(evidence: Evidence, role: dict[str, Any]) -> list[Row]:
+def _rated(evidence: Evidence, role: dict[str, Any]) -> list[RatedFile]:
     return [row for row in rows_of(evidence, role) if has_value(row.median_ms) and has_value(row.cost)]
 
 
@@ -202,7 +200,7 @@ def _peers(peers: Sequence[PeerResult]) -> Table:
     return Table("What one would run instead, timed in the same rounds", columns, tuple(rows))
 
 
-def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[Point]) -> list[Block]:
+def _role(role: dict[str, Any], rows: list[RatedFile], peers: Sequence[Point]) -> list[Block]:
     answer = answer_name(role)
     cost = wording(answer or "relative_l2")
     front = [row.label for row in rows if row.front]
@@ -212,7 +210,7 @@ def _role(role: dict[str, Any], rows: list[Row], peers: Sequence[Point]) -> list
     def draw(
         name: str,
         axis: str,
-        of: Callable[[Row], float],
+        of: Callable[[RatedFile], float],
         label: Callable[[float], str],
         meaning: str,
         beside: Sequence[Point] = (),
@@ -259,9 +257,9 @@ def _peer(peer: Figures, note: str) -> Point:
     return Point(peer.name, size_mb, median_ms, PEER, tells)
 
 
-def _kind(row: Row) -> str:
+def _kind(row: RatedFile) -> str:
     return "failed" if row.passed is False else "best" if row.front else "beaten"
 
 
-def _tells(row: Row, cost: str, shown: Shown) -> str:
+def _tells(row: RatedFile, cost: str, shown: Shown) -> str:
     return f"{significant(megabytes(row.bytes))} MB, {significant(row.median_ms)} ms, {cost} {shown(row.cost)}"
