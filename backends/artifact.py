@@ -60,15 +60,16 @@ class Artifact:
                 )
         if (self.route is not None) != (self.format == "tflite") or self.route not in (None, *ROUTES):
             raise InvalidArtifact(
-                f"{self.file}: a tflite file has a route of {', '.join(ROUTES)}, others none; got {self.route!r}"
+                f"{self.file}: expected a route of {', '.join(ROUTES)} for a tflite file and none "
+                f"for others, got {self.route!r}"
             )
         if (self.architecture is not None) != (self.format == "torch"):
-            raise InvalidArtifact(f"{self.file}: torch files name an architecture and others do not")
+            raise InvalidArtifact(f"{self.file}: expected an architecture for a torch file, and for no other")
         if self.architecture is not None:
             architecture = Fields(self.architecture, f"{self.file}: architecture", ("name", "config"))
             architecture.text("name"), architecture.mapping("config")
         if self.modules is not None and self.format != "onnx":
-            raise InvalidArtifact(f"{self.file}: modules are those of ONNX nodes; a {self.format} file has none")
+            raise InvalidArtifact(f"{self.file}: only ONNX files list modules of nodes, got a {self.format} file")
         if not _SHA256.fullmatch(self.sha256):
             raise InvalidArtifact(f"{self.file}: expected sha256 as 64 lowercase hex digits, got {self.sha256!r}")
         if self.bytes < 1:

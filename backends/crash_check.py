@@ -83,7 +83,7 @@ def entry(package: str, sha256: str) -> str:
 
 def _refusal(path: Path, package: str, how: str) -> str:
     return (
-        f"{path}: {package} {version(package)} does not survive it: a process of its own that ran it once {how}; "
+        f"{path}: {package} {version(package)} crashes on this file: a child process that ran it once {how}; "
         "convert it again, or use another file of the bundle"
     )
 

@@ -74,7 +74,7 @@ class Binding:
     def __post_init__(self) -> None:
         name = self.spec.name
         if (self.scale is None) != (self.zero_point is None):
-            raise InvalidArtifact(f"tensor {name!r}: scale and zero point come together, got one of them")
+            raise InvalidArtifact(f"tensor {name!r}: expected both scale and zero point, got one of them")
         quantized = self.scale is not None
         if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
             raise InvalidArtifact(f"tensor {name!r}: expected a scale above 0, got {self.scale}")

@@ -80,7 +80,7 @@ def _run_apart(path: Path, feeds: Feeds) -> Outputs:
             return trial.call(run, path, feeds)
         except SandboxDied as ended:
             raise InvalidArtifact(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} does not survive it: the process that ran it {ended}"
+                f"{path}: ONNX Runtime {onnxruntime.__version__} crashes on this file: the process that ran it {ended}"
             ) from ended
 
 

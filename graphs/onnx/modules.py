@@ -213,7 +213,7 @@ def read_modules(bundle: Bundle, role: str) -> Modules:
     model = ir.from_proto(proto)
     by_node = artifact.modules or scopes_of(model)
     if by_node is None:
-        raise NotAvailable(f"{artifact.file}: its modules are not known: neither it nor the manifest states scopes")
+        raise NotAvailable(f"{artifact.file}: its modules are not known: neither the file nor the manifest names them")
     by_name = dict(by_node)
     for node in model.graph:
         by_name |= {str(value.name): by_node.get(node_key(node), "") for value in node.outputs}

@@ -167,7 +167,7 @@ def _origins(path: Path, model: Any, payloads: list[Payload | None], tensors: li
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArtifact(
-            f"{path}: metadata {ORIGINS_METADATA.decode()!r} is not what we write; convert it again"
+            f"{path}: metadata {ORIGINS_METADATA.decode()!r} is damaged or of another program; convert the model again"
         ) from error
 
 

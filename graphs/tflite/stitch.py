@@ -149,7 +149,9 @@ def _same(tensor: Tensor | None, tensors: dict[bytes, Tensor], path: Path) -> Te
     found = tensors.get(tensor.table.name)
     if found is None or (found.shape, found.table.type) != (tensor.shape, tensor.table.type):
         name = tensor.table.name.decode()
-        raise InvalidArtifact(f"{path.name}: has no tensor {name!r} as the INT8 file has it; convert both again")
+        raise InvalidArtifact(
+            f"{path.name}: has no tensor {name!r} of the shape and type that the INT8 file has; convert both again"
+        )
     return found
 
 

@@ -139,7 +139,7 @@ def test_one_file_that_does_not_fit_beside_the_reference_is_refused(
     two: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "free_bytes", lambda: 1)
-    with pytest.raises(NotAvailable, match=r"detector.onnx: it and detector.onnx have 0.0 GB"):
+    with pytest.raises(NotAvailable, match=r"detector.onnx: it and its reference detector.onnx have 0.0 GB"):
         bench_bundle(two, BenchOptions(threads=1, time_limit_s=0))
 
 

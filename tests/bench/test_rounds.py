@@ -68,7 +68,7 @@ def test_a_row_too_large_even_beside_the_reference_is_an_error_or_a_reason(monke
     monkeypatch.setattr(rounds, "free_bytes", lambda: 100)
     rows = Rows()
     pair = [rows.row("a", size=20), rows.row("large", size=70)]
-    with pytest.raises(NotAvailable, match=r"large: it and a have .* expected at most 80%"):
+    with pytest.raises(NotAvailable, match=r"large: it and its reference a have .* expected at most 80%"):
         measure_rows(pair, FEW, sample=said)
     found = measure_rows(pair, FEW, may_fail=["large"], sample=said)
     assert (set(found.measured), set(found.failed)) == ({"a"}, {"large"})

@@ -147,7 +147,7 @@ def test_a_graph_without_scopes_says_that_its_modules_are_not_known(tmp_path: Pa
     report = bisect_bundle(bundle, "model.fp32.tflite")
     assert {layer.module for layer in report.layers} == {""}
     assert "modules of the source: not known, the reference states no scopes" in _shown(report)
-    with pytest.raises(NotAvailable, match=r"model.onnx: its modules are not known: neither it nor the manifest"):
+    with pytest.raises(NotAvailable, match=r"model.onnx: its modules are not known: neither the file nor the manifest"):
         read_modules(bundle, "model")
     (profile,) = profile_files(bundle, [artifact], {artifact.file: 5.0}, 1, lambda step: None)
     assert profile.by_module == ()
@@ -168,7 +168,7 @@ def test_a_manifest_of_before_is_read_and_written_as_it_was(tmp_path: Path) -> N
     [
         ("model.onnx", {"node": 3}, r"artifacts\[0\].modules.node: expected the path of a module, got 3"),
         ("model.onnx", ["node"], r"artifacts\[0\].modules: expected an object"),
-        ("model.fp32.tflite", {"node": "body"}, r"modules are those of ONNX nodes; a tflite file has none"),
+        ("model.fp32.tflite", {"node": "body"}, r"only ONNX files list modules of nodes, got a tflite file"),
     ],
 )
 def test_modules_that_are_none_are_refused(file: str, modules: object, message: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from toolkit.bench.unprepared import check_source
 from toolkit.parity.compare import reference_of
 
 NO_TORCH = "torch is not installed: files of torch weights are left out"
-NO_ENERGY = "this machine does not tell what energy it uses"
+NO_ENERGY = "energy was not measured: this machine has no counters of energy that can be read"
 
 
 def bench_bundle(

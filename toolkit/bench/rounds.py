@@ -178,7 +178,7 @@ def _check_pair(row: Row, reference: Row) -> None:
     free, need = free_bytes(), _bytes_of([row, reference])
     if need > _PAIR_SHARE * free:
         raise NotAvailable(
-            f"{row.name}: it and {reference.name} have {need / 1e9:.1f} GB; expected at most "
+            f"{row.name}: it and its reference {reference.name} have {need / 1e9:.1f} GB; expected at most "
             f"{_PAIR_SHARE:.0%} of the {free / 1e9:.1f} GB of memory that is free"
         )
 

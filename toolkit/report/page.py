@@ -12,11 +12,7 @@ from markupsafe import Markup
 
 from backends.atomic import replacing
 from toolkit.models.kind import find_kind
-from toolkit.report import errors as histograms
-from toolkit.report import errors as limits
-from toolkit.report import layers, summary, tradeoff
-from toolkit.report import machine as operators
-from toolkit.report import machine as provenance
+from toolkit.report import errors, layers, machine, summary, tradeoff
 from toolkit.report.evidence import Evidence
 
 _TEMPLATES = "templates"
@@ -33,13 +29,13 @@ def render(evidence: Evidence) -> str:
     sections = [
         summary.section(evidence),
         tradeoff.section(evidence),
-        limits.limits_section(evidence),
+        errors.limits_section(evidence),
         layers.section(evidence),
-        histograms.histogram_section(evidence),
+        errors.histogram_section(evidence),
         find_kind(evidence.bundle.model["kind"]).report_section(evidence),
-        operators.operators_section(evidence),
-        provenance.machine(evidence),
-        provenance.manifest(evidence),
+        machine.operators_section(evidence),
+        machine.machine(evidence),
+        machine.manifest(evidence),
     ]
     verdict, good = summary.headline(evidence)
     style, script = (_template(name) for name in ("page.css", "page.js"))

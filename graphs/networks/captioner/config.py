@@ -36,7 +36,7 @@ class CaptionerConfig:
         if self.image_size_px % 16:
             raise ValueError(f"image_size_px {self.image_size_px} is not a multiple of 16")
         if self.vocabulary <= END:
-            raise ValueError(f"vocabulary {self.vocabulary} has no room beside the special tokens")
+            raise ValueError(f"expected a vocabulary larger than the special tokens, got {self.vocabulary}")
 
     @property
     def map_side(self) -> int:

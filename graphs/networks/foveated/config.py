@@ -53,7 +53,8 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         if self.dim % (2 * self.num_heads) or self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"dim {self.dim}, num_heads {self.num_heads} and num_kv_heads {self.num_kv_heads} do not divide"
+                f"expected dim to be a multiple of 2 * num_heads, and num_heads of num_kv_heads; got dim {self.dim}, "
+                f"num_heads {self.num_heads} and num_kv_heads {self.num_kv_heads}"
             )
 
     @property
