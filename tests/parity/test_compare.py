@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.registry import BackendSpec, default_backend
+from backends.session import Session
 from toolkit.export import SHIPPED
 from toolkit.images.open import image_files
 from toolkit.images.samples import shipped_photographs
@@ -48,9 +51,10 @@ def test_every_file_of_a_good_bundle_passes_against_torch_and_against_its_parent
         assert file.total.against == "detector.safetensors"
     lowered = replace(tiny.find("detector", "tflite", "fp32"), parent="detector.onnx")
     others = tuple(artifact for artifact in tiny.artifacts if artifact.file != lowered.file)
-    step = _file(compare_bundle(replace(tiny, artifacts=(*others, lowered))), lowered.file).step
-    assert step is not None
-    assert step.against == "detector.onnx"
+    file = _file(compare_bundle(replace(tiny, artifacts=(*others, lowered))), lowered.file)
+    assert file.step is not None
+    assert file.step.against == "detector.onnx"
+    assert file.step_passed is True
     assert any("random" in note for note in report.notes)
 
 
@@ -68,6 +72,40 @@ def test_without_torch_the_float32_graph_is_the_reference(tiny: Bundle, monkeypa
 def test_files_that_go_one_after_the_other_give_what_they_give_together(tiny: Bundle) -> None:
     together, alone = compare_bundle(_detector(tiny)), compare_bundle(_detector(tiny), open_limit_bytes=1)
     assert alone == together
+
+
+def test_files_that_are_open_together_keep_to_the_limit(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was made from another one is open beside it; at least one file is open beside its reference."""
+    lowered = replace(tiny.find("detector", "tflite", "int8"), parent="detector.onnx")
+    others = [a for a in _detector(tiny).artifacts if a.file != lowered.file]
+    bundle = replace(tiny, artifacts=(*others, lowered))
+    open_bytes: list[int] = [0]
+    original = compare_module.open_session
+
+    def counted(bundle: Bundle, artifact: Artifact, backend: str, threads: int) -> Session:
+        session = original(bundle, artifact, backend, threads)
+        close = session.close
+        open_bytes.append(open_bytes[-1] + artifact.bytes)
+
+        def closed() -> None:
+            close()
+            open_bytes.append(open_bytes[-1] - artifact.bytes)
+
+        monkeypatch.setattr(session, "close", closed)
+        return session
+
+    monkeypatch.setattr(compare_module, "open_session", counted)
+    compare_bundle(bundle)
+    all_bytes = sum(artifact.bytes for artifact in bundle.artifacts)
+    assert max(open_bytes) == all_bytes
+    # The largest file that has a parent needs the reference and its parent.
+    needed = (("torch", "fp32"), ("onnx", "fp32"), ("tflite", "int8"))
+    least = sum(bundle.find("detector", *names).bytes for names in needed)
+    for limit_bytes in range(least, all_bytes, (all_bytes - least) // 4):
+        open_bytes[:] = [0]
+        compare_bundle(bundle, open_limit_bytes=limit_bytes)
+        assert open_bytes[-1] == 0
+        assert max(open_bytes) <= limit_bytes
 
 
 def test_a_file_that_is_not_what_its_precision_says_fails_and_its_step_is_to_blame(tiny: Bundle) -> None:
@@ -159,3 +197,35 @@ def test_a_folder_of_images_is_checked_before_anything_is_computed(tmp_path: Pat
     (tmp_path / "c.png").write_bytes(b"not a picture")
     with pytest.raises(InvalidInput, match=r"c.png: not an image that can be read"):
         image_files(tmp_path)
+
+
+@pytest.mark.parametrize("failing", ["open", "run"])
+def test_a_second_backend_that_fails_costs_its_own_row_alone(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    expected = compare_bundle(_detector(tiny))
+    original = compare_module.open_session
+
+    def compared(artifact: Artifact) -> tuple[BackendSpec, ...]:
+        default = default_backend(artifact.format)
+        return (default, replace(default, name="other")) if artifact.format == "onnx" else (default,)
+
+    def refused(*_: object) -> Session:
+        raise InvalidArtifact("operator Gemm is unknown")
+
+    def opened(bundle: Bundle, artifact: Artifact, backend: str, threads: int) -> Session:
+        if backend != "other":
+            return original(bundle, artifact, backend, threads)
+        if failing == "open":
+            return refused()
+        session = original(bundle, artifact, "ort", threads)
+        monkeypatch.setattr(session, "run", refused)
+        return session
+
+    monkeypatch.setattr(compare_module, "compared_backends", compared)
+    monkeypatch.setattr(compare_module, "open_session", opened)
+    files = compare_bundle(_detector(tiny)).roles[0].files
+    (failed,) = (file for file in files if file.backend == "other")
+    assert failed.name == "detector.onnx on other"
+    assert [str(check) for check in failed.failures] == ["runs: operator Gemm is unknown"]
+    assert tuple(file for file in files if file is not failed) == expected.roles[0].files

@@ -1,0 +1,64 @@
+"""The rules that a conversion gets, and the check of a file that was made from an imported graph."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.tensor import Binding, TensorSpec
+from toolkit.parity.agreement import conversion_rules, disagreements
+
+_ROOT = """<ir_version: 10, opset_import: ["": 20]>
+g (float[1,64] x) => (float[1,64] y) <float[1] shift = {SHIFT}> {
+  root = Sqrt(x)
+  y = Add(root, shift)
+}"""
+
+
+def _written(folder: Path, shift: str) -> Path:
+    path = folder / f"root{shift}.onnx"
+    onnx.save(onnx.parser.parse_model(_ROOT.replace("SHIFT", shift)), path)
+    return path
+
+
+def _artifact(path: Path) -> Artifact:
+    x, y = (Binding.same(TensorSpec(name, (1, 64), "float32", None)) for name in "xy")
+    return Artifact(
+        file=path.name,
+        role="model",
+        format="onnx",
+        precision="fp32",
+        route=None,
+        inputs=(x,),
+        outputs=(y,),
+        sha256="0" * 64,
+        bytes=path.stat().st_size,
+        external_files=(),
+        parent=None,
+        tools={},
+        architecture=None,
+    )
+
+
+def test_a_file_agrees_with_a_graph_that_has_no_value_for_half_of_the_samples(tmp_path: Path) -> None:
+    """The square root of a number below 0 is no number: such samples say nothing about a file."""
+    source = _written(tmp_path, "1.0")
+    artifact = _artifact(source)
+    assert disagreements("tensor", source, artifact, source, artifact) == ()
+
+
+def test_every_number_outside_the_tolerance_is_one_sentence(tmp_path: Path) -> None:
+    source, other = _written(tmp_path, "1.0"), _written(tmp_path, "1.5")
+    found = disagreements("tensor", source, _artifact(source), other, _artifact(other))
+    assert found
+    assert all("y" in sentence for sentence in found)
+
+
+@pytest.mark.parametrize(("kind", "is_checked"), [("tensor", True), ("watermark", False)])
+def test_only_files_of_imported_graphs_are_checked_as_they_are_made(tiny: Bundle, kind: str, is_checked: bool) -> None:
+    rules = conversion_rules(replace(tiny, model=tiny.model | {"kind": kind}))
+    assert (rules.check is not None) == is_checked
