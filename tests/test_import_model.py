@@ -193,7 +193,7 @@ def test_an_input_that_nothing_reads_is_left_out_and_said(tmp_path: Path) -> Non
     source = _save(tmp_path, helper.make_graph([node], "g", values[:2], values[2:]))
     shown = toolkit("import", source, "-o", tmp_path / "exp")
     assert shown.exit_code == 0, shown.stderr
-    assert "input 'z': nothing reads it" in shown.stderr
+    assert "input 'z': no operator reads it" in shown.stderr
     (artifact,) = Bundle.open(tmp_path / "exp").artifacts
     assert [binding.spec.name for binding in artifact.inputs] == ["x"]
 

@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backends.bundle import Bundle
+from backends.profiling import OpTypeTotal
+from backends.timing import Timing
+from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, Machine
 from toolkit.cli import main
 from toolkit.report import evidence as gather
 
@@ -27,14 +30,26 @@ def pair(tiny: Bundle) -> Bundle:
 
 
 def _bench(bundle: Bundle) -> dict[str, Any]:
-    timing = {"runs": 64, "median_ms": 1.25, "noise": 0.01, "settled": True}
-    files = [
-        {"file": a.file, "role": a.role, "sha256": a.sha256, "of_reference": 1.0, "timing": timing}
+    timing = Timing(64, 1.25, 1.0, None, None, 0.01, settled=True)
+    alone = ColdStart(1.0, 1.0, 1.0, None, 50_000_000, 30_000_000)
+    files = tuple(
+        FileResult(
+            a.file, a.role, a.precision, a.route, a.sha256, a.bytes, 1, timing, 1.0,
+            {"runtime": "a runtime", "version": "1.0"}, alone, (), 1.0,
+        )
         for a in bundle.artifacts
-    ]
-    profile = [{"file": "detector.onnx", "by_kind": [{"kind": "Gemm", "count": 1, "total_ms": 1.0, "share": 1.0}]}]
-    machine = {"date": "2001-02-03", "versions": {}}
-    return {"machine": machine, "threads": 1, "reference": {}, "files": files, "profile": profile}
+    )  # fmt: skip
+    profile = FileProfile("detector.onnx", "detector", "a runtime", (OpTypeTotal("Gemm", 1, 1.0, 1.0),), (), "")
+    return BenchResult(
+        machine=Machine("2001-02-03", "Linux", "3.11.7", 2, {}),
+        model=bundle.model["name"],
+        kind=bundle.model["kind"],
+        weights=bundle.weights,
+        threads=1,
+        reference={"detector": "detector.onnx"},
+        files=files,
+        profile=(profile,),
+    ).to_json()
 
 
 def test_one_command_measures_everything_and_writes_one_file(
