@@ -56,7 +56,7 @@ def operator_names(path: Path, kinds: Sequence[str]) -> list[str]:
 
     builtin = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     nodes = read_graph(path).nodes
-    outputs = [node.outputs[0].table.name.decode() if node.outputs and node.outputs[0] else "" for node in nodes]
+    outputs = [node.outputs[0].name if node.outputs and node.outputs[0] else "" for node in nodes]
     pairs = aligned([builtin.get(node.code[0], "") for node in nodes], kinds)
     return ["" if index is None else outputs[index] for index in pairs]
 

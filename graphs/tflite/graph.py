@@ -40,6 +40,12 @@ class Tensor:
     payload: Payload | None
 
     @property
+    def name(self) -> str:
+        """The name in the file, its bytes that are not UTF-8 escaped; "" for a tensor without a name."""
+        name: bytes | None = self.table.name
+        return "" if name is None else name.decode(errors="backslashreplace")
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(int(size) for size in self.table.shape) if self.table.shape is not None else ()
 
@@ -159,7 +165,7 @@ def _origins(path: Path, model: Any, payloads: list[Payload | None], tensors: li
     found = [payloads[entry.buffer] for entry in model.metadata or () if entry.name == ORIGINS_METADATA]
     if not found or found[0] is None:
         return []
-    by_name = {tensor.table.name.decode(): tensor for tensor in tensors}
+    by_name = {tensor.name: tensor for tensor in tensors}
     try:
         return [
             TensorOrigin(name, by_name[stored], None if order is None else tuple(order))

@@ -42,20 +42,14 @@ def cut(graph: Graph, outputs: Iterable[Tensor], given: Collection[Tensor]) -> G
             elif (maker := makers.get(id(tensor))) is not None:
                 waiting.append(maker)
             elif math.prod(tensor.shape):  # a constant without values has no bytes either
-                raise InvalidArtifact(f"tensor {name_of(tensor)!r} is made by no operator of the file")
+                raise InvalidArtifact(f"tensor {tensor.name!r} is made by no operator of the file")
     nodes: list[Node] = [node for node in graph.nodes if id(node) in needed]
     return Graph(
         b"",
-        {name_of(tensor): tensor for tensor in inputs.values()},
-        {name_of(tensor): tensor for tensor in results},
+        {tensor.name: tensor for tensor in inputs.values()},
+        {tensor.name: tensor for tensor in results},
         nodes,
     )
-
-
-def name_of(tensor: Tensor) -> str:
-    """Return the name of a tensor in its file."""
-    name: bytes = tensor.table.name
-    return name.decode()
 
 
 class TflitePartSession:
@@ -146,10 +140,5 @@ def _kind(node: Node) -> tuple[object, ...]:
 
 def _described(node: Node) -> str:
     dtypes = dict.fromkeys(_TYPES.get(tensor.table.type, "?") for tensor in node.inputs if tensor is not None)
-    made = [_name(tensor) for tensor in node.outputs if tensor is not None]
+    made = [repr(tensor.name) for tensor in node.outputs if tensor is not None]
     return f"{_OPERATORS.get(node.code[0], node.code[0])} of {' and '.join(dtypes)} ({', '.join(made)})"
-
-
-def _name(tensor: Tensor) -> str:
-    name = tensor.table.name
-    return repr(name.decode() if isinstance(name, bytes) else name)

@@ -62,7 +62,7 @@ def stitch(slices: Sequence[Lowered], inputs: Sequence[str], outputs: Sequence[s
             else:
                 whole.nodes.append(node)
         whole.nodes += graph.nodes
-        by_name = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
+        by_name = {tensor.name: tensor for tensor in graph.tensors()}
         # The quantizer may have removed the tensor from the graph.
         whole.origins += [
             TensorOrigin(n, by_name[stored], order)
@@ -119,7 +119,7 @@ def mix(fp16: Path, int8: Path, kept: Collection[str]) -> Graph:
     graph, layers = read_graph(fp16), _layers(int8)
     if unknown := sorted(set(kept) - layers.keys()):
         raise InvalidInput(f"{int8.name}: no layer {unknown[0]!r} to keep; there is {', '.join(layers)}")
-    tensors = {tensor.table.name: tensor for tensor in graph.tensors()}
+    tensors = {tensor.name: tensor for tensor in graph.tensors()}
     makers = {id(tensor): i for i, node in enumerate(graph.nodes) for tensor in node.outputs}
     for layer in (layer for name, sharing in layers.items() if name not in kept for layer in sharing):
         output = _same(layer.outputs[0], tensors, fp16)
@@ -140,17 +140,16 @@ def _layers(path: Path) -> dict[str, list[Node]]:
     for node in read_graph(path).nodes:
         for tensor in node.inputs:
             if tensor is not None and tensor.table.type == _INT8:
-                found.setdefault(tensor.table.name.decode(), []).append(node)
+                found.setdefault(tensor.name, []).append(node)
     return found
 
 
-def _same(tensor: Tensor | None, tensors: dict[bytes, Tensor], path: Path) -> Tensor:
+def _same(tensor: Tensor | None, tensors: dict[str, Tensor], path: Path) -> Tensor:
     assert tensor is not None  # every layer has its first output and its inputs
-    found = tensors.get(tensor.table.name)
+    found = tensors.get(tensor.name)
     if found is None or (found.shape, found.table.type) != (tensor.shape, tensor.table.type):
-        name = tensor.table.name.decode()
         raise InvalidArtifact(
-            f"{path.name}: has no tensor {name!r} of the shape and type that the INT8 file has; convert both again"
+            f"{path.name}: has no tensor {tensor.name!r} of the shape and type that the INT8 file has; convert both again"
         )
     return found
 

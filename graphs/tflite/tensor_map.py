@@ -67,9 +67,9 @@ def map_tensors(
     Raises InvalidArtifact if a part of the graph or of the file cannot run alone.
     """
     graph = read_graph(tflite)
-    tensors = {tensor.table.name.decode(): tensor for tensor in graph.tensors()}
+    tensors = {tensor.name: tensor for tensor in graph.tensors()}
     own = graph.inputs | graph.outputs
-    places = {name: (own[name].table.name.decode(), order) for name, order in known.items()}
+    places = {name: (own[name].name, order) for name, order in known.items()}
     unsure: list[_Unsure] = []
     for name, likely in names.items():
         if name in known or name not in shapes:
@@ -125,14 +125,14 @@ def _measured(
     for name, tensor in graph.inputs.items():
         order, dtype = known[name], np.int32 if feeds[name].dtype == np.int64 else feeds[name].dtype
         values = feeds[name] if order is None else feeds[name].transpose(order)
-        stored_feeds[tensor.table.name.decode()] = np.ascontiguousarray(values, dtype).reshape(tensor.shape)
+        stored_feeds[tensor.name] = np.ascontiguousarray(values, dtype).reshape(tensor.shape)
     path = tflite.with_suffix(".part")
     write_graph(part, path)
     got = TflitePartSession(path).run(stored_feeds)
     path.unlink()
     places: dict[str, TensorLocation] = {}
     for name, tensor, orders in group:
-        stored, wanted = tensor.table.name.decode(), expected[name].astype(np.float64)
+        stored, wanted = tensor.name, expected[name].astype(np.float64)
         errors = [_difference(got[stored], wanted, order) for order in orders]
         best = min(range(len(orders)), key=errors.__getitem__)
         if errors[best] <= _SAME:

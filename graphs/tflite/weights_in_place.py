@@ -99,12 +99,12 @@ def _expanded_product(node: Node, weight: Tensor, stored: Tensor) -> Iterator[No
     reshape, shape = schema.ReshapeOptionsT(), _integers(x, "shape", [1])
     reshape.newShape = [1]
     yield _node(_OPERATORS.RESHAPE, [first, shape], value, reshape)
-    index = _tensor(f"{_name(x)}/zero", (), _INT32)
+    index = _tensor(f"{x.name}/zero", (), _INT32)
     largest = schema.ArgMaxOptionsT()
     largest.outputType = _INT32
     yield _node(_OPERATORS.ARG_MAX, [value, _integers(x, "axis", 0)], index, largest)
-    table = _tensor(f"{_name(stored)}/table", (1, *stored.shape), _FLOAT16, stored.payload)
-    half = _tensor(f"{_name(stored)}/half", stored.shape, _FLOAT16)
+    table = _tensor(f"{stored.name}/table", (1, *stored.shape), _FLOAT16, stored.payload)
+    half = _tensor(f"{stored.name}/half", stored.shape, _FLOAT16)
     yield _node(_OPERATORS.GATHER, [table, index], half, schema.GatherOptionsT(), version=5)
     cast = schema.CastOptionsT()
     cast.inDataType, cast.outDataType = _FLOAT16, _FLOAT32
@@ -112,19 +112,14 @@ def _expanded_product(node: Node, weight: Tensor, stored: Tensor) -> Iterator[No
     yield from _product(node, weight)
 
 
-def _name(tensor: Tensor) -> str:
-    name: bytes = tensor.table.name
-    return name.decode()
-
-
 def _like(tensor: Tensor, what: str, shape: tuple[int, ...]) -> Tensor:
-    return _tensor(f"{_name(tensor)}/{what}", shape, _FLOAT32)
+    return _tensor(f"{tensor.name}/{what}", shape, _FLOAT32)
 
 
 def _integers(tensor: Tensor, what: str, values: list[int] | int) -> Tensor:
     array = np.array(values, "<i4")
     data = array.tobytes()
-    return _tensor(f"{_name(tensor)}/{what}", array.shape, _INT32, Payload(None, 0, len(data), data))
+    return _tensor(f"{tensor.name}/{what}", array.shape, _INT32, Payload(None, 0, len(data), data))
 
 
 def _tensor(name: str, shape: tuple[int, ...], type: int, payload: Payload | None = None) -> Tensor:

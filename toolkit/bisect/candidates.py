@@ -18,7 +18,7 @@ from backends.tensor import Array, Binding, TensorSpec
 from graphs.onnx.file import save
 from graphs.onnx.part import OnnxPartSession, named_values, needed_nodes, part_of, read_with_shapes, shape_and_dtype
 from graphs.tflite.graph import Graph, Tensor, read_graph
-from graphs.tflite.part import TflitePartSession, cut, name_of
+from graphs.tflite.part import TflitePartSession, cut
 from graphs.tflite.tensor_map import Order, fitting_orders, order_of
 from graphs.tflite.writer import write_graph
 
@@ -230,7 +230,7 @@ class TfliteCandidate:
         """
         self._trial = trial
         self._graph = read_graph(path)
-        self._tensors = {name_of(tensor): tensor for tensor in self._graph.tensors()}
+        self._tensors = {tensor.name: tensor for tensor in self._graph.tensors()}
         self._artifact = artifact
         self.missing = _missing(artifact, self._graph)
         self._makers = {id(t): node for node in self._graph.nodes for t in node.outputs if t is not None}
@@ -276,7 +276,7 @@ def _stored(tensor: Tensor) -> Stored:
     scales = None if quantization is None else quantization.scale
     dtype = _DTYPES[tensor.table.type]
     if scales is None or len(scales) != 1 or not dtype.startswith(("int", "uint")):
-        return Stored(name_of(tensor), tensor.shape, dtype)
+        return Stored(tensor.name, tensor.shape, dtype)
     points = quantization.zeroPoint
     zero_point = int(points[0]) if points is not None and len(points) else 0
-    return Stored(name_of(tensor), tensor.shape, dtype, float(scales[0]), zero_point)
+    return Stored(tensor.name, tensor.shape, dtype, float(scales[0]), zero_point)

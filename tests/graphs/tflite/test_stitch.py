@@ -16,7 +16,7 @@ from backends.tensor import Array
 from graphs.onnx.part import run_part
 from graphs.tflite import stitch
 from graphs.tflite.graph import Graph, Node, Payload, Tensor, read_graph
-from graphs.tflite.part import TflitePartSession, cut, name_of
+from graphs.tflite.part import TflitePartSession, cut
 from graphs.tflite.stitch import Lowered, layer_names, mix
 from graphs.tflite.transposes import cancel_transposes
 from graphs.tflite.writer import write_graph
@@ -107,7 +107,7 @@ def test_a_tensor_holds_what_the_graph_computes(pair: Pair, tmp_path: Path) -> N
         for one in held:
             wanted = expected[one.name] if one.order is None else expected[one.name].transpose(one.order)
             np.testing.assert_allclose(
-                got[name_of(one.tensor)], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=one.name
+                got[one.tensor.name], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=one.name
             )
 
 
