@@ -149,7 +149,8 @@ def _same(tensor: Tensor | None, tensors: dict[str, Tensor], path: Path) -> Tens
     found = tensors.get(tensor.name)
     if found is None or (found.shape, found.table.type) != (tensor.shape, tensor.table.type):
         raise InvalidArtifact(
-            f"{path.name}: has no tensor {tensor.name!r} of the shape and type that the INT8 file has; convert both again"
+            f"{path.name}: has no tensor {tensor.name!r} of the shape and type that the INT8 file has; convert "
+            "both again"
         )
     return found
 

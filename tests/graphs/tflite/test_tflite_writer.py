@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from backends.errors import InvalidArtifact, NotAvailable
@@ -140,3 +141,10 @@ def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
     check_conversion_space(tmp_path, 1000, 1000, ("fp32",))
     with pytest.raises(NotAvailable, match=r"GB of disk are free, and this needs about 1\d{6}\.\d GB"):
         check_conversion_space(tmp_path, 10**15, 10**12, ("fp32", "int8"))
+
+
+@pytest.mark.parametrize(("stored", "name"), [(b"pixels", "pixels"), (b"pix\xffels", "pix\\xffels"), (None, "")])
+def test_a_tensor_s_name_is_text_whatever_bytes_the_file_has(stored: bytes | None, name: str) -> None:
+    table = schema.TensorT()
+    table.name = stored
+    assert Tensor(table, None).name == name
