@@ -69,9 +69,10 @@ def test_a_vtable_that_is_too_short_for_a_field_does_not_hold_it(tmp_path: Path)
     struct.pack_into("<H", data, 8, 12)  # without the buffers
     struct.pack_into("<I", data, 56, 1 << 20)  # which nobody reads then
     _checked(tmp_path, data)
-    struct.pack_into("<H", data, 8, 8)  # without the subgraphs
-    with pytest.raises(InvalidArtifact, match="no subgraph"):
-        _checked(tmp_path, data)
+    for size in (8, 9):  # without the subgraphs, and with the first of their two bytes
+        struct.pack_into("<H", data, 8, size)
+        with pytest.raises(InvalidArtifact, match="no subgraph"):
+            _checked(tmp_path, data)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,10 @@ def test_as_many_items_as_fit_are_taken(tmp_path: Path) -> None:
     data = _file()
     struct.pack_into("<I", data, 40, 17)
     _checked(tmp_path, data)  # 40 + 4 + 17 * 4 = 112
+
+
+def test_a_table_may_begin_at_the_last_bytes(tmp_path: Path) -> None:
+    data = _file()
+    struct.pack_into("<I", data, 0, 108)  # zeros: its vtable is at 108 as well, and holds no field
+    with pytest.raises(InvalidArtifact, match="no subgraph"):
+        _checked(tmp_path, data)
