@@ -4,8 +4,8 @@ benchmarks.mutation --out benchmarks/results/mutation.json`.
 A seeded sample of changes is drawn from each package: a comparison turned round or moved by one, a number changed by
 one, `and` for `or`, a branch negated, a loop skipped, a decorator removed. Each changed file is put into a copy of the
 last commit, where the tests of the package's own room run until one of them fails: first the test files that are named
-after the module, then the rest, but for tests that convert a model. Answers are appended to the state file, so that a run
-that was stopped goes on; `--again` repeats the changes that survived. benchmarks/mutation_survivors.json holds, for
+after the module, then the rest, but for tests that convert a model. Answers are appended to the state file: a run that
+was stopped goes on; `--again` repeats the changes that survived. benchmarks/mutation_survivors.json holds, for
 "FILE: CHANGE", the reason why a change may survive.
 """
 
@@ -138,7 +138,9 @@ def _git(*arguments: str) -> bytes:
 @click.option("--count", default=80, show_default=True, help="Changes of each package.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--again", is_flag=True, help="Run the changes that survived once more.")
-@click.option("--state", type=click.Path(path_type=Path), default="benchmarks/results/mutation.jsonl", show_default=True)
+@click.option(
+    "--state", type=click.Path(path_type=Path), default="benchmarks/results/mutation.jsonl", show_default=True
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(packages: tuple[str, ...], count: int, seed: int, again: bool, state: Path, out: Path | None) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
