@@ -86,7 +86,7 @@ def _affine_fits(
         return False
     if constant(bias) is None or (norm is not None and read_norm(norm.producer()) is None):
         return False
-    # A constant with one value a channel says what the last axis of x is; x itself may come without a shape.
+    # The length of a constant with one value a channel is the size of the last axis of x, whose shape may be unknown.
     vectors = [shift] if norm is None else [shift, values["scale"]]
     return all(per_channel(vector, linear.features_in) is not None for vector in vectors)
 

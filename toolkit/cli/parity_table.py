@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.metrics.error import OutputMetrics
+from toolkit.metrics.limit import SHARES
 from toolkit.parity.report import EndToEndReport, FileReport, Judged, ParityReport, RoleReport
 from toolkit.parity.stream import Comparison
 
@@ -34,17 +35,6 @@ _TITLES = {
     "latent_max_abs": "latents\nmax abs",
     "latent_error": "latents\nerror",
 }
-_SHARES = (
-    "bits_flipped",
-    "accuracy_loss",
-    "verdicts_changed",
-    "channel_changed",
-    "changed",
-    "lost",
-    "tokens_changed",
-    "captions_changed",
-    "attention_changed",
-)
 _DECIBELS = ("signal_to_noise_db", "psnr_db")
 _COSINES = ("cosine", "mean_cosine")
 _NARROW_TASK_COLUMNS = 3
@@ -176,7 +166,7 @@ def _error(error: OutputMetrics, name: str) -> float | None:
 def _cell(name: str, value: float | None, failed: bool) -> Text:
     if value is None:
         shown = "same" if name == "signal_to_noise_db" and not failed else ""
-    elif name in _SHARES:
+    elif name in SHARES:
         shown = f"{value:.2%}" if value else "0"
     elif name in _DECIBELS:
         shown = f"{value:.1f}"

@@ -2,6 +2,19 @@
 
 from dataclasses import dataclass
 
+# The numbers of judges that are shares, 0 to 1: tables show them in percent.
+SHARES = (
+    "bits_flipped",
+    "accuracy_loss",
+    "verdicts_changed",
+    "channel_changed",
+    "changed",
+    "lost",
+    "tokens_changed",
+    "captions_changed",
+    "attention_changed",
+)
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from toolkit.metrics.limit import SHARES
+
 NONE = "none"
 
 Shown = Callable[[float | None], str]
@@ -97,20 +99,9 @@ _WORDS = {
     "reference_not_finite": "NaN or infinite in the reference",
 }
 
-_SHARES = (
-    "bits_flipped",
-    "accuracy_loss",
-    "verdicts_changed",
-    "channel_changed",
-    "changed",
-    "lost",
-    "tokens_changed",
-    "captions_changed",
-    "attention_changed",
-)
 
 _FORMS: dict[str, Shown] = {
-    **dict.fromkeys(_SHARES, share),
+    **dict.fromkeys(SHARES, share),
     "psnr_db": decibels,
     "mean_cosine": cosine,
     **dict.fromkeys(("not_finite", "reference_not_finite"), count),
