@@ -31,11 +31,16 @@ def _both(rewrite: Rewrite, model: ir.Model, feeds: dict[str, Array]) -> tuple[d
     return run_once(model, feeds, "after"), expected
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
-@pytest.mark.parametrize("operator", ["Add", "Sub", "Mul", "Max", "Div"])
-def test_small_integers_wrap_around_as_before(dtype: str, operator: str) -> None:
-    if (operator, dtype) == ("Max", "int16"):
-        pytest.skip("ONNX Runtime has no such kernel to compare with")
+@pytest.mark.parametrize(
+    ("operator", "dtype"),
+    [
+        (operator, dtype)
+        for operator in ("Add", "Sub", "Mul", "Max", "Div")
+        for dtype in ("int8", "uint8", "int16")
+        if (operator, dtype) != ("Max", "int16")  # ONNX Runtime has no such kernel to compare with
+    ],
+)
+def test_small_integers_wrap_around_as_before(operator: str, dtype: str) -> None:
     limits = np.iinfo(dtype)
     rng = np.random.default_rng(0)
     feeds = {name: rng.integers(limits.min, limits.max, (64,), dtype, endpoint=True) for name in "ab"}
