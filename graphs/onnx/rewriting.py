@@ -1,4 +1,4 @@
-"""The changes that passes make to a graph: nodes put in the place of others, and new constants."""
+"""The changes that passes make to a graph: nodes put in the place of others, new constants, and inferred shapes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count
@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
 from graphs.onnx.readers import Convolution, read_convolution
-from graphs.onnx.shapes import mark_unstated
 
 Attribute = int | float | str | Sequence[int]
+_UNSTATED = "unstated"
 
 
 def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
@@ -112,3 +112,35 @@ def rewrite_convolutions(
     for node, conv in found:
         rewrite(model.graph, node, conv)
     return model, bool(found)
+
+
+def state_shapes(model: ir.Model) -> None:
+    """State every type and shape that follows from the inputs, in place.
+
+    Weights over a kilobyte are not serialized for it.
+    """
+    weights = list(model.graph.initializers.values())
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    # The inference moves large weights behind all others. Files keep the order, so it is restored.
+    model.graph.initializers.clear()
+    for weight in weights:
+        model.graph.initializers.add(weight)
+
+
+def mark_unstated(model: ir.Model) -> None:
+    """Mark the tensors without a type: passes may read their inferred shapes, but files must not state them.
+
+    onnxsim numbers its constants by the tensors whose shapes are stated, and the lowering copies each stated shape.
+    """
+    for node in model.graph:
+        for value in node.outputs:
+            if value.type is None:
+                value.meta[_UNSTATED] = True
+
+
+def forget_shapes(model: ir.Model) -> None:
+    """Remove the types and shapes that state_shapes gave to the marked tensors, except to outputs of the graph."""
+    for node in model.graph:
+        for value in node.outputs:
+            if value.meta.get(_UNSTATED) and not value.is_graph_output():
+                value.type, value.shape = None, None

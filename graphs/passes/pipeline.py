@@ -13,7 +13,7 @@ from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import check, save
 from graphs.onnx.modules import ModulesBefore
-from graphs.onnx.shapes import forget_shapes, state_shapes
+from graphs.onnx.rewriting import forget_shapes, state_shapes
 from graphs.passes.registry import GraphPass, passes
 
 

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from backends.errors import InvalidArtifact
-from graphs.onnx.shapes import forget_shapes
+from graphs.onnx.rewriting import forget_shapes
 from graphs.onnx.weights import attach_weights, detach_weights
 from graphs.passes.registry import graph_pass
 

@@ -31,7 +31,7 @@ from toolkit.bisect.bundle import bisect_bundle
 from toolkit.bisect.candidates import OnnxCandidate, TfliteCandidate, TflitePart
 from toolkit.bisect.layers import cut_layers, groups
 from toolkit.bisect.measure import measure_layers
-from toolkit.metrics.noise import noise_to_signal
+from toolkit.metrics.error import noise_to_signal
 from toolkit.metrics.samples import Sample
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from backends.tensor import Array
 from graphs.onnx.part import OnnxPartSession, part_of
 from toolkit.bisect.layers import Cuts, Layer, groups
-from toolkit.metrics.noise import noise_to_signal, rms
+from toolkit.metrics.error import noise_to_signal, rms
 
 
 class Stream:

@@ -26,7 +26,7 @@ class LayerReport:
 
     inherited: error of the tensor when the layer reads the results of the candidate's earlier layers; introduced: error
     when it reads the reference's values. Both are noise over signal, of all samples together, see
-    toolkit.metrics.noise: 0.0 for none, at most LARGEST. tflite_ops: the candidate's operators, also those of an ONNX
+    toolkit.metrics.error: 0.0 for none, at most LARGEST. tflite_ops: the candidate's operators, also those of an ONNX
     candidate. module: the torch module, "" if it is not known.
     """
 

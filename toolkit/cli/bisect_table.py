@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.bisect.report import BisectReport
-from toolkit.metrics.noise import LARGEST
+from toolkit.metrics.error import LARGEST
 
 _SHOWN = 10
 _WIDE = 110

@@ -7,8 +7,7 @@ import pytest
 
 from backends.tensor import Array
 from graphs.onnx.readers import static_shape
-from graphs.onnx.rewriting import add_constant, add_tensor, new_node
-from graphs.onnx.shapes import forget_shapes, mark_unstated, state_shapes
+from graphs.onnx.rewriting import add_constant, add_tensor, forget_shapes, mark_unstated, new_node, state_shapes
 from graphs.onnx.weights import lazy_tensor
 
 LARGE = (64, 64)

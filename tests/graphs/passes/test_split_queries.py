@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from graphs.onnx.readers import static_shape
-from graphs.onnx.shapes import state_shapes
+from graphs.onnx.rewriting import state_shapes
 from graphs.passes.attention import split_queries
 from graphs.passes.pipeline import prepare, run_once
 from tests.graphs.passes.test_passes import exported_once, operators

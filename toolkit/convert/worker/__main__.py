@@ -34,7 +34,7 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
     task, folder = request["task"], Path(request["folder"])
     files = {}
     if task == "operators":
-        from .operators import lowered_operators
+        from .lowering import lowered_operators
 
         listed = folder / "operators.json"
         listed.write_text(json.dumps(lowered_operators()), encoding="utf-8")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from backends.tensor import Array
-from toolkit.metrics.noise import LARGEST, rms
-from toolkit.metrics.noise import noise_to_signal as noise_over_samples
+from toolkit.metrics.error import LARGEST, rms
+from toolkit.metrics.error import noise_to_signal as noise_over_samples
 
 EXPECTED = np.random.default_rng(0).standard_normal((3, 70, 70)).astype(np.float32)
 

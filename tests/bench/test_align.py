@@ -3,7 +3,7 @@
 from backends.bundle import Bundle
 from backends.litert import BACKEND as LITERT
 from backends.profiling import profile
-from graphs.tflite.align import aligned, operator_names
+from toolkit.bench.profile import aligned, operator_names
 
 
 def test_the_same_operators_by_other_names_are_paired_in_order() -> None:
