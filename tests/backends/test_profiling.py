@@ -1,5 +1,6 @@
 """Both runtimes tell where their time goes, and what cannot be profiled is one clear error."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,13 @@ def test_kinds_are_added_up_the_longest_first() -> None:
     assert (first.kind, first.count, first.total_ms, first.share) == ("Conv", 1, 5.0, 5 / 8)
     assert (second.kind, second.count, second.total_ms, second.share) == ("Add", 2, 3.0, 3 / 8)
     assert by_op_type(()) == ()
+
+
+def _dies(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+    os.write(2, b"a first line\nthe last line of the log\n")
+    os._exit(3)
+
+
+def test_the_last_line_of_a_profiler_that_dies_is_shown() -> None:
+    with pytest.raises(NotAvailable, match=r"detector\.onnx: cannot be profiled: .*: the last line of the log$"):
+        profile(FOLDER / "detector.onnx", _dies, threads=1, runs=2)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from backends.errors import InvalidArtifact, InvalidInput
-from backends.tensor import Binding, TensorSpec
+from backends.tensor import Binding, TensorSpec, probe
 
 IMAGE = TensorSpec("image", (1, 3, 4, 5), "float32", "NCHW")
 IMAGE_NHWC = TensorSpec("in:0", (1, 4, 5, 3), "float32", "NHWC")
@@ -129,3 +129,16 @@ def test_a_scalar_may_be_held_as_one_value() -> None:
     binding = Binding(TensorSpec("x", (), "float32", None), TensorSpec("x", (1,), "float32", None))
     assert binding.to_stored(np.array(2, np.float32)).shape == (1,)
     assert binding.from_stored(np.array([2], np.float32)).shape == ()
+
+
+def test_noise_is_uniform_for_images_and_random_bits_for_every_other_input() -> None:
+    specs = (IMAGE, TensorSpec("rows", (1, 3, 50), "float32", None), TensorSpec("ids", (1, 2, 5, 5), "int64", None))
+    noise = probe(specs)
+    assert len(np.unique(noise["image"])) == noise["image"].size
+    assert set(np.unique(noise["rows"])) == {0.0, 1.0}
+    assert set(np.unique(noise["ids"])) == {0, 1}
+    assert {name: value.dtype.name for name, value in noise.items()} == {
+        "image": "float32",
+        "rows": "float32",
+        "ids": "int64",
+    }

@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.errors import NotAvailable
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, NotAvailable
 from backends.precision import RECIPES
+from tests.tiny import FOLDER
 from toolkit.metrics.judges import NoJudge
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.metrics.samples import Sample
 from toolkit.models.kind import find_kind
+from toolkit.parity.compare import reference_of
 from toolkit.parity.report import judge
 from toolkit.parity.stream import Comparison, RunningComparison
 
@@ -105,3 +108,14 @@ def test_a_tolerance_that_nobody_wrote_is_an_error_that_lists_what_there_is() ->
         find_kind("watermark").tolerance("detector", "int4")
     with pytest.raises(NotAvailable, match="no kind of model named 'poem'; there is captioner, deepencoder"):
         find_kind("poem").tolerance("detector", "fp32")
+
+
+def test_changed_integers_are_judged_with_random_weights_too() -> None:
+    ids = np.arange(4)
+    assert _failed(_comparison(ids[::-1], ids), random=True) == ["changed"]
+
+
+def test_a_role_without_a_float32_graph_is_named() -> None:
+    quantized = [a for a in Bundle.open(FOLDER).artifacts if a.file == "detector.int8.onnx"]
+    with pytest.raises(InvalidArtifact, match=r"^detector: no float32 torch or ONNX file to compare with"):
+        reference_of(quantized)

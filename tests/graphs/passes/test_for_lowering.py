@@ -134,3 +134,7 @@ def test_a_reflected_border_of_one_pixel_is_the_same_bits_without_a_pad(pads: li
 @pytest.mark.parametrize("pads", [[0, 0, 2, 2, 0, 0, 2, 2], [0, 0, 0, 0, 0, 0, -1, 0], [0] * 8])
 def test_a_border_that_is_wider_or_missing_stays_a_pad(pads: list[int]) -> None:
     assert not reflect_by_slices(_padded(pads))[1]
+
+
+def test_an_odd_number_of_rows_a_group_is_used_up() -> None:
+    assert [list(group) for group in row_groups(7, 3)] == [[-3, 0, 3], [-2, 2], [-1, 1]]

@@ -386,3 +386,13 @@ def test_a_constant_that_a_pass_leaves_behind_is_not_kept(stepwise: bool) -> Non
     assert "nobody's" not in model.graph.initializers
     read = {value for node in model.graph for value in node.inputs}
     assert set(model.graph.initializers.values()) <= read
+
+
+@pytest.mark.parametrize("name", ["videoseal-1.0-tiny"])
+def test_without_a_comparison_after_each_step_the_same_passes_run(name: str) -> None:
+    exported = exported_once(name)
+    _, each = prepare(exported.copy(), exported.feeds)
+    model, at_once = prepare(exported.copy(), exported.feeds, stepwise=False)
+    assert at_once == each
+    assert len(at_once) > 1
+    assert operators(model) == operators(prepare(exported.copy(), exported.feeds)[0])

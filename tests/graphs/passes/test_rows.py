@@ -5,6 +5,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
+from graphs.onnx.readers import static_shape
 from graphs.passes.attention import split_qkv
 from graphs.passes.layout import keep_rows
 from graphs.passes.norm import reduce_l2_to_sum
@@ -137,3 +138,22 @@ def test_only_a_factor_a_column_is_moved_onto_the_matrix(scale: str, source: str
     got = run_once(model, feeds, "after")
     for name, value in expected.items():
         np.testing.assert_array_equal(got[name], value)
+
+
+def test_a_factor_a_column_is_moved_where_it_is_reshaped_too() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[6,4] x, float[2,2] s) => (float[6,4] y)
+    <int64[4] map = {1,2,3,4}, int64[4] row = {1,1,1,4}, int64[2] rows = {6,4}> {
+      factors = Reshape(s, row)
+      wide = Reshape(x, map)
+      scaled = Mul(factors, wide)
+      y = Reshape(scaled, rows)
+    }"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    random = np.random.default_rng(0)
+    feeds = {"x": random.standard_normal((6, 4), dtype=np.float32), "s": random.random((2, 2), dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = keep_rows(model)
+    assert changed
+    np.testing.assert_array_equal(run_once(model, feeds, "after")["y"], expected)
+    assert [list(static_shape(node.outputs[0]) or ()) for node in model.graph if node.op_type == "Mul"] == [[6, 4]]

@@ -111,3 +111,41 @@ def test_a_network_computes_the_same_a_few_queries_at_a_time() -> None:
     assert changed
     assert operators(model)["Softmax"] > before
     exported.check(model, "split")
+
+
+def test_scores_of_three_axes_are_split_along_the_queries() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[2,6,3] q, float[2,3,7] k, float[2,7,5] v) => (float[2,6,5] y)
+    { scores = MatMul(q, k)
+      weights = Softmax(scores)
+      y = MatMul(weights, v) }"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    random = np.random.default_rng(0)
+    shapes = {"q": (2, 6, 3), "k": (2, 3, 7), "v": (2, 7, 5)}
+    feeds = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = split_queries(model, 4 * 2 * 6 * 7 // 2)
+    assert changed
+    np.testing.assert_array_equal(run_once(model, feeds, "after")["y"], expected)
+    state_shapes(model)
+    softmaxes = [static_shape(node.outputs[0]) for node in model.graph if node.op_type == "Softmax"]
+    assert softmaxes == [(2, 3, 7)] * 2
+
+
+def test_a_softmax_over_the_queries_is_computed_whole() -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]>
+    g (float[2,6] gates, float[2,6,7] scores, float[2,7,5] v) => (float[2,6,5] y)
+    <int64[1] last = {2}>
+    { shares = Softmax(gates)
+      tall = Unsqueeze(shares, last)
+      scaled = Mul(scores, tall)
+      weights = Softmax(scaled)
+      y = MatMul(weights, v) }"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    random = np.random.default_rng(0)
+    shapes = {"gates": (2, 6), "scores": (2, 6, 7), "v": (2, 7, 5)}
+    feeds = {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = split_queries(model, 4 * 2 * 6 * 7 // 2)
+    assert changed
+    np.testing.assert_array_equal(run_once(model, feeds, "after")["y"], expected)
