@@ -116,6 +116,6 @@ def test_changed_integers_are_judged_with_random_weights_too() -> None:
 
 
 def test_a_role_without_a_float32_graph_is_named() -> None:
-    quantized = [a for a in Bundle.open(FOLDER).artifacts if a.file == "detector.int8.onnx"]
+    (quantized,) = [a for a in Bundle.open(FOLDER).artifacts if a.file == "detector.int8.tflite"]
     with pytest.raises(InvalidArtifact, match=r"^detector: no float32 torch or ONNX file to compare with"):
-        reference_of(quantized)
+        reference_of([quantized])
