@@ -1,4 +1,4 @@
-"""What it costs to export, simplify, convert and run a model: time, peak memory and disk, and what its files compute.
+"""Measure the time, memory and disk to export, simplify, convert and run a model, and the error of its files.
 
     python -m benchmarks.large_export [--model videoseal-1.0] [--model chunkyseal] [--folder DIR] [--json FILE]
 

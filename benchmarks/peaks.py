@@ -9,17 +9,10 @@ from typing import Any
 
 import psutil
 
+from backends.machine import peak_rss_bytes
+
 _RESET_PEAK = "5"  # proc(5): clear_refs
 _EVERY_S = 0.05
-
-
-def peak_mb(process: Path = Path("/proc/self")) -> float:
-    """Return the peak resident memory of a process in MB since its start or the last reset, mapped files included.
-
-    It is VmHWM and not ru_maxrss, which in a new process starts with the memory of its parent.
-    """
-    status = (process / "status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 class Steps:
@@ -33,7 +26,8 @@ class Steps:
     def __call__(self, name: str | None) -> None:
         now = time.perf_counter()
         if self._name is not None:
-            row = {"step": self._name, "seconds": round(now - self._start, 2), "peak_rss_mb": round(peak_mb())}
+            peak_mb = round(peak_rss_bytes() / 1e6)
+            row = {"step": self._name, "seconds": round(now - self._start, 2), "peak_rss_mb": peak_mb}
             self.rows.append(row)
             print(row, file=sys.stderr, flush=True)
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="utf-8")
@@ -66,7 +60,7 @@ class Watch:
             self.disk_mb = max(self.disk_mb, _disk_bytes(self._folder) / 1e6)
             for process in psutil.Process().children(recursive=True):
                 with suppress(OSError, IndexError):  # the process has ended
-                    self.started_mb[process.pid] = peak_mb(Path("/proc") / str(process.pid))
+                    self.started_mb[process.pid] = peak_rss_bytes(Path("/proc") / str(process.pid)) / 1e6
 
 
 def _disk_bytes(folder: Path) -> int:

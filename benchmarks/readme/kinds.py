@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from benchmarks.alone import CACHED, DEEP, FRAMES, UNCACHED
 from benchmarks.kinds_operators import count_removed
 from benchmarks.readme import read, table
+from benchmarks.whole_runs import CACHED, DEEP, FRAMES, UNCACHED
 
 KINDS = {
     "deepencoder": {"base": "DeepEncoder, a page of 1024 pixels"},
