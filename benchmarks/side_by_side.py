@@ -6,6 +6,7 @@
 Each file is open in two processes that import the other tree, "before" and "again", and in one that imports this tree,
 "now". Ratios are over "before" in the same round. A file is outside the noise if the median ratio of "now" is off by 5%
 more than that of "again", and its quartiles lie on one side of 1: then the exit code is 1.
+The older tree must have made the bundles, so that both trees can read them. Nothing else may run on the machine.
 """
 
 import json
