@@ -127,8 +127,12 @@ def free_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def peak_rss_bytes() -> int:
-    """Return the peak resident memory of this process in bytes; 0 on systems other than Linux."""
+def peak_rss_bytes(process: Path = Path("/proc/self")) -> int:
+    """Return the peak resident memory of a process in bytes, mapped files included; 0 on systems other than Linux.
+
+    process: its folder in /proc. The peak is since the process began or its peak was reset. Raises OSError or
+    IndexError for a process that has ended.
+    """
     # Not getrusage: its maximum survives exec, so that it may be the parent's. psutil has no peak on Linux.
-    status = Path("/proc/self/status")
-    return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0]) if status.is_file() else 0
+    status = process / "status"
+    return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0]) if sys.platform == "linux" else 0

@@ -18,7 +18,8 @@ import click
 from backends.bundle import Bundle
 from backends.machine import default_threads, describe
 from backends.timing import Clock, Rounds, Run
-from benchmarks.alone import FRAMES, run_alone, subjects
+from benchmarks.alone import run_alone, subjects
+from benchmarks.whole_runs import FRAMES
 from toolkit.bench.rounds import Measurement, OpenRow, ResumeLog, Row, measure_rows
 from toolkit.bench.together import BenchTarget
 

@@ -1,7 +1,8 @@
-"""What static INT8 loses by what it is calibrated on, and how: `python -m benchmarks.calibration build/pocketseal`.
+"""Measure the bits that static INT8 costs by its calibration: the images and the method that set the ranges.
 
-Ranges by each method, seen on a folder of marked photographs (`benchmarks.marked`) and on generated images; the files
-are measured as in benchmarks.quantization, on photographs of neither, one message in each.
+`python -m benchmarks.calibration build/pocketseal --images build/marked --out FILE`
+Each method calibrates on a folder of marked photographs (see `benchmarks.marked`) and on generated images. The files
+are measured as in `benchmarks.quantization`, on other photographs, with one message in each.
 """
 
 import json
@@ -15,8 +16,8 @@ from rich.progress import Progress
 
 from backends.bundle import Bundle
 from backends.machine import describe
-from benchmarks.quantization import table_of
-from benchmarks.readings import logits_of, read_marked, row_of
+from benchmarks.reading_figures import row_of, table_of
+from benchmarks.readings import logits_of, read_marked
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.worker.ranges import METHODS

@@ -1,19 +1,18 @@
-"""Operators of every graph of DeepEncoder, the foveated model and the captioner: as exported, prepared, and lowered.
+"""Count the operators of every graph of DeepEncoder, the foveated model and the captioner after each stage.
 
     python -m benchmarks.kinds_operators [MODEL...] [--json FILE]
 
-The published sizes, with random weights: zeros would let a simplifier leave out what adds them.
-"lowered" is the graph that the TFLite converter is given. Chains are what walks over shapes and indices: Shape, Gather
-of what is not a table, Slice, Expand, Where and the like.
+The stages are "exported", "prepared", and "lowered": the graph that the TFLite converter gets. Models have their
+published sizes and random weights: with weights of zero, the simplifier would remove operators.
 """
 
-import argparse
 import gc
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
 import onnx_ir as ir
 
 from backends.machine import describe
@@ -25,7 +24,8 @@ from graphs.passes.pipeline import prepare
 from graphs.passes.registry import passes
 
 MODELS = ("deepencoder", "foveated", "captioner-large")
-CHAINS = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Resize", "ScatterND", "GatherND", "If")
+# Operators that the passes remove: those that compute shapes and indices, and Einsum, Resize, scatters and If.
+REMOVED = ("Shape", "ConstantOfShape", "Range", "Expand", "Where", "Einsum", "Resize", "ScatterND", "GatherND", "If")
 
 
 def stages(graph: GraphSpec, state: State) -> dict[str, dict[str, int]]:
@@ -39,34 +39,30 @@ def stages(graph: GraphSpec, state: State) -> dict[str, dict[str, int]]:
     return counts
 
 
-def chained(counts: dict[str, int]) -> int:
-    """Return the number of operators that are one of CHAINS."""
-    return sum(counts.get(name, 0) for name in CHAINS)
+def count_removed(counts: dict[str, int]) -> int:
+    """Return the number of operators of the kinds in REMOVED."""
+    return sum(counts.get(name, 0) for name in REMOVED)
 
 
 def _counted(model: ir.Model) -> dict[str, int]:
     return dict(Counter(node.op_type for node in model.graph).most_common())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+@click.command(help=__doc__)
+@click.argument("models", nargs=-1)
+@click.option("--json", "out", type=click.Path(path_type=Path))
+def main(models: tuple[str, ...], out: Path | None) -> None:
     rows: list[dict[str, Any]] = []
-    for name in arguments.models:
-        spec = find_spec(name)
+    for spec in map(find_spec, models or MODELS):
         weights = random_weights(0, spec)
         for graph in spec.graphs:
             counts = stages(graph, weights.states[graph.role])
             gc.collect()
-            rows.append({"model": name, "role": graph.role, **counts})
-            totals = ", ".join(f"{stage} {sum(found.values())}" for stage, found in counts.items())
-            left = ", ".join(f"{chained(found)}" for found in counts.values())
-            print(f"{name:16} {graph.role:20} {totals}; chains {left}", flush=True)
-    if arguments.json:
-        result = {"machine": describe(), "graphs": rows}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            rows.append({"model": spec.name, "role": graph.role, **counts})
+            totals = {stage: (sum(found.values()), count_removed(found)) for stage, found in counts.items()}
+            click.echo(f"{spec.name} {graph.role}, operators and those to be removed: {totals}")
+    if out is not None:
+        out.write_text(json.dumps({"machine": describe(), "graphs": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What it costs to export, simplify, convert and run a model: time, peak memory and disk, and what its files compute.
+"""Measure the time, memory and disk to export, simplify, convert and run a model, and the error of its files.
 
     python -m benchmarks.large_export [--model videoseal-1.0] [--model chunkyseal] [--folder DIR] [--json FILE]
 
@@ -8,6 +8,7 @@ Files are compared with torch on photographs; logits of random weights lie near 
 """
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -18,14 +19,16 @@ import numpy as np
 
 from backends.machine import describe
 from backends.sandbox import SandboxProcess
-from benchmarks.large_steps import PRECISIONS, SEED, run_command
+from benchmarks.large_runs import SEED, compare, run, torch
+from benchmarks.large_steps import PRECISIONS, Command, convert, export, run_command, simplify
 from benchmarks.peaks import Watch
 
 MODELS = ("videoseal-1.0", "chunkyseal")
 TIMEOUT_S = 4 * 3600.0
+OUT = Path(__file__).parent / "results" / "large-export.json"
 
 
-def _in_a_process(command: str, bundle: Path, subject: str) -> dict[str, Any]:
+def _in_a_process(command: Command, bundle: Path, subject: str) -> dict[str, Any]:
     """Run one command in a child process, and add its seconds, its peak memory, and the peak disk of bundle.parent."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -45,42 +48,24 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
     """
     bundle = folder / model
     measured = {
-        f"{command} detector": _in_a_process(command, bundle, "detector")
-        for command in ("export", "simplify", "convert", "torch")
+        f"{command.__name__} detector": _in_a_process(command, bundle, "detector")
+        for command in (export, simplify, convert, torch)
     }
     reference = np.load(bundle / "torch.npy")
     files = [f"detector.{name}" for name in ("onnx", "int8.onnx", *(f"{p}.tflite" for p in PRECISIONS))]
     for file in files:
-        row = _in_a_process("run", bundle, file)
+        row = _in_a_process(run, bundle, file)
         median_s = round(median(row["run_seconds"]), 3)
-        row |= {"median_run_seconds": median_s} | _compare(np.load(bundle / f"{file}.npy"), reference)
+        row |= {"median_run_seconds": median_s} | compare(np.load(bundle / f"{file}.npy"), reference)
         measured[f"run {file}"] = {key: value for key, value in row.items() if key not in ("steps", "peak_disk_mb")}
-    for path in bundle.iterdir():
-        path.unlink()
-    bundle.rmdir()
-    return measured | {"export embedder": _in_a_process("export", bundle, "embedder")}
-
-
-def _compare(logits: Any, reference: Any) -> dict[str, Any]:
-    """Return flipped bits and errors of logits (N, 1 + bits); channel 0 is the detection logit, not a bit."""
-    difference = logits - reference
-    noise = float(np.square(difference).sum())
-    return {
-        "bits": int(reference[:, 1:].size),
-        "flipped_bits": int(((logits > 0) != (reference > 0))[:, 1:].sum()),
-        "max_abs": float(np.abs(difference).max()),
-        "largest_logit": float(np.abs(reference).max()),
-        "cosine": float((logits * reference).sum() / np.linalg.norm(logits) / np.linalg.norm(reference)),
-        "snr_db": round(10 * float(np.log10(np.square(reference).sum() / noise)), 1) if noise else None,
-    }
+    shutil.rmtree(bundle)
+    return measured | {"export embedder": _in_a_process(export, bundle, "embedder")}
 
 
 @click.command(help=__doc__)
 @click.option("--model", "models", multiple=True, default=MODELS)
 @click.option("--folder", type=click.Path(path_type=Path), help="For the bundles, 12 GB for chunkyseal; then removed.")
-@click.option(
-    "--json", "out", type=click.Path(path_type=Path), default=Path(__file__).parent / "results" / "large-export.json"
-)
+@click.option("--json", "out", type=click.Path(path_type=Path), default=OUT)
 def main(models: tuple[str, ...], folder: Path | None, out: Path) -> None:
     for model in models:
         with tempfile.TemporaryDirectory(dir=folder) as name:

@@ -1,4 +1,4 @@
-"""How near each file comes to what this machine can do, and where the rest of its time goes.
+"""Measure how near the speed of each file comes to the ceilings of this machine, and which operators take the time.
 
     python -m benchmarks.limits build/pocketseal build/videoseal-1.0 ... [--json FILE]; python -m benchmarks.readme
 

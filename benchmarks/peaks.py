@@ -3,21 +3,16 @@
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+import psutil
+
+from backends.machine import peak_rss_bytes
 
 _RESET_PEAK = "5"  # proc(5): clear_refs
 _EVERY_S = 0.05
-
-
-def peak_mb(process: Path = Path("/proc/self")) -> float:
-    """Return the peak resident memory of a process in MB since its start or the last reset, mapped files included.
-
-    It is VmHWM and not ru_maxrss, which in a new process starts with the memory of its parent.
-    """
-    status = (process / "status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 class Steps:
@@ -31,7 +26,8 @@ class Steps:
     def __call__(self, name: str | None) -> None:
         now = time.perf_counter()
         if self._name is not None:
-            row = {"step": self._name, "seconds": round(now - self._start, 2), "peak_rss_mb": round(peak_mb())}
+            peak_mb = round(peak_rss_bytes() / 1e6)
+            row = {"step": self._name, "seconds": round(now - self._start, 2), "peak_rss_mb": peak_mb}
             self.rows.append(row)
             print(row, file=sys.stderr, flush=True)
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="utf-8")
@@ -46,7 +42,7 @@ class Watch:
 
     def __init__(self, folder: Path) -> None:
         self.disk_mb = 0.0
-        self.started_mb: dict[str, float] = {}  # by process id
+        self.started_mb: dict[int, float] = {}  # by process id
         self._folder = folder
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -55,40 +51,21 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
 
     def _look(self) -> None:
         while not self._ended.wait(_EVERY_S):
             self.disk_mb = max(self.disk_mb, _disk_bytes(self._folder) / 1e6)
-            for process in _children(Path("/proc/self")):
-                try:
-                    self.started_mb[process.name] = peak_mb(process)
-                except (OSError, IndexError):
-                    continue  # the process has ended
+            for process in psutil.Process().children(recursive=True):
+                with suppress(OSError, IndexError):  # the process has ended
+                    self.started_mb[process.pid] = peak_rss_bytes(Path("/proc") / str(process.pid)) / 1e6
 
 
 def _disk_bytes(folder: Path) -> int:
     size = 0
     for path in folder.rglob("*"):
-        try:
+        with suppress(FileNotFoundError):  # the file has been removed
             size += path.lstat().st_blocks * 512
-        except FileNotFoundError:
-            continue  # the file has been removed
     return size
-
-
-def _children(process: Path) -> list[Path]:
-    """Return the /proc folders of a process's children and their descendants."""
-    found = []
-    for task in (process / "task").glob("*/children"):
-        try:
-            pids = task.read_text(encoding="utf-8").split()
-        except OSError:
-            continue  # the thread has ended
-        for pid in pids:
-            found += [Path("/proc") / pid, *_children(Path("/proc") / pid)]
-    return found

@@ -1,5 +1,6 @@
-"""The README's pictures of a report, with the machine's Chromium: `python -m benchmarks.report_pictures report.html`.
+"""Make the README's pictures of a report, with the machine's Chromium.
 
+`python -m benchmarks.report_pictures report.html`
 `toolkit compare build/pocketseal --html report.html` makes the report.
 """
 
@@ -30,15 +31,9 @@ def launched(playwright: Playwright, path: str) -> Browser:
 
 
 def picture(
-    browser: Browser,
-    report: Path,
-    out: Path,
-    size: tuple[int, int],
-    scheme: Literal["light", "dark"],
-    first: str,
-    scale: int,
+    browser: Browser, report: Path, name: str, size: tuple[int, int], scheme: Scheme, first: str, scale: int
 ) -> None:
-    """Write a picture of a report in a window of `size` CSS pixels, from the element `first` down.
+    """Write DOCS/`name`: a report in a window of `size` CSS pixels, from the element `first` down.
 
     scale: pixels of the picture for each CSS pixel.
     """
@@ -53,8 +48,8 @@ def picture(
     shot = page.screenshot(full_page=True, clip=clip)
     context.close()
     image = Image.open(io.BytesIO(shot)).convert("RGB")
-    image.save(out, optimize=True)
-    click.echo(f"{out}: {image.width} x {image.height}, {out.stat().st_size / 1e3:.0f} kB")
+    image.save(DOCS / name, optimize=True)
+    click.echo(f"{name}: {image.width} x {image.height}")
 
 
 @click.command(help=__doc__)
@@ -64,9 +59,9 @@ def main(report: Path) -> None:
     if path is None:
         raise click.ClickException("no Chromium on this machine; `apt-get install chromium` brings it")
     with sync_playwright() as playwright, launched(playwright, path) as browser:
-        picture(browser, report, DOCS / "report-light.png", (1200, 1500), "light", "header", 1)
-        picture(browser, report, DOCS / "report-dark.png", (1200, 1000), "dark", "#layers", 1)
-        picture(browser, report, DOCS / "report-phone.png", (375, 760), "light", "#tradeoff", 2)
+        picture(browser, report, "report-light.png", (1200, 1500), "light", "header", 1)
+        picture(browser, report, "report-dark.png", (1200, 1000), "dark", "#layers", 1)
+        picture(browser, report, "report-phone.png", (375, 760), "light", "#tradeoff", 2)
 
 
 if __name__ == "__main__":

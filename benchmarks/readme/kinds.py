@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from benchmarks.alone import CACHED, DEEP, FRAMES, UNCACHED
-from benchmarks.kinds_operators import chained
+from benchmarks.kinds_operators import count_removed
 from benchmarks.readme import read, table
+from benchmarks.whole_runs import CACHED, DEEP, FRAMES, UNCACHED
 
 KINDS = {
     "deepencoder": {"base": "DeepEncoder, a page of 1024 pixels"},
@@ -86,9 +86,10 @@ def _operators() -> str:
     parts = []
     for key, name in OPERATORS.items():
         stages = [found[key][stage] for stage in ("exported", "prepared", "lowered")]
-        parts.append(f"{name} {', '.join(f'{sum(stage.values())} ({chained(stage)})' for stage in stages)}")
+        parts.append(f"{name} {', '.join(f'{sum(stage.values())} ({count_removed(stage)})' for stage in stages)}")
     return (
-        "Operators as exported, as prepared and as lowered to TFLite, in brackets those that only walk over shapes and "
-        f"indices: {'; '.join(parts)}. Long attention is done some queries at a time, which is more operators and no "
-        "map of hundreds of megabytes."
+        "Operators as exported, as prepared and as lowered to TFLite, in brackets those of kinds that the passes "
+        "remove (Einsum, Resize, ScatterND, GatherND, If, and operators on shapes such as Expand): "
+        f"{'; '.join(parts)}. Long attention is done some queries at a time, which is more operators and no map of "
+        "hundreds of megabytes."
     )

@@ -1,6 +1,8 @@
 """What is said of the machine, and when a disk has too little room."""
 
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -41,6 +43,19 @@ def test_the_peak_is_at_least_what_the_process_has_now() -> None:
     resident = psutil.Process().memory_info().rss
     assert 0.5 * resident < peak_rss_bytes() < 100 * resident
     assert 0 < free_bytes() <= psutil.virtual_memory().total
+
+
+def test_the_peak_of_another_process_is_read_until_it_has_ended() -> None:
+    # A child with 64 MB, which frees them before it answers.
+    program = "held = bytearray(b'1') * (64 << 20); del held; print('freed', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        folder = Path("/proc") / str(child.pid)
+        assert 64 << 20 < peak_rss_bytes(folder) < 128 << 20
+        child.communicate(b"\n")
+    with pytest.raises(OSError, match=str(child.pid)):
+        peak_rss_bytes(folder)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import alone, apart
-from benchmarks.alone import DEEP, SHALLOW, measure, run_alone, subjects
+from benchmarks import apart, whole_runs
+from benchmarks.alone import measure, run_alone, subjects
+from benchmarks.whole_runs import DEEP, SHALLOW
 from tests.kinds_tiny import exported
 from toolkit.bench.together import BenchTarget
 
 
 def test_files_and_whole_runs_are_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alone, "FRAMES", 4)  # the tiny model takes no more than six
+    monkeypatch.setattr(whole_runs, "FRAMES", 4)  # the tiny model takes no more than six
     bundle = exported("foveated")
     found = subjects(bundle)
     assert {f"{a.role}, torch eager" for a in bundle.artifacts if a.format == "torch"} <= found.keys()

@@ -25,7 +25,8 @@ def test_this_tree_beside_itself(tiny: Bundle, tmp_path: Path, monkeypatch: pyte
     assert (row["file"], row["outside_noise"]) == ("detector.onnx", False)
     assert all(row["ms"][name] > 0 for name in ("before", "again", "now"))
 
-    slower = side_by_side.CHILD.replace("session.run(feeds)", "session.run(feeds), time.sleep(0.05)")
+    child, slower = side_by_side.CHILD, tmp_path / "slower.py"
+    slower.write_text(child.read_text().replace("session.run(feeds)", "session.run(feeds), time.sleep(0.05)"))
     monkeypatch.setattr(side_by_side, "LEAST", 0.05)
     opened = side_by_side.opened
 
@@ -33,7 +34,6 @@ def test_this_tree_beside_itself(tiny: Bundle, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(side_by_side, "CHILD", slower if tree == side_by_side.HERE else child)
         return opened(tree, folder, file)
 
-    child = side_by_side.CHILD
     monkeypatch.setattr(side_by_side, "HERE", ROOT / "benchmarks" / "..")
     monkeypatch.setattr(side_by_side, "opened", open_slower)
     shown = CliRunner().invoke(side_by_side.main, command, catch_exceptions=False)

@@ -39,16 +39,16 @@ def toolkit(*arguments: object) -> Result:
     return shown
 
 
-# In a process of its own, which says what it took at most. See benchmarks.peaks for why not ru_maxrss.
+# In a process of its own, which says what it took at most. See backends.machine for why not ru_maxrss.
 _TOOLKIT = """
 import sys
-from benchmarks.peaks import peak_mb
+from backends.machine import peak_rss_bytes
 from toolkit.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as left:
     assert left.code == 0, left.code
-print("peak", peak_mb())
+print("peak", peak_rss_bytes() / 1e6)
 """
 
 
