@@ -44,7 +44,7 @@ def test_what_this_machine_cannot_measure_is_left_out_and_says_why() -> None:
 def test_every_file_is_bisected_but_torch_s_and_float32_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_bisect", lambda bundle, file, threads, progress: bisected(file))
     evidence = gathered(benched(bundle()))
-    told = [bisection["candidate"] for bisection in evidence.bisections]
+    told = [bisection.candidate for bisection in evidence.bisections]
     assert told == ["detector.fp16.tflite", "detector.int8.tflite", "detector.int8.onnx"]
     assert evidence.missing == {}
 

@@ -1,6 +1,6 @@
 """The kind of watermark models, which hide a message in an image and read it back."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import atan, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,6 +94,11 @@ class WatermarkKind(ModelKind):
 
         # The output of an embedder is a picture, from which no answers are read.
         return message_answers(bundle) if role == "detector" else lambda outputs, truth: {}
+
+    def details_line(self, details: Mapping[str, Any]) -> str | None:
+        from toolkit.models.watermark.judge import flipped_line
+
+        return flipped_line(details)
 
     def report_section(self, evidence: "Evidence") -> "Section | None":
         from toolkit.models.watermark.report import section
