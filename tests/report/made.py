@@ -105,6 +105,14 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())
 
 
+def on_another_backend(parity: ParityReport, file: str) -> ParityReport:
+    """The report with one more entry: `file` on a second backend, which reads every bit as the first does."""
+    (role,) = parity.roles
+    (first,) = [one for one in role.files if one.artifact.file == file]
+    second = replace(first, backend="openvino", name=f"{file} on openvino")
+    return replace(parity, roles=(replace(role, files=(*role.files, second)),))
+
+
 def benched(made_of: Bundle) -> BenchResult:
     slowest = FILES["detector.safetensors"][3]
     results = tuple(

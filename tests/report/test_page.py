@@ -1,6 +1,7 @@
 """What the page says, read as text and as elements."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.report.made import MACHINE, bisected, bundle, made
+from tests.report.made import MACHINE, bisected, bundle, made, on_another_backend
 from toolkit.bisect.result import Unmatched
 from toolkit.metrics.error import RunningMetrics
 from toolkit.parity.report import Check, EndToEndReport, RunReport
@@ -129,6 +130,23 @@ def test_files_that_read_the_same_share_a_row_and_groups_that_differ_have_rows_o
         for reading in details["readings"]:
             reading["read"] = first
     assert "all 4 files" in Elements(render(evidence)).text
+
+
+def test_a_file_on_two_backends_has_the_messages_of_both() -> None:
+    evidence = made()
+    both = on_another_backend(evidence.parity, "detector.onnx")
+    second = both.roles[0].files[-1]
+    assert second.total is not None
+    details = deepcopy(second.total.details)
+    for reading in details["readings"]:
+        reading["read"] = "f" * 16
+    files = (*both.roles[0].files[:-1], replace(second, total=replace(second.total, details=details)))
+    page = Elements(render(replace(evidence, parity=replace(both, roles=(replace(both.roles[0], files=files),)))))
+    assert "onnx on openvino" in page.text
+    assert "onnx and 2 more" in page.text
+    told = re.findall(r"(\d) of (\d) files read just what it reads", page.text)
+    assert told
+    assert {files for _, files in told} == {"5"}
 
 
 def test_random_weights_are_said_at_the_top() -> None:

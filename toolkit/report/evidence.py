@@ -137,7 +137,8 @@ def _bisections(
     bundle: Bundle, parity: ParityReport, threads: int, missing: dict[str, str], progress: Progress
 ) -> list[BisectReport]:
     """Bisect every file that is not float32, and float32 TFLite files that fail; others differ only by rounding."""
-    files = [file.artifact.file for role in parity.roles for file in role.files if _worth_bisecting(file)]
+    worth = [file.artifact.file for role in parity.roles for file in role.files if _worth_bisecting(file)]
+    files = list(dict.fromkeys(worth))  # a file that several backends run has several reports
     bisections, failed = [], []
     for file in files:
         try:
