@@ -23,7 +23,7 @@ from tests.bisect.foreign import foreign
 from tests.bisect.small import small
 from toolkit.bench.profile import profile_files
 from toolkit.bisect.bundle import bisect_bundle
-from toolkit.bisect.report import BisectReport
+from toolkit.bisect.result import BisectReport
 from toolkit.cli.bisect_table import print_report
 from toolkit.convert.quantize.onnx import quantize_onnx
 from toolkit.export import SHIPPED, export_bundle

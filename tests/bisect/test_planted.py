@@ -20,7 +20,7 @@ from graphs.tflite.transposes import transpose
 from graphs.tflite.writer import write_graph
 from tests.bisect.small import replaced, small
 from toolkit.bisect.bundle import bisect_bundle
-from toolkit.bisect.report import BisectReport
+from toolkit.bisect.result import BisectReport
 from toolkit.metrics.error import LARGEST
 
 # Between two float32 runs of one layer: sums of at most 72 products, each rounded to 24 bits.

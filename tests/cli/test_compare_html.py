@@ -12,6 +12,7 @@ from backends.bundle import Bundle
 from backends.profiling import OpTypeTotal
 from backends.timing import Timing
 from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, Machine
+from toolkit.bisect.result import BisectReport, LayerReport
 from toolkit.cli import main
 from toolkit.report import evidence as gather
 
@@ -77,9 +78,9 @@ def test_results_brought_along_are_used_and_not_measured_again(
         monkeypatch.setattr(gather, measures, None)
     timed, bisected, out = (tmp_path / name for name in ("bench.json", "bisect.json", "report.html"))
     timed.write_text(json.dumps(_bench(pair)))
-    layer = {"tensor": "layer_7", "onnx_op": "Conv", "inherited": 0.25, "introduced": None}
-    told = {"model": "tiny", "candidate": "detector.int8.tflite", "reference": "detector.onnx", "layers": [layer]}
-    bisected.write_text(json.dumps(told))
+    layer = LayerReport("layer_7", "node_conv2d_7", "Conv", ("CONV_2D",), "body.7", (1, 8, 4, 4), 0.25, 0.125)
+    told = BisectReport("tiny", pair.weights, "detector.int8.tflite", "detector.onnx", ("a",), (layer,), (), None)
+    bisected.write_text(json.dumps(told.to_json()))
     shown = toolkit("compare", pair.folder, "--html", out, "--bench", timed, "--bisect", bisected)
     assert shown.exit_code == 0, shown.stderr
     page = out.read_text(encoding="utf-8")

@@ -13,7 +13,9 @@ from backends.registry import default_backend
 from backends.tensor import Binding, TensorSpec
 from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, Machine, ModuleTotal, PeerResult
 from toolkit.bench.rounds import Timing
+from toolkit.bisect.result import BisectReport, LayerReport, Unmatched
 from toolkit.images.samples import shipped_photographs
+from toolkit.metrics.error import LARGEST
 from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import Sample
 from toolkit.models.kind import find_kind
@@ -103,6 +105,14 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())
 
 
+def on_another_backend(parity: ParityReport, file: str) -> ParityReport:
+    """The report with one more entry: `file` on a second backend, which reads every bit as the first does."""
+    (role,) = parity.roles
+    (first,) = [one for one in role.files if one.artifact.file == file]
+    second = replace(first, backend="openvino", name=f"{file} on openvino")
+    return replace(parity, roles=(replace(role, files=(*role.files, second)),))
+
+
 def benched(made_of: Bundle) -> BenchResult:
     slowest = FILES["detector.safetensors"][3]
     results = tuple(
@@ -121,29 +131,30 @@ def benched(made_of: Bundle) -> BenchResult:
     return BenchResult(MACHINE, model["name"], model["kind"], made_of.weights, 2, reference, results, (failed,))
 
 
-def bisected(candidate: str = "detector.int8.tflite", model: str = "made", layers: int = 20) -> dict[str, Any]:
+def bisected(candidate: str = "detector.int8.tflite", model: str = "made", layers: int = 20) -> BisectReport:
     rng = np.random.default_rng(2)
     told = [
-        {
-            "tensor": f"layer_{index}",
-            "onnx_node": f"node_conv2d_{index}",
-            "onnx_op": "Conv",
-            "tflite_ops": ["CONV_2D"],
-            "module": f"body.{index}",
-            "shape": [1, 8, 4, 4],
-            "inherited": 0.01 + 0.001 * index,
-            "introduced": float(rng.uniform(1e-4, 1e-3)),
-        }
+        LayerReport(
+            tensor=f"layer_{index}",
+            onnx_node=f"node_conv2d_{index}",
+            onnx_op="Conv",
+            tflite_ops=("CONV_2D",),
+            module=f"body.{index}",
+            shape=(1, 8, 4, 4),
+            inherited=0.01 + 0.001 * index,
+            introduced=float(rng.uniform(1e-4, 1e-3)),
+        )
         for index in range(layers)
     ]
     if layers > 7:
-        told[7]["introduced"] = 0.05
-        told[3]["introduced"] = None
-        told[4]["inherited"] = float("nan")
-        told[5]["introduced"] = 0.0
-    return {"model": model, "weights": "trained", "candidate": candidate, "reference": "detector.onnx",
-            "samples": ["a", "b", "c"], "layers": told, "repro": "repro/layer_7",
-            "unmatched": [{"tensor": "dropped", "why": "the file holds no such tensor"}]}  # fmt: skip
+        told[7] = replace(told[7], introduced=0.05)
+        told[5] = replace(told[5], introduced=0.0)
+        told[4] = replace(told[4], inherited=LARGEST)
+    unmatched = (Unmatched("dropped", "the file holds no such tensor"),)
+    weights = {"origin": "trained"}
+    return BisectReport(
+        model, weights, candidate, "detector.onnx", ("a", "b", "c"), tuple(told), unmatched, "repro/layer_7"
+    )
 
 
 def made(
@@ -155,7 +166,7 @@ def made(
     times = [OperatorTime(kind, ms) for kind, ms in (("Conv", 1.0), ("Gemm", 0.5), ("Conv", 0.25), ("Add", 0.25))]
     by_module = (ModuleTotal("body.0", 2, 1.25, 0.625),)
     profile = FileProfile("detector.onnx", "detector", "onnxruntime", by_op_type(times), by_module, "")
-    parity = compared(made_of, drift, judge_of).to_json()
+    parity = compared(made_of, drift, judge_of)
     bisections = [bisected(model=made_of.model["name"])]
     evidence = Evidence(made_of, parity, benched(made_of), [profile], bisections, MACHINE, {})
     return replace(evidence, **changed)

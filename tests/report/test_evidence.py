@@ -1,6 +1,7 @@
 """Results that are brought along must be of this bundle."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from backends.errors import InvalidInput
 from tests.report.made import benched, bisected, bundle
+from toolkit.bisect.result import LayerReport
 from toolkit.report.evidence import read_bench, read_bisection
 
 
@@ -21,7 +23,7 @@ def test_results_of_the_same_files_are_taken_as_they_are(tmp_path: Path) -> None
     timed = benched(bundle())
     assert read_bench(_written(tmp_path, timed.to_json()), bundle()) == timed
     told = bisected()
-    assert read_bisection(_written(tmp_path, told), bundle())["layers"][7] == told["layers"][7]
+    assert read_bisection(_written(tmp_path, told.to_json()), bundle()) == told
 
 
 def test_times_of_another_file_are_refused_by_name(tmp_path: Path) -> None:
@@ -34,7 +36,23 @@ def test_times_of_another_file_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changed", [{"model": "other"}, {"candidate": "gone.tflite"}])
 def test_a_bisection_of_another_bundle_is_refused(tmp_path: Path, changed: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="expected a candidate of made"):
-        read_bisection(_written(tmp_path, bisected() | changed), bundle())
+        read_bisection(_written(tmp_path, bisected().to_json() | changed), bundle())
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), "0.5"])
+def test_an_error_of_a_layer_that_is_no_number_is_refused_by_its_place(tmp_path: Path, value: Any) -> None:
+    result = bisected().to_json()
+    result["layers"][3]["introduced"] = value
+    with pytest.raises(InvalidInput, match="not a result that `toolkit bisect --json` wrote: "):
+        read_bisection(_written(tmp_path, result), bundle())
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(LayerReport)])
+def test_a_layer_that_lacks_a_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
+    result = bisected().to_json()
+    del result["layers"][3][field]
+    with pytest.raises(InvalidInput, match=f"missing required field `{field}`"):
+        read_bisection(_written(tmp_path, result), bundle())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": [{}]}', '{"layers": [3], "model": 1, "candidate": 2}'])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backends.errors import NotAvailable
-from tests.report.made import benched, bisected, bundle, made
+from tests.report.made import benched, bisected, bundle, made, on_another_backend
 from toolkit.bench.profile import FileProfile
 from toolkit.report import evidence as module
 from toolkit.report.evidence import Evidence, gather
@@ -44,9 +44,17 @@ def test_what_this_machine_cannot_measure_is_left_out_and_says_why() -> None:
 def test_every_file_is_bisected_but_torch_s_and_float32_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_bisect", lambda bundle, file, threads, progress: bisected(file))
     evidence = gathered(benched(bundle()))
-    told = [bisection["candidate"] for bisection in evidence.bisections]
+    told = [bisection.candidate for bisection in evidence.bisections]
     assert told == ["detector.fp16.tflite", "detector.int8.tflite", "detector.int8.onnx"]
     assert evidence.missing == {}
+
+
+def test_a_file_that_several_backends_run_is_bisected_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_bisect", lambda bundle, file, threads, progress: bisected(file))
+    parity = on_another_backend(made().parity, "detector.int8.onnx")
+    evidence = gather(bundle(), parity, (), 1, benched(bundle()), [], lambda step: None)
+    told = [bisection.candidate for bisection in evidence.bisections]
+    assert told == ["detector.fp16.tflite", "detector.int8.tflite", "detector.int8.onnx"]
 
 
 def test_profiles_that_the_bench_brought_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,24 @@
 """What the page says, read as text and as elements."""
 
 import re
-from dataclasses import asdict, replace
+from copy import deepcopy
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from tests.report.made import MACHINE, bisected, bundle, made
+from tests.report.made import MACHINE, bisected, bundle, made, on_another_backend
+from toolkit.bisect.result import Unmatched
 from toolkit.metrics.error import RunningMetrics
 from toolkit.parity.report import Check, EndToEndReport, RunReport
 from toolkit.parity.stream import Comparison
 from toolkit.report import layers
+from toolkit.report.evidence import Evidence
 from toolkit.report.page import render, write_page
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -44,6 +48,11 @@ class Elements(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.said).split())
+
+
+def _details(evidence: Evidence) -> list[dict[str, Any]]:
+    """The details of the judge of every file, as they go into the page; to change them changes the page."""
+    return [file.total.details for file in evidence.parity.roles[0].files if file.total is not None]
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +105,8 @@ def test_a_photograph_s_messages_are_told_and_the_bits_that_flipped_drawn(page: 
     evidence = made()
     told = [
         reading
-        for file in evidence.parity["roles"][0]["files"]
-        for reading in file["total"]["details"]["readings"]
+        for details in _details(evidence)
+        for reading in details["readings"]
         if reading["sample"].endswith("none")
     ]
     # Each in a wide and a narrow form; a photograph's hidden message, the reference, and one row for all that agree.
@@ -111,16 +120,33 @@ def test_a_photograph_s_messages_are_told_and_the_bits_that_flipped_drawn(page: 
 def test_files_that_read_the_same_share_a_row_and_groups_that_differ_have_rows_of_their_own() -> None:
     evidence = made()
     first, second = ("f" * 16, "0" * 16)
-    for file in evidence.parity["roles"][0]["files"]:
-        for reading in file["total"]["details"]["readings"]:
-            reading["read"] = first if file["file"].endswith(".onnx") else second
+    for file, details in zip(evidence.parity.roles[0].files, _details(evidence), strict=True):
+        for reading in details["readings"]:
+            reading["read"] = first if file.artifact.format == "onnx" else second
     page = Elements(render(evidence))
     assert "onnx and 1 more" in page.text
     assert "fp16.tflite and 1 more" in page.text
-    for file in evidence.parity["roles"][0]["files"]:
-        for reading in file["total"]["details"]["readings"]:
+    for details in _details(evidence):
+        for reading in details["readings"]:
             reading["read"] = first
     assert "all 4 files" in Elements(render(evidence)).text
+
+
+def test_a_file_on_two_backends_has_the_messages_of_both() -> None:
+    evidence = made()
+    both = on_another_backend(evidence.parity, "detector.onnx")
+    second = both.roles[0].files[-1]
+    assert second.total is not None
+    details = deepcopy(second.total.details)
+    for reading in details["readings"]:
+        reading["read"] = "f" * 16
+    files = (*both.roles[0].files[:-1], replace(second, total=replace(second.total, details=details)))
+    page = Elements(render(replace(evidence, parity=replace(both, roles=(replace(both.roles[0], files=files),)))))
+    assert "onnx on openvino" in page.text
+    assert "onnx and 2 more" in page.text
+    told = re.findall(r"(\d) of (\d) files read just what it reads", page.text)
+    assert told
+    assert {files for _, files in told} == {"5"}
 
 
 def test_random_weights_are_said_at_the_top() -> None:
@@ -138,13 +164,13 @@ def test_a_hostile_name_is_shown_and_never_run() -> None:
     )
     evidence = made(hostile)
     (bisection,) = evidence.bisections
-    layers = [{**layer, "tensor": HOSTILE, "module": HOSTILE} for layer in bisection["layers"]]
+    layers = tuple(replace(layer, tensor=HOSTILE, module=HOSTILE) for layer in bisection.layers)
     (profile,) = evidence.profiles
     kinds = tuple(replace(total, kind=HOSTILE) for total in profile.by_kind)
     evidence = replace(
         evidence,
         bisections=[
-            {**bisection, "layers": layers, "repro": HOSTILE, "unmatched": [{"tensor": HOSTILE, "why": HOSTILE}]}
+            replace(bisection, layers=layers, repro=HOSTILE, unmatched=(Unmatched(HOSTILE, HOSTILE),)),
         ],
         profiles=[replace(profile, file=HOSTILE, by_kind=kinds)],
         machine=replace(MACHINE, system=HOSTILE, versions={HOSTILE: HOSTILE}),
@@ -180,7 +206,7 @@ def test_what_graphs_make_together_is_judged_beside_their_files_and_a_least_read
     whole = EndToEndReport(
         "clip", ("detector",), "onnx", {"real": 1}, (RunReport("tflite", "int8", total, (low,), "Why."),)
     )
-    page = Elements(render(replace(evidence, parity=evidence.parity | {"wholes": [asdict(whole)]})))
+    page = Elements(render(replace(evidence, parity=replace(evidence.parity, wholes=(whole,)))))
     assert "2 of 5 comparisons fail" in page.text
     assert "tflite int8 fails: PSNR, dB 31.2, where at least 35.0 is allowed." in page.text
     assert "31.2 of at least 35.0" in page.text
@@ -205,12 +231,13 @@ def test_a_kind_without_a_section_of_its_own_has_none() -> None:
 def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() -> None:
     page = Elements(render(made(bisections=[bisected(layers=40)])))
     told = page.text[page.text.index("Layers of detector.int8.tflite that introduce most") :]
-    ranked = sorted(bisected(layers=40)["layers"], key=lambda layer: -(layer["introduced"] or 0))[:4]
-    places = [told.index(f"{layer['tensor']} ") for layer in ranked]
-    assert ranked[0]["tensor"] == "layer_7"
+    ranked = bisected(layers=40).ranked()[:4]
+    places = [told.index(f"{layer.tensor} ") for layer in ranked]
+    assert ranked[0].tensor == "layer_7"
     assert places == sorted(places)
-    far = bisected(layers=2)
-    far["layers"][0]["tflite_ops"] = ["CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"]
+    near = bisected(layers=2)
+    many = replace(near.layers[0], tflite_ops=("CONV_2D", "ADD", "MUL", "ADD", "SUB", "GELU", "MEAN"))
+    far = replace(near, layers=(many, near.layers[1]))
     assert "2 ADD, CONV_2D, MUL, SUB and 2 more kinds" in Elements(render(made(bisections=[far]))).text
     assert "Not matched, so not measured: dropped. Why: the file holds no such tensor." in page.text
     assert "in running order, over 3 samples." in page.text
@@ -219,9 +246,9 @@ def test_layers_are_ranked_by_what_they_introduce_and_the_unmatched_are_named() 
 
 @pytest.mark.parametrize("width", [335.0, 1080.0])
 def test_numbers_of_neighbouring_layers_do_not_lie_on_each_other(width: float) -> None:
-    told = bisected(layers=90)["layers"]
+    told = list(bisected(layers=90).layers)
     for index in (30, 31, 32):
-        told[index]["introduced"] = 0.06
+        told[index] = replace(told[index], introduced=0.06)
     drawing = layers._draw("key", (width, 300.0), "title", "said", told, (30, 31, 32))
     texts = [text for text in ElementTree.fromstring(drawing.markup()).iter("text") if (text.text or "")[0] == "#"]
     places = [(float(text.get("x", 0)), float(text.get("y", 0))) for text in texts]

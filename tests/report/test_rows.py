@@ -50,14 +50,14 @@ def test_the_front_is_what_brute_force_says(points: list[tuple[int, int, int]]) 
 
 def test_rows_have_the_reference_with_no_verdict_and_times_of_the_bench() -> None:
     evidence = made()
-    rows = {row.file: row for row in rows_of(evidence, evidence.parity["roles"][0])}
+    rows = {row.file: row for row in rows_of(evidence, evidence.comparisons[0])}
     assert list(rows) == [artifact.file for artifact in evidence.bundle.artifacts]
     reference = rows["detector.safetensors"]
     assert (reference.passed, reference.error, reference.answer, reference.of_reference) == (None, 0.0, 0.0, 1.0)
     int8 = rows["detector.int8.tflite"]
     assert int8.passed is False
-    assert [failure["number"] for failure in int8.failures] == ["accuracy_loss"]
+    assert [failure.number for failure in int8.failures] == ["accuracy_loss"]
     assert int8.answer is not None
     assert int8.answer > 0
     assert int8.median_ms == 1.7
-    assert all(row.median_ms is None for row in rows_of(replace(evidence, bench=None), evidence.parity["roles"][0]))
+    assert all(row.median_ms is None for row in rows_of(replace(evidence, bench=None), evidence.comparisons[0]))

@@ -22,7 +22,8 @@ from graphs.onnx.part import read_with_shapes, shape_and_dtype
 from toolkit.bisect.candidates import OnnxCandidate, TfliteCandidate
 from toolkit.bisect.layers import Candidate, cut_layers
 from toolkit.bisect.measure import LIMIT_BYTES, LayerError, measure_layers
-from toolkit.bisect.report import SCRIPT, BisectReport, LayerReport, write_repro
+from toolkit.bisect.repro import SCRIPT, write_repro
+from toolkit.bisect.result import BisectReport, LayerReport
 from toolkit.metrics.samples import Sample, signed_samples
 from toolkit.models.kind import KINDS, find_kind
 

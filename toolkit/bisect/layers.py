@@ -13,6 +13,7 @@ from backends.tensor import Array
 from graphs.onnx.part import named_values, shape_and_dtype
 from graphs.tflite.tensor_map import Order
 from toolkit.bisect.candidates import MatchedTensor, Stored, unfit
+from toolkit.bisect.result import Unmatched
 
 
 class Part(Protocol):
@@ -66,14 +67,6 @@ class Layer:
     def bytes(self) -> int:
         """Size of the layer's result in the reference and in the candidate together, at the reference's dtype."""
         return 2 * math.prod(self.match.shape) * np.dtype(self.match.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class Unmatched:
-    """A tensor of the reference at which the candidate was not cut, and the reason."""
-
-    tensor: str
-    why: str
 
 
 @dataclass(frozen=True)

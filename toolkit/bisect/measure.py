@@ -60,7 +60,7 @@ LIMIT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class LayerError:
-    """The two errors of a layer; toolkit.bisect.report.LayerReport explains them."""
+    """The two errors of a layer; toolkit.bisect.result.LayerReport explains them."""
 
     layer: Layer
     inherited: float

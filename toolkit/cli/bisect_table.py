@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from toolkit.bisect.report import BisectReport
+from toolkit.bisect.result import BisectReport
 from toolkit.metrics.error import LARGEST
 
 _SHOWN = 10

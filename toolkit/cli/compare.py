@@ -105,7 +105,7 @@ def compare(
             with replacing(out) as temporary:
                 temporary.write_text(json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         if html is not None:
-            evidence = gather(opened, report.to_json(), paths, threads, bench, bisections, progress.step)
+            evidence = gather(opened, report, paths, threads, bench, bisections, progress.step)
             progress.step("writing the report")
             write_page(evidence, html)
     print_report(report, Console(highlight=False))

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from toolkit.metrics.error import OutputMetrics
 from toolkit.metrics.limit import SHARES
+from toolkit.models.kind import ModelKind, find_kind
 from toolkit.parity.report import EndToEndReport, FileReport, Judged, ParityReport, RoleReport
-from toolkit.parity.stream import Comparison
 
 # A console of this many columns has room for every column of the table.
 _WIDE = 110
@@ -42,6 +42,7 @@ _NARROW_TASK_COLUMNS = 3
 
 def print_report(report: ParityReport, console: Console) -> None:
     """Print a table with failures and notes for each role and each end-to-end case, then the verdict."""
+    kind = find_kind(report.kind)
     for role in report.roles:
         if not role.files:
             console.print(Text(f"{role.role}: {role.reference.file} alone, nothing to compare it with", "bold"))
@@ -52,7 +53,7 @@ def print_report(report: ParityReport, console: Console) -> None:
         )
         console.print(_table(role, console.width))
         for file in role.files:
-            for line in _lines(file):
+            for line in _lines(file, kind):
                 console.print(line)
         for note in _notes(role.files, role.outside_domain):
             console.print(Text(note, style="dim"))
@@ -177,29 +178,14 @@ def _cell(name: str, value: float | None, failed: bool) -> Text:
     return Text(shown, "bold red" if failed else "")
 
 
-def _lines(file: FileReport) -> Iterator[Text]:
+def _lines(file: FileReport, kind: ModelKind) -> Iterator[Text]:
     for check in file.failures:
         blame = ""
         if file.step is not None:
             blame = f"; the step from {file.step.against} alone {'passes' if file.step_passed else 'fails too'}"
         yield Text(f"FAIL {file.name}: {check}{blame}", "red")
-    if file.total is not None and (line := _near_zero(file.total)):
+    if file.total is not None and (line := kind.details_line(file.total.details)):
         yield Text(f"{file.name}: {line}", "dim")
-
-
-def _near_zero(comparison: Comparison) -> str | None:
-    """Return a line that says how many bits flipped in marked readings (if there are none, in unmarked ones), and how
-    near zero their logits were in the reference; None if no bit flipped."""
-    family = "marked" if "marked" in comparison.details else "real"
-    details = comparison.details.get(family)
-    if not details or not details.get("flipped_logits_of_rms"):
-        return None
-    near = details["flipped_logits_of_rms"]
-    return (
-        f"{details['bits_flipped']} of {details['bits']} {family} bits flipped, in {details['messages_changed']} of "
-        f"{details['readings']} messages; their logits lay at {near['0.5']:.1%} (median) and {near['1']:.1%} (largest) "
-        "of the RMS"
-    )
 
 
 def _notes(judged: Sequence[Judged], outside_domain: int) -> Iterator[str]:

@@ -166,6 +166,13 @@ class ModelKind(ABC):
         """
         return lambda outputs, truth: choices(outputs, lambda name, value: name == "logits")
 
+    def details_line(self, details: "Mapping[str, Any]") -> str | None:
+        """Return a line about one file below its row in the table of `compare`, if there is anything to say.
+
+        details: what the `details` of this kind's judge returned, see `judge`.
+        """
+        return None
+
     def report_section(self, evidence: "Evidence") -> "Section | None":
         """Return the section of the HTML report that only this kind has, if any."""
         return None

@@ -1,73 +1,115 @@
 """The data for the page: results given as files, and measurements of those that were not given."""
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput, NotAvailable, ToolkitError
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.profile import profile_files
 from toolkit.bench.result import BenchOptions, BenchResult, FileProfile, Machine
+from toolkit.bisect.result import BisectReport
 from toolkit.environments import need
+from toolkit.metrics.error import OutputMetrics
+from toolkit.parity.report import Check, FileReport, Judged, ParityReport, RunReport
+from toolkit.parity.stream import Comparison
 
 # Seconds for the rounds of one role. The result of `toolkit bench`, which takes longer, can be given instead.
 TIME_LIMIT_S = 10.0
 
 
 @dataclass(frozen=True)
+class ComparedFile(Judged):
+    """A file of a role, or a variant of an end-to-end case, as the page shows it.
+
+    name: as in FileReport; "FORMAT PRECISION" for a variant. total, step, reason: as in FileReport; the step of a
+    variant is None.
+    """
+
+    name: str
+    precision: str
+    total: Comparison | None
+    step: Comparison | None
+    checks: tuple[Check, ...]
+    reason: str
+
+    @property
+    def outputs(self) -> dict[str, OutputMetrics]:
+        """The errors against the reference by output; empty for a file that could not be compared."""
+        return {} if self.total is None else self.total.outputs
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The judge's numbers against the reference; empty for a file that could not be compared."""
+        return {} if self.total is None else self.total.numbers
+
+
+@dataclass(frozen=True)
+class ComparedRole:
+    """A role of the parity report, or an end-to-end case, with all that was compared.
+
+    reference: the name of the file that the others are compared with. samples: the number of samples by family.
+    graphs: the roles of an end-to-end case; () for a role.
+    """
+
+    name: str
+    reference: str
+    samples: dict[str, int]
+    files: tuple[ComparedFile, ...]
+    graphs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All data for the page.
 
-    parity: ParityReport.to_json(). bench: None if nothing was timed. bisections: results of `toolkit bisect --json`.
-    missing: by section ("bench", "bisect"), a sentence why data is missing.
+    bench: None if nothing was timed. missing: by section ("bench", "bisect"), a sentence why data is missing.
     images: the user's own, which were compared after the shipped photographs.
     """
 
     bundle: Bundle
-    parity: dict[str, Any]
+    parity: ParityReport
     bench: BenchResult | None
     profiles: Sequence[FileProfile]
-    bisections: Sequence[dict[str, Any]]
+    bisections: Sequence[BisectReport]
     machine: Machine
     missing: dict[str, str]
     images: Sequence[Path] = ()
 
     @property
-    def comparisons(self) -> list[dict[str, Any]]:
-        """The roles of the parity report, then its end-to-end cases in the same form.
-
-        An end-to-end case has "graphs" with its roles, and an entry of "files" for each format and precision.
-        """
-        wholes = [
-            {
-                "role": whole["name"],
-                "graphs": whole["graphs"],
-                "reference": {"file": f"{whole['reference']} fp32"},
-                "samples": whole["samples"],
-                "files": [_as_file(run) for run in whole["runs"]],
-            }
-            for whole in self.parity.get("wholes", ())
-        ]
-        # The page names a file with its backend, if that is not the default.
+    def comparisons(self) -> list[ComparedRole]:
+        """The roles of the parity report, then its end-to-end cases."""
         roles = [
-            {**role, "files": [{**file, "file": file["name"]} for file in role["files"]]}
-            for role in self.parity["roles"]
+            ComparedRole(role.role, role.reference.file, role.samples, tuple(map(_of_file, role.files)))
+            for role in self.parity.roles
+        ]
+        wholes = [
+            ComparedRole(
+                whole.name, f"{whole.reference} fp32", whole.samples, tuple(map(_of_run, whole.runs)), whole.graphs
+            )
+            for whole in self.parity.wholes
         ]
         return [*roles, *wholes]
 
 
+def _of_file(file: FileReport) -> ComparedFile:
+    return ComparedFile(file.name, file.artifact.precision, file.total, file.step, file.checks, file.reason)
+
+
+def _of_run(run: RunReport) -> ComparedFile:
+    return ComparedFile(f"{run.format} {run.precision}", run.precision, run.total, None, run.checks, run.reason)
+
+
 def gather(
     bundle: Bundle,
-    parity: dict[str, Any],
+    parity: ParityReport,
     images: Sequence[Path],
     threads: int,
     bench: BenchResult | None,
-    bisections: Sequence[dict[str, Any]],
+    bisections: Sequence[BisectReport],
     progress: Progress,
 ) -> Evidence:
     """Return the data for the page. Times, profiles and bisections are measured if they are not given.
@@ -92,16 +134,17 @@ def gather(
 
 
 def _bisections(
-    bundle: Bundle, parity: dict[str, Any], threads: int, missing: dict[str, str], progress: Progress
-) -> list[dict[str, Any]]:
+    bundle: Bundle, parity: ParityReport, threads: int, missing: dict[str, str], progress: Progress
+) -> list[BisectReport]:
     """Bisect every file that is not float32, and float32 TFLite files that fail; others differ only by rounding."""
-    files = [file for role in parity["roles"] for file in role["files"] if _worth_bisecting(file)]
+    worth = [file.artifact.file for role in parity.roles for file in role.files if _worth_bisecting(file)]
+    files = list(dict.fromkeys(worth))  # a file that several backends run has several reports
     bisections, failed = [], []
     for file in files:
         try:
-            bisections.append(_bisect(bundle, file["file"], threads, progress))
+            bisections.append(_bisect(bundle, file, threads, progress))
         except ToolkitError as error:
-            failed.append(f"{file['file']}: {error}")
+            failed.append(f"{file}: {error}")
     if failed:
         missing["bisect"] = f"Not bisected: {'; '.join(failed)}."
     elif not files:
@@ -109,13 +152,12 @@ def _bisections(
     return bisections
 
 
-def _worth_bisecting(file: dict[str, Any]) -> bool:
-    return file["format"] != "torch" and (
-        file["precision"] != "fp32" or (file["format"] == "tflite" and not file["passed"])
-    )
+def _worth_bisecting(file: FileReport) -> bool:
+    format, precision = file.artifact.format, file.artifact.precision
+    return format != "torch" and (precision != "fp32" or (format == "tflite" and not file.passed))
 
 
-def _bisect(bundle: Bundle, file: str, threads: int, progress: Progress) -> dict[str, Any]:
+def _bisect(bundle: Bundle, file: str, threads: int, progress: Progress) -> BisectReport:
     need("export")
     from toolkit.bisect.bundle import bisect_bundle
 
@@ -128,13 +170,7 @@ def _bisect(bundle: Bundle, file: str, threads: int, progress: Progress) -> dict
             threads=threads,
             progress=lambda step: progress(f"bisecting {file}: {step}"),
         )
-    return found.to_json() | {"repro": None}
-
-
-def _as_file(run: dict[str, Any]) -> dict[str, Any]:
-    judged = [check["passed"] for check in run["checks"]]
-    passed = True in judged and False not in judged
-    return {**run, "file": f"{run['format']} {run['precision']}", "step": None, "passed": passed}
+    return replace(found, repro=None)
 
 
 def read_bench(path: Path, bundle: Bundle) -> BenchResult:
@@ -159,28 +195,19 @@ def read_bench(path: Path, bundle: Bundle) -> BenchResult:
     return result
 
 
-def read_bisection(path: Path, bundle: Bundle) -> dict[str, Any]:
+def read_bisection(path: Path, bundle: Bundle) -> BisectReport:
     """Return the result that `toolkit bisect --json` wrote for this bundle. Raises InvalidInput for any other file."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = BisectReport.read(path)
     except OSError as error:
         raise InvalidInput(f"--bisect {path}: cannot read: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error}") from error
-    try:
-        model, candidate = result["model"], result["candidate"]
-        for layer in result["layers"]:
-            layer["tensor"], layer["onnx_op"], layer["inherited"], layer["introduced"]
-        for one in result.get("unmatched", ()):
-            one["tensor"], one["why"]
-    except (KeyError, TypeError) as error:
-        raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error!r}") from error
     # A bisection of a graph pass names the file and the pass: "detector.onnx after fold_affine".
-    file = str(candidate).partition(" after ")[0]
-    if model != bundle.model["name"] or file not in [artifact.file for artifact in bundle.artifacts]:
+    file = result.candidate.partition(" after ")[0]
+    if result.model != bundle.model["name"] or file not in [artifact.file for artifact in bundle.artifacts]:
         raise InvalidInput(
             f"--bisect {path}: expected a candidate of {bundle.model['name']} that is in {bundle.folder}, got "
-            f"{candidate} of {model}"
+            f"{result.candidate} of {result.model}"
         )
-    found: dict[str, Any] = result
-    return found
+    return result

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from toolkit.metrics.limit import SHARES
+from toolkit.parity.report import Check
 
 NONE = "none"
 
@@ -118,12 +118,12 @@ def form(number: str) -> Shown:
     return _FORMS.get(number, error)
 
 
-def bound(check: dict[str, Any]) -> str:
+def bound(check: Check) -> str:
     """Return the limit of a check: "0.10", "at least 35.0", or "" without a limit."""
-    shown = form(check["number"])
-    if check.get("at_least") is not None:
-        return f"at least {shown(check['at_least'])}"
-    return "" if check["at_most"] is None else shown(check["at_most"])
+    shown = form(check.number)
+    if check.at_least is not None:
+        return f"at least {shown(check.at_least)}"
+    return "" if check.at_most is None else shown(check.at_most)
 
 
 def capital(text: str) -> str:

@@ -1,23 +1,22 @@
 """The page's headline and its summary: the verdicts, the failures, the best choices, and a table of all files."""
 
-from typing import Any
-
+from toolkit.parity.report import Check
 from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
-from toolkit.report.evidence import Evidence
+from toolkit.report.evidence import ComparedFile, ComparedRole, Evidence
 from toolkit.report.numbers import NONE, bound, capital, error, form, has_value, megabytes, significant, wording
 from toolkit.report.tradeoff import RatedFile, answer_name, rows_of
 
 
 def section(evidence: Evidence) -> Section:
     """Return the summary section: for each role the verdict, failures, best choices, and a table of the files."""
-    blocks: list[Block] = [Paragraph(note, "warn") for note in evidence.parity["notes"]]
+    blocks: list[Block] = [Paragraph(note, "warn") for note in evidence.parity.notes]
     roles = evidence.comparisons
     for role in roles:
         rows = rows_of(evidence, role)
         if len(roles) > 1:
-            blocks.append(Heading(role["role"]))
-        if not role["files"]:
-            blocks.append(Paragraph(f"{role['reference']['file']} stands alone: there is nothing to compare it with."))
+            blocks.append(Heading(role.name))
+        if not role.files:
+            blocks.append(Paragraph(f"{role.reference} stands alone: there is nothing to compare it with."))
             continue
         blocks.append(Paragraph(_verdict(role)))
         blocks += [Paragraph(line, "fail") for row in rows for line in _failures(row)]
@@ -31,9 +30,9 @@ def section(evidence: Evidence) -> Section:
 
 def headline(evidence: Evidence) -> tuple[str, bool]:
     """Return the verdict on the bundle in a few words, and whether everything passed."""
-    judged = [file for role in evidence.comparisons for file in role["files"]]
-    passed = sum(file["passed"] for file in judged)
-    what = "comparisons" if evidence.parity.get("wholes") else "files"
+    judged = [file for role in evidence.comparisons for file in role.files]
+    passed = sum(file.passed for file in judged)
+    what = "comparisons" if evidence.parity.wholes else "files"
     if not judged:
         return "Nothing was compared", False
     if passed < len(judged):
@@ -41,27 +40,24 @@ def headline(evidence: Evidence) -> tuple[str, bool]:
     return (f"All {passed} {what} pass" if passed > 1 else "The one file passes"), True
 
 
-def _verdict(role: dict[str, Any]) -> str:
-    passed = sum(file["passed"] for file in role["files"])
-    samples = ", ".join(f"{count} {family}" for family, count in role["samples"].items()) or "no"
-    total = len(role["files"])
+def _verdict(role: ComparedRole) -> str:
+    passed = sum(file.passed for file in role.files)
+    samples = ", ".join(f"{count} {family}" for family, count in role.samples.items()) or "no"
+    total = len(role.files)
     who = f"{passed} of {total} files stay" if total > 1 else "Its one file stays" if passed else "Its one file is not"
-    return (
-        f"{who} within the limits written down for each precision, held to {role['reference']['file']} on {samples} "
-        "samples."
-    )
+    return f"{who} within the limits written down for each precision, held to {role.reference} on {samples} samples."
 
 
 def _failures(row: RatedFile) -> list[str]:
     return [f"{row.file} fails: {_failure(check)}" for check in row.failures]
 
 
-def _failure(check: dict[str, Any]) -> str:
-    limit, where = bound(check), f"{check['where']}: " if check["where"] else ""
+def _failure(check: Check) -> str:
+    limit, where = bound(check), f"{check.where}: " if check.where else ""
     if not limit:
-        return str(check["note"])
+        return check.note
     limit = limit if limit.startswith("at least") else f"at most {limit}"
-    return f"{where}{wording(check['number'])} {form(check['number'])(check['value'])}, where {limit} is allowed."
+    return f"{where}{wording(check.number)} {form(check.number)(check.value)}, where {limit} is allowed."
 
 
 def _choices(rows: tuple[RatedFile, ...], answer: str | None) -> list[tuple[str, str]]:
@@ -86,10 +82,10 @@ def _choices(rows: tuple[RatedFile, ...], answer: str | None) -> list[tuple[str,
     return facts
 
 
-def _table(role: dict[str, Any], rows: tuple[RatedFile, ...]) -> Table:
+def _table(role: ComparedRole, rows: tuple[RatedFile, ...]) -> Table:
     answer = answer_name(role)
     timed = any(row.median_ms is not None for row in rows)
-    margins = {file["file"]: margin(file) for file in role["files"]}
+    margins = {file.name: margin(file) for file in role.files}
     columns = [Column("File"), Column("Verdict"), Column("Precision"), Column("Size, MB", True)]
     columns += [Column("Median, ms", True), Column("Speed-up", True)] if timed else []
     columns.append(Column("Error (L2)", True))
@@ -112,7 +108,7 @@ def _table(role: dict[str, Any], rows: tuple[RatedFile, ...]) -> Table:
         if timed:
             cells.append(Cell(_place(row)))
         shown.append(tuple(cells))
-    caption = f"Every file of the {role['role']}. Limit used: the largest of its numbers over that number's own limit."
+    caption = f"Every file of the {role.name}. Limit used: the largest of its numbers over that number's own limit."
     if timed:
         caption += " Speed-up: over the reference."
     return Table(caption, tuple(columns), tuple(shown))
@@ -131,22 +127,20 @@ def share_of_limit(closest: float | None) -> str:
     return f"{closest:.0%}" if closest == 0 or closest >= 0.01 else "<1%"
 
 
-def margin(file: dict[str, Any]) -> float | None:
+def margin(file: ComparedFile) -> float | None:
     """Return the largest ratio of a judged value to its upper limit; None without one. Limits of 0 are left out."""
     ratios = [
-        check["value"] / check["at_most"]
-        for check in file["checks"]
-        if check["passed"] is not None and check["at_most"] and has_value(check["value"])
+        check.value / check.at_most
+        for check in file.checks
+        if check.passed is not None and check.at_most and check.value is not None and has_value(check.value)
     ]
     return max(ratios) if ratios else None
 
 
-def _unjudged(role: dict[str, Any]) -> str:
+def _unjudged(role: ComparedRole) -> str:
     notes: dict[str, list[str]] = {}
-    for file in role["files"]:
-        for check in file["checks"]:
-            if check["passed"] is None and (what := wording(check["number"])) not in notes.setdefault(
-                check["note"], []
-            ):
-                notes[check["note"]].append(what)
+    for file in role.files:
+        for check in file.checks:
+            if check.passed is None and (what := wording(check.number)) not in notes.setdefault(check.note, []):
+                notes[check.note].append(what)
     return " ".join(f"{note.capitalize()}: {', '.join(names)}." for note, names in notes.items())

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from toolkit.bench.result import BenchResult, Figures, FileResult, PeerResult
+from toolkit.parity.report import Check
 from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Pair, Paragraph, Section, Table
-from toolkit.report.evidence import Evidence
+from toolkit.report.evidence import ComparedRole, Evidence
 from toolkit.report.numbers import (
     Shown,
     capital,
@@ -41,7 +41,7 @@ class RatedFile:
     answer: float | None
     median_ms: float | None
     of_reference: float | None
-    failures: tuple[dict[str, Any], ...]
+    failures: tuple[Check, ...]
     front: bool = False
     beaten_by: str | None = None
 
@@ -56,58 +56,57 @@ class RatedFile:
         return self.error if self.answer is None else self.answer
 
 
-def answer_name(role: dict[str, Any]) -> str | None:
+def answer_name(role: ComparedRole) -> str | None:
     """Return the first of the judge's numbers that has an upper limit; None if there is none."""
-    for file in role["files"]:
-        numbers = (file["total"] or {}).get("numbers", {})
-        for check in file["checks"]:
-            if not check["where"] and check["at_most"] is not None and check["number"] in numbers:
-                return str(check["number"])
+    for file in role.files:
+        for check in file.checks:
+            if not check.where and check.at_most is not None and check.number in file.numbers:
+                return check.number
     return None
 
 
-def rows_of(evidence: Evidence, role: dict[str, Any]) -> tuple[RatedFile, ...]:
+def rows_of(evidence: Evidence, role: ComparedRole) -> tuple[RatedFile, ...]:
     """Return the reference and every file compared with it, in the manifest's order, with the Pareto front marked."""
     answer = answer_name(role)
     timed = {(file.role, file.name): file for file in (evidence.bench.files if evidence.bench is not None else ())}
-    judged = {file["file"]: file for file in role["files"]}
+    judged = {file.name: file for file in role.files}
     rows = []
     for name, precision, size in _listed(evidence, role):
-        file, is_reference = judged.get(name), name == role["reference"]["file"]
+        file, is_reference = judged.get(name), name == role.reference
         if file is None and not is_reference:
             continue  # left out of the comparison; the notes say why
-        total = {} if file is None else file["total"] or {}
-        errors = [output["relative_l2"] for output in total.get("outputs", {}).values()]
-        bench = timed.get((role["role"], name))
+        errors = [output.relative_l2 for output in (file.outputs if file is not None else {}).values()]
+        known = [value for value in errors if value is not None]
+        bench = timed.get((role.name, name))
         rows.append(
             RatedFile(
                 file=name,
-                role=role["role"],
+                role=role.name,
                 precision=precision,
                 bytes=size,
-                passed=None if file is None else file["passed"],
-                error=0.0 if is_reference else max(errors) if errors and None not in errors else None,
-                answer=None if answer is None else 0.0 if is_reference else total.get("numbers", {}).get(answer),
+                passed=None if file is None else file.passed,
+                error=0.0 if is_reference else max(known) if known and len(known) == len(errors) else None,
+                answer=None if answer is None else 0.0 if is_reference or file is None else file.numbers.get(answer),
                 median_ms=None if bench is None else bench.timing.median_ms,
                 of_reference=None if bench is None else bench.of_reference,
-                failures=() if file is None else tuple(c for c in file["checks"] if c["passed"] is False),
+                failures=() if file is None else file.failures,
             )
         )
     return with_front(rows)
 
 
-def _listed(evidence: Evidence, role: dict[str, Any]) -> list[tuple[str, str, int]]:
+def _listed(evidence: Evidence, role: ComparedRole) -> list[tuple[str, str, int]]:
     """Return name, precision and bytes of each file of a role; for an end-to-end case, of each format and precision."""
     artifacts = evidence.bundle.artifacts
-    if "graphs" not in role:
+    if not role.graphs:
         listed = []
-        for artifact in (a for a in artifacts if a.role == role["role"]):
-            others = [file["file"] for file in role["files"] if file["file"].startswith(f"{artifact.file} on ")]
+        for artifact in (a for a in artifacts if a.role == role.name):
+            others = [file.name for file in role.files if file.name.startswith(f"{artifact.file} on ")]
             listed += [(name, artifact.precision, artifact.bytes) for name in (artifact.file, *others)]
         return listed
     sizes: dict[tuple[str, str], int] = {}
     for artifact in artifacts:
-        if artifact.role in role["graphs"]:
+        if artifact.role in role.graphs:
             key = f"{artifact.format} {artifact.precision}", artifact.precision
             sizes[key] = sizes.get(key, 0) + artifact.bytes
     return [(name, precision, size) for (name, precision), size in sizes.items()]
@@ -158,7 +157,7 @@ def section(evidence: Evidence) -> Section:
         blocks.append(Paragraph("No role has enough timed files for a plot; the summary has their figures.", "note"))
     for role, rows in drawn:
         if len(drawn) > 1:
-            blocks.append(Heading(role["role"]))
+            blocks.append(Heading(role.name))
         blocks += _role(role, rows, _others(evidence.bench, role))
     if peers := evidence.bench.peers:
         blocks.append(_peers(peers))
@@ -167,14 +166,14 @@ def section(evidence: Evidence) -> Section:
     return Section("tradeoff", title, blocks)
 
 
-def _rated(evidence: Evidence, role: dict[str, Any]) -> list[RatedFile]:
+def _rated(evidence: Evidence, role: ComparedRole) -> list[RatedFile]:
     return [row for row in rows_of(evidence, role) if has_value(row.median_ms) and has_value(row.cost)]
 
 
-def _others(bench: BenchResult, role: dict[str, Any]) -> list[Point]:
+def _others(bench: BenchResult, role: ComparedRole) -> list[Point]:
     """Return a mark for every peer of a role that was timed and is not one of the files."""
     files = [file.timing for file in bench.files]
-    peers = [peer for peer in bench.peers if peer.role == role["role"] and peer.timing not in files]
+    peers = [peer for peer in bench.peers if peer.role == role.name and peer.timing not in files]
     return [_peer(figures, peer.note) for peer in peers if (figures := peer.figures) is not None]
 
 
@@ -200,7 +199,7 @@ def _peers(peers: Sequence[PeerResult]) -> Table:
     return Table("What one would run instead, timed in the same rounds", columns, tuple(rows))
 
 
-def _role(role: dict[str, Any], rows: list[RatedFile], peers: Sequence[Point]) -> list[Block]:
+def _role(role: ComparedRole, rows: list[RatedFile], peers: Sequence[Point]) -> list[Block]:
     answer = answer_name(role)
     cost = wording(answer or "relative_l2")
     front = [row.label for row in rows if row.front]
@@ -217,9 +216,9 @@ def _role(role: dict[str, Any], rows: list[RatedFile], peers: Sequence[Point]) -
     ) -> Figure:
         points = [Point(row.label, of(row), row.median_ms or 0.0, _kind(row), _tells(row, cost, shown)) for row in rows]
         points += beside
-        titles = f"{capital(role['role'])}: median time of a run against {axis}", meaning
+        titles = f"{capital(role.name)}: median time of a run against {axis}", meaning
         wide, narrow = (
-            scatter(f"tradeoff-{role['role']}-{name}-{form}", size, titles, (axis, _TIME), points, label, tick).markup()
+            scatter(f"tradeoff-{role.name}-{name}-{form}", size, titles, (axis, _TIME), points, label, tick).markup()
             for form, size in (("wide", _WIDE), ("narrow", _NARROW))
         )
         return Figure(meaning, wide, narrow)

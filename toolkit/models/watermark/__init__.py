@@ -1,6 +1,6 @@
 """The kind of watermark models, which hide a message in an image and read it back."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import atan, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from backends.precision import Recipe
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.models.command import RunRequest
 from toolkit.models.kind import Answers, ModelKind
+from toolkit.models.tensor import image_feeds
 from toolkit.models.tolerances import keeps_float32
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ class WatermarkKind(ModelKind):
     def feeds(
         self, bundle: "Bundle", role: str, images: "Iterable[ImageSource]"
     ) -> "Iterator[tuple[str, dict[str, Array]]]":
-        from toolkit.models.tensor.compare import feeds
-
         # A detector takes RGB images in [0, 1], like an imported graph that takes images.
-        return feeds(bundle, role, images)
+        return image_feeds(bundle, role, images)
 
     def samples(self, bundle: "Bundle", reference: "Artifact", images: Sequence[Path]) -> "Iterator[Sample]":
         from toolkit.models.watermark.compare import samples
@@ -94,6 +93,11 @@ class WatermarkKind(ModelKind):
 
         # The output of an embedder is a picture, from which no answers are read.
         return message_answers(bundle) if role == "detector" else lambda outputs, truth: {}
+
+    def details_line(self, details: Mapping[str, Any]) -> str | None:
+        from toolkit.models.watermark.judge import flipped_line
+
+        return flipped_line(details)
 
     def report_section(self, evidence: "Evidence") -> "Section | None":
         from toolkit.models.watermark.report import section

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 from backends.bundle import Bundle
 from backends.tensor import Array
@@ -40,6 +42,64 @@ class _Counts:
     flipped_at: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(_EDGES) + 1, np.int64))
 
 
+@dataclass(frozen=True)
+class FlippedBit:
+    """A bit that the file reads otherwise than the reference, with the logits of both."""
+
+    bit: int
+    reference: float
+    file: float
+
+
+@dataclass(frozen=True)
+class MessageReading:
+    """The messages of one photograph in hex: the hidden one (None if there is none), and as both files read it."""
+
+    sample: str
+    hidden: str | None
+    reference: str
+    read: str
+    flipped: list[FlippedBit]
+
+
+class FamilyDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over all readings of one family of samples; the fields that may be UNSET are of marked samples only.
+
+    channel_changed: None if the model has no detection threshold. logit_rms: of the reference's bit logits.
+    flipped_logits_of_rms: quantiles ("0.5", "0.9", "1") of the reference's absolute logits at the flipped bits, as
+    multiples of logit_rms; None without such bits. bits_right, reference_bits_right: shares in [0, 1].
+    verdicts_changed: None if the message has too few bits for a verdict.
+    """
+
+    readings: int
+    bits: int
+    bits_flipped: int
+    messages_changed: int
+    channel_changed: int | None
+    logit_rms: float
+    flipped_logits_of_rms: dict[str, float] | None
+    bits_right: float | UnsetType = UNSET
+    reference_bits_right: float | UnsetType = UNSET
+    verdicts_changed: int | UnsetType | None = UNSET
+
+
+class MessageDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The details of a MessageJudge: the sums of each family that has samples, and readings of single photographs."""
+
+    marked: FamilyDetails | UnsetType = UNSET
+    real: FamilyDetails | UnsetType = UNSET
+    synthetic: FamilyDetails | UnsetType = UNSET
+    readings: list[MessageReading]
+
+    @classmethod
+    def of(cls, details: Mapping[str, Any]) -> "MessageDetails | None":
+        """Return what `MessageJudge.details` gave as JSON values; None for the details of another judge.
+
+        Raises ValueError for readings in another form.
+        """
+        return msgspec.convert(details, cls) if "readings" in details else None
+
+
 class MessageJudge:
     """A judge of "logits" (1, 1 + bits): channel 0 is the detection logit, bit i is set when logits[1 + i] > 0.
 
@@ -53,7 +113,7 @@ class MessageJudge:
         self._threshold = threshold
         self._needed = matching_bits_needed(bits)
         self._families = {family: _Counts() for family in FAMILIES}
-        self._readings: list[dict[str, Any]] = []
+        self._readings: list[MessageReading] = []
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         counts = self._families[sample.family]
@@ -104,25 +164,44 @@ class MessageJudge:
 
     def details(self) -> dict[str, Any]:
         families = {family: self._details(counts) for family, counts in self._families.items() if counts.readings}
-        return {**families, "readings": self._readings}
-
-    def _details(self, counts: _Counts) -> dict[str, Any]:
-        spread = (counts.squares / counts.bits) ** 0.5
-        details: dict[str, Any] = {
-            "readings": counts.readings,
-            "bits": counts.bits,
-            "bits_flipped": counts.flipped,
-            "messages_changed": counts.messages_changed,
-            "channel_changed": None if self._threshold is None else counts.channel_changed,
-            "logit_rms": spread,
-            # |logit| of the flipped bits in the reference, as multiples of the RMS of all its bit logits.
-            "flipped_logits_of_rms": _quantiles(counts.flipped_at, spread) if counts.flipped and spread else None,
-        }
-        if counts is self._families["marked"]:
-            details["bits_right"] = counts.right / counts.bits
-            details["reference_bits_right"] = counts.reference_right / counts.bits
-            details["verdicts_changed"] = None if self._needed is None else counts.verdicts_changed
+        details: dict[str, Any] = msgspec.to_builtins(MessageDetails(**families, readings=self._readings))
         return details
+
+    def _details(self, counts: _Counts) -> FamilyDetails:
+        spread = (counts.squares / counts.bits) ** 0.5
+        is_marked = counts is self._families["marked"]
+        return FamilyDetails(
+            readings=counts.readings,
+            bits=counts.bits,
+            bits_flipped=counts.flipped,
+            messages_changed=counts.messages_changed,
+            channel_changed=None if self._threshold is None else counts.channel_changed,
+            logit_rms=spread,
+            flipped_logits_of_rms=_quantiles(counts.flipped_at, spread) if counts.flipped and spread else None,
+            bits_right=counts.right / counts.bits if is_marked else UNSET,
+            reference_bits_right=counts.reference_right / counts.bits if is_marked else UNSET,
+            verdicts_changed=(None if self._needed is None else counts.verdicts_changed) if is_marked else UNSET,
+        )
+
+
+def flipped_line(details: Mapping[str, Any]) -> str | None:
+    """Return a line that says how many bits flipped in marked readings (if there are none, in unmarked ones), and how
+    near zero their logits were in the reference; None if no bit flipped.
+
+    details: of a MessageJudge; None is returned for those of another judge.
+    """
+    found = MessageDetails.of(details)
+    if found is None:
+        return None
+    name, family = ("real", found.real) if found.marked is UNSET else ("marked", found.marked)
+    if family is UNSET or family.flipped_logits_of_rms is None:
+        return None
+    near = family.flipped_logits_of_rms
+    return (
+        f"{family.bits_flipped} of {family.bits} {name} bits flipped, in {family.messages_changed} of "
+        f"{family.readings} messages; their logits lay at {near['0.5']:.1%} (median) and {near['1']:.1%} (largest) "
+        "of the RMS"
+    )
 
 
 def judge_of(bundle: Bundle, role: str) -> Judge:
@@ -150,16 +229,15 @@ def message_answers(bundle: Bundle) -> Answers:
     return read
 
 
-def _reading(sample: Sample, ours: Array, theirs: Array) -> dict[str, Any]:
-    """Return the details of one photograph: its messages as hex, and each flipped bit with both logits."""
+def _reading(sample: Sample, ours: Array, theirs: Array) -> MessageReading:
     flipped = np.flatnonzero((ours > 0) != (theirs > 0))
-    return {
-        "sample": sample.name,
-        "hidden": None if sample.truth is None else Message(sample.truth).hex,
-        "reference": Message(tuple((theirs > 0).astype(int).tolist())).hex,
-        "read": Message(tuple((ours > 0).astype(int).tolist())).hex,
-        "flipped": [{"bit": int(i), "reference": float(theirs[i]), "file": float(ours[i])} for i in flipped],
-    }
+    return MessageReading(
+        sample=sample.name,
+        hidden=None if sample.truth is None else Message(sample.truth).hex,
+        reference=Message(tuple((theirs > 0).astype(int).tolist())).hex,
+        read=Message(tuple((ours > 0).astype(int).tolist())).hex,
+        flipped=[FlippedBit(int(i), float(theirs[i]), float(ours[i])) for i in flipped],
+    )
 
 
 def _quantiles(counts: npt.NDArray[np.int64], spread: float) -> dict[str, float]:

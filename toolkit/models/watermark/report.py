@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
@@ -12,9 +11,10 @@ from PIL import Image
 from toolkit.images.open import read_rgb
 from toolkit.images.samples import shipped_photographs
 from toolkit.models.watermark.compare import ALL_DISTORTIONS, sample_name
+from toolkit.models.watermark.judge import MessageDetails, MessageReading
 from toolkit.models.watermark.message import Message
 from toolkit.report.blocks import Beside, Block, Cell, Column, Figure, Heading, Paragraph, Picture, Section, Table
-from toolkit.report.evidence import Evidence
+from toolkit.report.evidence import ComparedRole, Evidence
 from toolkit.report.numbers import significant
 from toolkit.report.scatter import FONT_PX, Drawing, text_width
 
@@ -78,7 +78,7 @@ def message_bits(
 def flip_map(
     key: str,
     photograph: str,
-    files: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    files: Mapping[str, Mapping[str, MessageReading]],
     distortions: Sequence[str],
     bits: int,
 ) -> Figure:
@@ -90,8 +90,8 @@ def flip_map(
     flips: dict[tuple[str, int], list[str]] = {}
     for file, readings in files.items():
         for distortion, reading in readings.items():
-            for flip in reading["flipped"]:
-                flips.setdefault((distortion, flip["bit"]), []).append(file)
+            for flip in reading.flipped:
+                flips.setdefault((distortion, flip.bit), []).append(file)
     rows = [name for name in distortions if any(name == distortion for distortion, _ in flips)]
     most = max(len(who) for who in flips.values())
     said = (
@@ -134,9 +134,9 @@ _BITS_A_LINE = 64
 # The most flipped bits in a table, those with the largest logits first.
 _FLIPS_LISTED = 40
 
-# The readings of one file: by the sample's name; and those of one photograph, by the distortion.
-Readings = Mapping[str, dict[str, Any]]
-_OneRead = Mapping[str, dict[str, Any]]
+# The readings of one file by the sample's name, and those of one photograph by the distortion.
+_Readings = Mapping[str, MessageReading]
+_ByDistortion = Mapping[str, MessageReading]
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -144,7 +144,7 @@ def section(evidence: Evidence) -> Section | None:
 
     Return None if no role has readings of photographs.
     """
-    role = next((role for role in evidence.parity["roles"] if _files(role)), None)
+    role = next((role for role in evidence.comparisons if _files(role)), None)
     if role is None:
         return None
     bits = int(evidence.bundle.model["bits"])
@@ -152,7 +152,7 @@ def section(evidence: Evidence) -> Section | None:
     blocks: list[Block] = [
         Paragraph(
             "A strong cell is a bit read as 1, a faint one a 0; files that read the same share a row. A red frame and "
-            f"a cross are a bit that a file reads otherwise than {role['reference']['file']}; a dot under the "
+            f"a cross are a bit that a file reads otherwise than {role.reference}; a dot under the "
             "reference's row is a bit that the reference itself reads wrong."
         )
     ]
@@ -171,13 +171,17 @@ def section(evidence: Evidence) -> Section | None:
     return Section("photographs", "Photographs and their messages", blocks) if shown else None
 
 
-def _files(role: dict[str, Any]) -> dict[str, Readings]:
+def _files(role: ComparedRole) -> dict[str, _Readings]:
     """Return the readings of each file of a role, by the sample's name; empty for a role that reads no messages."""
-    found = {file["file"]: (file["total"] or {}).get("details", {}).get("readings") for file in role["files"]}
-    return {file: {reading["sample"]: reading for reading in told} for file, told in found.items() if told}
+    found = {file.name: MessageDetails.of(file.total.details) for file in role.files if file.total is not None}
+    return {
+        file: {reading.sample: reading for reading in details.readings}
+        for file, details in found.items()
+        if details is not None and details.readings
+    }
 
 
-def _of(path: Path, readings: Readings) -> dict[str, dict[str, Any]]:
+def _of(path: Path, readings: _Readings) -> dict[str, MessageReading]:
     """Return the readings of one photograph by distortion: those of the marked photograph, if there are any."""
     for family in ("marked", "real"):
         named = {d: readings.get(sample_name(path, family, d)) for d in ALL_DISTORTIONS}
@@ -197,23 +201,21 @@ def _picture(path: Path) -> Picture:
 
 
 def _messages(
-    number: int, photograph: str, role: dict[str, Any], files: Mapping[str, _OneRead], bits: int
+    number: int, photograph: str, role: ComparedRole, files: Mapping[str, _ByDistortion], bits: int
 ) -> tuple[Figure | Paragraph, ...]:
     """Return text and a figure of the messages that were read without a distortion."""
     plain = {file: readings["none"] for file, readings in files.items() if "none" in readings}
     if not plain:
         return (Paragraph("This photograph was read with distortions only.", "note"),)
     first = next(iter(plain.values()))
-    lines = [("hidden", first["hidden"])] if first["hidden"] else []
-    lines.append((role["reference"]["file"], first["reference"]))
+    lines = [("hidden", first.hidden)] if first.hidden else []
+    lines.append((role.reference, first.reference))
     alike: dict[str, list[str]] = {}
     for file, reading in plain.items():
-        alike.setdefault(reading["read"], []).append(file)
+        alike.setdefault(reading.read, []).append(file)
     lines += [(_together(names, len(plain)), read) for read, names in alike.items()]
-    drawn = {
-        _together(names, len(plain)): {flip["bit"] for flip in plain[names[0]]["flipped"]} for names in alike.values()
-    }
-    flips = {file: {flip["bit"] for flip in reading["flipped"]} for file, reading in plain.items()}
+    drawn = {_together(names, len(plain)): {flip.bit for flip in plain[names[0]].flipped} for names in alike.values()}
+    flips = {file: {flip.bit for flip in reading.flipped} for file, reading in plain.items()}
     said = _flipped_words(flips, bits)
     wide, narrow = (
         message_bits(f"bits-{number}-{form}", photograph, said, lines, drawn, bits, a_line)
@@ -222,9 +224,9 @@ def _messages(
     return Paragraph(_told(first, plain, bits)), Figure(said, wide, narrow)
 
 
-def _flipped(number: int, photograph: str, files: Mapping[str, _OneRead], bits: int) -> Iterator[Block]:
+def _flipped(number: int, photograph: str, files: Mapping[str, _ByDistortion], bits: int) -> Iterator[Block]:
     """Yield a figure and a table of the flips under all distortions, or a sentence if there are none."""
-    total = sum(len(reading["flipped"]) for readings in files.values() for reading in readings.values())
+    total = sum(len(reading.flipped) for readings in files.values() for reading in readings.values())
     distortions = list(dict.fromkeys(name for readings in files.values() for name in readings))
     if not total:
         yield Paragraph(f"No file flips a bit of it, as it is or under any of {len(distortions) - 1} distortions.")
@@ -240,13 +242,13 @@ def _together(names: list[str], files: int) -> str:
     return f"all {files} files" if len(names) == files else f"{names[0]} and {len(names) - 1} more"
 
 
-def _told(first: dict[str, Any], plain: Mapping[str, dict[str, Any]], bits: int) -> str:
-    if first["hidden"] is None:
-        return f"No message is hidden in it: what the reference reads is {first['reference']}, of {bits} bits."
-    wrong = different_bits(first["hidden"], first["reference"], bits)
-    same = sum(reading["read"] == first["reference"] for reading in plain.values())
+def _told(first: MessageReading, plain: Mapping[str, MessageReading], bits: int) -> str:
+    if first.hidden is None:
+        return f"No message is hidden in it: what the reference reads is {first.reference}, of {bits} bits."
+    wrong = different_bits(first.hidden, first.reference, bits)
+    same = sum(reading.read == first.reference for reading in plain.values())
     return (
-        f"Hidden: {first['hidden']}. The reference reads {bits - len(wrong)} of {bits} bits right; {same} of "
+        f"Hidden: {first.hidden}. The reference reads {bits - len(wrong)} of {bits} bits right; {same} of "
         f"{len(plain)} files read just what it reads."
     )
 
@@ -256,21 +258,21 @@ def _flipped_words(flips: Mapping[str, set[int]], bits: int) -> str:
     return f"As saved, without a distortion: {', '.join(told) + ' flipped' if told else 'no file flips a bit'}."
 
 
-def _flips(photograph: str, files: Mapping[str, _OneRead], total: int, bits: int) -> Table:
+def _flips(photograph: str, files: Mapping[str, _ByDistortion], total: int, bits: int) -> Table:
     columns = (
         Column("Distortion"), Column("File"), Column("Bit", True), Column("Hidden", True),
         Column("Logit of the reference", True), Column("Logit of the file", True),
     )  # fmt: skip
     flips = [
-        (abs(flip["reference"]) + abs(flip["file"]), distortion, file, reading["hidden"], flip)
+        (abs(flip.reference) + abs(flip.file), distortion, file, reading.hidden, flip)
         for file, readings in files.items()
         for distortion, reading in readings.items()
-        for flip in reading["flipped"]
+        for flip in reading.flipped
     ]
     flips.sort(key=lambda entry: -entry[0])
     rows = []
     for _, distortion, file, hidden, flip in flips[:_FLIPS_LISTED]:
-        bit = flip["bit"]
+        bit = flip.bit
         shown = "" if hidden is None else str(Message.from_hex(hidden, bits).bits[bit])
         rows.append(
             (
@@ -278,8 +280,8 @@ def _flips(photograph: str, files: Mapping[str, _OneRead], total: int, bits: int
                 Cell(file),
                 Cell(str(bit), bit),
                 Cell(shown, float(shown) if shown else None),
-                Cell(significant(flip["reference"]), flip["reference"]),
-                Cell(significant(flip["file"]), flip["file"]),
+                Cell(significant(flip.reference), flip.reference),
+                Cell(significant(flip.file), flip.file),
             )
         )
     few = f", the {_FLIPS_LISTED} that moved furthest of {total}" if total > _FLIPS_LISTED else ""

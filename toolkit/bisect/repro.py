@@ -1,9 +1,9 @@
-"""The report of a bisection, and the repro of its worst layer."""
+"""The repro of the worst layer: the smallest part of both files, its inputs, and a script that runs it."""
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +15,8 @@ from graphs.onnx.file import save
 from graphs.onnx.part import named_values, needed_nodes, part_of
 from toolkit.bisect import repro_script
 from toolkit.bisect.candidates import MatchedTensor
-from toolkit.bisect.layers import Unmatched
 from toolkit.bisect.measure import Worst
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One layer of the candidate, named after the reference's tensor that it computes and the node that computes it
-    there.
-
-    inherited: error of the tensor when the layer reads the results of the candidate's earlier layers; introduced: error
-    when it reads the reference's values. Both are noise over signal, of all samples together, see
-    toolkit.metrics.error: 0.0 for none, at most LARGEST. tflite_ops: the candidate's operators, also those of an ONNX
-    candidate. module: the torch module, "" if it is not known.
-    """
-
-    tensor: str
-    onnx_node: str
-    onnx_op: str
-    tflite_ops: tuple[str, ...]
-    module: str
-    shape: tuple[int, ...]
-    inherited: float
-    introduced: float
-
-
-@dataclass(frozen=True)
-class BisectReport:
-    """The layers that two files have in common, in the running order of the reference, and the unmatched tensors.
-
-    weights: as in the bundle; samples: the names of the samples; repro: the folder of the minimal repro.
-    """
-
-    model: str
-    weights: Mapping[str, Any]
-    candidate: str
-    reference: str
-    samples: tuple[str, ...]
-    layers: tuple[LayerReport, ...]
-    unmatched: tuple[Unmatched, ...]
-    repro: str | None
-
-    def ranked(self) -> list[LayerReport]:
-        """Return the layers sorted by introduced error, largest first; equal ones in running order."""
-        return sorted(self.layers, key=lambda layer: -layer.introduced)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values; every number is finite."""
-        return asdict(self)
-
+from toolkit.bisect.result import LayerReport
 
 SCRIPT = "repro.py"
 
