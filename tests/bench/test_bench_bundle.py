@@ -28,7 +28,6 @@ def toolkit(*arguments: object, columns: int = 80) -> Result:
 @pytest.fixture
 def two(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """One ONNX file and one TFLite file, and little time for each."""
-    monkeypatch.setattr(rows, "ALONE_S", 0.01)
     kept = ("detector.onnx", "detector.int8.tflite")
     bundle = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.file in kept))
     bundle.write()
@@ -120,7 +119,6 @@ def test_an_earlier_result_that_is_none_is_said_before_anything_is_timed(two: Bu
 def test_files_that_do_not_fit_memory_together_are_timed_in_groups_each_beside_the_reference(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "ALONE_S", 0.01)
     files = ("detector.onnx", "detector.int8.tflite", "detector.fp32.tflite")
     bundle = replace(tiny, artifacts=tuple(a for a in tiny.artifacts if a.file in files))
     bundle.write()

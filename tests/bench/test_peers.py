@@ -112,7 +112,6 @@ def test_the_result_has_a_row_for_every_peer_and_eager_is_the_row_of_the_torch_f
     bundle = _detector(tiny)
     kept = tuple(a for a in bundle.artifacts if a.format in ("onnx", "torch"))
     bundle = Bundle(bundle.folder, bundle.model, bundle.weights, kept)
-    monkeypatch.setattr(rows_module, "ALONE_S", 0.01)
     # The tiny architecture is known to this process alone; what a fresh one measures is tested elsewhere.
     figures = ColdStart(1.0, 1.0, 1.0, None, peak_rss_bytes=1, peak_rss_before_load_bytes=1)
     monkeypatch.setattr(rows_module, "measure_cold_start", lambda target, threads, seconds: figures)

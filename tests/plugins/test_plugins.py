@@ -15,26 +15,34 @@ import onnx
 import pytest
 from PIL import Image
 
+from tests.shared import made_once
+
 SOURCE = Path(__file__).parent
 ROOT = SOURCE.parents[1]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def _install(folder: Path) -> None:
+    shutil.copytree(SOURCE, folder / "source", ignore=shutil.ignore_patterns("test_*", "__pycache__"))
+    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install", "--no-deps"]
+    target = ["--no-build-isolation", "--target", str(folder / "site")]
+    subprocess.run([*pip, *target, str(folder / "source")], check=True)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a function that runs Python with arguments, with the package installed, in a temporary folder."""
-    folder = tmp_path_factory.mktemp("plugins")
-    source, site = folder / "source", folder / "site"
-    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("test_*", "__pycache__"))
-    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "install", "--no-deps"]
-    subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(source)], check=True)
-    (folder / "work").mkdir()
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    site, work = made_once("plugins", _install) / "site", tmp_path_factory.mktemp("work")
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)]),
+        "PYTHONDONTWRITEBYTECODE": "1",  # the installed package is shared
+    }
 
     def run(*arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, cwd=folder / "work", env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == expect, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
 
@@ -50,13 +58,26 @@ def toolkit(run: Run) -> Run:
 
 
 @pytest.fixture(scope="module")
-def bundle(run: Run, toolkit: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(run: Run, toolkit: Run) -> Path:
     """Return the folder of the classifier, exported with fixed weights and converted to fp32 and to int8-dense."""
-    folder = tmp_path_factory.mktemp("bundle")
-    run("-m", "sample_plugins.classifier.network", folder / "weights.safetensors")
-    toolkit("export", "colours", "--checkpoint", folder / "weights.safetensors", "-o", folder)
-    toolkit("convert", folder / "colours", "-p", "fp32", "-p", "int8-dense")
-    return folder / "colours"
+
+    def make(folder: Path) -> None:
+        run("-m", "sample_plugins.classifier.network", folder / "weights.safetensors")
+        toolkit("export", "colours", "--checkpoint", folder / "weights.safetensors", "-o", folder)
+        toolkit("convert", folder / "colours", "-p", "fp32", "-p", "int8-dense")
+
+    return made_once("classifier", make) / "colours"
+
+
+@pytest.fixture(scope="module")
+def timed(toolkit: Run, bundle: Path) -> Path:
+    """Return a folder with the result of the benchmark of the classifier, bench.json, and its table, shown.txt."""
+
+    def make(folder: Path) -> None:
+        shown = toolkit("bench", bundle, "--time-limit", 1, "--json", folder / "bench.json").stdout
+        (folder / "shown.txt").write_text(shown, encoding="utf-8")
+
+    return made_once("timed classifier", make)
 
 
 def test_the_backend_is_one_short_file_and_keeps_the_contract(run: Run) -> None:
@@ -90,9 +111,11 @@ def test_an_image_is_classified(toolkit: Run, bundle: Path, tmp_path: Path, back
     assert {(row["backend"], row["precision"]) for row in found} == {(backend, precision)}
 
 
-def test_every_file_is_compared_on_every_backend_and_reported(toolkit: Run, bundle: Path, tmp_path: Path) -> None:
+def test_every_file_is_compared_on_every_backend_and_reported(
+    toolkit: Run, bundle: Path, timed: Path, tmp_path: Path
+) -> None:
     out, page = tmp_path / "parity.json", tmp_path / "report.html"
-    toolkit("compare", bundle, "--json", out, "--html", page)
+    toolkit("compare", bundle, "--json", out, "--html", page, "--bench", timed / "bench.json")
     parity = json.loads(out.read_text())
     files = {file["name"]: file for role in parity["roles"] for file in role["files"]}
     assert {"classifier.onnx", "classifier.onnx on reference", "classifier.int8-dense.tflite"} <= files.keys()
@@ -103,13 +126,11 @@ def test_every_file_is_compared_on_every_backend_and_reported(toolkit: Run, bund
     assert "top" in html
 
 
-def test_the_backend_is_timed_beside_ours(toolkit: Run, bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bench.json"
-    shown = toolkit("bench", bundle, "--time-limit", 1, "--json", out).stdout
-    rows = {row["name"]: row for row in json.loads(out.read_text())["files"]}
+def test_the_backend_is_timed_beside_ours(timed: Path) -> None:
+    rows = {row["name"]: row for row in json.loads((timed / "bench.json").read_text())["files"]}
     assert rows["classifier.onnx on reference"]["in_use"]["evaluator"] == "onnx.reference"
     assert rows["classifier.onnx on reference"]["timing"]["median_ms"] > rows["classifier.onnx"]["timing"]["median_ms"]
-    assert "reference" in shown
+    assert "reference" in (timed / "shown.txt").read_text()
 
 
 def test_the_layers_of_a_file_are_bisected_on_the_backend(toolkit: Run, bundle: Path, tmp_path: Path) -> None:

@@ -30,6 +30,11 @@ class BenchOptions:
     profile: bool = False
     source: Path | None = None
 
+    @property
+    def alone_s(self) -> float:
+        """Seconds of runs of a file alone: a tenth of the time limit, at least 0.01 and at most 1."""
+        return min(1.0, max(0.01, self.time_limit_s / 10))
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -13,8 +13,6 @@ from toolkit.bench.rounds import Measurement, ResumeLog, RowTiming
 from toolkit.bench.throughput import throughput
 from toolkit.bench.together import BenchTarget
 
-ALONE_S = 1.0
-
 
 def same_target(target: BenchTarget, own: Sequence[BenchTarget]) -> BenchTarget | None:
     """Return the target in `own` with the same artifact and backend as a peer's target; None without one."""
@@ -42,7 +40,7 @@ def file_result(
     alone = msgspec.convert(
         log.once(
             f"{artifact.role}/{target.name} alone",
-            lambda: msgspec.to_builtins(measure_cold_start(target, request.threads, ALONE_S)),
+            lambda: msgspec.to_builtins(measure_cold_start(target, request.threads, request.alone_s)),
         ),
         ColdStart,
     )
@@ -50,7 +48,7 @@ def file_result(
     streams = msgspec.convert(
         log.once(
             f"{artifact.role}/{target.name} in streams",
-            lambda: msgspec.to_builtins(throughput(target, request.threads, ALONE_S)),
+            lambda: msgspec.to_builtins(throughput(target, request.threads, request.alone_s)),
         ),
         tuple[Streams, ...],
     )
@@ -109,7 +107,7 @@ def peer_result(
         figures = done.measured[peer.name]
         progress(f"{peer.name} alone")
         try:
-            alone = measure_cold_start(target, request.threads, ALONE_S)
+            alone = measure_cold_start(target, request.threads, request.alone_s)
         except ToolkitError as error:
             return PeerResult(peer.name, peer.role, one_line(error))
         in_use = _in_use(figures, alone)

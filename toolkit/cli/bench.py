@@ -18,7 +18,8 @@ from toolkit.cli.group import Target
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="For the rounds of one role, where the figures are not steady before.",
+    help="For the rounds of one role, where the figures are not steady before. Runs of a file alone get a tenth of it, "
+    "at most a second.",
 )
 @click.option("--peers", is_flag=True, help="Also time the software that you would run instead: see below.")
 @click.option(
