@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from backends.errors import InvalidArtifact, InvalidInput
 from graphs.checkpoint import random_weights
@@ -12,8 +14,9 @@ from graphs.networks.captioner.model import Captioner as CaptionerModule
 from graphs.networks.foveated.model import Foveated, Look
 from tests import foveated_tiny
 from tests.kinds_tiny import CAPTIONER, SPECS, converted, exported
+from toolkit.images.open import open_photo
 from toolkit.models.captioner.runner import Captioner, likeliest
-from toolkit.models.deepencoder.runner import PageEncoder, choose_tiles, laid_over
+from toolkit.models.deepencoder.runner import PageEncoder, choose_tiles, laid_over, padded
 from toolkit.models.foveated.runner import TwoPass
 
 BACKENDS = ("torch", "ort")
@@ -45,6 +48,16 @@ def test_a_page_becomes_its_sequence_and_grid(backend: str) -> None:
     assert page.sequence.shape == (3 * 4 + 1, 40)
     assert page.grid.shape == (3, 3, 40)
     assert np.array_equal(page.sequence[:3], page.grid[0])
+
+
+@given(width=st.integers(1, 400), height=st.integers(1, 400), size=st.sampled_from([64, 96, 128]))
+@example(width=1024, height=681, size=1024)  # half of an odd number of rows is left over
+@example(width=255, height=3, size=64)
+def test_a_page_is_padded_where_the_reference_pads_it(width: int, height: int, size: int) -> None:
+    assume(min(width, height) * size >= max(width, height))  # Pillow pads with nothing where a side rounds to 0
+    page = Image.new("RGB", (width, height), "white")
+    expected = np.asarray(ImageOps.pad(page, (size, size), color=(127, 127, 127)))
+    assert np.array_equal(padded(open_photo(page), size) > 0.9, expected == 255)
 
 
 def test_gundam_lays_tiles_out_as_one_grid_before_the_whole_page() -> None:

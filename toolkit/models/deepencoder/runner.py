@@ -71,7 +71,7 @@ class PageEncoder(Closing):
     def read(self, photo: Photo, mode: str) -> Floats:
         """Return a whole page as the graph of a mode reads it: (1, 3, S, S) float32 in [-1, 1]."""
         size = self.sizes_px[mode]
-        return _normalised(_padded(photo, size) if mode in _PADDED else _resized(photo, size, size))
+        return _normalised(padded(photo, size) if mode in _PADDED else _resized(photo, size, size))
 
     def close(self) -> None:
         self.graphs.close()
@@ -145,7 +145,7 @@ def laid_over(page: ImageSource, grid: Floats, mode: str) -> Image.Image:
     photo = open_photo(page)
     pixels = _rgb(photo)
     if mode in _PADDED:
-        pixels = _padded(photo, max(photo.width, photo.height))
+        pixels = padded(photo, max(photo.width, photo.height))
     seen = Image.fromarray((255 * pixels).round().astype(np.uint8))
     return Image.blend(seen, principal_picture(grid, *seen.size), 0.5)
 
@@ -181,12 +181,18 @@ def _resized(photo: Photo, width: int, height: int) -> Floats:
     return np.clip(stacked, 0, 1).astype(np.float32)
 
 
-def _padded(photo: Photo, size: int) -> Floats:
-    """Return a photo as (size, size, 3), as large as fits with its aspect, in the middle of grey."""
-    scale = size / max(photo.width, photo.height)
-    width, height = (max(1, round(side * scale)) for side in (photo.width, photo.height))
+def padded(photo: Photo, size: int) -> Floats:
+    """Return a photo as (size, size, 3) float32 in [0, 1], as large as fits with its aspect, in the middle of grey.
+
+    Sizes and place are rounded as Pillow's `ImageOps.pad` rounds them, which the reference code calls.
+    """
+    width, height = photo.width, photo.height
+    if width > height:
+        width, height = size, max(1, round(height / width * size))
+    else:
+        width, height = max(1, round(width / height * size)), size
     square = np.full((size, size, 3), _GREY, np.float32)
-    top, left = (size - height) // 2, (size - width) // 2
+    top, left = round((size - height) * 0.5), round((size - width) * 0.5)
     square[top : top + height, left : left + width] = _resized(photo, width, height)
     return square
 
