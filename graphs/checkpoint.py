@@ -12,7 +12,7 @@ from torch import Tensor
 from backends.bundle import sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
 from graphs.networks.models import recognized
-from graphs.networks.spec import GraphSpec, ModelSpec
+from graphs.networks.spec import GraphSpec, ModelSpec, unwrapped
 from graphs.weights_file import checkpoint_files, read_tensors
 
 # Parts of the names of parameters that multiply nothing: they are added to a map, or stand among its tokens.
@@ -73,7 +73,7 @@ def load_checkpoint(paths: Path | Sequence[Path], spec: ModelSpec, origin: str =
     states = _OnDemand(spec.roles, lambda role: files.state(spec.graph(role)))
     for graph, *_ in spec.networks:  # checked now, and not after an hour's work
         files.check_finite([graph.key(name) for name in graph.expected_state()])
-    files.check_finite([tensor.name for tensor in spec.learned])
+    files.check_finite(files.learned())
     source = " + ".join(path.name for path in files.paths)
     return Weights(origin, source, files.sha256(), states, files.learned())
 
@@ -120,12 +120,16 @@ class _Files:
         self._where = " + ".join(map(str, paths))
         self._expected = spec.expected_state()
         self._left_out = spec.may_hold()
+        self._learned = [tensor.name for tensor in spec.learned]
         self._unwanted = (*spec.key_names.ignored, *spec.key_names.foreign)
 
     def check(self) -> None:
         """Check names, shapes and dtypes without reading values. Raises InvalidArtifact naming at most ten problems."""
         given = self._tensors()
         expected = self._expected
+        if self._spec.left_out and not any(tensor.name in given for tensor in self._spec.learned):
+            # A graph alone does not need the tensors that only the runner of the whole model reads.
+            expected = {key: like for key, like in expected.items() if key not in self._learned}
         problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]
         problems += [f"unknown {key}" for key in sorted(given.keys() - expected.keys())]
         for key in sorted(expected.keys() & given.keys()):
@@ -134,11 +138,21 @@ class _Files:
                 problems.append(f"{key}: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
             elif got.dtype not in (_FLOATS if want.is_floating_point() else (want.dtype,)):
                 problems.append(f"{key}: expected {want.dtype}, got {got.dtype}")
+        problems += self._of_another_model()
         if problems:
             shapes = {key: tuple(value.shape) for path in self.paths for key, value in read_tensors(path).items()}
             hint = recognized(shapes, self._spec) or "is it of another model?"
             shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
             raise InvalidArtifact(f"{self._where}: does not fit {self._spec.name}: {hint} In it: {shown}")
+
+    def _of_another_model(self) -> list[str]:
+        """Return the tensors of graphs that were left out whose shapes show that the file is another model's."""
+        left_out = self._spec.left_out_state()
+        return [
+            f"{key}: expected shape {tuple(left_out[key].shape)}, got {tuple(value.shape)}"
+            for _, _, key, value in self._read()
+            if key in left_out and value.shape != left_out[key].shape
+        ]
 
     def check_finite(self, keys: Iterable[str]) -> None:
         """Read every value of these keys. Raises InvalidArtifact naming a key that holds NaN or infinity."""
@@ -148,9 +162,10 @@ class _Files:
                 raise InvalidArtifact(f"{self._where}: {key}: holds NaN or infinity; download it again")
 
     def learned(self) -> State:
-        """Return copies, as float32, of the small tensors that no graph holds."""
+        """Return copies, as float32, of the small tensors that no graph holds: none if the files hold none."""
         tensors = self._tensors()
-        return {tensor.name: tensors[tensor.name].to(torch.float32, copy=True) for tensor in self._spec.learned}
+        names = [name for name in self._learned if name in tensors]
+        return {name: tensors[name].to(torch.float32, copy=True) for name in names}
 
     def state(self, graph: GraphSpec) -> State:
         """Return the tensors of one network, in the dtypes in which it computes: half precision becomes float32."""
@@ -162,7 +177,7 @@ class _Files:
     def sha256(self) -> str:
         """Return the SHA-256 of the files, or, if a file holds another model too, of this model's tensors, by name."""
         foreign = self._spec.key_names.foreign
-        if not any(read_tensors(path, lambda name: name.startswith(foreign)) for path in self.paths):
+        if not any(read_tensors(path, lambda name: unwrapped(name).startswith(foreign)) for path in self.paths):
             return sha256_of(*(file for path in self.paths for file in checkpoint_files(path)))
         digest = hashlib.sha256()
         for key, value in sorted(self._tensors().items()):
@@ -172,16 +187,19 @@ class _Files:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return the tensors of this model in the files, by this project's keys."""
-        names = self._spec.key_names
         tensors: dict[str, Tensor] = {}
-        for path in self.paths:
-            for name, value in read_tensors(path, lambda name: not name.startswith(self._unwanted)).items():
-                key = names.key(name)
-                if key in tensors:
-                    raise InvalidArtifact(f"{path}: {name}: {key} was given already; give each weight once")
-                if key in self._expected or not self._left_out(key):
-                    tensors[key] = value
+        for path, name, key, value in self._read():
+            if key in tensors:
+                raise InvalidArtifact(f"{path}: {name}: {key} was given already; give each weight once")
+            if key in self._expected or not self._left_out(key):
+                tensors[key] = value
         return tensors
+
+    def _read(self) -> Iterator[tuple[Path, str, str, Tensor]]:
+        """Yield each tensor that may be this model's: its file, its name there, its key here, and its values."""
+        for path in self.paths:
+            for name, value in read_tensors(path, lambda name: not unwrapped(name).startswith(self._unwanted)).items():
+                yield path, name, self._spec.key_names.key(name), value
 
 
 def _draw(name: str, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -130,6 +130,11 @@ def _check_archive(path: Path) -> None:
             f"{path}: not a readable torch checkpoint: {one_line(error)}; download it again, or save it with a "
             "torch newer than 1.6"
         ) from error
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise InvalidArtifact(
+            f"{path}: a TorchScript file, which holds code; save its weights alone: "
+            f'torch.save({{"model": torch.jit.load({path.name!r}).state_dict()}}, "weights.pth")'
+        )
     size = path.stat().st_size
     for member in members:
         limit = _PICKLE_LIMIT_BYTES if member.filename.endswith(".pkl") else size

@@ -7,7 +7,7 @@ from graphs.networks.captioner.config import SPECS as CAPTIONERS
 from graphs.networks.deepencoder.config import SPECS as DEEPENCODERS
 from graphs.networks.foveated.config import SPECS as FOVEATED
 from graphs.networks.seal.cards import SPECS as SEALS
-from graphs.networks.spec import GraphSpec, ModelSpec
+from graphs.networks.spec import GraphSpec, ModelSpec, unwrapped
 
 
 def _by_name(*specs: ModelSpec) -> dict[str, ModelSpec]:
@@ -38,9 +38,12 @@ def recognized(given: Shapes, spec: ModelSpec) -> str:
     given: shape of each key of the file, as the file names it. All graphs of a model are compared, else its first
     graph, else the length of a watermark's message.
     """
+    given = {unwrapped(name): shape for name, shape in given.items()}
     if spec.name in (whole := [name for name, model in MODELS.items() if _fits(model, model.graphs, given)]):
         return ""
     names = whole or [name for name, model in MODELS.items() if _fits(model, model.graphs[:1], given)]
+    if spec.name in names and not spec.left_out:
+        return f"part of it is {spec.name}'s."
     shape = given.get(_LAST_WEIGHT, ())
     bits = shape[0] - 1 if len(shape) == 2 else None
     if not names and bits is not None and bits != spec.description.get("bits"):

@@ -129,6 +129,11 @@ class GraphSpec:
             return dict(self.build().state_dict())
 
 
+def unwrapped(name: str) -> str:
+    """Return a tensor's name without the parts that torch's DataParallel and torch.compile add to it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
 @dataclass(frozen=True)
 class KeyNames:
     """The names of a model's weights in published files, where they differ from those of GraphSpec.key.
@@ -144,6 +149,7 @@ class KeyNames:
 
     def key(self, name: str) -> str:
         """Return the key of a tensor that a file calls `name`."""
+        name = unwrapped(name)
         for theirs, ours in self.renamed:
             if name.startswith(theirs):
                 return ours + name.removeprefix(theirs)
@@ -211,12 +217,16 @@ class ModelSpec:
         """Return the number of learned values, whether a graph uses them or not. Needs torch."""
         return sum(like.numel() for like in self.expected_state().values() if like.is_floating_point())
 
+    def left_out_state(self) -> "dict[str, Tensor]":
+        """Return the keys of the graphs that were left out, as expected_state does. Needs torch."""
+        return _state_of(tuple((graph,) for graph in self.left_out))
+
     def may_hold(self) -> "Callable[[str], bool]":
         """Return a function that tells whether a key belongs to a graph that was left out. Needs torch.
 
         A checkpoint may hold such keys beside the expected ones.
         """
-        keys = set(_state_of(tuple((graph,) for graph in self.left_out)))
+        keys = set(self.left_out_state())
         prefixes = tuple(graph.key("") for graph in self.left_out if graph.key(""))
         return lambda key: key in keys or key.startswith(prefixes)
 

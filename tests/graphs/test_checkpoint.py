@@ -161,6 +161,48 @@ def test_a_network_that_is_left_out_may_be_in_the_file_or_not(tmp_path: Path, st
         load_checkpoint(tmp_path / "c.pth", spec(NAME))
 
 
+def test_a_left_out_network_of_another_model_shows_that_the_file_is_another_model_s(tmp_path: Path) -> None:
+    path = _write(tmp_path / "c.pth", _published("videoseal-1.0"))
+    with pytest.raises(InvalidArtifact, match=r"does not fit pixelseal: this is a 256-bit checkpoint: use videoseal-1"):
+        load_checkpoint(path, find_spec("pixelseal").only("detector"))
+
+
+def test_a_file_that_lacks_a_key_is_not_said_to_be_another_model_s(tmp_path: Path) -> None:
+    published = _published("videoseal-1.0")
+    gone = max(key for key in published if key.startswith("embedder."))
+    del published[gone]
+    with pytest.raises(InvalidArtifact, match=rf"part of it is videoseal-1\.0's.* missing {re.escape(gone)}$"):
+        load_checkpoint(_write(tmp_path / "c.pth", published), find_spec("videoseal-1.0"))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda key: f"module.{key}",
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: f"_orig_mod.module.{key}",
+        lambda key: key.replace("detector.", "detector._orig_mod.", 1),
+    ],
+    ids=["DDP", "compile", "DDP of compile", "compile of DDP", "one network compiled"],
+)
+def test_the_names_that_a_wrapper_gives_are_read(tmp_path: Path, state: dict[str, Tensor], wrapped: Any) -> None:
+    extra = {"blender.x": torch.zeros(1)}
+    path = _write(tmp_path / "c.pth", {wrapped(key): value for key, value in (state | extra).items()})
+    loaded = load_checkpoint(path, spec(NAME)).states["detector"]
+    expected = weights(NAME).states["detector"]
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_torchscript_file_is_called_one_and_the_way_on_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "model.jit"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    with pytest.raises(InvalidArtifact, match=r"model\.jit: a TorchScript file, which holds code.*state_dict\(\)"):
+        load_checkpoint(path, spec(NAME))
+
+
 def test_weights_stay_in_their_file_and_become_the_modules_own(tmp_path: Path, state: dict[str, Tensor]) -> None:
     loaded = load_checkpoint(_write(tmp_path / "c.pth", state), spec(NAME)).states["detector"]
     module = build_loaded(spec(NAME).graph("detector"), loaded)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from backends.errors import InvalidArtifact
 from graphs.checkpoint import load_checkpoint, random_weights
 from graphs.networks.foveated.config import foveated_spec
 from graphs.networks.foveated.model import Foveated
@@ -80,3 +81,23 @@ def test_a_graph_alone_needs_its_own_weights_alone(tmp_path: Path, spec: ModelSp
     rest_path = _save(tmp_path / "rest.safetensors", rest)
     loaded = load_checkpoint([path, rest_path], spec.only("encode_frames", "predict"))
     assert list(loaded.states) == ["encode_frames", "predict"]
+
+
+def test_the_published_file_of_one_network_is_enough_for_its_graph(tmp_path: Path, spec: ModelSpec) -> None:
+    path = _save(tmp_path / "dinov3.safetensors", _older(foveated_tiny.state(DINO)))
+    loaded = load_checkpoint(path, spec.only("encode_frames"))
+    assert list(loaded.states) == ["encode_frames"]
+    assert loaded.learned == {}
+
+
+def test_a_small_tensor_is_missing_from_the_whole_model(
+    tmp_path: Path, spec: ModelSpec, rest: dict[str, Tensor]
+) -> None:
+    del rest["q_static"]
+    parts = [
+        _save(tmp_path / "dinov3.safetensors", foveated_tiny.state(DINO)),
+        _save(tmp_path / "smollm2.safetensors", foveated_tiny.state(LANGUAGE)),
+        _save(tmp_path / "rest.safetensors", rest),
+    ]
+    with pytest.raises(InvalidArtifact, match="missing q_static"):
+        load_checkpoint(parts, spec)
