@@ -13,17 +13,21 @@ from tests.tiny import FOLDER
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the shared folder, and give the processes that share the cores one thread each.
+    """Make the shared folder, and give each of the processes that share the cores one core and one thread.
 
-    The user's cache folder is the run's own, in the processes that tests start too. pytest-xdist's workers inherit the
-    environment of the process that starts them.
+    A process keeps to its core with all processes that it starts: threads that wait for each other by spinning would
+    take the time of the other test processes. The user's cache folder is the run's own. pytest-xdist's workers inherit
+    the environment of the process that starts them.
     """
     if hasattr(config, "workerinput"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(config.workerinput["workerid"].removeprefix("gw")) % len(cores)]})
         return
     os.environ[shared.VARIABLE] = tempfile.mkdtemp(prefix="seal-tests-")
     os.environ["XDG_CACHE_HOME"] = str(shared.root() / "cache")
     if config.getoption("numprocesses", None):
         os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two threads on one core must not spin
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -13,6 +13,16 @@ def test_the_precisions_stand_in_the_order_of_their_ranks() -> None:
     assert [name for name, recipe in RECIPES.items() if "tf" in recipe.routes] == ["fp32", "fp16", "int8"]
 
 
+def test_no_two_precisions_have_the_same_rank() -> None:
+    ranks = [recipe.rank for recipe in RECIPES.values()]
+    assert ranks == list(range(len(RECIPES)))
+
+
+def test_a_stored_weight_has_a_half_or_a_quarter_of_the_size() -> None:
+    shares = {recipe.weights: recipe.share for recipe in RECIPES.values()}
+    assert shares == {"float32": 1.0, "float16": 0.5, "int8": 0.25}
+
+
 def test_a_file_far_enough_to_have_a_wrong_layout_is_bound_in_no_precision() -> None:
     # A wrong layout gave 0.26 of the outputs' size at the least; these limits tell it from rounding.
     limits = {name: recipe.limit("binding_error") for name, recipe in RECIPES.items()}

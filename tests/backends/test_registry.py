@@ -42,6 +42,11 @@ def test_listing_the_backends_does_not_import_torch() -> None:
     assert (int(count) >= 1, imported) == (True, "False")
 
 
+def test_no_two_backends_have_the_same_rank() -> None:
+    names = ("ort", "tflite", "torch", "torch.compile")
+    assert [BACKENDS.load(name).rank for name in names] == [0, 1, 2, 3]
+
+
 def test_each_format_has_its_default_backend_first() -> None:
     first = {file_format: backends_for(file_format)[0].name for file_format in ("onnx", "tflite", "torch")}
     assert first == {"onnx": "ort", "tflite": "tflite", "torch": "torch"}

@@ -153,3 +153,13 @@ def test_the_same_rows_are_drawn_each_time() -> None:
     drawn = Drawn(4)
     drawn.add(np.arange(50)[:, None])
     assert sorted(drawn.rows[:, 0].tolist()) == [12, 40, 45, 48]
+
+
+def test_each_row_of_an_output_of_three_axes_is_a_choice() -> None:
+    judge = ChoiceJudge("tokens_changed", "logits")
+    expected = np.zeros((1, 2, 6), np.float32)
+    expected[0, :, 1] = 1
+    got = expected.copy()
+    got[0, 1, 5] = 2
+    judge.add(Sample("x", "real", {}, None), {"logits": got}, {"logits": expected})
+    assert judge.numbers() == {"tokens_changed": 0.5}
