@@ -15,7 +15,6 @@ from rich.console import Console
 from backends.bundle import MANIFEST, Bundle, sha256_of
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.precision import RECIPES
-from graphs.checkpoint import Weights, random_weights
 from graphs.networks.spec import ModelSpec
 from graphs.onnx.modules import read_modules
 from tests import kinds_tiny, seal_tiny
@@ -26,7 +25,7 @@ from toolkit.bisect.bundle import bisect_bundle
 from toolkit.bisect.result import BisectReport
 from toolkit.cli.bisect_table import print_report
 from toolkit.convert.quantize.onnx import quantize_onnx
-from toolkit.export import SHIPPED, export_bundle
+from toolkit.export import SHIPPED
 
 # Windowed attention with relative positions, GRN, a UNet, attention over a whole page.
 GRAPHS = [
@@ -37,18 +36,18 @@ GRAPHS = [
 ]
 
 
-def _source(name: str) -> tuple[ModelSpec, Weights]:
-    if name in seal_tiny.NAMES:
-        return seal_tiny.spec(name), seal_tiny.weights(name)
-    spec = kinds_tiny.SPECS[name]
-    return spec, random_weights(0, spec)
+def _spec(name: str) -> ModelSpec:
+    return seal_tiny.spec(name) if name in seal_tiny.NAMES else kinds_tiny.SPECS[name]
 
 
 @cache
 def _exported(name: str, role: str) -> Bundle:
     """A bundle of one graph, with a file of it that computes in float16 weights, to be bisected. Not to be changed."""
-    spec, weights = _source(name)
-    bundle = export_bundle(spec.only(role), weights, Path(mkdtemp(prefix="modules-")) / spec.name)
+    whole = seal_tiny.exported(name) if name in seal_tiny.NAMES else kinds_tiny.exported(name)
+    folder = Path(mkdtemp(prefix="modules-")) / whole.folder.name
+    shutil.copytree(whole.folder, folder)
+    opened = Bundle.open(folder)
+    bundle = replace(opened, artifacts=tuple(a for a in opened.artifacts if a.role == role))
     source = bundle.find(role, "onnx", "fp32")
     files = quantize_onnx(bundle.folder / source.file, bundle.folder / f"{role}.fp16.onnx", RECIPES["fp16"])
     half = replace(
@@ -67,8 +66,7 @@ def _exported(name: str, role: str) -> Bundle:
 
 
 def _modules_of_source(name: str, role: str) -> set[str]:
-    spec, _ = _source(name)
-    return {path for path, _ in spec.graph(role).build().named_modules()}
+    return {path for path, _ in _spec(name).graph(role).build().named_modules()}
 
 
 @pytest.mark.parametrize(("name", "role"), GRAPHS)

@@ -14,20 +14,17 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.precision import RECIPES
 from backends.tensor import Array, probe
-from graphs.export import build_loaded, export
 from graphs.onnx import file as onnx_file
 from graphs.onnx.file import load, save
-from graphs.passes.pipeline import prepare
-from tests.seal_tiny import NAMES, spec, weights
+from tests.seal_tiny import NAMES, exported, spec
 from toolkit.convert.quantize import layers as onnx_layers
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.onnx import calibrated_tensors, quantize_onnx
 
 
 def prepared(name: str, path: Path) -> Path:
-    graph = spec(name).graph("detector")
-    model = export(build_loaded(graph, weights(name).states["detector"]), graph)
-    return save(prepare(model, probe(graph.inputs), stepwise=False)[0], path)[0]
+    """Write the exported detector of a model to `path`; its weights may go to a file of their own."""
+    return save(load(exported(name).folder / "detector.onnx"), path)[0]
 
 
 def run(path: Path, name: str) -> Array:
