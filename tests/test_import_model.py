@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.registry import open_session
 from toolkit import import_model as import_check
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
@@ -312,3 +314,52 @@ def test_axes_that_a_graph_turns_first_or_last_are_those_of_its_tflite_file(tmp_
     bundle = import_model(tmp_path / "source.onnx", tmp_path / "turned", {})
     convert_bundle(bundle.folder, conversion_rules, ("fp32",))
     assert compare_bundle(Bundle.open(bundle.folder)).passed
+
+
+def _with_external_data(folder: Path) -> Path:
+    """A graph whose small and large weights, and those of its Constant node, lie in a file beside it."""
+    rng = np.random.default_rng(0)
+    large = numpy_helper.from_array(rng.standard_normal((300, 64)).astype(np.float32), "large")  # over 64 KiB
+    bias = numpy_helper.from_array(rng.standard_normal(64).astype(np.float32), "bias")
+    scale = numpy_helper.from_array(rng.standard_normal(64).astype(np.float32), "scale")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["s"], value=scale),
+            helper.make_node("Gemm", ["x", "large", "bias"], ["gemm"]),
+            helper.make_node("Mul", ["gemm", "s"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 300])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 64])],
+        [large, bias],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / "source.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0, convert_attribute=True)
+    return path
+
+
+@pytest.mark.parametrize("place", ["relative", "absolute", "through a linked folder", "a linked file"])
+def test_a_file_with_external_data_is_imported_from_any_directory(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, work = tmp_path / "models" / "real", tmp_path / "work"
+    real.mkdir(parents=True)
+    work.mkdir()
+    source = _with_external_data(real)
+    (tmp_path / "linked").symlink_to(real)
+    (work / "link.onnx").symlink_to(source)
+    monkeypatch.chdir(work)
+    given = {
+        "relative": Path("../models/real/source.onnx"),
+        "absolute": source,
+        "through a linked folder": tmp_path / "linked" / "source.onnx",
+        "a linked file": Path("link.onnx"),
+    }[place]
+    result = toolkit("import", given, "-o", "made")
+    assert result.exit_code == 0, result.output
+    x = np.random.default_rng(1).standard_normal((2, 300)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(source).run(None, {"x": x})
+    bundle = Bundle.open(Path("made"))
+    with open_session(bundle, bundle.find("model", "onnx", "fp32"), "ort", threads=1) as session:
+        np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)

@@ -17,7 +17,16 @@ from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.file import check, save
-from graphs.onnx.foreign import Shapes, Values, constants_of, external_files, infer_shapes, read_foreign, specs_of
+from graphs.onnx.foreign import (
+    Shapes,
+    Values,
+    constants_of,
+    external_files,
+    infer_shapes,
+    place_of,
+    read_foreign,
+    specs_of,
+)
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.passes.pipeline import prepare
 from toolkit.metrics.samples import signed_samples
@@ -147,6 +156,7 @@ def import_model(
     graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
+    name, source = source.name, place_of(source)
     constants = constants_of(source, values or {})
     foreign = read_foreign(source, shapes, constants)
     read_scopes(foreign)
@@ -193,7 +203,7 @@ def import_model(
             architecture=None,
             modules=modules,
         )
-        weights = {"origin": "checkpoint", "sha256": digest, "source": source.name}
+        weights = {"origin": "checkpoint", "sha256": digest, "source": name}
         Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
     return Bundle.open(folder)
 

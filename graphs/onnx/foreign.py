@@ -9,11 +9,27 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
-from backends.errors import InvalidArtifact, InvalidInput
+from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.tensor import DTYPES, Array, TensorSpec
 from graphs.onnx.file import IR_VERSION, OPSET, check
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
 from graphs.onnx.weights import attach_weights, detach_weights
+
+
+def place_of(path: Path) -> Path:
+    """Return the file that a link leads to if the model's weights lie beside that file, else the path itself.
+
+    Raises InvalidArtifact if the file is not a readable ONNX model.
+    """
+    if not path.is_symlink() or not path.is_file():
+        return path
+    real = path.resolve()
+    try:
+        model = onnx.load(real, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base class
+        raise InvalidArtifact(f"{path}: not a readable ONNX model: {one_line(error)}") from error
+    names = {entry.value for t in _tensors(model.graph) for entry in t.external_data if entry.key == "location"}
+    return real if all((real.parent / name).is_file() for name in names) else path
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
@@ -82,6 +98,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     external_files(path)
     model = ir.load(path)
     taken = detach_weights(model)
+    _load_small_weights(model)
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
     _drop_initializers_from_inputs(proto.graph)
     _drop_missing_last_inputs(proto.graph)
@@ -98,6 +115,15 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
     return infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
+
+
+def _load_small_weights(model: ir.Model) -> None:
+    """Read into memory the weights that are still in other files: a ModelProto does not know where the files lie."""
+    ir.external_data.load_to_model(model)
+    for node in model.graph.all_nodes():
+        for name, attribute in node.attributes.items():
+            if isinstance(attribute.value, ir.ExternalTensor):
+                node.attributes[name] = ir.AttrTensor(name, ir.tensor(attribute.value.numpy()))
 
 
 def constants_of(path: Path, values: Values) -> dict[str, Array]:
