@@ -8,12 +8,16 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.tensor import DTYPES, Array, TensorSpec
 from graphs.onnx.file import IR_VERSION, OPSET, check
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
 from graphs.onnx.weights import attach_weights, detach_weights
+
+# Parts of the checker's errors about files that every runtime runs.
+_MENDED = ("topologically sorted", "Inferred shape and existing shape differ", "Inferred shape and declared shape")
 
 
 def place_of(path: Path) -> Path:
@@ -54,6 +58,8 @@ def _checked(path: Path, tensor: onnx.TensorProto) -> str:
         if not value.isdecimal():
             raise InvalidArtifact(f"{path}: weight {tensor.name!r}: expected a number as its {key}, got {value!r}")
     file = path.parent / location
+    if Path(location).is_absolute() or ".." in Path(location).parts or file.is_symlink():
+        raise InvalidArtifact(f"{path}: weight {tensor.name!r}: expected a file beside the model, got {location!r}")
     if not file.is_file():
         raise InvalidArtifact(f"{path}: weight {tensor.name!r}: no file {location!r} beside the model")
     size = file.stat().st_size
@@ -94,16 +100,29 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such ONNX file")
-    check(path)
+    broken = _what_checker_says(path)
     external_files(path)
     model = ir.load(path)
+    if broken is not None:
+        try:
+            model.graph.sort()
+        except ValueError:  # a cycle
+            raise broken from None
+    LiftConstantsToInitializersPass()(model)  # weights of layers, in files of Paddle: only initializers are quantized
     taken = detach_weights(model)
     _load_small_weights(model)
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
+    stated = _remove_shapes(proto.graph)
     _drop_initializers_from_inputs(proto.graph)
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    _infer_outputs(proto, stated)
+    if broken is not None:
+        try:
+            onnx.checker.check_model(proto, full_check=True)
+        except Exception:  # noqa: BLE001  the checker's errors share no base class
+            raise broken from None
     proto.ir_version = IR_VERSION  # before IR version 4, weights had to be inputs as well
     # Noted before to_opset, which may change the model before it fails.
     versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
@@ -111,10 +130,55 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
         proto = to_opset(proto)
     except NotOurOpset as error:
         raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
-    del proto.graph.value_info[:]  # sizes that were inferred for other sizes of the inputs
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
     return infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
+
+
+def _what_checker_says(path: Path) -> InvalidArtifact | None:
+    """Run onnx's checker. Return its error if the error may be mended: an order of nodes, or stated sizes.
+
+    Raises InvalidArtifact for any other error.
+    """
+    try:
+        check(path)
+    except InvalidArtifact as error:
+        if any(words in str(error) for words in _MENDED):
+            return error
+        raise
+    return None
+
+
+def _remove_shapes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
+    """Remove the shapes of all tensors but the inputs: they may have been stated for other sizes of the inputs.
+
+    Returns the shapes of the outputs by name, for the outputs whose shape cannot be inferred.
+    """
+    del graph.value_info[:]
+    stated = {}
+    for value in graph.output:
+        tensor = value.type.tensor_type
+        if value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
+            stated[value.name] = onnx.TensorShapeProto()
+            stated[value.name].CopyFrom(tensor.shape)
+            tensor.ClearField("shape")
+    return stated
+
+
+def _infer_outputs(proto: onnx.ModelProto, stated: Mapping[str, onnx.TensorShapeProto]) -> None:
+    """Give each output its inferred shape, or the stated one where no shape or an open size is inferred."""
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output
+    for value, found in zip(proto.graph.output, inferred, strict=True):
+        if found.type.WhichOneof("value") != "tensor_type":
+            continue
+        value.type.CopyFrom(found.type)
+        dims, known = value.type.tensor_type.shape.dim, stated.get(value.name)
+        if known is not None and (not value.type.tensor_type.HasField("shape") or len(dims) == len(known.dim)):
+            for axis, size in enumerate(known.dim):
+                if axis == len(dims):
+                    dims.add()
+                if dims[axis].dim_value < 1:
+                    dims[axis].CopyFrom(size)
 
 
 def _load_small_weights(model: ir.Model) -> None:
@@ -246,7 +310,8 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
             raise InvalidInput(f"{path}: input {value.name!r}: expected a tensor, got {value.type.WhichOneof('value')}")
         tensor = value.type.tensor_type
         dims = tensor.shape.dim
-        stated = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
+        # Exporters of Paddle write -1 for an open size.
+        stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
         given = shapes.get(value.name)
         if given is None:
             if not tensor.HasField("shape") or any(not isinstance(size, int) for size in stated):
@@ -268,8 +333,3 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
         tensor.shape.ClearField("dim")
         for size in given:
             tensor.shape.dim.add().dim_value = size
-    # The sizes of outputs follow from those of inputs; the number of axes is kept.
-    for number, value in enumerate(graph.output):
-        if value.type.WhichOneof("value") == "tensor_type":
-            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                dim.dim_param = f"output_{number}_{axis}"

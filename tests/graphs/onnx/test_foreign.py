@@ -224,3 +224,83 @@ def test_a_graph_that_cannot_be_brought_to_our_opset_is_named_by_the_opset_that_
     onnx.save(onnx.parser.parse_model(text), tmp_path / "four_bits.onnx")
     with pytest.raises(InvalidArtifact, match=r"its opset \(ai.onnx 21\) cannot be brought to 20"):
         read_foreign(tmp_path / "four_bits.onnx", {})
+
+
+_LAYER = """<ir_version: 8, opset_import: ["": 17]>
+g (float[IN] x) => (float[OUT] y) <float[8,3,3,3] w> { NODES }"""
+_SORTED = "c = Conv<pads = [1, 1, 1, 1]>(x, w)\ny = Relu(c)"
+
+
+def _layer(folder: Path, sizes: str, out: str, nodes: str = _SORTED) -> Path:
+    proto = onnx.parser.parse_model(_LAYER.replace("IN", sizes).replace("OUT", out).replace("NODES", nodes))
+    weight = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    path = folder / "layer.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("out", ["1,8,5,6", "a,b,c", "8", "1,8,5,7"], ids=["true", "rank", "vector", "size"])
+def test_sizes_of_an_output_are_inferred_again(tmp_path: Path, out: str) -> None:
+    model = read_foreign(_layer(tmp_path, "1,3,5,6", out), {})
+    (spec,) = specs_of(tmp_path, list(model.graph.outputs), "output")
+    assert spec.shape == (1, 8, 5, 6)
+
+
+def test_minus_one_is_an_open_size(tmp_path: Path) -> None:
+    path = _layer(tmp_path, "1,3,5,6", "1,8,5,6")
+    proto = onnx.load(path)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(proto, path)
+    with pytest.raises(InvalidInput, match=r"the file states \?,3,5,6; give --input-shape x="):
+        read_foreign(path, {})
+    model = read_foreign(path, {"x": (2, 3, 5, 6)})
+    assert [spec.shape for spec in specs_of(path, list(model.graph.outputs), "output")] == [(2, 8, 5, 6)]
+
+
+def test_nodes_out_of_order_are_sorted(tmp_path: Path) -> None:
+    model = read_foreign(_layer(tmp_path, "1,3,5,6", "1,8,5,6", "\n".join(reversed(_SORTED.splitlines()))), {})
+    assert [node.op_type for node in model.graph] == ["Conv", "Relu"]
+
+
+def test_a_weight_in_a_constant_node_becomes_an_initializer(tmp_path: Path) -> None:
+    path = _layer(tmp_path, "1,3,5,6", "1,8,5,6")
+    proto = onnx.load(path)
+    (weight,) = proto.graph.initializer
+    del proto.graph.initializer[:]
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=weight))
+    onnx.save(proto, path)
+    model = read_foreign(path, {})
+    assert [node.op_type for node in model.graph] == ["Conv", "Relu"]
+    assert list(model.graph.initializers) == ["w"]
+
+
+def test_a_size_that_cannot_be_inferred_is_the_stated_one(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [1, 3])
+    graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    assert [spec.shape for spec in specs_of(path, list(read_foreign(path, {}).graph.outputs), "output")] == [(1, 3)]
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../secret.bin", "link.bin"])
+def test_a_file_that_is_mended_may_not_read_weights_from_elsewhere(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = _layer(folder, "1,3,5,6", "1,8,5,6", "\n".join(reversed(_SORTED.splitlines())))
+    (tmp_path / "secret.bin").write_bytes(bytes(4 * 8 * 27))
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    proto = onnx.load(path)
+    proto.graph.node[1].attribute.append(
+        helper.make_attribute("other", helper.make_tensor("t", TensorProto.FLOAT, [8, 3, 3, 3], bytes(864), raw=True))
+    )
+    tensor = proto.graph.node[1].attribute[-1].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(InvalidArtifact, match=r"layer\.onnx"):
+        read_foreign(path, {})
