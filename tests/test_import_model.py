@@ -1,18 +1,26 @@
 """An imported graph goes all the way: a bundle, TFLite files, a comparison. And what cannot, changes nothing."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import onnxruntime
+import onnxsim
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
+from graphs.onnx.rewriting import add_constant
+from graphs.passes import pipeline
+from graphs.passes.registry import GraphPass, passes
 from toolkit import import_model as import_check
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
@@ -363,3 +371,125 @@ def test_a_file_with_external_data_is_imported_from_any_directory(
     bundle = Bundle.open(Path("made"))
     with open_session(bundle, bundle.find("model", "onnx", "fp32"), "ort", threads=1) as session:
         np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)
+
+
+def _refuses(*arguments: object, **options: object) -> None:
+    raise RuntimeError("onnxsim gives up")
+
+
+def test_onnxsim_is_a_help_and_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxsim, "simplify", _refuses)
+    notes: list[str] = []
+    source = _two_inputs_and_outputs(tmp_path)
+    bundle = import_model(source, tmp_path / "made", {"x": (1, 3, 8, 8)}, note=notes.append)
+    assert any(note.startswith("pass simplify is left out: onnxsim cannot simplify") for note in notes)
+    assert {artifact.file for artifact in bundle.artifacts} == {"model.onnx"}
+
+
+def _doubles_the_last_bias(model: ir.Model) -> tuple[ir.Model, bool]:
+    for node in reversed(list(model.graph)):
+        if node.op_type == "Gemm" and len(node.inputs) == 3:
+            bias = node.inputs[2].const_value.numpy()
+            node.replace_input_with(2, add_constant(model.graph, "doubled", 2 * bias))
+            return model, True
+    return model, False
+
+
+def _fails(model: ir.Model) -> tuple[ir.Model, bool]:
+    raise KeyError("axis")
+
+
+@pytest.mark.parametrize(("rewrite", "said"), [(_doubles_the_last_bias, "output 'y' moved by"), (_fails, "'axis'")])
+def test_a_pass_that_is_wrong_on_a_graph_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewrite: Any, said: str
+) -> None:
+    broken = GraphPass("broken", "export", 1e-5, (), rewrite)
+    kept = passes("export")
+    monkeypatch.setattr(pipeline, "passes", lambda stage: (kept[0], broken, *kept[1:]))
+    source = _with_external_data(tmp_path)
+    notes: list[str] = []
+    bundle = import_model(source, tmp_path / "made", {}, note=notes.append)
+    (why,) = [note for note in notes if note.startswith("pass ")]
+    assert why.startswith("pass broken is left out: ")
+    assert said in why
+    x = np.random.default_rng(1).standard_normal((2, 300)).astype(np.float32)
+    (expected,) = onnxruntime.InferenceSession(source).run(None, {"x": x})
+    with open_session(bundle, bundle.find("model", "onnx", "fp32"), "ort", threads=1) as session:
+        np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5, atol=1e-6)
+
+
+class _Recognizer(torch.nn.Module):
+    """A line of text as a CRNN reads it: convolutions, two bidirectional LSTMs, a class for each column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, (16, 1)))
+        self.read = torch.nn.LSTM(8, 12, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = torch.nn.Linear(24, 20)
+
+    def forward(self, line: torch.Tensor) -> torch.Tensor:
+        states, _ = self.read(self.body(line).squeeze(2).transpose(1, 2))
+        logits: torch.Tensor = self.head(states)
+        return logits
+
+
+class _Last(torch.nn.Module):
+    """The last hidden state of a GRU, or of an LSTM with its states as inputs and outputs."""
+
+    def __init__(self, cell: str) -> None:
+        super().__init__()
+        self.cell = getattr(torch.nn, cell)(8, 12, batch_first=True)
+        self.head = torch.nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor, *states: torch.Tensor) -> Any:
+        _, last = self.cell(x, states or None)
+        hidden = last[0] if isinstance(last, tuple) else last
+        logits = self.head(hidden[-1])
+        return (logits, *last) if states else logits
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [
+        (_Recognizer(), (torch.randn(1, 1, 32, 40),)),
+        (_Last("GRU"), (torch.randn(1, 7, 8),)),
+        (_Last("LSTM"), (torch.randn(1, 7, 8),)),
+        (_Last("LSTM"), (torch.randn(1, 7, 8), torch.randn(1, 1, 12), torch.randn(1, 1, 12))),
+    ],
+    ids=["CRNN", "GRU", "LSTM", "LSTM with states"],
+)
+def test_a_recurrent_network_is_imported(
+    tmp_path: Path, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+) -> None:
+    source = tmp_path / "source.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module.eval(), inputs, source, dynamo=True, verbose=False)
+    bundle = import_model(source, tmp_path / "made", {})
+    artifact = bundle.find("model", "onnx", "fp32")
+    feeds = {b.spec.name: value.numpy() for b, value in zip(artifact.inputs, inputs, strict=True)}
+    with torch.inference_mode():
+        results = module(*inputs)
+    with open_session(bundle, artifact, "ort", threads=1) as session:
+        first, again = (list(session.run(feeds).values()) for _ in range(2))
+    for got, once, want in zip(first, again, results if isinstance(results, tuple) else (results,), strict=True):
+        np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
+        np.testing.assert_array_equal(once, got)
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "differs"),
+    [
+        (1.0, 0.99e-4, False),
+        (1.0, 1.01e-4, True),
+        (7e-6, 0.99e-6, False),
+        (7e-6, 1.01e-6, True),
+        (0.0, 0.99e-6, False),
+    ],
+)
+def test_a_difference_counts_from_a_share_of_the_range_and_from_a_floor(
+    size: float, error: float, differs: bool
+) -> None:
+    expected = [{"y": np.array([0.0, size])}]
+    found = import_check.difference(expected, [{"y": np.array([error, size])}])
+    assert (found is not None) == differs
