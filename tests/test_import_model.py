@@ -493,3 +493,29 @@ def test_a_difference_counts_from_a_share_of_the_range_and_from_a_floor(
     expected = [{"y": np.array([0.0, size])}]
     found = import_check.difference(expected, [{"y": np.array([error, size])}])
     assert (found is not None) == differs
+
+
+def _relu(folder: Path, *outputs: str, constant: bool = False) -> Path:
+    sizes = {"x": [1, 3, 4, 4], "y": [1, 3, 4, 4], "k": [2]}
+    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()}
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    if constant:
+        tensor = numpy_helper.from_array(np.array([1, 2], np.float32), "v")
+        nodes.append(helper.make_node("Constant", [], ["k"], value=tensor))
+    return _save(folder, helper.make_graph(nodes, "g", [value["x"]], [value[name] for name in outputs]))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names"), [(("y", "y"), ["y"]), (("y", "x"), ["y", "x"]), (("y", "k"), ["y", "k"])],
+    ids=["listed twice", "an input", "constant"],
+)  # fmt: skip
+def test_an_output_of_another_kind_is_imported(tmp_path: Path, outputs: tuple[str, ...], names: list[str]) -> None:
+    bundle = import_model(_relu(tmp_path, *outputs, constant="k" in outputs), tmp_path / "made", {})
+    artifact = bundle.find("model", "onnx", "fp32")
+    assert [binding.spec.name for binding in artifact.outputs] == names
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)
+    with open_session(bundle, artifact, "ort", threads=1) as session:
+        got = session.run({"x": x})
+    expected = {"y": np.maximum(x, 0), "x": x, "k": np.array([1, 2], np.float32)}
+    for name in names:
+        np.testing.assert_array_equal(got[name], expected[name])

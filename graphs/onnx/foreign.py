@@ -152,9 +152,13 @@ def _what_checker_says(path: Path) -> InvalidArtifact | None:
 def _remove_shapes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
     """Remove the shapes of all tensors but the inputs: they may have been stated for other sizes of the inputs.
 
-    Returns the shapes of the outputs by name, for the outputs whose shape cannot be inferred.
+    An output that is listed twice is then listed once. Returns the shapes of the outputs by name, for the outputs whose
+    shape cannot be inferred.
     """
     del graph.value_info[:]
+    once = list({value.name: value for value in graph.output}.values())
+    del graph.output[:]
+    graph.output.extend(once)
     stated = {}
     for value in graph.output:
         tensor = value.type.tensor_type
