@@ -3,6 +3,10 @@
     import toolkit
     toolkit.load_detector("pocketseal", backend="tflite", precision="int8").detect("photo.jpg").message.hex
 
+Run a graph of any bundle, such as one of `toolkit import`:
+
+    toolkit.load("build/resnet50", backend="tflite", precision="int8").run(x)["logits"]
+
 Importing this package loads no runtime.
 """
 
@@ -10,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from toolkit.models.runner import Model
     from toolkit.models.watermark.detector import Detector
     from toolkit.models.watermark.embed import Embedder
 
-__all__ = ["find_bundle", "load_detector", "load_embedder"]
+__all__ = ["find_bundle", "load", "load_detector", "load_embedder"]
 
 
 def find_bundle(model: str | Path) -> Path:
@@ -43,6 +48,20 @@ def find_bundle(model: str | Path) -> Path:
     raise NotAvailable(
         f"no bundle named {model!r} in {places[0].parent}; shipped: {', '.join(shipped) or 'none'}; {hint}"
     )
+
+
+def load(
+    model: str | Path,
+    backend: str = "ort",
+    precision: str = "fp32",
+    threads: int | None = None,
+    route: str | None = None,
+    role: str | None = None,
+) -> "Model":
+    """Open a graph of any bundle, given by its name or folder. See `Model.open`."""
+    from toolkit.models.runner import Model
+
+    return Model.open(find_bundle(model), backend, precision, threads, route, role)
 
 
 def load_detector(

@@ -1,4 +1,4 @@
-"""Runners of several graphs of one bundle on one backend; each graph is opened when it first runs."""
+"""Runners of the graphs of one bundle on one backend: a graph alone, or several, each opened when it first runs."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.errors import InvalidArtifact
+from backends.errors import InvalidArtifact, InvalidInput
 from backends.machine import default_threads
 from backends.registry import BACKENDS, find_artifact, open_session
 from backends.session import Closing, Session
@@ -25,6 +25,59 @@ class Runner(Protocol):
 
 class Pipeline(Closing, Runner):
     """Several graphs of one bundle, on one backend and in one precision, that run as if they were one graph."""
+
+
+class Model(Closing):
+    """One graph of any bundle, on one backend: `Model.open("build/resnet50").run(x)["logits"]`.
+
+    inputs, outputs: the TensorSpecs of the graph, with names, shapes and dtypes. Close it, or use it as a context
+    manager.
+    """
+
+    def __init__(self, bundle: Bundle, session: Session) -> None:
+        self.bundle = bundle
+        self.inputs = tuple(binding.spec for binding in session.artifact.inputs)
+        self.outputs = tuple(binding.spec for binding in session.artifact.outputs)
+        self._session = session
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle | Path,
+        backend: str = "ort",
+        precision: str = "fp32",
+        threads: int | None = None,
+        route: str | None = None,
+        role: str | None = None,
+    ) -> "Model":
+        """Open the file of a role; `role` may be left out for a bundle of one graph.
+
+        Raises InvalidInput if the bundle has several graphs and none is named; NotAvailable if the bundle has no such
+        file or the backend is not installed; InvalidArtifact for a file that does not match the manifest.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        roles = list(dict.fromkeys(artifact.role for artifact in opened.artifacts))
+        if role is None and len(roles) > 1:
+            raise InvalidInput(f"{opened.folder}: has several graphs: give role=, one of {', '.join(roles)}")
+        artifact = find_artifact(opened, role or roles[0], backend, precision, route)
+        return cls(opened, open_session(opened, artifact, backend, default_threads() if threads is None else threads))
+
+    def run(self, *arrays: Array, **named: Array) -> dict[str, Array]:
+        """Run the graph once. Returns the outputs by name.
+
+        arrays: the first inputs, in the graph's order; named: further inputs by name. Raises InvalidInput naming the
+        input that is missing, unknown, given twice, or of another shape or dtype.
+        """
+        names = [spec.name for spec in self.inputs]
+        if len(arrays) > len(names):
+            raise InvalidInput(f"expected at most {len(names)} inputs ({', '.join(names)}), got {len(arrays)}")
+        feeds = dict(zip(names, arrays, strict=False))
+        if twice := sorted(feeds.keys() & named.keys()):
+            raise InvalidInput(f"input {twice[0]!r}: given twice, by its place and by its name")
+        return self._session.run({**feeds, **named})
+
+    def close(self) -> None:
+        self._session.close()
 
 
 class Graphs(Closing):
