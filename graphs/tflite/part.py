@@ -41,7 +41,8 @@ def cut(graph: Graph, outputs: Iterable[Tensor], given: Collection[Tensor]) -> G
                 inputs[id(tensor)] = tensor
             elif (maker := makers.get(id(tensor))) is not None:
                 waiting.append(maker)
-            elif math.prod(tensor.shape):  # a constant without values has no bytes either
+            elif math.prod(tensor.shape) and not tensor.table.isVariable:
+                # A constant without values has no bytes either, and a variable starts as zeros.
                 raise InvalidArtifact(f"tensor {tensor.name!r} is made by no operator of the file")
     nodes: list[Node] = [node for node in graph.nodes if id(node) in needed]
     return Graph(
@@ -82,7 +83,6 @@ class TflitePartSession:
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
 
 def find_crashing_op(path: Path, trial: SandboxProcess) -> str | None:
@@ -139,6 +139,6 @@ def _kind(node: Node) -> tuple[object, ...]:
 
 
 def _described(node: Node) -> str:
-    dtypes = dict.fromkeys(_TYPES.get(tensor.table.type, "?") for tensor in node.inputs if tensor is not None)
+    dtypes = dict.fromkeys(tensor.dtype for tensor in node.inputs if tensor is not None)
     made = [repr(tensor.name) for tensor in node.outputs if tensor is not None]
     return f"{_OPERATORS.get(node.code[0], node.code[0])} of {' and '.join(dtypes)} ({', '.join(made)})"
