@@ -18,7 +18,9 @@ SIGNATURE = b"serving_default"
 # Name of the metadata {name in the ONNX graph: [name of the tensor that holds it in the file, order of its axes]}.
 ORIGINS_METADATA = b"onnx_tensors"
 
-_DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+_DTYPES: dict[int, str] = {
+    code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)
+}
 
 
 @dataclass(frozen=True, eq=False)

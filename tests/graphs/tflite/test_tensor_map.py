@@ -1,4 +1,4 @@
-"""The tensors of an ONNX graph are found in the file that it was lowered to, also with integer inputs and with states."""
+"""The tensors of an ONNX graph are found in its TFLite file, also with integer inputs and with states."""
 
 import json
 import shutil
