@@ -7,6 +7,7 @@ limit is a single slice.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from backends.artifact import Artifact
 from backends.errors import InvalidArtifact
 from backends.precision import RECIPES
 from backends.registry import default_backend
-from backends.tensor import Binding, TensorSpec
+from backends.tensor import Array, Binding, TensorSpec
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
-from graphs.tflite.tensor_map import TensorLocation, map_tensors, order_of
+from graphs.tflite.tensor_map import Order, TensorLocation, map_tensors, order_of
 from graphs.tflite.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
 from graphs.tflite.writer import WeightRange, begin_file, copy_weights
+from toolkit.convert.binding import check_error
 from toolkit.convert.calibration import Calibrated, SliceSamples
-from toolkit.convert.job import Job, Made
+from toolkit.convert.converter import ConversionFailed
+from toolkit.convert.job import Job
+from toolkit.convert.outcome import Attempts, Made
 from toolkit.convert.resume import Steps
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
 
@@ -36,21 +40,26 @@ def convert_direct(
     slices: Sequence[Slice],
     precisions: Sequence[str],
     calibrated: Calibrated | None,
-) -> list[Made]:
-    """Lower `model`, cut into `slices`, to one TFLite file of each precision.
+    attempts: Attempts,
+) -> None:
+    """Lower `model`, cut into `slices`, to one TFLite file of each precision, and record each file in `attempts`.
 
     calibrated: inputs for the precisions that need calibration. Steps that `steps` records as finished are not run
-    again. Raises ConversionFailed if the converter fails, InvalidArtifact if the outputs of a slice or a file are not
-    close to those of the float32 graph.
+    again. Every file is made of the float32 one: if that fails, all do.
+    Raises ConversionFailed if the converter cannot lower a slice, InvalidArtifact if LiteRT cannot run it or, for
+    models without a check of whole files, if its outputs are not close to those of the float32 graph.
     """
-    work = _Slices(job, steps, model, slices, precisions, calibrated)
+    work = _Slices(job, steps, model, slices, precisions, calibrated, attempts)
     batches = list(_batches(slices))
     restored = work.restore(batches)
     for batch in batches[restored:]:
         work.lower(batch)
         work.quantize(batch)
         work.finish(batch)
-    return [work.join(precision) for precision in precisions]
+    for precision in work.precisions:
+        attempts.make(("tflite", precision), partial(work.join, precision))
+        if precision == "fp32" and (why := attempts.why(("tflite", "fp32"))) is not None:
+            attempts.fail([("tflite", one) for one in work.precisions], InvalidArtifact(why))
 
 
 def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
@@ -75,12 +84,14 @@ class _Slices:
         slices: Sequence[Slice],
         precisions: Sequence[str],
         calibrated: Calibrated | None,
+        attempts: Attempts,
     ) -> None:
         self._job = job
         self._steps = steps
         self._model = model
         self._slices = slices
-        self._precisions = precisions
+        self._wanted = precisions
+        self._attempts = attempts
         self._specs = _specs(model)
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
         self._values = dict(job.reference.feeds)
@@ -89,12 +100,17 @@ class _Slices:
         self._samples = SliceSamples(job.folder, slices, calibrated)
         self._tools: dict[str, str] = {}
 
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that have not failed."""
+        return [precision for precision in self._wanted if self._attempts.why(("tflite", precision)) is None]
+
     def restore(self, batches: Sequence[Sequence[int]]) -> int:
         """Take over the batches that an interrupted conversion finished. Returns their number, from the first on."""
         done = []
         for batch in batches:
             content = self._steps.finished(_step(batch))
-            if content is None or not all(self._has(batch, precision) for precision in self._precisions):
+            if content is None or not all(self._has(batch, precision) for precision in self.precisions):
                 break
             done.append((batch, content))
         if not done or not (len(done) == len(batches) or self._samples.restore(done[-1][1]["samples"])):
@@ -133,34 +149,70 @@ class _Slices:
         for i, (draft, feeds, outputs, files) in expected.items():
             path = result.files[self._name(i)].replace(self._file(i, "fp32"))
             self._job.progress(f"comparing {self._name(i)} with the float32 graph")
-            bound = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            found = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            if self._job.rules.check is None:
+                check_error(path, "fp32", found.error)
+            bound = found.artifact
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             self._samples.write_inputs(bound.inputs)
             names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
-            self._locations.append(
-                self._job.trial.call(map_tensors, files[0], path, names, self._shapes, orders, feeds)
-            )
+            self._locations.append(self._located(self._name(i), files[0], path, names, orders, feeds))
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
         self._values = {name: value for name, value in self._values.items() if name in needed}
 
+    def _located(
+        self,
+        name: str,
+        onnx: Path,
+        tflite: Path,
+        names: dict[str, list[tuple[str, bool]]],
+        orders: dict[str, Order],
+        feeds: dict[str, Array],
+    ) -> dict[str, TensorLocation]:
+        """Return where the tensors of a slice lie in its file. They serve the search for faults, not the files: after
+        an error there are none, and the user is told."""
+        try:
+            return self._job.trial.call(map_tensors, onnx, tflite, names, self._shapes, orders, feeds)
+        except Exception as error:  # noqa: BLE001  whatever it is, the files are not worse for it
+            self._attempts.note(f"{name}: `toolkit bisect` will not find layers of the graph in the files", error)
+            return {}
+
     def quantize(self, batch: Sequence[int]) -> None:
-        """Quantize some lowered slices to every precision but fp32."""
-        if quantized := [precision for precision in self._precisions if precision != "fp32"]:
-            models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
+        """Quantize some lowered slices to every precision but fp32 that has not failed."""
+        if quantized := [precision for precision in self.precisions if precision != "fp32"]:
             calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
-            recipes = {precision: RECIPES[precision].to_worker() for precision in quantized}
+            self._quantize(batch, quantized, calibration)
+
+    def _quantize(self, batch: Sequence[int], precisions: Sequence[str], calibration: dict[str, Any]) -> None:
+        models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
+        recipes = {precision: RECIPES[precision].to_worker() for precision in precisions}
+        if not any(RECIPES[precision].calibrated for precision in precisions):
+            calibration = {}
+        try:
             result = self._job.run("quantize", models=models, recipes=recipes, calibration=calibration)
-            self._tools |= result.tools
-            for i in batch:
-                for precision in quantized:
-                    result.files[f"{self._name(i)}.{precision}"].replace(self._file(i, precision))
+        except ConversionFailed as error:
+            if len(precisions) == 1 or self._attempts.strict:
+                self._attempts.fail([("tflite", precision) for precision in precisions], error)
+                return
+            for precision in precisions:  # the quantizer ended: perhaps one of them is to blame
+                self._quantize(batch, [precision], calibration)
+            return
+        self._tools |= result.tools
+        for precision in precisions:
+            keys = {i: f"{self._name(i)}.{precision}" for i in batch}
+            if failed := [result.failed[key] for key in keys.values() if key in result.failed]:
+                refused = ConversionFailed(f"ai-edge-quantizer cannot make it: {failed[0]}; log: {self._job.log}")
+                self._attempts.fail([("tflite", precision)], refused)
+                continue
+            for i, key in keys.items():
+                result.files[key].replace(self._file(i, precision))
 
     def finish(self, batch: Sequence[int]) -> None:
         """Record that some slices are finished, and remove the files that are not needed any more."""
-        for precision in self._precisions:
+        for precision in self.precisions:
             self._steps.finish(_step(batch, precision), tuple(self._file(i, precision) for i in batch), {})
         arrays: dict[str, Any] = self._values
         np.savez(self._values_file(batch), **arrays)
@@ -173,7 +225,7 @@ class _Slices:
         }
         self._steps.finish(_step(batch), (self._values_file(batch),), content)
         self._samples.forget(batch[-1])
-        if "fp32" not in self._precisions:
+        if "fp32" not in self.precisions:
             for i in batch:
                 self._file(i, "fp32").unlink()
 

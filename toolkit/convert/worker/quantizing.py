@@ -23,8 +23,8 @@ _BITS = {"int8": 8, "int16": 16}
 def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen: "ObservedRanges | None") -> Path:
     """Quantize a float32 TFLite file by one recipe. Returns the path of the new file, STEM.NAME.tflite in `folder`.
 
-    recipe: {"weights", "activations", "computes"}, as in backends.precision.Recipe. seen: the result of `observe`, for
-    calibrated recipes. Raises ValueError if a calibrated recipe has no `seen`.
+    recipe: {"weights", "activations", "computes", "calibrated"}, as in backends.precision.Recipe. seen: the result of
+    `observe`, for calibrated recipes. Raises ValueError if a calibrated recipe has no `seen`.
     """
     work = quantizer.Quantizer(str(model))
     every = TFLOperationName.ALL_SUPPORTED
