@@ -30,27 +30,26 @@ from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.job import Job
 from toolkit.convert.outcome import Attempts, Made
 from toolkit.convert.resume import Steps
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, write_slice
 
 
 def convert_direct(
     job: Job,
     steps: Steps,
-    model: ir.Model,
-    slices: Sequence[Slice],
+    cut: CutGraph,
     precisions: Sequence[str],
     calibrated: Calibrated | None,
     attempts: Attempts,
 ) -> None:
-    """Lower `model`, cut into `slices`, to one TFLite file of each precision, and record each file in `attempts`.
+    """Lower a graph, slice by slice, to one TFLite file of each precision, and record each file in `attempts`.
 
     calibrated: inputs for the precisions that need calibration. Steps that `steps` records as finished are not run
     again. Every file is made of the float32 one: if that fails, all do.
     Raises ConversionFailed if the converter cannot lower a slice, InvalidArtifact if LiteRT cannot run it or, for
     models without a check of whole files, if its outputs are not close to those of the float32 graph.
     """
-    work = _Slices(job, steps, model, slices, precisions, calibrated, attempts)
-    batches = list(_batches(slices))
+    work = _Slices(job, steps, cut, precisions, calibrated, attempts)
+    batches = list(_batches(cut.slices))
     restored = work.restore(batches)
     for batch in batches[restored:]:
         work.lower(batch)
@@ -80,24 +79,26 @@ class _Slices:
         self,
         job: Job,
         steps: Steps,
-        model: ir.Model,
-        slices: Sequence[Slice],
+        cut: CutGraph,
         precisions: Sequence[str],
         calibrated: Calibrated | None,
         attempts: Attempts,
     ) -> None:
         self._job = job
         self._steps = steps
-        self._model = model
-        self._slices = slices
+        self._model = cut.model
+        self._slices = cut.slices
+        self._names = cut.names
         self._wanted = precisions
         self._attempts = attempts
-        self._specs = _specs(model)
+        self._specs = _specs(cut.model)
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
-        self._values = dict(job.reference.feeds)
+        self._values = self._names.all_carried(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
         self._locations: list[dict[str, TensorLocation]] = []
-        self._samples = SliceSamples(job.folder, slices, calibrated)
+        if calibrated is not None:
+            calibrated = replace(calibrated, inputs=self._names.all_carried(calibrated.inputs))
+        self._samples = SliceSamples(job.folder, cut.slices, calibrated)
         self._tools: dict[str, str] = {}
 
     @property
@@ -138,7 +139,7 @@ class _Slices:
             feeds = {name: self._values[name] for name in self._slices[i].inputs}
             draft = self._draft(i, files)
             if len(self._slices) == 1:  # the whole graph, whose outputs are known
-                outputs = self._job.reference.outputs
+                outputs = self._names.all_carried(self._job.reference.outputs)
             else:
                 with default_backend("onnx").session(path, draft, 1) as session:
                     outputs = session.run(feeds)
@@ -251,7 +252,11 @@ class _Slices:
         reference = self._job.reference.artifact
         made = zip(self._layouts, self._locations, strict=True)
         lowered = [Lowered(self._file(i, precision), layouts, locations) for i, (layouts, locations) in enumerate(made)]
-        graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
+        inputs, outputs = (
+            [self._names.carried(b.spec.name) for b in bindings] for bindings in (reference.inputs, reference.outputs)
+        )
+        graph = stitch(lowered, inputs, outputs)
+        self._names.restore(graph)
         if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
             use_weights_in_place(graph)
         return graph

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import onnx_ir as ir
-
 from backends.artifact import Artifact
 from backends.atomic import replacing
 from backends.bundle import Bundle, Progress
@@ -21,10 +19,14 @@ from backends.registry import open_session
 from backends.sandbox import SandboxProcess
 from backends.session import Session
 from backends.tensor import Array, probe
+from graphs.onnx.file import read, save
+from graphs.tflite.graph import read_graph
+from graphs.tflite.writer import write_graph
 from toolkit.convert.calibration import Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.direct import convert_direct
 from toolkit.convert.job import TRIED, Job, Reference
+from toolkit.convert.names import carry_names
 from toolkit.convert.options import Options, check_needed, files_to_make
 from toolkit.convert.outcome import SUFFIXES, Attempts, Conversion, FileOutcome, Key, Made, Runtime
 from toolkit.convert.preflight import (
@@ -43,7 +45,7 @@ from toolkit.convert.quantize.mixed import (
 )
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import ConversionRules, FindRules
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, open_graph, plan
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
 from toolkit.environments import converter_python
 from toolkit.metrics.error import all_finite
 from toolkit.metrics.samples import signed_samples
@@ -165,14 +167,13 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
     attempts = Attempts(parent, options.route, options.strict, log)
-    model: ir.Model | None = None
-    slices: tuple[Slice, ...] = ()
+    cut: CutGraph | None = None
     with attempts.guard([("tflite", precision) for precision in options.lowered]):
         if options.lowered:
-            model, slices = _cut(path, log, options)
-    sizes = [piece.weight_bytes for piece in slices] or [parent.bytes]
+            cut = _cut(path, log, options)
+    sizes = [parent.bytes] if cut is None else [piece.weight_bytes for piece in cut.slices]
     # The search for a mixed file writes one more file at a time, which may be as large as the FP16 file.
-    made = options.lowered if slices else [recipe.name for recipe in options.quantized]
+    made = options.lowered if cut is not None else [recipe.name for recipe in options.quantized]
     check_conversion_space(
         bundle.folder, sum(sizes), max(sizes), [*made, *(["mixed", "fp16"] if options.mixed else [])]
     )
@@ -197,11 +198,11 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
         reference = Reference(path, replace(parent, modules=None), feeds, outputs)
         job = Job(bundle, options.rules, steps.folder, log, options.timeout_s, options.progress, reference, trial)
         with attempts.guard([("tflite", precision) for precision in options.lowered]):
-            if model is not None and options.route == "tf":
+            if cut is not None and options.route == "tf":
                 _tensorflow(job, options.lowered, attempts)
-            elif model is not None:
+            elif cut is not None:
                 try:
-                    convert_direct(job, steps, model, slices, options.lowered, images.calibrated, attempts)
+                    convert_direct(job, steps, cut, options.lowered, images.calibrated, attempts)
                 except ConversionFailed:
                     steps.unfinished = True  # another conversion goes on after the slices that were finished
                     raise
@@ -213,13 +214,13 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
         return Conversion(_publish(bundle, new, beside) if new else bundle, outcomes, tuple(attempts.notes))
 
 
-def _cut(path: Path, log: Path, options: Options) -> tuple[ir.Model, tuple[Slice, ...]]:
-    """Return the graph as the converter gets it, and its slices. Raises NotAvailable for an operator that the converter
-    does not lower, InvalidInput for a node whose weights are over the limit of a slice."""
+def _cut(path: Path, log: Path, options: Options) -> CutGraph:
+    """Return the graph as the converter gets it. Raises NotAvailable for an operator that the converter does not lower,
+    InvalidInput for a node whose weights are over the limit of a slice."""
     model = open_graph(path, options.slice_limit_bytes)
     if options.route == "direct":
         check_support(path, model, supported_operators(log, options.progress))
-    return model, plan(model, options.slice_limit_bytes)
+    return cut_graph(model, options.slice_limit_bytes)
 
 
 def _probed(
@@ -271,9 +272,19 @@ def _tensorflow(job: Job, precisions: Sequence[str], attempts: Attempts) -> None
     artifact = job.reference.artifact
     for name in artifact.files:  # onnx2tf overwrites its input file
         shutil.copyfile(job.bundle.folder / name, job.folder / name)
-    outputs = [binding.spec.name for binding in artifact.outputs]
-    result = job.run("lower-tf", model=str(job.folder / artifact.file), precisions=list(precisions), outputs=outputs)
+    path = job.folder / artifact.file
+    model = read(path)
+    if names := carry_names(model):
+        path = save(model, job.folder / "renamed.onnx")[0]
+    outputs = [names.carried(binding.spec.name) for binding in artifact.outputs]
+    result = job.run("lower-tf", model=str(path), precisions=list(precisions), outputs=outputs)
     for precision, file in result.files.items():
+        if names:
+            with attempts.guard([("tflite", precision)]):
+                graph = read_graph(file)
+                names.restore(graph)
+                write_graph(graph, file.with_suffix(".own"))
+                file.with_suffix(".own").replace(file)
         attempts.make(("tflite", precision), partial(job.tflite, precision, "tf", file, result.tools))
 
 
