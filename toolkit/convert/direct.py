@@ -29,6 +29,7 @@ from toolkit.convert.calibration import Calibrated, SliceSamples
 from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.job import Job
 from toolkit.convert.outcome import Attempts, Made
+from toolkit.convert.refused import NodeNames, quantized_refusals, refusal
 from toolkit.convert.resume import Steps
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, write_slice
 
@@ -99,6 +100,8 @@ class _Slices:
         if calibrated is not None:
             calibrated = replace(calibrated, inputs=self._names.all_carried(calibrated.inputs))
         self._samples = SliceSamples(job.folder, cut.slices, calibrated)
+        self._nodes = NodeNames(cut.model, cut.names)
+        self._in_float: dict[str, list[str]] = {}  # precision -> the operators that are not quantized
         self._tools: dict[str, str] = {}
 
     @property
@@ -122,6 +125,7 @@ class _Slices:
                 {n: (file, o and tuple(o)) for n, (file, o) in locations.items()} for locations in content["locations"]
             ]
             self._tools |= content["tools"]
+            self._in_float = content["in_float"]
         with np.load(self._values_file(done[-1][0])) as values:
             self._values = dict(values)
         self._job.progress(f"going on after {self._name(done[-1][0][-1])}")
@@ -150,13 +154,18 @@ class _Slices:
         for i, (draft, feeds, outputs, files) in expected.items():
             path = result.files[self._name(i)].replace(self._file(i, "fp32"))
             self._job.progress(f"comparing {self._name(i)} with the float32 graph")
-            found = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
+            try:
+                found = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            except InvalidArtifact as error:
+                stored = {name: tensor for tensor, likely in names.items() for name, _ in likely}
+                source, trial = self._job.reference.path, self._job.trial
+                raise refusal(source, path, error, self._nodes, stored, trial) from error
             if self._job.rules.check is None:
                 check_error(path, "fp32", found.error)
             bound = found.artifact
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             self._samples.write_inputs(bound.inputs)
-            names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
             self._locations.append(self._located(self._name(i), files[0], path, names, orders, feeds))
             for file in files:
@@ -185,31 +194,56 @@ class _Slices:
         """Quantize some lowered slices to every precision but fp32 that has not failed."""
         if quantized := [precision for precision in self.precisions if precision != "fp32"]:
             calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
-            self._quantize(batch, quantized, calibration)
+            self._quantize(batch, quantized, calibration, {})
 
-    def _quantize(self, batch: Sequence[int], precisions: Sequence[str], calibration: dict[str, Any]) -> None:
+    def _quantize(
+        self,
+        batch: Sequence[int],
+        precisions: Sequence[str],
+        calibration: dict[str, Any],
+        in_float: dict[str, list[str]],
+    ) -> None:
+        """Quantize slices to precisions that have not failed, but for the operators that make the tensors `in_float`,
+        by slice and precision. Operators that LiteRT does not load are found then, and left in float by another run."""
         models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
         recipes = {precision: RECIPES[precision].to_worker() for precision in precisions}
         if not any(RECIPES[precision].calibrated for precision in precisions):
             calibration = {}
         try:
-            result = self._job.run("quantize", models=models, recipes=recipes, calibration=calibration)
+            result = self._job.run(
+                "quantize", models=models, recipes=recipes, calibration=calibration, in_float=in_float
+            )
         except ConversionFailed as error:
             if len(precisions) == 1 or self._attempts.strict:
                 self._attempts.fail([("tflite", precision) for precision in precisions], error)
                 return
             for precision in precisions:  # the quantizer ended: perhaps one of them is to blame
-                self._quantize(batch, [precision], calibration)
+                self._quantize(batch, [precision], calibration, in_float)
             return
         self._tools |= result.tools
         for precision in precisions:
             keys = {i: f"{self._name(i)}.{precision}" for i in batch}
             if failed := [result.failed[key] for key in keys.values() if key in result.failed]:
-                refused = ConversionFailed(f"ai-edge-quantizer cannot make it: {failed[0]}; log: {self._job.log}")
-                self._attempts.fail([("tflite", precision)], refused)
+                why = f"ai-edge-quantizer cannot make it: {failed[0]}; log: {self._job.log}"
+                self._attempts.fail([("tflite", precision)], ConversionFailed(why))
                 continue
             for i, key in keys.items():
                 result.files[key].replace(self._file(i, precision))
+            if not in_float and (refused := self._refused(keys, precision)):
+                self._quantize(batch, [precision], calibration, refused)
+
+    def _refused(self, keys: dict[int, str], precision: str) -> dict[str, list[str]]:
+        """Return the names of the tensors whose quantized operators LiteRT does not load, by slice and precision, and
+        keep the operators' names for the outcome."""
+        found: dict[str, list[str]] = {}
+        for i, key in keys.items():
+            stored = {tensor: name for name, (tensor, _) in self._locations[i].items()}
+            for one in quantized_refusals(self._file(i, precision), self._job.trial):
+                found.setdefault(key, []).extend(one.outputs)
+                named = self._in_float.setdefault(precision, [])
+                if (operator := self._nodes.described(one, stored)) not in named:
+                    named.append(operator)
+        return found
 
     def finish(self, batch: Sequence[int]) -> None:
         """Record that some slices are finished, and remove the files that are not needed any more."""
@@ -222,6 +256,7 @@ class _Slices:
             "layouts": [self._layouts[i] for i in batch],
             "locations": [self._locations[i] for i in batch],
             "tools": self._tools,
+            "in_float": self._in_float,
             "samples": needed_samples,
         }
         self._steps.finish(_step(batch), (self._values_file(batch),), content)
@@ -246,7 +281,7 @@ class _Slices:
             copy_weights((WeightRange(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
-        return self._job.tflite(precision, "direct", path, tools)
+        return self._job.tflite(precision, "direct", path, tools, tuple(self._in_float.get(precision, ())))
 
     def _stitched(self, precision: str) -> Graph:
         reference = self._job.reference.artifact

@@ -85,7 +85,7 @@ class Job:
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
         weights = stored_weights(path)
-        check_changed(draft.file, find_recipe(precision), weights)
+        check_changed(draft.file, find_recipe(precision), weights, in_float)
         bound = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         over = self._judged(path, bound.artifact, lambda: bound.error)
         remember_safe(default_backend("tflite").package, bound.artifact.sha256)

@@ -1,7 +1,7 @@
 """Reads the number types in which a file stores its weights, and finds files that a precision would not change."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -38,9 +38,9 @@ def shares(weights: StoredWeights) -> tuple[tuple[str, float], ...]:
     return tuple((dtype, size / total) for dtype, size in by_type.most_common())
 
 
-def check_changed(file: str, recipe: Recipe, weights: StoredWeights) -> None:
+def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:
     """Raise NotAvailable, naming the operators, if a file stores no weight in the type that its precision promises: it
-    would be the float32 file under another name."""
+    would be the float32 file under another name. in_float: as in FileOutcome."""
     if recipe.weights == "float32" or recipe.keeps_layers or any(dtype == recipe.weights for dtype, _ in weights):
         return
     owners: Counter[str] = Counter()
@@ -48,6 +48,8 @@ def check_changed(file: str, recipe: Recipe, weights: StoredWeights) -> None:
         owners[operator] += size
     named = ", ".join(f"{operator} ({size} bytes)" for operator, size in owners.most_common(_SHOWN))
     why = f"all weights belong to {named}, which it leaves in float32" if named else "the graph has no weights"
+    if in_float:
+        why += f"; LiteRT does not load it for {', '.join(in_float)}"
     raise NotAvailable(
         f"{recipe.name} is impossible here: {why}: {file} would be the float32 file under another name; use fp32"
     )

@@ -67,7 +67,10 @@ def _do(request: dict[str, Any], say: Say, failed: dict[str, str]) -> tuple[dict
 
 
 def _quantize(request: dict[str, Any], folder: Path, say: Say, failed: dict[str, str]) -> dict[str, str]:
-    """Quantize every model to every precision. Return the files by key; reasons of failures are added to `failed`."""
+    """Quantize every model to every precision. Return the files by key; reasons of failures are added to `failed`.
+
+    request["in_float"]: by key, the names of output tensors whose operators are not quantized.
+    """
     from .quantizing import ObservedRanges, observe, quantize
 
     files: dict[str, str] = {}
@@ -87,7 +90,8 @@ def _quantize(request: dict[str, Any], folder: Path, say: Say, failed: dict[str,
                 continue
             say(f"quantizing {name} to {precision} (ai-edge-quantizer)")
             try:
-                files[key] = str(quantize(Path(model), precision, recipe, folder, seen))
+                in_float = request["in_float"].get(key, ())
+                files[key] = str(quantize(Path(model), precision, recipe, folder, seen, in_float))
             except Exception as error:  # noqa: BLE001  other precisions may succeed
                 failed[key] = _reason(error)
     return files
