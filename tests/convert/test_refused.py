@@ -69,8 +69,8 @@ def test_a_file_that_does_not_load_names_the_node(tmp_path: Path) -> None:
     (failed,) = convert_bundle(bundle.folder, conversion_rules, ("fp32",)).failed
     assert failed.why == (
         f"{bundle.folder / 'model.onnx'}: no TFLite file can be made: LiteRT refuses what onnx2tf makes of it: "
-        "ONNX_PRELU of node 'first' (PRelu) (TFLite has no such operator); make the files for ONNX Runtime alone (--runtime ort), "
-        "or export the model without these operators"
+        "ONNX_PRELU of node 'first' (PRelu) (TFLite has no such operator); make the files for ONNX Runtime "
+        "alone (--runtime ort), or export the model without these operators"
     )
 
 
