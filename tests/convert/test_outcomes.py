@@ -41,11 +41,12 @@ _GUARDED = """(float[4,64] x) => (float[4,64] y) <float tiny = {1e-12}> {
 }"""
 
 
-def _imported(folder: Path, text: str, weight: Any = None) -> Bundle:
+def _imported(folder: Path, text: str, weight: Any = None, **others: Any) -> Bundle:
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]> g {text}')
     if weight is None:
         weight = np.random.default_rng(0).normal(0, 0.1, (64, 64)).astype(np.float32)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    for name, values in {"w": weight, **others}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
     if "start" in text:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(64, np.float32), "start"))
         model.graph.node[1].name = "running"
@@ -270,6 +271,23 @@ def test_a_graph_without_weights_has_one_precision(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_whose_weights_mostly_stay_float32_is_said_to_be_so(tmp_path: Path) -> None:
+    text = """(int64[1,6] ids) => (float[1,6,8] y) {
+        rows = Gather(w, ids)
+        y = MatMul(rows, v)
+    }"""
+    rng = np.random.default_rng(0)
+    bundle = _imported(tmp_path, text, rng.normal(0, 1, (500, 64)).astype(np.float32), v=rng.normal(0, 0.1, (64, 8)))
+    shown = _convert(bundle, "-p", "fp32", "-p", "int8", "--runtime", "ort", "--runtime", "tflite")
+    assert shown.exit_code == 0
+    for name in ("model.int8.onnx", "model.int8.tflite"):
+        (row,) = (line for line in shown.stdout.splitlines() if line.startswith(f" {name}"))
+        assert " >99% float32, <1% int8 " in row
+        assert f"warning: {name}: most of its weights stay in float32: G" in shown.stderr
+    assert "Gather (128000 bytes)" in shown.stderr
+    assert "warning: model.fp32.tflite" not in shown.stderr
+
+
 def test_the_table_says_in_which_types_the_weights_are_stored(tmp_path: Path) -> None:
     bundle = _imported(tmp_path, _DENSE)
     shown = _convert(bundle)
@@ -280,3 +298,18 @@ def test_the_table_says_in_which_types_the_weights_are_stored(tmp_path: Path) ->
     assert " 94% int8, 6% float32 " in rows["model.int8.onnx"]
     conversion = convert_bundle(bundle.folder, conversion_rules, ("int8",), runtimes=("ort",))
     assert dict(conversion.outcomes[0].weights)["int8"] == pytest.approx(4096 / (4096 + 256), abs=0.001)
+
+
+def test_a_graph_that_cannot_be_calibrated_gets_the_files_that_need_no_calibration(tmp_path: Path) -> None:
+    bundle = _imported(tmp_path, _DENSE)  # its input is no image
+    arguments = ("--calibration", "generated", "-p", "int8-static")
+    shown = _convert(bundle, *arguments, "-p", "fp32", "-p", "int8")
+    assert shown.exit_code == 2
+    assert _files(bundle) == {"model.fp32.tflite", "model.int8.tflite", "model.int8.onnx"}
+    (why,) = (line for line in shown.stderr.splitlines() if line.startswith("error: "))
+    assert (
+        "not made: model.int8-static.tflite, model.int8-static.onnx: model.onnx: expected one input for images" in why
+    )
+    alone = _convert(bundle, *arguments)
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "expected one input for images" in alone.stderr

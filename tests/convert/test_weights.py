@@ -9,7 +9,7 @@ import pytest
 import toolkit
 from backends.errors import NotAvailable
 from backends.precision import FP32, INT8, MIXED
-from toolkit.convert.weights import StoredWeights, check_changed, shares, stored_weights
+from toolkit.convert.weights import StoredWeights, check_changed, mostly_float, shares, stored_weights
 
 _POCKETSEAL = Path(toolkit.__file__).parent / "bundles" / "pocketseal"
 
@@ -53,6 +53,13 @@ def test_constants_of_nodes_and_of_subgraphs_count_and_sizes_do_not(tmp_path: Pa
     branch.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4), np.float16), "part"))
     onnx.save(model, tmp_path / "model.onnx")
     assert stored_weights(tmp_path / "model.onnx") == {("float32", "Pad"): 16, ("float16", "Add"): 32}
+
+
+def test_operators_that_keep_more_than_half_of_the_bytes_are_named() -> None:
+    weights = StoredWeights({("float32", "GATHER"): 60, ("float32", "ADD"): 41, ("int8", "FULLY_CONNECTED"): 100})
+    assert mostly_float(INT8, weights) == ("GATHER (60 bytes)", "ADD (41 bytes)")
+    assert mostly_float(INT8, weights + StoredWeights({("int8", "CONV_2D"): 1})) == ()
+    assert mostly_float(FP32, StoredWeights({("float32", "GATHER"): 1, ("int8", "FULLY_CONNECTED"): 100})) == ()
 
 
 def test_what_a_precision_does_not_change_is_refused_with_the_operators_to_blame() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from toolkit.convert.outcome import Conversion, FileOutcome
 
 OVER, NOT_MADE = 1, 2
-_LEAST_SHARE = 0.005
+_LEAST_SHARE = 1e-4
 
 
 def exit_code(conversion: "Conversion") -> int:
@@ -31,6 +31,9 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
                 f"{one.file}: in float32, because LiteRT does not load it in {one.precision}: {', '.join(one.in_float)}"
             )
             click.echo(f"note: {line}", err=True)
+        if one.mostly_float:
+            line = f"{one.file}: most of its weights stay in float32: {', '.join(one.mostly_float)}"
+            click.secho(f"warning: {line}", fg="yellow", err=True)
     for speed in (speed for speed in speeds if speed.slower):
         click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
     for one in conversion.over:
@@ -63,9 +66,13 @@ def _outcome(one: "FileOutcome") -> str:
 
 
 def _weights(one: "FileOutcome") -> str:
-    """Return the share of the bytes in each type, such as "92% int8, 8% float32"; a share below half a percent is left
-    out."""
-    return ", ".join(f"{share:.0%} {dtype}" for dtype, share in one.weights if share >= _LEAST_SHARE)
+    """Return the share of the bytes in each type, such as "92% int8, 8% float32", without shares below _LEAST_SHARE."""
+    return ", ".join(f"{_percent(share)} {dtype}" for dtype, share in one.weights if share >= _LEAST_SHARE)
+
+
+def _percent(share: float) -> str:
+    """Return a share in whole percent; no share but all is "100%", and none is "0%"."""
+    return "<1%" if share < 0.005 else ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _slower(speed: "Speed") -> str:

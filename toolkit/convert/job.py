@@ -22,7 +22,7 @@ from toolkit.convert.converter import WorkerResult, run_worker
 from toolkit.convert.outcome import Made, file_name
 from toolkit.convert.quantize.onnx import observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
-from toolkit.convert.weights import check_changed, shares, stored_weights
+from toolkit.convert.weights import check_changed, mostly_float, shares, stored_weights
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -85,11 +85,12 @@ class Job:
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
         weights = stored_weights(path)
-        check_changed(draft.file, find_recipe(precision), weights, in_float)
+        recipe = find_recipe(precision)
+        check_changed(draft.file, recipe, weights, in_float)
         bound = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         over = self._judged(path, bound.artifact, lambda: bound.error)
         remember_safe(default_backend("tflite").package, bound.artifact.sha256)
-        return Made(bound.artifact, (path,), over, in_float, shares(weights))
+        return Made(bound.artifact, (path,), over, in_float, shares(weights), mostly_float(recipe, weights))
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Bound:
         """Call toolkit.convert.binding.bind_tflite in the trial process.
@@ -162,7 +163,7 @@ class Job:
         over = self._judged(
             files[0], artifact, lambda: relative_error(files[0], artifact, reference.feeds, reference.outputs)
         )
-        return Made(artifact, files, over, weights=shares(weights))
+        return Made(artifact, files, over, (), shares(weights), mostly_float(recipe, weights))
 
     def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:
         """Return the artifact (the manifest's entry) of an ONNX file that was made by a recipe."""

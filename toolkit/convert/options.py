@@ -82,6 +82,11 @@ class Options:
         return [name for name, recipe in RECIPES.items() if name in names and not recipe.keeps_layers]
 
     @property
+    def calibrated(self) -> list[Key]:
+        """The files that need calibration."""
+        return [key for key in self.keys if RECIPES[key[1]].calibrated]
+
+    @property
     def quantized(self) -> list[Recipe]:
         """The recipes of the files for ONNX Runtime, except mixed ones."""
         found = [RECIPES[name] for runtime, name in self.keys if runtime == "ort"]

@@ -26,6 +26,8 @@ class FileOutcome:
     file: its name in the bundle. why: the reason if it was not made, else None. over: one sentence for each number that
     is over its tolerance; empty for a file that agrees with the float32 graph, or that is not judged at conversion.
     weights: the share of the bytes of weights in each type, the largest first; empty for a file that was not made.
+    mostly_float: the operators that keep most of the weights in float32; empty where the precision holds for half of
+    them or more.
     in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it.
     """
 
@@ -37,6 +39,7 @@ class FileOutcome:
     over: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
     weights: tuple[tuple[str, float], ...] = ()
+    mostly_float: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:
@@ -70,13 +73,14 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact and its files, which are not in the bundle yet. over, in_float, weights: as in FileOutcome."""
+    """An artifact and its files, which are not in the bundle yet. The other fields are those of FileOutcome."""
 
     artifact: Artifact
     files: tuple[Path, ...]
     over: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
     weights: tuple[tuple[str, float], ...] = ()
+    mostly_float: tuple[str, ...] = ()
 
 
 # A file of one graph, by its runtime and precision.
@@ -144,7 +148,8 @@ class Attempts:
         if key in self._failed:
             return FileOutcome(file, role, precision, runtime, self._failed[key])
         made = self._made[key]
-        return FileOutcome(file, role, precision, runtime, None, made.over, made.in_float, made.weights)
+        found = (made.over, made.in_float, made.weights, made.mostly_float)
+        return FileOutcome(file, role, precision, runtime, None, *found)
 
     def _explained(self, error: Exception) -> str:
         said = _HIDDEN_FOLDER.sub("", one_line(error))

@@ -124,10 +124,14 @@ def convert_bundle(
 
 @dataclass(frozen=True)
 class _Images:
-    """The calibration inputs, and the images of a mixed search (N, 3, S, S); None if not needed."""
+    """The calibration inputs, and the images of a mixed search (N, 3, S, S); None if not needed.
+
+    refused: why there are no calibration inputs although a precision needs them, else None.
+    """
 
     calibrated: Calibrated | None
     mixed: Array | None
+    refused: InvalidInput | None
 
     @property
     def key(self) -> list[str | None]:
@@ -151,22 +155,29 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: Options) -> Conver
             """Open a temporary file without a name, of which nothing can be left behind."""
             return cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=bundle.folder)))
 
-        calibrated, watched = None, None
+        calibrated, watched, refused = None, None, None
         if calibration is not None:
             options.progress(f"reading calibration images from {calibration.folder or 'a generator'}")
-            calibrated = read_calibration(calibration, options.rules.feeds, bundle, parent, file)
+            try:
+                calibrated = read_calibration(calibration, options.rules.feeds, bundle, parent, file)
+            except InvalidInput as error:
+                if options.strict or len(options.calibrated) == len(options.keys):
+                    raise
+                refused = error  # the other precisions need no calibration
         if mixed is not None and mixed.images is not None:
             options.progress(f"reading images from {mixed.images}")
             watched = read_images(mixed.images, parent.inputs[0].spec.shape[-1], file())
         if options.lowered:
             converter_python()  # raises now, before anything is computed, if the converter is missing
-        return _convert(bundle, parent, path, options, _Images(calibrated, watched))
+        return _convert(bundle, parent, path, options, _Images(calibrated, watched, refused))
 
 
 def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, images: _Images) -> Conversion:
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
     attempts = Attempts(parent, options.route, options.strict, log)
+    if images.refused is not None:
+        attempts.fail(options.calibrated, images.refused)
     cut: CutGraph | None = None
     with attempts.guard([("tflite", precision) for precision in options.lowered]):
         if options.lowered:

@@ -38,21 +38,36 @@ def shares(weights: StoredWeights) -> tuple[tuple[str, float], ...]:
     return tuple((dtype, size / total) for dtype, size in by_type.most_common())
 
 
+def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
+    """Return the operators that keep weights in float32, with their bytes and the largest first, if less than half of
+    all bytes are in the type that the precision promises; else nothing."""
+    promised = sum(size for (dtype, _), size in weights.items() if dtype == recipe.weights)
+    if recipe.weights == "float32" or 2 * promised >= weights.total():
+        return ()
+    return _owners(weights, "float32")
+
+
 def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:
     """Raise NotAvailable, naming the operators, if a file stores no weight in the type that its precision promises: it
     would be the float32 file under another name. in_float: as in FileOutcome."""
     if recipe.weights == "float32" or recipe.keeps_layers or any(dtype == recipe.weights for dtype, _ in weights):
         return
-    owners: Counter[str] = Counter()
-    for (_, operator), size in weights.items():
-        owners[operator] += size
-    named = ", ".join(f"{operator} ({size} bytes)" for operator, size in owners.most_common(_SHOWN))
+    named = ", ".join(_owners(weights))
     why = f"all weights belong to {named}, which it leaves in float32" if named else "the graph has no weights"
     if in_float:
         why += f"; LiteRT does not load it for {', '.join(in_float)}"
     raise NotAvailable(
         f"{recipe.name} is impossible here: {why}: {file} would be the float32 file under another name; use fp32"
     )
+
+
+def _owners(weights: StoredWeights, only: str | None = None) -> tuple[str, ...]:
+    """Return the operators with the most bytes of weights, of one type or of all, as "Conv (2304 bytes)"."""
+    owners: Counter[str] = Counter()
+    for (dtype, operator), size in weights.items():
+        if only in (None, dtype):
+            owners[operator] += size
+    return tuple(f"{operator} ({size} bytes)" for operator, size in owners.most_common(_SHOWN))
 
 
 def _of_tflite(path: Path) -> dict[tuple[str, str], int]:
