@@ -1,5 +1,7 @@
 """Each file of a conversion is made or not independently of the others, and what came of it is said for each."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,54 @@ def test_a_fault_of_our_own_is_a_failure_of_its_file_with_a_traceback_in_the_log
     log = bundle.folder / "convert-model-direct.log"
     assert str(log) in str(failed.why)
     assert 'raise KeyError("node")' in log.read_text(encoding="utf-8")
+
+
+def test_a_full_disk_ends_the_conversion_and_another_error_of_the_system_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = errno.ENOSPC
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("toolkit.convert.job.quantize_onnx", fail)
+    bundle = _imported(tmp_path, _DENSE)
+    with pytest.raises(NotAvailable, match="no room on the disk"):
+        convert_bundle(bundle.folder, conversion_rules, ("fp32", "fp16"))
+    assert _files(bundle) == set()
+    number = errno.EIO
+    conversion = convert_bundle(bundle.folder, conversion_rules, ("fp32", "fp16"))
+    assert _made(conversion) == {"model.fp32.tflite", "model.fp16.tflite"}
+
+
+def test_a_file_of_an_earlier_conversion_stays_and_each_reason_names_its_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise InvalidArtifact("model.fp16.onnx: ONNX Runtime cannot load it")
+
+    bundle = _imported(tmp_path, _DENSE)
+    assert _convert(bundle, "-p", "fp16", "--runtime", "ort").exit_code == 0
+    before = (bundle.folder / "model.fp16.onnx").read_bytes()
+    monkeypatch.setattr("toolkit.convert.job.quantize_onnx", fail)
+    shown = _convert(bundle, "-p", "fp16", "--runtime", "ort")
+    assert shown.exit_code == 2
+    assert (
+        "error: not made: model.fp16.onnx (the file of an earlier conversion stays): ONNX Runtime cannot load it"
+    ) in shown.stderr
+    assert (bundle.folder / "model.fp16.onnx").read_bytes() == before
+    Bundle.open(bundle.folder).verify(Bundle.open(bundle.folder).find("model", "onnx", "fp16"))
+
+
+def test_files_that_cannot_be_timed_are_made_and_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise NotAvailable("too little memory")
+
+    monkeypatch.setattr("toolkit.bench.speed.compare_speed", fail)
+    shown = _convert(_imported(tmp_path, _DENSE), "-p", "fp16", "--runtime", "ort")
+    assert shown.exit_code == 0
+    assert "note: the files were not timed: too little memory" in shown.stderr
+    assert " made" in shown.stdout
 
 
 def test_a_wrong_lowering_costs_every_tflite_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import click
 
+from backends.errors import ToolkitError
 from backends.precision import RECIPES
 
 
@@ -119,6 +120,10 @@ def convert(
 
         made = {one.file for one in conversion.outcomes if one.made}
         artifacts = [artifact for artifact in conversion.bundle.artifacts if artifact.file in made]
-        speeds = compare_speed(conversion.bundle, artifacts, progress.step)
+        try:
+            speeds = compare_speed(conversion.bundle, artifacts, progress.step)
+        except ToolkitError as error:  # the files are in the bundle, and their outcomes must be said
+            progress.say(f"note: the files were not timed: {error}")
+            speeds = ()
     print_conversion(conversion, speeds)
     ctx.exit(exit_code(conversion))

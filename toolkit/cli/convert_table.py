@@ -54,7 +54,7 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
     there = {artifact.file for artifact in conversion.bundle.artifacts}
     for one in conversion.failed:
         stays = " (the file of an earlier conversion stays)" if one.file in there else ""
-        reasons.setdefault(str(one.why), []).append(f"{one.file}{stays}")
+        reasons.setdefault(str(one.why).removeprefix(f"{one.file}: "), []).append(f"{one.file}{stays}")
     for why, files in reasons.items():
         click.secho(f"error: not made: {', '.join(files)}: {why}", fg="red", err=True)
 

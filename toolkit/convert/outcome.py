@@ -13,6 +13,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.sandbox import SandboxDied
+from toolkit.convert.resume import NO_ROOM
 
 Runtime = Literal["ort", "tflite"]
 # The runtimes that files are made for, and the suffix of their files.
@@ -120,8 +121,8 @@ class Attempts:
 
     def fail(self, keys: Sequence[Key], error: Exception) -> None:
         """Record an error as the reason of the failure of files, unless they have failed before. Raises it if `strict`
-        is set, and if it is an OSError: a full disk, for example, ends the whole conversion."""
-        if self.strict or isinstance(error, OSError):
+        is set, and if the disk is full, which ends the whole conversion."""
+        if self.strict or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise error
         why = self._explained(error)
         for key in keys:
