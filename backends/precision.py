@@ -92,7 +92,12 @@ class Recipe:
 
     def to_worker(self) -> dict[str, Any]:
         """Return the fields that the converter's worker needs, as JSON values."""
-        return {"weights": self.weights, "activations": self.activations, "computes": list(self.computes)}
+        return {
+            "weights": self.weights,
+            "activations": self.activations,
+            "computes": list(self.computes),
+            "calibrated": self.calibrated,
+        }
 
 
 _INT8_W_REASON = (

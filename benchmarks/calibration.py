@@ -40,7 +40,10 @@ def main(folder: Path, images: Path, data: Path, out: Path | None) -> None:
             for method in METHODS:
                 copy = Path(name) / method
                 shutil.copytree(folder, copy, dirs_exist_ok=True)
-                made = convert_bundle(copy, conversion_rules, ("int8-static",), calibration=Calibration(source, method))
+                calibration = Calibration(source, method)
+                made = convert_bundle(
+                    copy, conversion_rules, ("int8-static",), calibration=calibration, strict=True
+                ).bundle
                 for artifact in (made.find("detector", kind, "int8-static") for kind in ("onnx", "tflite")):
                     row = row_of(artifact, logits_of(made, artifact, readings.inputs), reference, readings.messages)
                     seen = "generated" if source is None else "marked photographs"

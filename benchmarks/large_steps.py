@@ -49,7 +49,7 @@ def convert(bundle: Path, role: str, steps: Steps) -> dict[str, Any]:
     from toolkit.parity.agreement import conversion_rules
 
     with Watch(bundle) as watch:
-        convert_bundle(bundle, conversion_rules, PRECISIONS, progress=steps)
+        convert_bundle(bundle, conversion_rules, PRECISIONS, progress=steps, strict=True)
     steps(None)
     own = sum(row["seconds"] for row in steps.rows if not any(tool in row["step"] for tool in CONVERTER_TOOLS))
     return {

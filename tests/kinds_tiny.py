@@ -58,7 +58,9 @@ def converted(kind: str) -> Bundle:
 
     def make(folder: Path) -> None:
         shutil.copytree(exported(kind).folder, folder / kind)
-        convert_bundle(folder / kind, conversion_rules, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None))
+        convert_bundle(
+            folder / kind, conversion_rules, PRECISIONS, roles=LOWERED[kind], calibration=Calibration(None), strict=True
+        )
 
     return Bundle.open(made_once(f"converted-{kind}", make) / kind)
 

@@ -117,7 +117,7 @@ def converted(name: str) -> Bundle:
 
     def make(folder: Path) -> None:
         shutil.copytree(exported(name).folder, folder / name)
-        convert_bundle(folder / name, conversion_rules, PRECISIONS, calibration=Calibration(IMAGES))
+        convert_bundle(folder / name, conversion_rules, PRECISIONS, calibration=Calibration(IMAGES), strict=True)
 
     return Bundle.open(made_once(f"converted-{name}", make) / name)
 
@@ -127,7 +127,7 @@ def converted_by_both_routes(name: str) -> Bundle:
 
     def make(folder: Path) -> None:
         shutil.copytree(converted(name).folder, folder / name)
-        convert_bundle(folder / name, conversion_rules, TF_PRECISIONS, route="tf")
+        convert_bundle(folder / name, conversion_rules, TF_PRECISIONS, route="tf", strict=True)
 
     return Bundle.open(made_once(f"converted-by-both-routes-{name}", make) / name)
 

@@ -84,7 +84,7 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
         ("scores", "float32", (1, 5)),
         ("best", "int64", (1,)),
     ]
-    converted = convert_bundle(folder, conversion_rules, ("fp32", "int8"))
+    converted = convert_bundle(folder, conversion_rules, ("fp32", "int8"), strict=True).bundle
     lowered = converted.find("model", "tflite", "fp32")
     assert lowered.file == "model.fp32.tflite"
     assert lowered.inputs[0].stored.layout == "NHWC"
@@ -107,7 +107,7 @@ def _square_root(folder: Path) -> Path:
 
 def test_samples_outside_the_domain_are_left_out_and_counted(tmp_path: Path) -> None:
     bundle = import_model(_square_root(tmp_path), tmp_path / "root", {})
-    convert_bundle(bundle.folder, conversion_rules, ("fp32",))
+    convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
     report = compare_bundle(Bundle.open(bundle.folder))
     assert report.passed
     assert report.roles[0].outside_domain == 18  # normal noise, ten times that, and all -1
@@ -140,7 +140,7 @@ def test_what_the_lowering_does_not_have_is_said_at_once_by_node_and_operator(tm
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(before) == ["bundle.json", "model.onnx"]
     with pytest.raises(NotAvailable, match="onnx2tf does not lower 'running'"):
-        convert_bundle(folder, conversion_rules, ("fp32",))
+        convert_bundle(folder, conversion_rules, ("fp32",), strict=True)
     log = folder / "convert-model-direct.log"
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path != log} == before
 
@@ -267,7 +267,7 @@ def test_a_scalar_input_and_a_boolean_output_go_all_the_way(tmp_path: Path) -> N
         [helper.make_tensor_value_info("above", TensorProto.BOOL, [2, 3])],
     )
     bundle = import_model(_save(tmp_path, graph), tmp_path / "above", {})
-    report = compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",)))
+    report = compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True).bundle)
     assert report.passed
     (file,) = report.roles[0].files
     assert file.total is not None
@@ -299,7 +299,7 @@ def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> 
     bundle = import_model(_save(tmp_path, graph), tmp_path / "bundle", {})
     operators = [node.op_type for node in onnx.load(tmp_path / "bundle" / "model.onnx").graph.node]
     assert "Gemm" in operators
-    bundle = convert_bundle(tmp_path / "bundle", conversion_rules, ("fp32", "int8"))
+    bundle = convert_bundle(tmp_path / "bundle", conversion_rules, ("fp32", "int8"), strict=True).bundle
     full, quantized = (bundle.find("model", "tflite", precision).bytes for precision in ("fp32", "int8"))
     assert quantized < 0.5 * full
 
@@ -320,7 +320,7 @@ def test_axes_that_a_graph_turns_first_or_last_are_those_of_its_tflite_file(tmp_
     }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
     bundle = import_model(tmp_path / "source.onnx", tmp_path / "turned", {})
-    convert_bundle(bundle.folder, conversion_rules, ("fp32",))
+    convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
     assert compare_bundle(Bundle.open(bundle.folder)).passed
 
 

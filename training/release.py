@@ -81,7 +81,8 @@ def main(weights: Path | None, data: Path, build: Path) -> None:
             ("fp32", "fp16", "int8", "int8-static"),
             calibration=Calibration(Path(name)),
             progress=click.echo,
-        )
+            strict=True,
+        ).bundle
     SHIPPED.mkdir(parents=True, exist_ok=True)
     manifest = bundle / "bundle.json"
     for artifact in made.artifacts:

@@ -18,6 +18,10 @@ SIGNATURE = b"serving_default"
 # Name of the metadata {name in the ONNX graph: [name of the tensor that holds it in the file, order of its axes]}.
 ORIGINS_METADATA = b"onnx_tensors"
 
+_DTYPES: dict[int, str] = {
+    code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Payload:
@@ -48,6 +52,11 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(int(size) for size in self.table.shape) if self.table.shape is not None else ()
+
+    @property
+    def dtype(self) -> str:
+        """The type of the values: numpy's name for it, or the schema's own name in lower case, such as "int4"."""
+        return _DTYPES.get(self.table.type, "?")
 
 
 @dataclass(eq=False)

@@ -3,11 +3,13 @@
 import math
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from backends.errors import InvalidArtifact, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
@@ -41,7 +43,8 @@ def cut(graph: Graph, outputs: Iterable[Tensor], given: Collection[Tensor]) -> G
                 inputs[id(tensor)] = tensor
             elif (maker := makers.get(id(tensor))) is not None:
                 waiting.append(maker)
-            elif math.prod(tensor.shape):  # a constant without values has no bytes either
+            elif math.prod(tensor.shape) and not tensor.table.isVariable:
+                # A constant without values has no bytes either, and a variable starts as zeros.
                 raise InvalidArtifact(f"tensor {tensor.name!r} is made by no operator of the file")
     nodes: list[Node] = [node for node in graph.nodes if id(node) in needed]
     return Graph(
@@ -82,7 +85,6 @@ class TflitePartSession:
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-_TYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 
 
 def find_crashing_op(path: Path, trial: SandboxProcess) -> str | None:
@@ -108,6 +110,54 @@ def find_crashing_op(path: Path, trial: SandboxProcess) -> str | None:
                 trial.call(run_alone, alone)
             except SandboxDied:
                 return _described(node)
+    return None
+
+
+@dataclass(frozen=True)
+class RefusedOp:
+    """An operator that LiteRT does not load. name: as in the schema, such as "BATCH_MATMUL".
+
+    outputs: the names of its output tensors. quantized: whether it reads or makes integers of 8 or 16 bits.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    quantized: bool
+    reason: str
+
+
+def find_refused_ops(path: Path, trial: SandboxProcess) -> list[RefusedOp]:
+    """Return every operator of a file that LiteRT does not load when it is alone in a file, in running order.
+
+    `trial` is the process that loads the operators. Of operators of one kind with the same dtypes and shapes, only the
+    first is loaded. An operator that ends the process is not among them.
+    """
+    found = []
+    reasons: dict[tuple[object, ...], str | None] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "operator.tflite"
+        for node in read_graph(path).nodes:
+            kind = _kind(node)
+            if kind not in reasons:
+                write_graph(_alone(node), alone)
+                with suppress(SandboxDied):
+                    reasons[kind] = trial.call(load_error, alone)
+            if (reason := reasons.setdefault(kind, None)) is not None:
+                tensors = [tensor for tensor in (*node.inputs, *node.outputs) if tensor is not None]
+                outputs = tuple(tensor.name for tensor in node.outputs if tensor is not None)
+                quantized = any(tensor.dtype in ("int8", "int16") for tensor in tensors)
+                found.append(RefusedOp(_operator(node), outputs, quantized, reason))
+    return found
+
+
+def load_error(path: Path, delegated: bool = True) -> str | None:
+    """Return LiteRT's reason why it does not load a TFLite file, or None if it does. delegated: with XNNPACK."""
+    resolver = OpResolverType.AUTO if delegated else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        return one_line(error)
     return None
 
 
@@ -139,6 +189,11 @@ def _kind(node: Node) -> tuple[object, ...]:
 
 
 def _described(node: Node) -> str:
-    dtypes = dict.fromkeys(_TYPES.get(tensor.table.type, "?") for tensor in node.inputs if tensor is not None)
+    dtypes = dict.fromkeys(tensor.dtype for tensor in node.inputs if tensor is not None)
     made = [repr(tensor.name) for tensor in node.outputs if tensor is not None]
-    return f"{_OPERATORS.get(node.code[0], node.code[0])} of {' and '.join(dtypes)} ({', '.join(made)})"
+    return f"{_operator(node)} of {' and '.join(dtypes)} ({', '.join(made)})"
+
+
+def _operator(node: Node) -> str:
+    builtin, custom, _ = node.code
+    return custom.decode() if custom else str(_OPERATORS.get(builtin, builtin))

@@ -123,9 +123,9 @@ def _measured(
     part = cut(graph, dict.fromkeys(tensor for _, tensor, _ in group), list(graph.inputs.values()))
     stored_feeds = {}
     for name, tensor in graph.inputs.items():
-        order, dtype = known[name], np.int32 if feeds[name].dtype == np.int64 else feeds[name].dtype
+        order = known[name]
         values = feeds[name] if order is None else feeds[name].transpose(order)
-        stored_feeds[tensor.name] = np.ascontiguousarray(values, dtype).reshape(tensor.shape)
+        stored_feeds[tensor.name] = np.ascontiguousarray(values, tensor.dtype).reshape(tensor.shape)
     path = tflite.with_suffix(".part")
     write_graph(part, path)
     got = TflitePartSession(path).run(stored_feeds)

@@ -82,7 +82,7 @@ def _source(path: Path) -> Path:
 
 def _made(folder: Path) -> None:
     import_model(_source(folder / "foreign.onnx"), folder / "foreign", {})
-    convert_bundle(folder / "foreign", conversion_rules, ("fp32",))
+    convert_bundle(folder / "foreign", conversion_rules, ("fp32",), strict=True)
 
 
 def foreign(folder: Path) -> Bundle:

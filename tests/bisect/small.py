@@ -69,7 +69,7 @@ def _source(path: Path) -> Path:
 def converted(folder: Path, precisions: tuple[str, ...]) -> Bundle:
     """The network's bundle, made in an empty folder."""
     import_model(_source(folder / "small.onnx"), folder / "small", {})
-    return convert_bundle(folder / "small", conversion_rules, precisions)
+    return convert_bundle(folder / "small", conversion_rules, precisions, strict=True).bundle
 
 
 def _made(folder: Path) -> None:

@@ -79,6 +79,11 @@ def _pocketseal(parent: Path) -> None:
     found = layers(load(folder / "detector.onnx").graph)
     kept = MixedRecipe((found[0].name, found[-1].name), layer_names(folder / "detector.int8.tflite")[-2:], "")
     convert_bundle(
-        folder, conversion_rules, PRECISIONS, calibration=Calibration(seal_tiny.IMAGES), mixed=MixedRequest(kept=kept)
+        folder,
+        conversion_rules,
+        PRECISIONS,
+        calibration=Calibration(seal_tiny.IMAGES),
+        mixed=MixedRequest(kept=kept),
+        strict=True,
     )
-    convert_bundle(folder, conversion_rules, seal_tiny.TF_PRECISIONS, "tf")
+    convert_bundle(folder, conversion_rules, seal_tiny.TF_PRECISIONS, "tf", strict=True)

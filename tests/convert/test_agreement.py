@@ -42,10 +42,11 @@ def test_operators_that_are_known_to_go_wrong_go_right(tmp_path: Path) -> None:
         grown = Add(h, h)
     }"""
     bundle = _imported(tmp_path, text)
-    judged = {}
-    report = compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",), judged=judged.__setitem__))
+    conversion = convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
+    report = compare_bundle(conversion.bundle)
     assert report.passed
-    assert judged == {"model.fp32.tflite": ()}
+    (outcome,) = conversion.outcomes
+    assert (outcome.file, outcome.why, outcome.over) == ("model.fp32.tflite", None, ())
     (file,) = report.roles[0].files
     assert file.total is not None
     assert file.total.outputs["grown"].dtype == "float16"
@@ -63,7 +64,7 @@ _GUARDED = """(float[2,3] x) => (float[2,3] y) <float tiny = {1e-12}> {
 
 def test_a_division_that_is_guarded_stays_so(tmp_path: Path) -> None:
     bundle = _imported(tmp_path, _GUARDED)
-    assert compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",))).passed
+    assert compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True).bundle).passed
 
 
 def test_a_file_that_computes_something_else_is_refused_and_nothing_is_added(
@@ -74,7 +75,7 @@ def test_a_file_that_computes_something_else_is_refused_and_nothing_is_added(
     bundle = _imported(tmp_path, _GUARDED)
     before = _files(bundle)
     with pytest.raises(InvalidArtifact, match="has other outputs than the graph: y: not_finite 6") as caught:
-        convert_bundle(bundle.folder, conversion_rules, ("fp32",))
+        convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
     assert str(bundle.folder / "model.onnx") in str(caught.value)
     assert _files(bundle) == before
 
@@ -97,11 +98,9 @@ def test_a_coarse_file_is_made_and_said_to_be(tmp_path: Path) -> None:
     bundle = import_model(tmp_path / "source.onnx", tmp_path / "foreign", {})
     command = ["convert", str(bundle.folder), "-p", "fp32", "-p", "int8-w"]
     shown = CliRunner(env={"COLUMNS": "120"}).invoke(main, command, catch_exceptions=False)
-    assert shown.exit_code == 0
-    rows = {
-        line.split()[0]: line.split()[-1] for line in shown.stdout.splitlines() if line.strip().startswith("model.")
-    }
-    assert rows["model.fp32.tflite"] == "yes"
-    assert rows["model.int8-w.tflite"] == "NO"
+    assert shown.exit_code == 1
+    rows = {line.split()[0]: line.rstrip() for line in shown.stdout.splitlines() if line.strip().startswith("model.")}
+    assert rows["model.fp32.tflite"].endswith(" made")
+    assert rows["model.int8-w.tflite"].endswith(" over its tolerance")
     assert "warning: model.int8-w.tflite: y: relative_l2 0.0" in shown.stderr
     assert not compare_bundle(Bundle.open(bundle.folder)).passed

@@ -19,7 +19,7 @@ from backends.registry import BACKENDS
 from backends.tensor import Array, Binding, TensorSpec
 from tests.shared import made_once
 from toolkit.convert import binding
-from toolkit.convert.binding import bind_tflite
+from toolkit.convert.binding import bind_tflite, check_error
 from toolkit.convert.converter import run_worker
 
 # Three channels of 3 x 3, in and out: nothing but a run can tell NCHW from NHWC.
@@ -134,7 +134,7 @@ def _bind_cubes(session: type[Counted], monkeypatch: pytest.MonkeyPatch) -> dict
     session.opened = session.runs = 0
     monkeypatch.setattr(binding, "default_backend", lambda file_format: SimpleNamespace(session=session))
     path = folder / "cubes.tflite"
-    found = bind_tflite(path, _artifact(path, "tflite", CUBES, outputs), feeds, expected)
+    found = bind_tflite(path, _artifact(path, "tflite", CUBES, outputs), feeds, expected).artifact
     return {b.spec.name: b.stored.layout for b in (*found.inputs, *found.outputs)}
 
 
@@ -160,33 +160,41 @@ BINDING_ERROR = {
 
 
 @pytest.mark.parametrize("precision", RECIPES)
-def test_a_file_is_bound_just_inside_the_limit_of_its_precision_and_not_just_outside(
+def test_an_error_passes_just_inside_the_limit_of_its_precision_and_not_just_outside(
     cube: tuple[Path, Array, Array], precision: str
 ) -> None:
     path, image, expected = cube
     draft = replace(_artifact(path, "tflite"), precision=precision)
 
-    def bind(error: float) -> Artifact:
+    def bind(error: float) -> None:
         # The file's outputs are `error` away, of the norm of these.
-        return bind_tflite(path, draft, {"image": image}, {"map": (expected / (1 + error)).astype(np.float32)})
+        moved = (expected / (1 + error)).astype(np.float32)
+        found = bind_tflite(path, draft, {"image": image}, {"map": moved})
+        assert found.error == pytest.approx(error, rel=0.02)
+        check_error(path, precision, found.error)
 
-    assert bind(0.95 * BINDING_ERROR[precision]).precision == precision
+    bind(0.95 * BINDING_ERROR[precision])
     with pytest.raises(InvalidArtifact, match=f"expected at most {BINDING_ERROR[precision]:g} for {precision}"):
         bind(1.05 * BINDING_ERROR[precision])
 
 
 def test_the_layout_of_a_cube_is_the_one_that_computes_right(cube: tuple[Path, Array, Array]) -> None:
     path, image, expected = cube
-    found = bind_tflite(path, _artifact(path, "tflite"), {"image": image}, {"map": expected})
+    found = bind_tflite(path, _artifact(path, "tflite"), {"image": image}, {"map": expected}).artifact
     assert [binding.stored.layout for binding in (*found.inputs, *found.outputs)] == ["NHWC", "NHWC"]
     with BACKENDS.load("tflite").session(path, found, 1) as session:
         np.testing.assert_allclose(session.run({"image": image})["map"], expected, atol=1e-5)
 
 
-def test_a_file_that_computes_something_else_is_refused(cube: tuple[Path, Array, Array]) -> None:
+def test_a_file_that_computes_something_else_is_bound_and_its_error_is_measured(
+    cube: tuple[Path, Array, Array],
+) -> None:
     path, image, expected = cube
+    found = bind_tflite(path, _artifact(path, "tflite"), {"image": image}, {"map": expected * 1.01})
+    assert [binding.stored.layout for binding in found.artifact.inputs] == ["NHWC"]
+    assert found.error == pytest.approx(0.01 / 1.01, rel=1e-3)
     with pytest.raises(InvalidArtifact, match="differs from the float32 graph"):
-        bind_tflite(path, _artifact(path, "tflite"), {"image": image}, {"map": expected * 1.01})
+        check_error(path, "fp32", found.error)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,6 @@ from backends.registry import open_session
 from graphs.onnx.file import load
 from tests import seal_tiny
 from tests.seal_tiny import IMAGES, flipped_bits, spec, tensors, weights
-from toolkit.convert import job
-from toolkit.convert.binding import bind_tflite
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.converter import ConversionFailed, run_worker
 from toolkit.convert.pipeline import convert_bundle
@@ -112,7 +110,7 @@ def test_the_int8_graph_computes_in_int8(converted: Bundle) -> None:
 
 
 def test_converting_again_gives_the_same_bytes(converted: Bundle, bundle: Bundle) -> None:
-    again = convert_bundle(bundle.folder, conversion_rules, ALL, calibration=Calibration(IMAGES))
+    again = convert_bundle(bundle.folder, conversion_rules, ALL, calibration=Calibration(IMAGES), strict=True).bundle
     assert Bundle.open(bundle.folder) == again
     made = [a for a in again.artifacts if a.parent]
     assert len(made) == len(ALL) + len(ON_ORT)
@@ -168,7 +166,7 @@ def test_export_never_removes_what_is_not_a_bundle(tmp_path: Path) -> None:
 )
 def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        convert_bundle(bundle.folder, conversion_rules, **options)  # type: ignore[arg-type]
+        convert_bundle(bundle.folder, conversion_rules, **options, strict=True)  # type: ignore[arg-type]
 
 
 def _no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +187,9 @@ def test_a_calibration_folder_is_read_before_anything_heavy(
     (broken / "b.jpg").write_bytes(b"not an image")
     for folder, message in ((tmp_path / "none", "no such folder"), (empty, "no images in it"), (broken, "b.jpg")):
         with pytest.raises(InvalidInput, match=message):
-            convert_bundle(bundle.folder, conversion_rules, ("int8-static",), calibration=Calibration(folder))
+            convert_bundle(
+                bundle.folder, conversion_rules, ("int8-static",), calibration=Calibration(folder), strict=True
+            )
 
 
 def test_a_tampered_graph_is_not_converted(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,12 +199,12 @@ def test_a_tampered_graph_is_not_converted(bundle: Bundle, monkeypatch: pytest.M
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(InvalidArtifact, match="does not match its manifest"):
-        convert_bundle(bundle.folder, conversion_rules)
+        convert_bundle(bundle.folder, conversion_rules, strict=True)
     path.write_bytes(data[:1000])
     with pytest.raises(InvalidArtifact, match="expected .* bytes, got 1000"):
-        convert_bundle(bundle.folder, conversion_rules)
+        convert_bundle(bundle.folder, conversion_rules, strict=True)
     with pytest.raises(NotAvailable, match="no bundle here"):
-        convert_bundle(bundle.folder / "nothing", conversion_rules)
+        convert_bundle(bundle.folder / "nothing", conversion_rules, strict=True)
 
 
 def test_a_converter_that_dies_leaves_the_bundle_as_it_was(
@@ -216,7 +216,7 @@ def test_a_converter_that_dies_leaves_the_bundle_as_it_was(
     monkeypatch.setenv("TOOLKIT_CONVERTER", str(program))
     before = _state(bundle.folder)
     with pytest.raises(ConversionFailed, match=r"Segmentation fault; log: .*convert-detector-direct\.log"):
-        convert_bundle(bundle.folder, conversion_rules)
+        convert_bundle(bundle.folder, conversion_rules, strict=True)
     assert _state(bundle.folder) == before
     assert "Segmentation fault" in (bundle.folder / "convert-detector-direct.log").read_text(encoding="utf-8")
 
@@ -231,22 +231,17 @@ def test_a_real_failure_inside_the_converter_is_explained(bundle: Bundle, monkey
     monkeypatch.setattr("toolkit.convert.job.run_worker", with_garbage)
     before = _state(bundle.folder)
     with pytest.raises(ConversionFailed, match=r"exit code 1 while lowering slice 1 of 1 to TFLite \(onnx2tf\)"):
-        convert_bundle(bundle.folder, conversion_rules, ("fp32",))
+        convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
     assert _state(bundle.folder) == before
 
 
-def _bind_strictly(*arguments: Any) -> Artifact:
-    """Runs in a process of its own, where nothing that is patched here is seen."""
-    recipe = RECIPES["fp32"]
-    RECIPES.registry._loaded["fp32"] = replace(recipe, limits={**recipe.limits, "binding_error": 1e-12})
-    return bind_tflite(*arguments)
-
-
 def test_a_result_that_is_not_close_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "bind_tflite", _bind_strictly)
+    recipe = RECIPES["fp32"]
+    strict = replace(recipe, limits={**recipe.limits, "binding_error": 1e-12})
+    monkeypatch.setitem(RECIPES.registry._loaded, "fp32", strict)
     before = _state(bundle.folder)
     with pytest.raises(InvalidArtifact, match=r"differs from the float32 graph by .* expected at most 1e-12 for fp32"):
-        convert_bundle(bundle.folder, conversion_rules, ("fp32",))
+        convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
     assert _state(bundle.folder) == before
 
 

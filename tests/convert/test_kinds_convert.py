@@ -49,10 +49,15 @@ def test_what_cannot_be_lowered_or_calibrated_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "foveated"
     shutil.copytree(exported("foveated").folder, folder)
     with pytest.raises(NotAvailable, match="no detector onnx fp32; there is encode_frames.onnx"):
-        convert_bundle(folder, conversion_rules, ("fp32",), roles=("detector",))
+        convert_bundle(folder, conversion_rules, ("fp32",), roles=("detector",), strict=True)
     with pytest.raises(InvalidInput, match="calibration photos: no such folder"):
         convert_bundle(
-            folder, conversion_rules, ("int8-static",), calibration=Calibration(Path("photos")), roles=("query_deep",)
+            folder,
+            conversion_rules,
+            ("int8-static",),
+            calibration=Calibration(Path("photos")),
+            roles=("query_deep",),
+            strict=True,
         )
     with pytest.raises(InvalidInput, match="precision mixed needs a model that reads messages"):
         convert_bundle(
@@ -61,11 +66,19 @@ def test_what_cannot_be_lowered_or_calibrated_is_said(tmp_path: Path) -> None:
             ("mixed",),
             mixed=MixedRequest.of("flips<=1%", tmp_path, None),
             roles=("language",),
+            strict=True,
         )
     bundle = Bundle.open(folder)
     replace(bundle, artifacts=tuple(a for a in bundle.artifacts if a.role != "encode_frames")).write()
     with pytest.raises(NotAvailable, match="no encode_frames onnx fp32"):  # without which a query sees nothing
-        convert_bundle(folder, conversion_rules, ("int8-static",), calibration=Calibration(None), roles=("query_deep",))
+        convert_bundle(
+            folder,
+            conversion_rules,
+            ("int8-static",),
+            calibration=Calibration(None),
+            roles=("query_deep",),
+            strict=True,
+        )
 
 
 def test_a_layer_that_no_slice_can_hold_is_split_and_computes_the_same_in_every_precision(tmp_path: Path) -> None:
@@ -75,10 +88,10 @@ def test_a_layer_that_no_slice_can_hold_is_split_and_computes_the_same_in_every_
     shutil.copytree(tmp_path / "whole", tmp_path / "split")
     precisions = ("fp32", "fp16", "int8", "int8-w")
     cut: list[str] = []
-    whole = convert_bundle(tmp_path / "whole", conversion_rules, precisions)
+    whole = convert_bundle(tmp_path / "whole", conversion_rules, precisions, strict=True).bundle
     split = convert_bundle(
-        tmp_path / "split", conversion_rules, precisions, slice_limit_bytes=5248, progress=cut.append
-    )
+        tmp_path / "split", conversion_rules, precisions, slice_limit_bytes=5248, progress=cut.append, strict=True
+    ).bundle
     assert sum(step.startswith("cutting slice") for step in cut) > 2
     feeds = probe(spec.graph("decode_image").inputs, seed=7)
     for precision in precisions:

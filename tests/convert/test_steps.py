@@ -13,6 +13,7 @@ from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidInput, NotAvailable
 from graphs.tflite.writer import copy_weights
 from toolkit.convert import direct
+from toolkit.convert.outcome import Made
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.parity.agreement import conversion_rules
@@ -47,10 +48,14 @@ def _convert(bundle: Bundle, stop: str | None = None) -> Lines:
     lines: Lines = []
     progress = _stopping_at(lines, stop)
     if stop is None:
-        convert_bundle(bundle.folder, conversion_rules, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT)
+        convert_bundle(
+            bundle.folder, conversion_rules, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT, strict=True
+        )
     else:
         with pytest.raises(KeyboardInterrupt):
-            convert_bundle(bundle.folder, conversion_rules, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT)
+            convert_bundle(
+                bundle.folder, conversion_rules, PRECISIONS, progress=progress, slice_limit_bytes=LIMIT, strict=True
+            )
     return lines
 
 
@@ -96,7 +101,7 @@ def test_a_full_disk_while_stitching_leaves_the_bundle_as_it_was(
         patch.setattr(direct, "copy_weights", lambda weights, path, copied: only_one(weights, path, copied))
         for _ in range(2):  # of two slices
             with pytest.raises(NotAvailable, match=r"no room on the disk \(No space left on device\)"):
-                convert_bundle(graph.folder, conversion_rules, PRECISIONS, slice_limit_bytes=LIMIT)
+                convert_bundle(graph.folder, conversion_rules, PRECISIONS, slice_limit_bytes=LIMIT, strict=True)
             assert _state(graph.folder) == before
     assert [file.name for file in copied] == ["slice-0.fp32.tflite", "slice-1.fp32.tflite"]
     lines = _convert(graph)
@@ -164,7 +169,7 @@ def test_publishing_that_is_killed_leaves_a_whole_bundle(tiny: Bundle, monkeypat
     shutil.copy(tiny.folder / "detector.fp32.tflite", new)
     monkeypatch.setattr(Path, "replace", _dying_at(new, Path.replace))
     with pytest.raises(KeyboardInterrupt):
-        _publish(tiny, [(replaced, (new,))])
+        _publish(tiny, [Made(replaced, (new,))])
     left = Bundle.open(tiny.folder)
     assert {a.file for a in tiny.artifacts} - {a.file for a in left.artifacts} == {replaced.file}
     for artifact in left.artifacts:

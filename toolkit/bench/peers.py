@@ -195,11 +195,11 @@ class _Makers:
     def _bound(self, path: Path, precision: str, route: str, tools: dict[str, str]) -> Artifact:
         """Move a converted file beside the graph, run it, compare it with the graph, and return its artifact.
 
-        Raises InvalidArtifact if LiteRT crashes on the file.
+        Raises InvalidArtifact if LiteRT crashes on the file, or if its outputs are not close to the graph's.
         """
         from backends.sandbox import SandboxDied, SandboxProcess
         from backends.tensor import probe
-        from toolkit.convert.binding import bind_tflite
+        from toolkit.convert.binding import bind_tflite, check_error
 
         graph = self._unprepared()
         file = path.replace(self._folder / f"{route}.{precision}.tflite")
@@ -222,5 +222,6 @@ class _Makers:
                 bound = trial.call(bind_tflite, file, draft, feeds, expected)
             except SandboxDied as ended:
                 raise InvalidArtifact(f"the process in which LiteRT first ran the file {ended}") from ended
-        remember_safe(default_backend("tflite").package, bound.sha256)
-        return bound
+        check_error(file, precision, bound.error)
+        remember_safe(default_backend("tflite").package, bound.artifact.sha256)
+        return bound.artifact

@@ -176,8 +176,8 @@ def _converted(
         precisions = tuple(dict.fromkeys(artifact.precision for artifact in alike))
         try:
             made = convert_bundle(
-                made.folder, conversion_rules, precisions, route, calibration, progress, roles=(role,)
-            )
+                made.folder, conversion_rules, precisions, route, calibration, progress, roles=(role,), strict=True
+            ).bundle
         except ToolkitError as error:
             missing |= {(artifact.role, artifact.file): one_line(error) for artifact in alike}
     return made, missing

@@ -71,10 +71,16 @@ def warn_if_random(bundle: Bundle) -> None:
         )
 
 
-def print_artifacts(bundle: Bundle, columns: Mapping[str, Mapping[str, str]] | None = None) -> None:
+def print_artifacts(
+    bundle: Bundle,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+    missing: Sequence[tuple[str, str, str]] = (),
+) -> None:
     """Print the files of a bundle with their sizes in decimal megabytes.
 
     columns: further columns by title, each with the cells of some files by name; a column without cells is left out.
+    missing: the name, format and precision of files that could not be made; a row for each that the bundle does not
+    have.
     """
     click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -88,4 +94,7 @@ def print_artifacts(bundle: Bundle, columns: Mapping[str, Mapping[str, str]] | N
     for artifact in bundle.artifacts:
         row = (artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
         table.add_row(*row, *(cells.get(artifact.file, "") for cells in further.values()))
+    there = {artifact.file for artifact in bundle.artifacts}
+    for name in (name for name in missing if name[0] not in there):
+        table.add_row(*name, "", *(cells.get(name[0], "") for cells in further.values()))
     Console().print(table)

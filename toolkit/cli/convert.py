@@ -1,14 +1,12 @@
 """The command `toolkit convert`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import click
 
+from backends.errors import ToolkitError
 from backends.precision import RECIPES
-
-if TYPE_CHECKING:
-    from toolkit.bench.speed import Speed
 
 
 @click.command()
@@ -47,7 +45,17 @@ if TYPE_CHECKING:
     help="Megabytes of float32 weights lowered at a time: less needs less memory, and more time.",
 )
 @click.option("--role", "roles", multiple=True, metavar="ROLE", help="This graph alone, as `toolkit models` lists it.")
+@click.option(
+    "--runtime",
+    "runtimes",
+    type=click.Choice(["ort", "tflite"]),
+    multiple=True,
+    help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
+)
+@click.option("--strict", is_flag=True, help="End at the first file that cannot be made, and add none of its graph.")
+@click.pass_context
 def convert(
+    ctx: click.Context,
     bundle: Path,
     precisions: tuple[str, ...],
     route: str,
@@ -58,72 +66,64 @@ def convert(
     recipe: Path | None,
     slice_mb: int,
     roles: tuple[str, ...],
+    runtimes: tuple[Literal["ort", "tflite"], ...],
+    strict: bool,
 ) -> None:
     """Lower the graphs of BUNDLE to TFLite and quantize them, also for ONNX Runtime where that can run it. Of a
     watermark model that is the detector.
 
-    The work is done in the converter's own environment, see `toolkit setup-converter`. A graph's files are added once
-    all of them are made and compared with the float32 graph. Interrupted, and run again with the same options, it goes
-    on after the last slice that was finished. Of an imported graph every file is held to the tolerance that compare
-    knows, and the table says whether it agrees.
+    The work is done in the converter's own environment, see `toolkit setup-converter`; --runtime ort needs none. Each
+    file is made independently: the table says which were made, and a line for each other one says why not. A file of an
+    imported graph is held to the tolerance that compare knows; one that is over it is added too, and the table says so.
+    A float32 file that is over it is not added: the conversion went wrong. Interrupted, and run again with the same
+    options, it goes on after the last slice that was finished.
+
+    Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made.
 
     \b
     Example:
       toolkit convert build/pocketseal -p fp32 -p int8
+      toolkit convert build/pocketseal --runtime ort
       toolkit convert build/pocketseal -p mixed --budget "flips<=0.2%" --images marked-photographs
     """
-    from toolkit.cli.console import print_artifacts, warn_if_random, working
+    from toolkit.cli.console import working
+    from toolkit.cli.convert_table import exit_code, print_conversion
     from toolkit.environments import need
 
     if method is not None and calibration is None:
-        raise click.UsageError("--calibration-method needs --calibration", click.get_current_context())
+        raise click.UsageError("--calibration-method needs --calibration", ctx)
     need("export", "tflite")
     with working(f"convert {bundle}") as progress:
         progress.step("loading onnx")
         from toolkit.convert.calibration import Calibration
+        from toolkit.convert.outcome import SUFFIXES
         from toolkit.convert.pipeline import convert_bundle
         from toolkit.convert.quantize.mixed import MixedRequest
         from toolkit.parity.agreement import conversion_rules
 
         seen = None if calibration is None else Calibration.of(calibration, method or "min-max")
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
-        limit = slice_mb << 20
-        judged: dict[str, tuple[str, ...]] = {}
-        converted = convert_bundle(
+        conversion = convert_bundle(
             bundle,
             conversion_rules,
             precisions,
             route,
             seen,
             progress.step,
-            slice_limit_bytes=limit,
+            slice_limit_bytes=slice_mb << 20,
             roles=roles,
             mixed=mixed,
-            judged=judged.__setitem__,
+            runtimes=runtimes or tuple(SUFFIXES),
+            strict=strict,
         )
         from toolkit.bench.speed import compare_speed
 
-        made = [a for a in converted.artifacts if a.precision in precisions and a.route in (None, route)]
-        speeds = compare_speed(converted, [a for a in made if not roles or a.role in roles], progress.step)
-    warn_if_random(converted)
-    for speed in (speed for speed in speeds if speed.slower):
-        click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
-    for file, over in judged.items():
-        for check in over:
-            click.secho(f"warning: {file}: {check}, on noise, constants and extremes", fg="yellow", err=True)
-    print_artifacts(
-        converted,
-        {
-            "time": {speed.file: f"{speed.ratio:.2f}x" for speed in speeds},
-            "agrees": {file: "NO" if over else "yes" for file, over in judged.items()},
-        },
-    )
-    if speeds:
-        click.echo("time: over the float32 file of the same runtime, side by side on this machine")
-
-
-def _slower(speed: "Speed") -> str:
-    said = f"{speed.file} is slower than float32: {speed.ratio:.2f}x the time of {speed.over}"
-    if speed.blame:
-        said += "; what takes longer: " + ", ".join(f"{kind} (+{ms:.1f} ms)" for kind, ms in speed.blame)
-    return said
+        made = {one.file for one in conversion.outcomes if one.made}
+        artifacts = [artifact for artifact in conversion.bundle.artifacts if artifact.file in made]
+        try:
+            speeds = compare_speed(conversion.bundle, artifacts, progress.step)
+        except ToolkitError as error:  # the files are in the bundle, and their outcomes must be said
+            progress.say(f"note: the files were not timed: {error}")
+            speeds = ()
+    print_conversion(conversion, speeds)
+    ctx.exit(exit_code(conversion))

@@ -1,7 +1,7 @@
-"""Compares a converted file with the float32 graph, and finds the layouts and dtypes of a TFLite file's tensors."""
+"""Finds the layouts and dtypes of a TFLite file's tensors, and measures how far a file is from the float32 graph."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,21 @@ from backends.tensor import LAYOUTS, Array, Binding, TensorSpec
 _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
-def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
+@dataclass(frozen=True)
+class Bound:
+    """An artifact with the bindings of its file. error: as `relative_error` measures it, with these bindings."""
+
+    artifact: Artifact
+    error: float
+
+
+def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Bound:
     """Return `draft`, whose bindings are those of the ONNX file, with the bindings of the TFLite file at `path`.
 
     Tensors are matched by the names of the file's signature. Most shapes allow only one layout. A tensor with as many
     channels as rows and columns gets the layout with which the outputs are nearest to `expected`: the file is opened
-    once, and run at most twice for each such input and twice more.
-    Raises InvalidArtifact if the signature has other tensors than the draft, or if the nearest outputs differ from
-    `expected` by more than the precision allows.
+    once, and run at most twice for each such input and twice more. Whether the file is good is not judged here.
+    Raises InvalidArtifact if LiteRT cannot run the file, or if the signature has other tensors than the draft.
     """
     found = _signature(path)
     choices = {
@@ -47,8 +54,7 @@ def bind_tflite(path: Path, draft: Artifact, feeds: Mapping[str, Array], expecte
 
     with default_backend(draft.format).session(path, bound(()), threads=1) as session:
         second, errors = _nearest_layouts(session, _undecided(choices), feeds, expected)
-    _check(path, draft, max(errors.values()))
-    return bound(second)
+    return Bound(bound(second), max(errors.values()))
 
 
 def _undecided(choices: Mapping[str, Sequence[Sequence[Binding]]]) -> dict[str, list[str]]:
@@ -90,10 +96,17 @@ def _nearest_layouts(
     return best[1:]
 
 
-def check_onnx(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-    """Run an ONNX file. Raise InvalidArtifact if its outputs differ from `expected` by more than its precision
-    allows."""
-    _check(path, artifact, relative_error(path, artifact, feeds, expected))
+def check_error(path: Path, precision: str, error: float) -> None:
+    """Raise InvalidArtifact if the error of a file, as `relative_error` measures it, is over its precision's limit.
+
+    The limit tells a fault of the conversion from rounding. It is for kinds of model that have no other check.
+    """
+    limit = find_recipe(precision).limit("binding_error")
+    if not error <= limit:
+        raise InvalidArtifact(
+            f"{path.name}: differs from the float32 graph by {error:.2g} of its outputs' size, "
+            f"expected at most {limit:g} for {precision}"
+        )
 
 
 def relative_error(path: Path, artifact: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
@@ -117,15 +130,6 @@ def _doubles(values: Array) -> Array:
 
 def _norm(values: Array) -> float:
     return float(np.linalg.norm(values))
-
-
-def _check(path: Path, artifact: Artifact, error: float) -> None:
-    limit = find_recipe(artifact.precision).limit("binding_error")
-    if not error <= limit:
-        raise InvalidArtifact(
-            f"{path.name}: differs from the float32 graph by {error:.2g} of its outputs' size, "
-            f"expected at most {limit:g} for {artifact.precision}"
-        )
 
 
 def _signature(path: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,14 @@ class ConversionFailed(ToolkitError):
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """The files that the worker made, by the keys that worker/__main__.py lists, and its tools' versions by name."""
+    """The files that the worker made, by the keys that worker/__main__.py lists, and its tools' versions by name.
+
+    failed: the reason, by key, for each file that it could not make while it went on with others.
+    """
 
     files: dict[str, Path]
     tools: dict[str, str]
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: float, progress: Progress) -> WorkerResult:
@@ -69,7 +73,8 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     if not result_path.is_file():
         raise _failure("ended without a result", step, log)
     result = json.loads(result_path.read_text(encoding="utf-8"))
-    return WorkerResult({key: Path(path) for key, path in result["files"].items()}, result["tools"])
+    files = {key: Path(path) for key, path in result["files"].items()}
+    return WorkerResult(files, result["tools"], result.get("failed", {}))
 
 
 def _failure(what: str, step: str, log: Path) -> ConversionFailed:

@@ -7,6 +7,7 @@ limit is a single slice.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +18,48 @@ from backends.artifact import Artifact
 from backends.errors import InvalidArtifact
 from backends.precision import RECIPES
 from backends.registry import default_backend
-from backends.tensor import Binding, TensorSpec
+from backends.tensor import Array, Binding, TensorSpec
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
-from graphs.tflite.tensor_map import TensorLocation, map_tensors, order_of
+from graphs.tflite.tensor_map import Order, TensorLocation, map_tensors, order_of
 from graphs.tflite.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
 from graphs.tflite.writer import WeightRange, begin_file, copy_weights
+from toolkit.convert.binding import check_error
 from toolkit.convert.calibration import Calibrated, SliceSamples
-from toolkit.convert.job import Job, Made
+from toolkit.convert.converter import ConversionFailed
+from toolkit.convert.job import Job
+from toolkit.convert.outcome import Attempts, Made
+from toolkit.convert.refused import NodeNames, quantized_refusals, refusal
 from toolkit.convert.resume import Steps
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, Slice, write_slice
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, write_slice
 
 
 def convert_direct(
     job: Job,
     steps: Steps,
-    model: ir.Model,
-    slices: Sequence[Slice],
+    cut: CutGraph,
     precisions: Sequence[str],
     calibrated: Calibrated | None,
-) -> list[Made]:
-    """Lower `model`, cut into `slices`, to one TFLite file of each precision.
+    attempts: Attempts,
+) -> None:
+    """Lower a graph, slice by slice, to one TFLite file of each precision, and record each file in `attempts`.
 
     calibrated: inputs for the precisions that need calibration. Steps that `steps` records as finished are not run
-    again. Raises ConversionFailed if the converter fails, InvalidArtifact if the outputs of a slice or a file are not
-    close to those of the float32 graph.
+    again. Every file is made of the float32 one: if that fails, all do.
+    Raises ConversionFailed if the converter cannot lower a slice, InvalidArtifact if LiteRT cannot run it or, for
+    models without a check of whole files, if its outputs are not close to those of the float32 graph.
     """
-    work = _Slices(job, steps, model, slices, precisions, calibrated)
-    batches = list(_batches(slices))
+    work = _Slices(job, steps, cut, precisions, calibrated, attempts)
+    batches = list(_batches(cut.slices))
     restored = work.restore(batches)
     for batch in batches[restored:]:
         work.lower(batch)
         work.quantize(batch)
         work.finish(batch)
-    return [work.join(precision) for precision in precisions]
+    for precision in work.precisions:
+        attempts.make(("tflite", precision), partial(work.join, precision))
+        if precision == "fp32" and (why := attempts.why(("tflite", "fp32"))) is not None:
+            attempts.fail([("tflite", one) for one in work.precisions], InvalidArtifact(why))
 
 
 def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
@@ -71,30 +80,41 @@ class _Slices:
         self,
         job: Job,
         steps: Steps,
-        model: ir.Model,
-        slices: Sequence[Slice],
+        cut: CutGraph,
         precisions: Sequence[str],
         calibrated: Calibrated | None,
+        attempts: Attempts,
     ) -> None:
         self._job = job
         self._steps = steps
-        self._model = model
-        self._slices = slices
-        self._precisions = precisions
-        self._specs = _specs(model)
+        self._model = cut.model
+        self._slices = cut.slices
+        self._names = cut.names
+        self._wanted = precisions
+        self._attempts = attempts
+        self._specs = _specs(cut.model)
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
-        self._values = dict(job.reference.feeds)
+        self._values = self._names.all_carried(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
         self._locations: list[dict[str, TensorLocation]] = []
-        self._samples = SliceSamples(job.folder, slices, calibrated)
+        if calibrated is not None:
+            calibrated = replace(calibrated, inputs=self._names.all_carried(calibrated.inputs))
+        self._samples = SliceSamples(job.folder, cut.slices, calibrated)
+        self._nodes = NodeNames(cut.model, cut.names)
+        self._in_float: dict[str, list[str]] = {}  # precision -> the operators that are not quantized
         self._tools: dict[str, str] = {}
+
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that have not failed."""
+        return [precision for precision in self._wanted if self._attempts.why(("tflite", precision)) is None]
 
     def restore(self, batches: Sequence[Sequence[int]]) -> int:
         """Take over the batches that an interrupted conversion finished. Returns their number, from the first on."""
         done = []
         for batch in batches:
             content = self._steps.finished(_step(batch))
-            if content is None or not all(self._has(batch, precision) for precision in self._precisions):
+            if content is None or not all(self._has(batch, precision) for precision in self.precisions):
                 break
             done.append((batch, content))
         if not done or not (len(done) == len(batches) or self._samples.restore(done[-1][1]["samples"])):
@@ -105,6 +125,7 @@ class _Slices:
                 {n: (file, o and tuple(o)) for n, (file, o) in locations.items()} for locations in content["locations"]
             ]
             self._tools |= content["tools"]
+            self._in_float = content["in_float"]
         with np.load(self._values_file(done[-1][0])) as values:
             self._values = dict(values)
         self._job.progress(f"going on after {self._name(done[-1][0][-1])}")
@@ -122,7 +143,7 @@ class _Slices:
             feeds = {name: self._values[name] for name in self._slices[i].inputs}
             draft = self._draft(i, files)
             if len(self._slices) == 1:  # the whole graph, whose outputs are known
-                outputs = self._job.reference.outputs
+                outputs = self._names.all_carried(self._job.reference.outputs)
             else:
                 with default_backend("onnx").session(path, draft, 1) as session:
                     outputs = session.run(feeds)
@@ -133,34 +154,100 @@ class _Slices:
         for i, (draft, feeds, outputs, files) in expected.items():
             path = result.files[self._name(i)].replace(self._file(i, "fp32"))
             self._job.progress(f"comparing {self._name(i)} with the float32 graph")
-            bound = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
+            try:
+                found = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
+            except InvalidArtifact as error:
+                stored = {name: tensor for tensor, likely in names.items() for name, _ in likely}
+                source, trial = self._job.reference.path, self._job.trial
+                raise refusal(source, path, error, self._nodes, stored, trial) from error
+            if self._job.rules.check is None:
+                check_error(path, "fp32", found.error)
+            bound = found.artifact
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             self._samples.write_inputs(bound.inputs)
-            names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             orders = {b.spec.name: order_of(b) for b in (*bound.inputs, *bound.outputs)}
-            self._locations.append(
-                self._job.trial.call(map_tensors, files[0], path, names, self._shapes, orders, feeds)
-            )
+            self._locations.append(self._located(self._name(i), files[0], path, names, orders, feeds))
             for file in files:
                 file.unlink()
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
         self._values = {name: value for name, value in self._values.items() if name in needed}
 
+    def _located(
+        self,
+        name: str,
+        onnx: Path,
+        tflite: Path,
+        names: dict[str, list[tuple[str, bool]]],
+        orders: dict[str, Order],
+        feeds: dict[str, Array],
+    ) -> dict[str, TensorLocation]:
+        """Return where the tensors of a slice lie in its file. They serve the search for faults, not the files: after
+        an error there are none, and the user is told."""
+        try:
+            return self._job.trial.call(map_tensors, onnx, tflite, names, self._shapes, orders, feeds)
+        except Exception as error:  # noqa: BLE001  whatever it is, the files are not worse for it
+            self._attempts.note(f"{name}: `toolkit bisect` will not find layers of the graph in the files", error)
+            return {}
+
     def quantize(self, batch: Sequence[int]) -> None:
-        """Quantize some lowered slices to every precision but fp32."""
-        if quantized := [precision for precision in self._precisions if precision != "fp32"]:
-            models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
+        """Quantize some lowered slices to every precision but fp32 that has not failed."""
+        if quantized := [precision for precision in self.precisions if precision != "fp32"]:
             calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
-            recipes = {precision: RECIPES[precision].to_worker() for precision in quantized}
-            result = self._job.run("quantize", models=models, recipes=recipes, calibration=calibration)
-            self._tools |= result.tools
-            for i in batch:
-                for precision in quantized:
-                    result.files[f"{self._name(i)}.{precision}"].replace(self._file(i, precision))
+            self._quantize(batch, quantized, calibration, {})
+
+    def _quantize(
+        self,
+        batch: Sequence[int],
+        precisions: Sequence[str],
+        calibration: dict[str, Any],
+        in_float: dict[str, list[str]],
+    ) -> None:
+        """Quantize slices to precisions that have not failed, but for the operators that make the tensors `in_float`,
+        by slice and precision. Operators that LiteRT does not load are found then, and left in float by another run."""
+        models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
+        recipes = {precision: RECIPES[precision].to_worker() for precision in precisions}
+        if not any(RECIPES[precision].calibrated for precision in precisions):
+            calibration = {}
+        try:
+            result = self._job.run(
+                "quantize", models=models, recipes=recipes, calibration=calibration, in_float=in_float
+            )
+        except ConversionFailed as error:
+            if len(precisions) == 1 or self._attempts.strict:
+                self._attempts.fail([("tflite", precision) for precision in precisions], error)
+                return
+            for precision in precisions:  # the quantizer ended: perhaps one of them is to blame
+                self._quantize(batch, [precision], calibration, in_float)
+            return
+        self._tools |= result.tools
+        for precision in precisions:
+            keys = {i: f"{self._name(i)}.{precision}" for i in batch}
+            if failed := [result.failed[key] for key in keys.values() if key in result.failed]:
+                why = f"ai-edge-quantizer cannot make it: {failed[0]}; log: {self._job.log}"
+                self._attempts.fail([("tflite", precision)], ConversionFailed(why))
+                continue
+            for i, key in keys.items():
+                result.files[key].replace(self._file(i, precision))
+            if not in_float and (refused := self._refused(keys, precision)):
+                self._quantize(batch, [precision], calibration, refused)
+
+    def _refused(self, keys: dict[int, str], precision: str) -> dict[str, list[str]]:
+        """Return the names of the tensors whose quantized operators LiteRT does not load, by slice and precision, and
+        keep the operators' names for the outcome."""
+        found: dict[str, list[str]] = {}
+        for i, key in keys.items():
+            stored = {tensor: name for name, (tensor, _) in self._locations[i].items()}
+            for one in quantized_refusals(self._file(i, precision), self._job.trial):
+                found.setdefault(key, []).extend(one.outputs)
+                named = self._in_float.setdefault(precision, [])
+                if (operator := self._nodes.described(one, stored)) not in named:
+                    named.append(operator)
+        return found
 
     def finish(self, batch: Sequence[int]) -> None:
         """Record that some slices are finished, and remove the files that are not needed any more."""
-        for precision in self._precisions:
+        for precision in self.precisions:
             self._steps.finish(_step(batch, precision), tuple(self._file(i, precision) for i in batch), {})
         arrays: dict[str, Any] = self._values
         np.savez(self._values_file(batch), **arrays)
@@ -169,11 +256,12 @@ class _Slices:
             "layouts": [self._layouts[i] for i in batch],
             "locations": [self._locations[i] for i in batch],
             "tools": self._tools,
+            "in_float": self._in_float,
             "samples": needed_samples,
         }
         self._steps.finish(_step(batch), (self._values_file(batch),), content)
         self._samples.forget(batch[-1])
-        if "fp32" not in self._precisions:
+        if "fp32" not in self.precisions:
             for i in batch:
                 self._file(i, "fp32").unlink()
 
@@ -193,13 +281,17 @@ class _Slices:
             copy_weights((WeightRange(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
-        return self._job.tflite(precision, "direct", path, tools)
+        return self._job.tflite(precision, "direct", path, tools, tuple(self._in_float.get(precision, ())))
 
     def _stitched(self, precision: str) -> Graph:
         reference = self._job.reference.artifact
         made = zip(self._layouts, self._locations, strict=True)
         lowered = [Lowered(self._file(i, precision), layouts, locations) for i, (layouts, locations) in enumerate(made)]
-        graph = stitch(lowered, [b.spec.name for b in reference.inputs], [b.spec.name for b in reference.outputs])
+        inputs, outputs = (
+            [self._names.carried(b.spec.name) for b in bindings] for bindings in (reference.inputs, reference.outputs)
+        )
+        graph = stitch(lowered, inputs, outputs)
+        self._names.restore(graph)
         if sum(piece.weight_bytes for piece in self._slices) >= AT_LEAST_BYTES:
             use_weights_in_place(graph)
         return graph

@@ -10,30 +10,25 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress, sha256_of
 from backends.crash_check import remember_safe
 from backends.errors import InvalidArtifact
-from backends.precision import Recipe
+from backends.precision import Recipe, find_recipe
 from backends.registry import default_backend
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
 from graphs.tflite.part import find_crashing_op
 from graphs.tflite.tensor_map import map_tensors
-from toolkit.convert.binding import bind_tflite, check_onnx
+from toolkit.convert.binding import Bound, bind_tflite, check_error, relative_error
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import WorkerResult, run_worker
+from toolkit.convert.outcome import Made, file_name
 from toolkit.convert.quantize.onnx import observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
+from toolkit.convert.weights import check_changed, mostly_float, shares, stored_weights
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-# Called with the name of every file that ConversionRules.check judged, and one sentence for each number over its
-# tolerance.
-Judged = Callable[[str, tuple[str, ...]], None]
-
 # The modules of the functions that the trial process calls first: importing them takes a second.
 TRIED = (bind_tflite.__module__, map_tensors.__module__)
-
-# An artifact and its files, which are not in the bundle yet.
-Made = tuple[Artifact, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,21 +57,23 @@ class Job:
     progress: Progress
     reference: Reference
     trial: SandboxProcess
-    judged: Judged
 
     def run(self, task: str, **request: object) -> WorkerResult:
         """Send one request to the converter, and return its result. Raises ConversionFailed and NotAvailable."""
         return run_worker({"task": task, **request}, self.folder, self.log, self.timeout_s, self.progress)
 
-    def tflite(self, precision: str, route: str, path: Path, tools: dict[str, str]) -> Made:
-        """Run the whole TFLite file at `path`, compare it with the float32 graph, and return its artifact.
+    def tflite(
+        self, precision: str, route: str, path: Path, tools: dict[str, str], in_float: tuple[str, ...] = ()
+    ) -> Made:
+        """Run the whole TFLite file at `path`, judge it, and return its artifact.
 
-        Raises InvalidArtifact if its outputs are not close to the float32 graph's.
+        in_float: as in FileOutcome. Raises InvalidArtifact if LiteRT cannot run the file, or if it fails as `_judged`
+        says; NotAvailable if its weights are those of the float32 file.
         """
         parent = self.reference.artifact
         draft = replace(
             parent,
-            file=f"{parent.role}.{precision}{'.tf' if route == 'tf' else ''}.tflite",
+            file=file_name(parent.role, precision, "tflite", route),
             format="tflite",
             precision=precision,
             route=route,
@@ -87,34 +84,41 @@ class Job:
             tools=tools,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
-        artifact = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
-        self._check_agreement(path, artifact)
-        remember_safe(default_backend("tflite").package, artifact.sha256)
-        return artifact, (path,)
+        weights = stored_weights(path)
+        recipe = find_recipe(precision)
+        check_changed(draft.file, recipe, weights, in_float)
+        bound = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
+        over = self._judged(path, bound.artifact, lambda: bound.error)
+        remember_safe(default_backend("tflite").package, bound.artifact.sha256)
+        return Made(bound.artifact, (path,), over, in_float, shares(weights), mostly_float(recipe, weights))
 
-    def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Artifact:
+    def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Bound:
         """Call toolkit.convert.binding.bind_tflite in the trial process.
 
         Raises the errors of bind_tflite, and InvalidArtifact for a file that crashes LiteRT.
         """
         return self._survived(path, draft, bind_tflite, path, draft, feeds, expected)
 
-    def _check_agreement(self, path: Path, artifact: Artifact) -> None:
-        """Judge a file by the check of the rules, if they have one, in the trial process.
+    def _judged(self, path: Path, artifact: Artifact, error: Callable[[], float]) -> tuple[str, ...]:
+        """Judge a file by the check of the rules, in the trial process. Return a sentence for each number over its
+        tolerance.
 
-        Raises InvalidArtifact for a float32 file that is over its tolerance: the cause is an error of the conversion,
-        not rounding. For any other file `judged` is called with the result.
+        error: returns the error that `relative_error` measures. Without a check, as for models whose known samples
+        judge the file later, only this error is held to its limit.
+        Raises InvalidArtifact if it is over the limit, and for a float32 file that is over its tolerance: the cause is
+        then an error of the conversion, not rounding.
         """
         if self.rules.check is None:
-            return
+            check_error(path, artifact.precision, error())
+            return ()
         source, parent = self.reference.path, self.reference.artifact
-        found = self._survived(path, artifact, self.rules.check, source, parent, path, artifact)
-        if found and artifact.precision == "fp32":
+        over = self._survived(path, artifact, self.rules.check, source, parent, path, artifact)
+        if over and artifact.precision == "fp32":
             raise InvalidArtifact(
                 f"{source}: no TFLite file can be made: the file of the converter has other outputs than the graph: "
-                f"{found[0]}, on noise, constants and extremes; run the graph on ONNX Runtime"
+                f"{over[0]}, on noise, constants and extremes; run the graph on ONNX Runtime"
             )
-        self.judged(artifact.file, found)
+        return over
 
     def _survived(
         self, path: Path, draft: Artifact, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs
@@ -126,6 +130,11 @@ class Job:
         try:
             return self.trial.call(function, *arguments, **named)
         except SandboxDied as ended:
+            if draft.format == "onnx":
+                raise InvalidArtifact(
+                    f"{self.reference.path}: no {draft.precision} ONNX file can be made: the process in which ONNX "
+                    f"Runtime {version('onnxruntime')} ran it {ended}; use another precision"
+                ) from ended
             found = find_crashing_op(path, self.trial)
             blamed = f"; its {found} crashes when it runs alone" if found else ""
             raise InvalidArtifact(
@@ -135,29 +144,33 @@ class Job:
             ) from ended
 
     def onnx(self, recipe: Recipe, calibrated: Calibrated | None = None, kept: Collection[str] = ()) -> Made:
-        """Quantize the graph to an ONNX file by a recipe, with the `kept` layers in FP16, and compare it with the
-        float32 graph.
+        """Quantize the graph to an ONNX file by a recipe, with the `kept` layers in FP16, and judge it.
 
-        Raises InvalidArtifact if its outputs are not close, InvalidInput if `kept` names an unknown layer.
+        Raises InvalidArtifact if it fails as `_judged` says, InvalidInput if `kept` names an unknown layer,
+        NotAvailable if its weights are those of the float32 graph.
         """
         ranges = None
         if recipe.calibrated and calibrated is not None:
             self.progress("calibrating (ONNX Runtime)")
             ranges = observe(self.reference.path, self.reference.artifact, calibrated, self.folder)
         self.progress(f"quantizing to {recipe.name} (ONNX Runtime)")
-        name = f"{self.reference.artifact.role}.{recipe.name}.onnx"
+        name = file_name(self.reference.artifact.role, recipe.name, "ort", "direct")
         files = quantize_onnx(self.reference.path, self.folder / name, recipe, ranges, kept)
         artifact = self.onnx_artifact(recipe, files)
-        check_onnx(files[0], artifact, self.reference.feeds, self.reference.outputs)
-        self._check_agreement(files[0], artifact)
-        return artifact, files
+        weights = stored_weights(files[0])
+        check_changed(name, recipe, weights)
+        reference = self.reference
+        over = self._judged(
+            files[0], artifact, lambda: relative_error(files[0], artifact, reference.feeds, reference.outputs)
+        )
+        return Made(artifact, files, over, (), shares(weights), mostly_float(recipe, weights))
 
     def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:
         """Return the artifact (the manifest's entry) of an ONNX file that was made by a recipe."""
         parent = self.reference.artifact
         return replace(
             parent,
-            file=f"{parent.role}.{recipe.name}.onnx",
+            file=file_name(parent.role, recipe.name, "ort", "direct"),
             precision=recipe.name,
             sha256=sha256_of(*files),
             bytes=sum(path.stat().st_size for path in files),

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,19 +14,38 @@ from backends.artifact import Artifact
 from backends.atomic import replacing
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
-from backends.precision import RECIPES, Recipe, chosen
+from backends.precision import MIXED, chosen
 from backends.registry import open_session
 from backends.sandbox import SandboxProcess
 from backends.session import Session
 from backends.tensor import Array, probe
-from toolkit.convert.calibration import GENERATED, Calibrated, Calibration, read_calibration, read_images
+from graphs.onnx.file import read, save
+from graphs.tflite.graph import read_graph
+from graphs.tflite.writer import write_graph
+from toolkit.convert.calibration import Calibrated, Calibration, read_calibration, read_images
+from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.direct import convert_direct
-from toolkit.convert.job import TRIED, Job, Judged, Made, Reference
-from toolkit.convert.preflight import check_conversion_space, check_large_files, check_support, supported_operators
-from toolkit.convert.quantize.mixed import RECIPE_FILE, MixedRecipe, MixedRequest, find_mixed_recipe, make_mixed
+from toolkit.convert.job import TRIED, Job, Reference
+from toolkit.convert.names import carry_names
+from toolkit.convert.options import Options, check_needed, files_to_make
+from toolkit.convert.outcome import SUFFIXES, Attempts, Conversion, FileOutcome, Key, Made, Runtime
+from toolkit.convert.preflight import (
+    check_conversion_space,
+    check_large_files,
+    check_support,
+    large_files,
+    supported_operators,
+)
+from toolkit.convert.quantize.mixed import (
+    RECIPE_FILE,
+    MixedRecipe,
+    MixedRequest,
+    find_mixed_recipe,
+    make_mixed_tflite,
+)
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import ConversionRules, FindRules
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, open_graph, plan
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
 from toolkit.environments import converter_python
 from toolkit.metrics.error import all_finite
 from toolkit.metrics.samples import signed_samples
@@ -61,67 +81,57 @@ def convert_bundle(
     slice_limit_bytes: int = DEFAULT_LIMIT_BYTES,
     roles: Sequence[str] = (),
     mixed: MixedRequest | None = None,
-    judged: Judged = lambda file, over: None,
-) -> Bundle:
-    """Lower graphs of a bundle, one after the other. The files of a graph are added to the bundle once all of them are
-    made and checked. Returns the bundle with the new files.
+    runtimes: Sequence[Runtime] = tuple(SUFFIXES),
+    strict: bool = False,
+) -> Conversion:
+    """Lower graphs of a bundle, one after the other, and add the files that could be made to the bundle.
 
-    find_rules: called with the bundle; `toolkit.parity.agreement.conversion_rules` gives those of its kind.
-    roles: of the graphs to lower; empty for all that models of the kind lower. For each graph the direct route makes
-    ROLE.PRECISION.tflite for every one of `precisions`, and ROLE.PRECISION.onnx where ONNX Runtime can run it; the tf
-    route makes ROLE.PRECISION.tf.tflite, for some precisions.
+    Each file is made independently: the result has the outcome of every file, and the bundle lists those that were
+    made. find_rules: called with the bundle; `toolkit.parity.agreement.conversion_rules` gives those of its kind.
+    roles: of the graphs to lower; empty for all that models of the kind lower. runtimes: to make files for. For each
+    graph the direct route makes ROLE.PRECISION.tflite for every one of `precisions`, and ROLE.PRECISION.onnx where ONNX
+    Runtime can run it; the tf route makes ROLE.PRECISION.tf.tflite, for some precisions.
     `calibration` and `mixed` are for the precisions that need them. timeout_s: for each run of the converter, whose log
     is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights
-    each, which bounds memory. Every file is run and compared with the float32 graph on ONNX Runtime. If the rules have
-    a check, as for imported graphs, every file is also checked against its tolerance, and `judged` is called with the
-    result.
-    Raises InvalidInput for wrong options; NotAvailable if there is no bundle, no converter, too little disk space, an
-    operator that the converter does not lower, a file too large for LiteRT, or a budget that cannot be kept;
-    ConversionFailed if the converter fails; InvalidArtifact if a file's outputs are not close to the float32 graph's.
-    After an error the bundle has the files of the graphs that were finished before.
+    each, which bounds memory. Every file is run and judged once: by the check of the rules, as for imported graphs, or
+    else by its error on one input.
+    strict: end at the first file that cannot be made, and add no file of its graph. The error is then that of the file:
+    NotAvailable for an operator that the converter does not lower, a file too large for LiteRT or a budget that cannot
+    be kept; ConversionFailed if the converter fails; InvalidArtifact if a file cannot run or is not close to the
+    float32 graph.
+    Raises InvalidInput for wrong options; NotAvailable if there is no bundle, no converter or too little disk space.
     """
     bundle = Bundle.open(folder.resolve())  # an absolute path: the converter runs in another working directory
     recipes = chosen(precisions, route)
-    _check_needed(recipes, calibration, mixed)
+    check_needed(recipes, calibration, mixed)
+    keys = files_to_make(recipes, route, runtimes)
     rules = find_rules(bundle)
     parents = graphs_to_lower(bundle, rules, roles)
     if mixed is not None and rules.message_rule(bundle) is None:
         raise InvalidInput(
             f"{bundle.folder}: precision mixed needs a model that reads messages: this kind of model reads none"
         )
-    options = _Options(rules, recipes, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, judged)
+    options = Options(rules, keys, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, strict)
+    outcomes: list[FileOutcome] = []
+    notes: list[str] = []
     for parent in parents:
-        bundle = _convert_graph(bundle, parent, options)
-    return bundle
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The arguments of convert_bundle."""
-
-    rules: ConversionRules
-    recipes: tuple[Recipe, ...]
-    route: str
-    calibration: Calibration | None
-    mixed: MixedRequest | None
-    progress: Progress
-    timeout_s: float
-    slice_limit_bytes: int
-    judged: Judged
-
-    @property
-    def lowered(self) -> list[str]:
-        """The precisions that the converter makes. A mixed file is made from an fp16 and an int8 file."""
-        names = {recipe.name for recipe in self.recipes} | ({"fp16", "int8"} if self.mixed else set())
-        return [name for name, recipe in RECIPES.items() if name in names and not recipe.keeps_layers]
+        result = _convert_graph(bundle, parent, options)
+        bundle = result.bundle
+        outcomes += result.outcomes
+        notes += result.notes
+    return Conversion(bundle, tuple(outcomes), tuple(notes))
 
 
 @dataclass(frozen=True)
 class _Images:
-    """The calibration inputs, and the images of a mixed search (N, 3, S, S); None if not needed."""
+    """The calibration inputs, and the images of a mixed search (N, 3, S, S); None if not needed.
+
+    refused: why there are no calibration inputs although a precision needs them, else None.
+    """
 
     calibrated: Calibrated | None
     mixed: Array | None
+    refused: InvalidInput | None
 
     @property
     def key(self) -> list[str | None]:
@@ -136,7 +146,7 @@ class _Images:
         ]
 
 
-def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundle:
+def _convert_graph(bundle: Bundle, parent: Artifact, options: Options) -> Conversion:
     path = bundle.verify(parent)
     calibration, mixed = options.calibration, options.mixed
     with ExitStack() as stack:
@@ -145,30 +155,42 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: _Options) -> Bundl
             """Open a temporary file without a name, of which nothing can be left behind."""
             return cast(BinaryIO, stack.enter_context(tempfile.TemporaryFile(dir=bundle.folder)))
 
-        calibrated, watched = None, None
+        calibrated, watched, refused = None, None, None
         if calibration is not None:
             options.progress(f"reading calibration images from {calibration.folder or 'a generator'}")
-            calibrated = read_calibration(calibration, options.rules.feeds, bundle, parent, file)
+            try:
+                calibrated = read_calibration(calibration, options.rules.feeds, bundle, parent, file)
+            except InvalidInput as error:
+                if options.strict or len(options.calibrated) == len(options.keys):
+                    raise
+                refused = error  # the other precisions need no calibration
         if mixed is not None and mixed.images is not None:
             options.progress(f"reading images from {mixed.images}")
             watched = read_images(mixed.images, parent.inputs[0].spec.shape[-1], file())
-        converter_python()  # raises now, before anything is computed, if the converter is missing
-        return _convert(bundle, parent, path, options, _Images(calibrated, watched))
+        if options.lowered:
+            converter_python()  # raises now, before anything is computed, if the converter is missing
+        return _convert(bundle, parent, path, options, _Images(calibrated, watched, refused))
 
 
-def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, images: _Images) -> Bundle:
-    model = open_graph(path, options.slice_limit_bytes)
+def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, images: _Images) -> Conversion:
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
-    if options.route == "direct":
-        check_support(path, model, supported_operators(log, options.progress))
-    slices = plan(model, options.slice_limit_bytes)
-    sizes = [piece.weight_bytes for piece in slices]
+    attempts = Attempts(parent, options.route, options.strict, log)
+    if images.refused is not None:
+        attempts.fail(options.calibrated, images.refused)
+    cut: CutGraph | None = None
+    with attempts.guard([("tflite", precision) for precision in options.lowered]):
+        if options.lowered:
+            cut = _cut(path, log, options)
+    sizes = [parent.bytes] if cut is None else [piece.weight_bytes for piece in cut.slices]
     # The search for a mixed file writes one more file at a time, which may be as large as the FP16 file.
+    made = options.lowered if cut is not None else [recipe.name for recipe in options.quantized]
     check_conversion_space(
-        bundle.folder, sum(sizes), max(sizes), [*options.lowered, *(["mixed", "fp16"] if options.mixed else [])]
+        bundle.folder, sum(sizes), max(sizes), [*made, *(["mixed", "fp16"] if options.mixed else [])]
     )
-    check_large_files(bundle.folder, sum(sizes), options.lowered)
+    large = large_files(sum(sizes), options.lowered)
+    with attempts.guard([("tflite", precision) for precision in large]):
+        check_large_files(bundle.folder, sum(sizes), large)
 
     options.progress("running the float32 graph (ONNX Runtime)")
     with open_session(bundle, parent, "ort", threads=1) as session:
@@ -176,7 +198,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
     inputs = {
         "source": parent.sha256,
         "route": options.route,
-        "precisions": [recipe.name for recipe in options.recipes],
+        "precisions": options.lowered,
         "limit": options.slice_limit_bytes,
         "images": images.key,
         "mixed": repr(options.mixed),
@@ -185,21 +207,31 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: _Options, im
         trial.start()  # it imports its modules while the converter, which comes first, uses one core
         # The new files have other nodes, so that they do not inherit the map from nodes to modules.
         reference = Reference(path, replace(parent, modules=None), feeds, outputs)
-        job = Job(
-            bundle, options.rules, steps.folder, log, options.timeout_s, options.progress, reference, trial,
-            options.judged,
-        )  # fmt: skip
-        if options.route == "tf":
-            return _publish(bundle, _tensorflow(job, options.lowered))
-        tflite = convert_direct(job, steps, model, slices, options.lowered, images.calibrated)
-        made = [one for one in tflite if RECIPES[one[0].precision] in options.recipes]
-        wanted = [recipe for recipe in options.recipes if recipe.for_onnx and not recipe.keeps_layers]
-        made += [job.onnx(recipe, images.calibrated) for recipe in wanted]
-        if options.mixed is None:
-            return _publish(bundle, made)
-        kept = _kept(job, steps, tflite, options.mixed, images.mixed)
-        made += make_mixed(job, *_both(tflite), kept)
-        return _publish(bundle, made, {RECIPE_FILE: kept.to_json()})
+        job = Job(bundle, options.rules, steps.folder, log, options.timeout_s, options.progress, reference, trial)
+        with attempts.guard([("tflite", precision) for precision in options.lowered]):
+            if cut is not None and options.route == "tf":
+                _tensorflow(job, options.lowered, attempts)
+            elif cut is not None:
+                try:
+                    convert_direct(job, steps, cut, options.lowered, images.calibrated, attempts)
+                except ConversionFailed:
+                    steps.unfinished = True  # another conversion goes on after the slices that were finished
+                    raise
+        for recipe in options.quantized:
+            attempts.make(("ort", recipe.name), partial(job.onnx, recipe, images.calibrated))
+        beside = {} if options.mixed is None else _mix(job, steps, attempts, options.mixed, images.mixed)
+        outcomes = tuple(attempts.outcome(key) for key in options.keys)
+        new = [attempts.made(key) for key, outcome in zip(options.keys, outcomes, strict=True) if outcome.made]
+        return Conversion(_publish(bundle, new, beside) if new else bundle, outcomes, tuple(attempts.notes))
+
+
+def _cut(path: Path, log: Path, options: Options) -> CutGraph:
+    """Return the graph as the converter gets it. Raises NotAvailable for an operator that the converter does not lower,
+    InvalidInput for a node whose weights are over the limit of a slice."""
+    model = open_graph(path, options.slice_limit_bytes)
+    if options.route == "direct":
+        check_support(path, model, supported_operators(log, options.progress))
+    return cut_graph(model, options.slice_limit_bytes)
 
 
 def _probed(
@@ -220,7 +252,21 @@ def _probed(
     return next((run for run in (first, *runs) if all_finite(run[1])), first)
 
 
-def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, images: Array | None) -> MixedRecipe:
+def _mix(job: Job, steps: Steps, attempts: Attempts, mixed: MixedRequest, images: Array | None) -> dict[str, str]:
+    """Make the mixed files for both runtimes. Return the text of their recipe file by its name, if it was found."""
+    keys: list[Key] = [("tflite", MIXED.name), ("ort", MIXED.name)]
+    with attempts.guard(keys):
+        fp16, int8 = attempts.made(("tflite", "fp16")), attempts.made(("tflite", "int8"))
+        kept = _kept(job, steps, fp16, int8, mixed, images)
+        attempts.make(keys[0], partial(make_mixed_tflite, job, fp16, int8, kept))
+        attempts.make(keys[1], partial(job.onnx, MIXED, kept=kept.onnx))
+        failed = [key for key in keys if attempts.why(key) is not None]
+        steps.unfinished |= bool(failed)  # the result of the search is kept for another conversion
+        return {RECIPE_FILE: kept.to_json()} if len(failed) < len(keys) else {}
+    return {}
+
+
+def _kept(job: Job, steps: Steps, fp16: Made, int8: Made, mixed: MixedRequest, images: Array | None) -> MixedRecipe:
     """Return the layers to keep in a mixed file: those asked for, those that an interrupted conversion found, or the
     result of a new search."""
     if mixed.kept is not None:
@@ -228,51 +274,44 @@ def _kept(job: Job, steps: Steps, tflite: Sequence[Made], mixed: MixedRequest, i
     if (known := steps.finished("mixed")) is not None:
         return MixedRecipe.from_json(known, str(steps.folder))
     assert mixed.budget is not None and images is not None  # a MixedRequest has both or neither
-    kept = find_mixed_recipe(job, *_both(tflite), mixed.budget, images)
+    kept = find_mixed_recipe(job, fp16, int8, mixed.budget, images)
     steps.finish("mixed", (), kept.document())
     return kept
 
 
-def _both(tflite: Sequence[Made]) -> tuple[Made, Made]:
-    by_precision = {made[0].precision: made for made in tflite}
-    return by_precision["fp16"], by_precision["int8"]
-
-
-def _check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mixed: MixedRequest | None) -> None:
-    names = " and ".join(recipe.name for recipe in recipes if recipe.calibrated)
-    if names and calibration is None:
-        raise InvalidInput(f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}")
-    if calibration is not None and not names:
-        known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
-        raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
-    if (mixed is not None) != any(recipe.keeps_layers for recipe in recipes):
-        raise InvalidInput(
-            "precision mixed needs a recipe file, or a budget and images; these options are for precision mixed only"
-        )
-
-
-def _tensorflow(job: Job, precisions: Sequence[str]) -> list[Made]:
+def _tensorflow(job: Job, precisions: Sequence[str], attempts: Attempts) -> None:
     artifact = job.reference.artifact
     for name in artifact.files:  # onnx2tf overwrites its input file
         shutil.copyfile(job.bundle.folder / name, job.folder / name)
-    outputs = [binding.spec.name for binding in artifact.outputs]
-    result = job.run("lower-tf", model=str(job.folder / artifact.file), precisions=list(precisions), outputs=outputs)
-    return [job.tflite(precision, "tf", file, result.tools) for precision, file in result.files.items()]
+    path = job.folder / artifact.file
+    model = read(path)
+    if names := carry_names(model):
+        path = save(model, job.folder / "renamed.onnx")[0]
+    outputs = [names.carried(binding.spec.name) for binding in artifact.outputs]
+    result = job.run("lower-tf", model=str(path), precisions=list(precisions), outputs=outputs)
+    for precision, file in result.files.items():
+        if names:
+            with attempts.guard([("tflite", precision)]):
+                graph = read_graph(file)
+                names.restore(graph)
+                write_graph(graph, file.with_suffix(".own"))
+                file.with_suffix(".own").replace(file)
+        attempts.make(("tflite", precision), partial(job.tflite, precision, "tf", file, result.tools))
 
 
-def _publish(bundle: Bundle, made: list[Made], beside: Mapping[str, str] | None = None) -> Bundle:
+def _publish(bundle: Bundle, made: Sequence[Made], beside: Mapping[str, str] | None = None) -> Bundle:
     """Move files into the bundle, write the texts `beside` (by file name) next to them, and return the new bundle.
 
     If the process is killed half-way, a valid bundle is left, without the files that were to be replaced.
     """
-    new = {artifact.file for artifact, _ in made}
+    new = {one.artifact.file for one in made}
     kept = replace(bundle, artifacts=tuple(a for a in bundle.artifacts if a.file not in new))
     if kept != bundle:
         kept.write()
-    for artifact, files in made:
-        for file, target in zip(files, artifact.files, strict=True):
+    for one in made:
+        for file, target in zip(one.files, one.artifact.files, strict=True):
             file.replace(bundle.folder / target)
-        kept = kept.with_artifact(artifact)
+        kept = kept.with_artifact(one.artifact)
     for name, text in (beside or {}).items():
         with replacing(bundle.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

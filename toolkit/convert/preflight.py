@@ -101,9 +101,14 @@ def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, pr
     machine.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 
 
+def large_files(weight_bytes: int, precisions: Sequence[str]) -> list[str]:
+    """Return the precisions whose file would be larger than 2 GB. weight_bytes: of the float32 graph."""
+    return [p for p in precisions if weight_bytes * RECIPES[p].share > LARGEST_FLATBUFFER_BYTES]
+
+
 def check_large_files(folder: Path, weight_bytes: int, precisions: Sequence[str]) -> None:
     """Raise NotAvailable if a file would be larger than 2 GB and the installed LiteRT cannot load such a file."""
-    large = [p for p in precisions if weight_bytes * RECIPES[p].share > LARGEST_FLATBUFFER_BYTES]
+    large = large_files(weight_bytes, precisions)
     if large and (reason := _cannot_load_large(folder)):
         raise NotAvailable(
             f"ai-edge-litert {version('ai-edge-litert')} cannot load a file over 2 GB, as {', '.join(large)} would be "

@@ -21,11 +21,15 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PREFIX = ".convert-"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Steps:
-    """A folder with the files of a conversion, and one record for each finished step."""
+    """A folder with the files of a conversion, and one record for each finished step.
+
+    unfinished: whether a conversion that ends without an error has steps left, so that another one goes on with them.
+    """
 
     folder: Path
+    unfinished: bool = False
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """Return the `content` that `finish` recorded for a step; None if the step is not finished, or one of its files
@@ -63,7 +67,7 @@ def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
     """Yield the steps of a conversion with these inputs (JSON values), in a hidden folder of the bundle's folder.
 
     Steps of a conversion with other inputs, or by other versions of the converter or of this code, are removed. The
-    folder is removed at the end; after an error it is kept if a step is finished.
+    folder is removed at the end; after an error, or with steps left, it is kept if a step is finished.
     Raises InvalidInput while another conversion works on the bundle, NotAvailable if the disk becomes full.
     """
     folder = bundle / f"{_PREFIX}{_key(inputs)}"
@@ -85,7 +89,8 @@ def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
                     "the last finished step"
                 ) from error
             raise
-        shutil.rmtree(folder)
+        if not (steps.unfinished and steps.any):
+            shutil.rmtree(folder)
 
 
 def _key(inputs: dict[str, Any]) -> str:

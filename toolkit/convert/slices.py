@@ -13,6 +13,7 @@ from graphs.onnx.file import read, save
 from graphs.passes.lowering import split_large_gemm
 from graphs.passes.pipeline import prepare
 from graphs.passes.registry import GraphPass, passes
+from toolkit.convert.names import CarriedNames, carry_names
 
 # The most weights of one slice. The converter holds several copies: a slice of 490 MB was seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20
@@ -26,6 +27,21 @@ class Slice:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weight_bytes: int
+
+
+@dataclass(frozen=True)
+class CutGraph:
+    """A graph as the converter gets it, with the names that it carries, and its slices in running order."""
+
+    model: ir.Model
+    names: CarriedNames
+    slices: tuple[Slice, ...]
+
+
+def cut_graph(model: ir.Model, limit_bytes: int) -> CutGraph:
+    """Rename what the converter does not carry, in place, and plan the slices. Raises InvalidInput as `plan` does."""
+    names = carry_names(model)
+    return CutGraph(model, names, plan(model, limit_bytes))
 
 
 def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:

@@ -140,7 +140,7 @@ def _mixed(parent: Path) -> None:
     least, most = ([bundle.find("detector", f, p).bytes for f in ("onnx", "tflite")] for p in ("int8", "fp16"))
     assert max(least) < min(most)
     request = MixedRequest(budget=budget(f"size<={(max(least) + min(most)) / 2e6:.4f}MB"), images=IMAGES)
-    convert_bundle(folder, conversion_rules, ("mixed",), mixed=request)
+    convert_bundle(folder, conversion_rules, ("mixed",), mixed=request, strict=True)
 
 
 @pytest.fixture
@@ -200,11 +200,11 @@ def test_a_search_is_not_repeated_after_a_failure(
         raise InvalidArtifact("after the search")
 
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.convert.pipeline.make_mixed", fail)
+        patch.setattr("toolkit.convert.pipeline.make_mixed_tflite", fail)
         with pytest.raises(InvalidArtifact, match="after the search"):
-            convert_bundle(copy, conversion_rules, ("mixed",), mixed=request)
+            convert_bundle(copy, conversion_rules, ("mixed",), mixed=request, strict=True)
     monkeypatch.setattr("toolkit.convert.pipeline.find_mixed_recipe", fail)
-    convert_bundle(copy, conversion_rules, ("mixed",), mixed=request)
+    convert_bundle(copy, conversion_rules, ("mixed",), mixed=request, strict=True)
     kept = read_recipe(copy / RECIPE_FILE)
     assert (kept.onnx, kept.tflite) == ((), ())
     assert kept.found is not None
@@ -239,7 +239,9 @@ def test_what_was_found_is_kept_beside_the_files_and_can_be_replayed(converted: 
         least, most = (converted.find("detector", file_format, p).bytes for p in ("int8", "fp16"))
         assert least < artifact.bytes < most
     copy = shutil.copytree(converted.folder, tmp_path / NAME)
-    again = convert_bundle(copy, conversion_rules, ("mixed",), mixed=MixedRequest.of(None, None, path))
+    again = convert_bundle(
+        copy, conversion_rules, ("mixed",), mixed=MixedRequest.of(None, None, path), strict=True
+    ).bundle
     for file_format in ("onnx", "tflite"):
         assert again.find("detector", file_format, "mixed") == converted.find("detector", file_format, "mixed")
     assert (copy / RECIPE_FILE).read_bytes() == path.read_bytes()
@@ -251,7 +253,7 @@ def test_a_recipe_that_does_not_fit_changes_nothing(converted: Bundle, tmp_path:
     before = {path.name: sha256_of(path) for path in copy.iterdir() if path.suffix != ".log"}
     for kept in (MixedRecipe(("gone",), (), "0" * 64), MixedRecipe((), ("gone",), "0" * 64)):
         with pytest.raises(InvalidInput, match="no layer 'gone' to keep; there is "):
-            convert_bundle(copy, conversion_rules, ("mixed",), mixed=MixedRequest(kept=kept))
+            convert_bundle(copy, conversion_rules, ("mixed",), mixed=MixedRequest(kept=kept), strict=True)
     assert {p.name: sha256_of(p) for p in copy.iterdir() if p.suffix != ".log" and p.is_file()} == before
 
 

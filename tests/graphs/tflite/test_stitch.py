@@ -47,6 +47,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
             PRECISIONS,
             calibration=Calibration(IMAGES),
             slice_limit_bytes=LIMITS[name],
+            strict=True,
         )
 
     return seal_tiny.converted(name), Bundle.open(made_once(f"sliced-{name}", make) / "sliced")

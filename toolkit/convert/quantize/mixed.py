@@ -17,7 +17,8 @@ from backends.tensor import Array
 from graphs.onnx.file import save
 from graphs.tflite.stitch import layer_names, mix
 from graphs.tflite.writer import write_graph
-from toolkit.convert.job import Job, Made
+from toolkit.convert.job import Job
+from toolkit.convert.outcome import Made
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.onnx import quantize_model
 from toolkit.convert.quantize.search import Budget, FileVariants, Found, Watched, read_logits, search
@@ -96,15 +97,15 @@ def read_recipe(path: Path) -> MixedRecipe:
         raise InvalidInput(str(error)) from error
 
 
-def make_mixed(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> list[Made]:
-    """Make the mixed TFLite file from the INT8 and FP16 ones, and the mixed ONNX file from the float32 graph.
+def make_mixed_tflite(job: Job, fp16: Made, int8: Made, kept: MixedRecipe) -> Made:
+    """Make the mixed TFLite file from the INT8 and FP16 ones.
 
-    Raises InvalidInput if `kept` names an unknown layer, InvalidArtifact if a file is not close to the float32 graph.
+    Raises InvalidInput if `kept` names an unknown layer, InvalidArtifact if the file is not close to the float32 graph.
     """
     job.progress("mixing INT8 with FP16 (TFLite)")
     path = job.folder / "detector.mixed.tflite"
-    write_graph(mix(fp16[1][0], int8[1][0], kept.tflite), path)
-    return [job.tflite(MIXED.name, "direct", path, int8[0].tools), job.onnx(MIXED, kept=kept.onnx)]
+    write_graph(mix(fp16.files[0], int8.files[0], kept.tflite), path)
+    return job.tflite(MIXED.name, "direct", path, int8.artifact.tools)
 
 
 def find_mixed_recipe(job: Job, fp16: Made, int8: Made, budget: Budget, images: Array) -> MixedRecipe:
@@ -155,7 +156,7 @@ def _tflite_trials(job: Job, fp16: Made, int8: Made) -> FileVariants:
     path = job.folder / "trial.tflite"
 
     def write(kept: Collection[str]) -> tuple[Artifact, tuple[Path, ...]]:
-        write_graph(mix(fp16[1][0], int8[1][0], kept), path)
-        return replace(fp16[0], file="trial.tflite", precision=MIXED.name), (path,)
+        write_graph(mix(fp16.files[0], int8.files[0], kept), path)
+        return replace(fp16.artifact, file="trial.tflite", precision=MIXED.name), (path,)
 
-    return FileVariants("tflite", layer_names(int8[1][0]), write)
+    return FileVariants("tflite", layer_names(int8.files[0]), write)

@@ -6,31 +6,36 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 Say = Callable[[str], None]
+_REASON_CHARACTERS = 300
 
 
 def main(request_path: str, result_path: str) -> None:
-    """Run the request's task and write the result, {"files": {key: path}, "tools": {name: version}}.
+    """Run the request's task and write the result: {"files": {key: path}, "tools": {name: version}, "failed": {key:
+    reason}}.
 
     The keys depend on the task: "operators" for "operators", NAME and NAME.names of each model for "lower",
     NAME.PRECISION for "quantize", PRECISION for "lower-tf".
 
-    An error ends the worker with a traceback in the log and a non-zero exit code; the caller reports it.
+    An error ends the worker with a traceback in the log and a non-zero exit code; the caller reports it. Only
+    "quantize" goes on after an error, with the other precisions: the failed ones are in "failed".
     """
     threading.Thread(target=_end_with_caller, daemon=True).start()
     say = _reserve_stdout()
     request: dict[str, Any] = json.loads(Path(request_path).read_text(encoding="utf-8"))
-    files, tools = _do(request, say)
-    result = {"files": files, "tools": {tool: version(tool) for tool in tools}}
+    failed: dict[str, str] = {}
+    files, tools = _do(request, say, failed)
+    result = {"files": files, "tools": {tool: version(tool) for tool in tools}, "failed": failed}
     Path(result_path).write_text(json.dumps(result), encoding="utf-8")
 
 
-def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, ...]]:
+def _do(request: dict[str, Any], say: Say, failed: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
     task, folder = request["task"], Path(request["folder"])
     files = {}
     if task == "operators":
@@ -57,18 +62,45 @@ def _do(request: dict[str, Any], say: Say) -> tuple[dict[str, str], tuple[str, .
             files[precision] = str(convert(saved_model, precision, folder))
         return files, ("onnx2tf", "tensorflow")
     if task == "quantize":
-        from .quantizing import observe, quantize
-
-        for name, model in request["models"].items():
-            seen = None
-            if calibration := request["calibration"].get(name):
-                say(f"calibrating {name}")
-                seen = observe(Path(model), calibration)
-            for precision, recipe in request["recipes"].items():
-                say(f"quantizing {name} to {precision} (ai-edge-quantizer)")
-                files[f"{name}.{precision}"] = str(quantize(Path(model), precision, recipe, folder, seen))
-        return files, ("ai-edge-quantizer",)
+        return _quantize(request, folder, say, failed), ("ai-edge-quantizer",)
     raise ValueError(f"unknown task {task!r}")
+
+
+def _quantize(request: dict[str, Any], folder: Path, say: Say, failed: dict[str, str]) -> dict[str, str]:
+    """Quantize every model to every precision. Return the files by key; reasons of failures are added to `failed`.
+
+    request["in_float"]: by key, the names of output tensors whose operators are not quantized.
+    """
+    from .quantizing import ObservedRanges, observe, quantize
+
+    files: dict[str, str] = {}
+    for name, model in request["models"].items():
+        seen: ObservedRanges | None = None
+        unseen = None  # why there are no ranges
+        if calibration := request["calibration"].get(name):
+            say(f"calibrating {name}")
+            try:
+                seen = observe(Path(model), calibration)
+            except Exception as error:  # noqa: BLE001  other precisions need no ranges
+                unseen = _reason(error)
+        for precision, recipe in request["recipes"].items():
+            key = f"{name}.{precision}"
+            if unseen is not None and recipe["calibrated"]:
+                failed[key] = unseen
+                continue
+            say(f"quantizing {name} to {precision} (ai-edge-quantizer)")
+            try:
+                in_float = request["in_float"].get(key, ())
+                files[key] = str(quantize(Path(model), precision, recipe, folder, seen, in_float))
+            except Exception as error:  # noqa: BLE001  other precisions may succeed
+                failed[key] = _reason(error)
+    return files
+
+
+def _reason(error: Exception) -> str:
+    """Write the traceback of an error to the log, and return the error in one line."""
+    traceback.print_exception(error)
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_CHARACTERS]
 
 
 def _end_with_caller() -> None:

@@ -1,6 +1,8 @@
 """Quantizes float32 TFLite files with ai-edge-quantizer, by the recipes of backends/precision.py, and observes the
 ranges of their activations."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,19 @@ _OPERATIONS = {
 _BITS = {"int8": 8, "int16": 16}
 
 
-def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen: "ObservedRanges | None") -> Path:
+def quantize(
+    model: Path,
+    name: str,
+    recipe: dict[str, Any],
+    folder: Path,
+    seen: "ObservedRanges | None",
+    in_float: Sequence[str] = (),
+) -> Path:
     """Quantize a float32 TFLite file by one recipe. Returns the path of the new file, STEM.NAME.tflite in `folder`.
 
-    recipe: {"weights", "activations", "computes"}, as in backends.precision.Recipe. seen: the result of `observe`, for
-    calibrated recipes. Raises ValueError if a calibrated recipe has no `seen`.
+    recipe: {"weights", "activations", "computes", "calibrated"}, as in backends.precision.Recipe. seen: the result of
+    `observe`, for calibrated recipes. in_float: names of output tensors whose operators are not quantized. Raises
+    ValueError if a calibrated recipe has no `seen`.
     """
     work = quantizer.Quantizer(str(model))
     every = TFLOperationName.ALL_SUPPORTED
@@ -46,6 +56,8 @@ def quantize(model: Path, name: str, recipe: dict[str, Any], folder: Path, seen:
     if recipe["weights"] == "int8":
         depthwise = TFLOperationName.DEPTHWISE_CONV_2D
         work.add_weight_only_config(".*", depthwise, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    for output in in_float:  # the latest rule counts; an operator is found by the names of its outputs, each with a ";"
+        work.update_quantization_recipe(f"(^|;){re.escape(output)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     recipes = work.get_quantization_recipe()
     ranges = None if bits is None or seen is None else seen.ranges(model, recipes, levels=1 << bits)
     path = folder / f"{model.stem}.{name}.tflite"

@@ -1,0 +1,82 @@
+"""The output of `toolkit convert`: a row for each file, made or not, and a line for each reason and warning."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from toolkit.cli.console import print_artifacts, warn_if_random
+
+if TYPE_CHECKING:
+    from toolkit.bench.speed import Speed
+    from toolkit.convert.outcome import Conversion, FileOutcome
+
+OVER, NOT_MADE = 1, 2
+_LEAST_SHARE = 1e-4
+
+
+def exit_code(conversion: "Conversion") -> int:
+    """Return 2 if a file was not made, 1 if a file is over its tolerance, else 0."""
+    return NOT_MADE if conversion.failed else OVER if conversion.over else 0
+
+
+def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> None:
+    """Print the table of files to stdout; reasons, warnings and notes to stderr."""
+    warn_if_random(conversion.bundle)
+    for note in conversion.notes:
+        click.echo(f"note: {note}", err=True)
+    for one in conversion.outcomes:
+        if one.in_float:
+            line = (
+                f"{one.file}: in float32, because LiteRT does not load it in {one.precision}: {', '.join(one.in_float)}"
+            )
+            click.echo(f"note: {line}", err=True)
+        if one.mostly_float:
+            line = f"{one.file}: most of its weights stay in float32: {', '.join(one.mostly_float)}"
+            click.secho(f"warning: {line}", fg="yellow", err=True)
+    for speed in (speed for speed in speeds if speed.slower):
+        click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
+    for one in conversion.over:
+        for check in one.over:
+            click.secho(f"warning: {one.file}: {check}, on noise, constants and extremes", fg="yellow", err=True)
+    print_artifacts(
+        conversion.bundle,
+        {
+            "weights": {one.file: _weights(one) for one in conversion.outcomes if one.weights},
+            "time": {speed.file: f"{speed.ratio:.2f}x" for speed in speeds},
+            "outcome": {one.file: _outcome(one) for one in conversion.outcomes},
+        },
+        [(one.file, one.format, one.precision) for one in conversion.failed],
+    )
+    if speeds:
+        click.echo("time: over the float32 file of the same runtime, side by side on this machine")
+    reasons: dict[str, list[str]] = {}
+    there = {artifact.file for artifact in conversion.bundle.artifacts}
+    for one in conversion.failed:
+        stays = " (the file of an earlier conversion stays)" if one.file in there else ""
+        reasons.setdefault(str(one.why).removeprefix(f"{one.file}: "), []).append(f"{one.file}{stays}")
+    for why, files in reasons.items():
+        click.secho(f"error: not made: {', '.join(files)}: {why}", fg="red", err=True)
+
+
+def _outcome(one: "FileOutcome") -> str:
+    if not one.made:
+        return "failed"
+    return "over its tolerance" if one.over else "made"
+
+
+def _weights(one: "FileOutcome") -> str:
+    """Return the share of the bytes in each type, such as "92% int8, 8% float32", without shares below _LEAST_SHARE."""
+    return ", ".join(f"{_percent(share)} {dtype}" for dtype, share in one.weights if share >= _LEAST_SHARE)
+
+
+def _percent(share: float) -> str:
+    """Return a share in whole percent; no share but all is "100%", and none is "0%"."""
+    return "<1%" if share < 0.005 else ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
+
+
+def _slower(speed: "Speed") -> str:
+    said = f"{speed.file} is slower than float32: {speed.ratio:.2f}x the time of {speed.over}"
+    if speed.blame:
+        said += "; what takes longer: " + ", ".join(f"{kind} (+{ms:.1f} ms)" for kind, ms in speed.blame)
+    return said

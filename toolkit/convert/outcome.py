@@ -1,0 +1,170 @@
+"""The result of a conversion: for each file that was asked for, whether it was made, why not, and what is over its
+tolerance."""
+
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, ToolkitError, one_line
+from backends.sandbox import SandboxDied
+from toolkit.convert.resume import NO_ROOM
+
+Runtime = Literal["ort", "tflite"]
+# The runtimes that files are made for, and the suffix of their files.
+SUFFIXES: dict[Runtime, str] = {"ort": "onnx", "tflite": "tflite"}
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """The result of one file that a conversion was asked for.
+
+    file: its name in the bundle. why: the reason if it was not made, else None. over: one sentence for each number that
+    is over its tolerance; empty for a file that agrees with the float32 graph, or that is not judged at conversion.
+    weights: the share of the bytes of weights in each type, the largest first; empty for a file that was not made.
+    mostly_float: the operators that keep most of the weights in float32; empty where the precision holds for half of
+    them or more.
+    in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it.
+    """
+
+    file: str
+    role: str
+    precision: str
+    runtime: Runtime
+    why: str | None = None
+    over: tuple[str, ...] = ()
+    in_float: tuple[str, ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    mostly_float: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """The format of the file: "onnx" or "tflite"."""
+        return SUFFIXES[self.runtime]
+
+    @property
+    def made(self) -> bool:
+        """Whether the file is in the bundle."""
+        return self.why is None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The bundle after a conversion, the outcome of every file that was asked for, and notes for the user."""
+
+    bundle: Bundle
+    outcomes: tuple[FileOutcome, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[FileOutcome, ...]:
+        """The files that were not made."""
+        return tuple(one for one in self.outcomes if not one.made)
+
+    @property
+    def over(self) -> tuple[FileOutcome, ...]:
+        """The files that were made and are over their tolerance."""
+        return tuple(one for one in self.outcomes if one.over)
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact and its files, which are not in the bundle yet. The other fields are those of FileOutcome."""
+
+    artifact: Artifact
+    files: tuple[Path, ...]
+    over: tuple[str, ...] = ()
+    in_float: tuple[str, ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    mostly_float: tuple[str, ...] = ()
+
+
+# A file of one graph, by its runtime and precision.
+Key = tuple[Runtime, str]
+_HIDDEN_FOLDER = re.compile(r"\S*/\.convert-\w+/")
+
+
+@dataclass
+class Attempts:
+    """The attempts to make the files of one graph: what was made, and why others failed.
+
+    strict: raise the first error instead of recording it. log: where an unexpected error is written with its traceback.
+    notes: for the user, on steps that failed without costing a file.
+    """
+
+    graph: Artifact
+    route: str
+    strict: bool
+    log: Path
+    notes: list[str] = field(default_factory=list)
+    _made: dict[Key, Made] = field(default_factory=dict)
+    _failed: dict[Key, str] = field(default_factory=dict)
+
+    def make(self, key: Key, work: Callable[[], Made]) -> None:
+        """Make one file, unless it has failed already. Record the result, or the error as the reason of its failure."""
+        if key not in self._failed:
+            with self.guard([key]):
+                self._made[key] = work()
+
+    @contextmanager
+    def guard(self, keys: Sequence[Key]) -> Iterator[None]:
+        """Record an error in the block as the reason why these files failed, so that no other file is lost."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  whatever ends one file must not end the others
+            self.fail(keys, error)
+
+    def fail(self, keys: Sequence[Key], error: Exception) -> None:
+        """Record an error as the reason of the failure of files, unless they have failed before. Raises it if `strict`
+        is set, and if the disk is full, which ends the whole conversion."""
+        if self.strict or (isinstance(error, OSError) and error.errno in NO_ROOM):
+            raise error
+        why = self._explained(error)
+        for key in keys:
+            self._made.pop(key, None)
+            self._failed.setdefault(key, why)
+
+    def note(self, what: str, error: Exception) -> None:
+        """Record a note for the user: `what` was left out because of an error that costs no file."""
+        self.notes.append(f"{what}: {self._explained(error)}")
+
+    def made(self, key: Key) -> Made:
+        """Return a file that was made. Raises InvalidArtifact, with the reason, for one that was not."""
+        if key not in self._made:
+            raise InvalidArtifact(f"it is made of {self._file(key)}, which was not made: {self._failed[key]}")
+        return self._made[key]
+
+    def why(self, key: Key) -> str | None:
+        """Return the reason why a file failed, or None."""
+        return self._failed.get(key)
+
+    def outcome(self, key: Key) -> FileOutcome:
+        """Return the outcome of a file that was tried."""
+        file, role, (runtime, precision) = self._file(key), self.graph.role, key
+        if key in self._failed:
+            return FileOutcome(file, role, precision, runtime, self._failed[key])
+        made = self._made[key]
+        found = (made.over, made.in_float, made.weights, made.mostly_float)
+        return FileOutcome(file, role, precision, runtime, None, *found)
+
+    def _explained(self, error: Exception) -> str:
+        said = _HIDDEN_FOLDER.sub("", one_line(error))
+        if isinstance(error, ToolkitError | SandboxDied):
+            return said
+        with self.log.open("a", encoding="utf-8") as log:
+            log.writelines(traceback.format_exception(error))
+        return f"{type(error).__name__}: {said}; this is a fault of the toolkit, please report it with {self.log}"
+
+    def _file(self, key: Key) -> str:
+        return file_name(self.graph.role, key[1], key[0], self.route)
+
+
+def file_name(role: str, precision: str, runtime: Runtime, route: str) -> str:
+    """Return the name of a converted file, such as "detector.int8.tflite"."""
+    mark = ".tf" if (runtime, route) == ("tflite", "tf") else ""
+    return f"{role}.{precision}{mark}.{SUFFIXES[runtime]}"

@@ -1,0 +1,106 @@
+"""Reads the number types in which a file stores its weights, and finds files that a precision would not change."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+
+from backends.errors import NotAvailable
+from backends.precision import Recipe
+from graphs.tflite.graph import read_graph
+
+# Integers of these types are sizes and indices, unless they have a scale.
+_SIZES = ("int32", "int64", "uint32", "uint64", "bool")
+_OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+_SHOWN = 5
+
+# (type of the values, operator that reads them) -> bytes.
+StoredWeights = Counter[tuple[str, str]]
+
+
+def stored_weights(path: Path) -> StoredWeights:
+    """Return how many bytes of weights an ONNX or TFLite file stores in each type, and for which operators.
+
+    Weights are all constants that are floats, or integers with a scale; each counts once, for its first reader. Scales
+    and biases count too; sizes and indices do not. Only tables are read, so that memory does not grow with the weights.
+    """
+    return StoredWeights(_of_tflite(path) if path.suffix == ".tflite" else _of_onnx(path))
+
+
+def shares(weights: StoredWeights) -> tuple[tuple[str, float], ...]:
+    """Return the share of the bytes in each type, the largest first: (("int8", 0.92), ("float32", 0.08))."""
+    by_type: Counter[str] = Counter()
+    for (dtype, _), size in weights.items():
+        by_type[dtype] += size
+    total = by_type.total()
+    return tuple((dtype, size / total) for dtype, size in by_type.most_common())
+
+
+def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
+    """Return the operators that keep weights in float32, with their bytes and the largest first, if less than half of
+    all bytes are in the type that the precision promises; else nothing."""
+    promised = sum(size for (dtype, _), size in weights.items() if dtype == recipe.weights)
+    if recipe.weights == "float32" or 2 * promised >= weights.total():
+        return ()
+    return _owners(weights, "float32")
+
+
+def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:
+    """Raise NotAvailable, naming the operators, if a file stores no weight in the type that its precision promises: it
+    would be the float32 file under another name. in_float: as in FileOutcome."""
+    if recipe.weights == "float32" or recipe.keeps_layers or any(dtype == recipe.weights for dtype, _ in weights):
+        return
+    named = ", ".join(_owners(weights))
+    why = f"all weights belong to {named}, which it leaves in float32" if named else "the graph has no weights"
+    if in_float:
+        why += f"; LiteRT does not load it for {', '.join(in_float)}"
+    raise NotAvailable(
+        f"{recipe.name} is impossible here: {why}: {file} would be the float32 file under another name; use fp32"
+    )
+
+
+def _owners(weights: StoredWeights, only: str | None = None) -> tuple[str, ...]:
+    """Return the operators with the most bytes of weights, of one type or of all, as "Conv (2304 bytes)"."""
+    owners: Counter[str] = Counter()
+    for (dtype, operator), size in weights.items():
+        if only in (None, dtype):
+            owners[operator] += size
+    return tuple(f"{operator} ({size} bytes)" for operator, size in owners.most_common(_SHOWN))
+
+
+def _of_tflite(path: Path) -> dict[tuple[str, str], int]:
+    found: Counter[tuple[str, str]] = Counter()
+    seen = set()
+    for node in read_graph(path).nodes:
+        for tensor in node.inputs:
+            if tensor is None or tensor.payload is None or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            quantization = tensor.table.quantization
+            scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
+            if tensor.dtype not in _SIZES or scaled:
+                found[tensor.dtype, _OPERATORS.get(node.code[0], "custom")] += tensor.payload.size
+    return found
+
+
+def _of_onnx(path: Path) -> dict[tuple[str, str], int]:
+    found: Counter[tuple[str, str]] = Counter()
+    for constant, readers in _constants(ir.load(path).graph):
+        dtype = constant.dtype.numpy().name
+        operator = readers[0].op_type if readers else "output"
+        if dtype not in _SIZES or operator == "DequantizeLinear":
+            found[dtype, operator] += constant.nbytes
+    return found
+
+
+def _constants(graph: ir.Graph) -> Iterator[tuple[ir.TensorProtocol, list[ir.Node]]]:
+    """Yield every constant with its readers, those of subgraphs and of Constant nodes too."""
+    for one in (graph, *graph.subgraphs()):
+        for value in one.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value, [use.node for use in value.uses()]
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.op_type == "Constant" and (attribute := node.attributes.get("value")) is not None:
+            yield attribute.as_tensor(), [use.node for use in node.outputs[0].uses()]
