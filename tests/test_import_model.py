@@ -14,6 +14,7 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
 from toolkit import import_model as import_check
+from toolkit.bench.unprepared import write_unprepared
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
@@ -363,3 +364,8 @@ def test_a_file_with_external_data_is_imported_from_any_directory(
     bundle = Bundle.open(Path("made"))
     with open_session(bundle, bundle.find("model", "onnx", "fp32"), "ort", threads=1) as session:
         np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)
+    # `bench --source` reads the file again, as it is and imported for another batch.
+    unprepared = write_unprepared(bundle, "model", tmp_path, given)
+    np.testing.assert_allclose(
+        onnxruntime.InferenceSession(tmp_path / unprepared.file).run(None, {"x": x})[0], expected, rtol=1e-5
+    )
