@@ -1,19 +1,18 @@
 """Runs passes one after the other, and compares the graph after each with the graph before it, on ONNX Runtime."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import check, save
 from graphs.onnx.modules import ModulesBefore
-from graphs.onnx.rewriting import forget_shapes, state_shapes
+from graphs.onnx.rewriting import forget_shapes, remove_unused_nodes, state_shapes
 from graphs.passes.registry import GraphPass, passes
 
 
@@ -44,6 +43,30 @@ def prepare(
     return model, tuple(changed_by)
 
 
+def prepare_without_faults(
+    model: ir.Model, steps: Sequence[GraphPass], fault: Callable[[ir.Model], str | None]
+) -> tuple[ir.Model, dict[str, str]]:
+    """Run passes and leave out each pass that raises an error or after which `fault` describes what is wrong.
+
+    fault: returns None for a graph that is right; it must not change the graph.
+    Returns the graph, and for each pass that was left out, by its name, what was wrong.
+    """
+    left_out: dict[str, str] = {}
+    for step in steps:
+        before = model.clone()
+        try:
+            after, changed = run_pass(step, model)
+            found = fault(after) if changed else None
+        except Exception as error:  # noqa: BLE001  a graph of any origin may make a pass raise anything
+            found = one_line(error)
+        if found is None:
+            model = after
+        else:
+            model, left_out[step.name] = before, found
+    forget_shapes(model)
+    return model, left_out
+
+
 def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
     """Run one pass, remove unused nodes, and give the new tensors types and shapes and the new nodes modules.
 
@@ -52,7 +75,7 @@ def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
     before = ModulesBefore(model)
     model, changed = step(model)
     if changed:
-        RemoveUnusedNodesPass()(model)  # removes constants that were folded into others, too
+        remove_unused_nodes(model)  # removes constants that were folded into others, too
         state_shapes(model)
         before.carry_to(model)
     return model, changed
