@@ -1,6 +1,8 @@
 """An imported graph goes all the way: a bundle, TFLite files, a comparison. And what cannot, changes nothing."""
 
+import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import onnxruntime
-import onnxsim
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -18,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
-from graphs.onnx.rewriting import add_constant
-from graphs.passes import pipeline
-from graphs.passes.registry import GraphPass, passes
+from graphs.onnx.rewriting import replace_node
+from graphs.passes.registry import GraphPass, Rewrite
 from toolkit import import_model as import_check
+from toolkit.bench.unprepared import write_unprepared
 from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
@@ -220,9 +221,127 @@ def _run_and_add_one(path: Path, feeds: import_check.Feeds) -> import_check.Outp
 def test_what_the_source_computes_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _square_root(tmp_path)
     monkeypatch.setattr("toolkit.import_model.run", _run_and_add_one)
-    with pytest.raises(InvalidArtifact, match="simplified and prepared it gives other outputs: 'y' moved by"):
+    with pytest.raises(InvalidArtifact, match="written again it is not the same: 'y' moved by"):
         import_model(source, tmp_path / "root", {})
     assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
+
+
+def _doubled(model: ir.Model) -> tuple[ir.Model, bool]:
+    node = model.graph.node(0)
+    one = ir.node(node.op_type, node.inputs, outputs=[ir.Value(name="one")])
+    replace_node(model.graph, node, [one, ir.node("Add", [one.outputs[0], one.outputs[0]])])
+    return model, True
+
+
+def _raising(model: ir.Model) -> tuple[ir.Model, bool]:
+    model.graph.remove(model.graph.node(0))
+    raise KeyError("half done")
+
+
+def _named(model: ir.Model) -> tuple[ir.Model, bool]:
+    model.graph.node(0).name = "last"
+    return model, True
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"), [(_doubled, "'y' moved by"), (_raising, "half done")], ids=["other values", "an error"]
+)
+def test_a_pass_that_breaks_a_graph_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Rewrite, said: str
+) -> None:
+    steps = (GraphPass("broken", "export", 0.0, (), broken), GraphPass("named", "export", 0.0, (), _named))
+    monkeypatch.setattr("toolkit.import_model.passes", lambda stage: steps)
+    notes: list[str] = []
+    bundle = import_model(_square_root(tmp_path), tmp_path / "root", {}, note=notes.append)
+    (node,) = onnx.load(bundle.folder / "model.onnx").graph.node
+    assert (node.op_type, node.name) == ("Sqrt", "last")
+    (line,) = notes
+    assert "source.onnx: prepared without the pass broken: " in line
+    assert said in line
+
+
+def _dies(model: onnx.ModelProto) -> onnx.ModelProto:
+    os.abort()
+
+
+def _flattened(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.node[0].op_type = "Abs"
+    return model
+
+
+def _refuses(model: onnx.ModelProto) -> onnx.ModelProto:
+    raise RuntimeError("must be topologically sorted")
+
+
+@pytest.mark.parametrize(
+    ("onnxsim", "said"),
+    [(_dies, "was killed by SIGABRT"), (_flattened, "'y' "), (_refuses, "topologically sorted")],
+    ids=["crashes", "changes the result", "refuses"],
+)
+def test_onnxsim_is_left_out_where_it_cannot_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnxsim: Callable[[onnx.ModelProto], onnx.ModelProto], said: str
+) -> None:
+    monkeypatch.setattr("graphs.passes.simplify.run_onnxsim", onnxsim)
+    shown = toolkit("import", _square_root(tmp_path), "-o", tmp_path / "root")
+    assert shown.exit_code == 0, shown.stderr
+    (line,) = shown.stderr.splitlines()
+    assert "prepared without the pass simplify" in line
+    assert said in line
+    assert str(tmp_path / "root") not in line
+    assert Bundle.open(tmp_path / "root").find("model", "onnx", "fp32").file == "model.onnx"
+
+
+def _recurrent(folder: Path, text: str) -> Path:
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]>\n{text}')
+    gates = {"l": 4, "g": 3}
+    for kind, count in gates.items():
+        for directions in (1, 2):
+            sizes = {"w": (count * 6, 5), "r": (count * 6, 6), "b": (2 * count * 6,)}
+            proto.graph.initializer.extend(
+                numpy_helper.from_array(
+                    rng.uniform(-0.5, 0.5, (directions, *size)).astype(np.float32), f"{kind}{name}{directions}"
+                )
+                for name, size in sizes.items()
+            )
+    used = {name for node in proto.graph.node for name in node.input}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    path = folder / "source.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+_RECURRENT = {
+    "both directions": """g (float[4,1,5] x) => (float[4,2,1,6] y) <float[2,1,6] zero = {0,0,0,0,0,0,0,0,0,0,0,0}> {
+        y = LSTM<hidden_size = 6, direction = "bidirectional">(x, lw2, lr2, lb2, , zero, zero) }""",
+    "last hidden state": """g (float[4,1,5] x) => (float[1,1,6] y) {
+        all, last = GRU<hidden_size = 6, linear_before_reset = 1>(x, gw1, gr1, gb1)
+        y = Exp(last) }""",
+    "no name for what is not read": """g (float[4,1,5] x) => (float[1,1,6] y) {
+        , last = GRU<hidden_size = 6>(x, gw1, gr1, gb1)
+        y = Exp(last) }""",
+    "states as inputs and outputs": """g (float[4,1,5] x, float[1,1,6] h, float[1,1,6] c)
+        => (float[4,1,1,6] y, float[1,1,6] hn, float[1,1,6] cn) {
+        y, hn, cn = LSTM<hidden_size = 6>(x, lw1, lr1, lb1, , h, c) }""",
+}
+
+
+@pytest.mark.parametrize("text", _RECURRENT.values(), ids=_RECURRENT)
+def test_a_recurrent_layer_keeps_its_initial_states_and_the_name_of_its_first_output(tmp_path: Path, text: str) -> None:
+    shown = toolkit("import", _recurrent(tmp_path, text), "-o", tmp_path / "out")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    (node,) = [node for node in graph.node if node.op_type in ("LSTM", "GRU")]
+    states = 2 if node.op_type == "LSTM" else 1
+    assert all(node.input[5 : 5 + states])
+    assert len(node.input) == 5 + states
+    assert node.output[0]
+    given = {value.name for value in graph.input}
+    stated = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    for name in node.input[5:]:
+        assert name in given or not stated[name].any()
 
 
 def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
@@ -371,51 +490,11 @@ def test_a_file_with_external_data_is_imported_from_any_directory(
     bundle = Bundle.open(Path("made"))
     with open_session(bundle, bundle.find("model", "onnx", "fp32"), "ort", threads=1) as session:
         np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5)
-
-
-def _refuses(*arguments: object, **options: object) -> None:
-    raise RuntimeError("onnxsim gives up")
-
-
-def test_onnxsim_is_a_help_and_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxsim, "simplify", _refuses)
-    notes: list[str] = []
-    source = _two_inputs_and_outputs(tmp_path)
-    bundle = import_model(source, tmp_path / "made", {"x": (1, 3, 8, 8)}, note=notes.append)
-    assert any(note.startswith("pass simplify is left out: onnxsim cannot simplify") for note in notes)
-    assert {artifact.file for artifact in bundle.artifacts} == {"model.onnx"}
-
-
-def _doubles_the_last_bias(model: ir.Model) -> tuple[ir.Model, bool]:
-    for node in reversed(list(model.graph)):
-        if node.op_type == "Gemm" and len(node.inputs) == 3:
-            bias = node.inputs[2].const_value.numpy()
-            node.replace_input_with(2, add_constant(model.graph, "doubled", 2 * bias))
-            return model, True
-    return model, False
-
-
-def _fails(model: ir.Model) -> tuple[ir.Model, bool]:
-    raise KeyError("axis")
-
-
-@pytest.mark.parametrize(("rewrite", "said"), [(_doubles_the_last_bias, "output 'y' moved by"), (_fails, "'axis'")])
-def test_a_pass_that_is_wrong_on_a_graph_is_left_out_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rewrite: Any, said: str
-) -> None:
-    broken = GraphPass("broken", "export", 1e-5, (), rewrite)
-    kept = passes("export")
-    monkeypatch.setattr(pipeline, "passes", lambda stage: (kept[0], broken, *kept[1:]))
-    source = _with_external_data(tmp_path)
-    notes: list[str] = []
-    bundle = import_model(source, tmp_path / "made", {}, note=notes.append)
-    (why,) = [note for note in notes if note.startswith("pass ")]
-    assert why.startswith("pass broken is left out: ")
-    assert said in why
-    x = np.random.default_rng(1).standard_normal((2, 300)).astype(np.float32)
-    (expected,) = onnxruntime.InferenceSession(source).run(None, {"x": x})
-    with open_session(bundle, bundle.find("model", "onnx", "fp32"), "ort", threads=1) as session:
-        np.testing.assert_allclose(session.run({"x": x})["y"], expected, rtol=1e-5, atol=1e-6)
+    # `bench --source` reads the file again, as it is and imported for another batch.
+    unprepared = write_unprepared(bundle, "model", tmp_path, given)
+    np.testing.assert_allclose(
+        onnxruntime.InferenceSession(tmp_path / unprepared.file).run(None, {"x": x})[0], expected, rtol=1e-5
+    )
 
 
 class _Recognizer(torch.nn.Module):

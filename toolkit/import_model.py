@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,7 +31,9 @@ from graphs.onnx.foreign import (
     specs_of,
 )
 from graphs.onnx.modules import modules_by_node, read_scopes
-from graphs.passes.pipeline import prepare
+from graphs.passes.pipeline import prepare, prepare_without_faults
+from graphs.passes.registry import passes
+from graphs.passes.simplify import simplify
 from toolkit.metrics.samples import signed_samples
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
@@ -174,29 +178,18 @@ def import_model(
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
-        _hold(source, "brought to our opset", expected, plain, feeds)
+        if found := difference(expected, run(plain, feeds)):
+            raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
-        path = building / f"{ROLE}.onnx"
-        kept = foreign.clone()
-        try:
-            model = prepare(foreign, {}, stepwise=False)[0]
-            modules, files = _write(source, model, path, note)
-            progress("comparing with the source on ONNX Runtime")
-            _hold(source, "simplified and prepared", expected, path, feeds)
-        except InvalidInput:
-            raise
-        except Exception as error:  # noqa: BLE001  of a pass, of a tool that it calls, or of the comparison
-            progress("preparing it again, pass by pass")
-            note(f"{source}: prepared as a whole it fails: {one_line(error)}")
-            model = prepare(kept, feeds[0], leave_out=lambda name, why: note(f"pass {name} is left out: {why}"))[0]
-            modules, files = _write(source, model, path, lambda line: None)
-            _hold(source, "simplified and prepared", expected, path, feeds)
-        made = ir.load(path).graph
-        names = {value.name for value in made.inputs}
-        inputs = tuple(spec for spec in inputs if spec.name in names)
-        outputs = specs_of(source, list(made.outputs), "output")
+        candidate = _Candidate(building / f"{ROLE}.onnx", expected, feeds)
+        modules = _prepare(source, foreign, candidate, note)
         for file in plain_files:
             file.unlink()
+        for name in [spec.name for spec in inputs if spec.name not in candidate.input_names]:
+            note(f"{source}: input {name!r}: no operator reads it, so the bundle leaves this input out")
+        inputs = tuple(spec for spec in inputs if spec.name in candidate.input_names)
+        outputs = specs_of(source, candidate.outputs, "output")
+        path, files = candidate.path, candidate.files
         artifact = Artifact(
             file=path.name,
             role=ROLE,
@@ -218,32 +211,64 @@ def import_model(
     return Bundle.open(folder)
 
 
-def _write(
-    source: Path, model: ir.Model, path: Path, note: Callable[[str], None]
-) -> tuple[dict[str, str] | None, tuple[Path, ...]]:
-    """Write a prepared graph without inputs that nothing reads. Returns its modules by node, and its files.
+class _Candidate:
+    """The file of a prepared graph, written and compared with the source again for each graph that is tried."""
 
-    Raises InvalidInput if no operator is left, and InvalidArtifact if the graph is not valid.
+    def __init__(self, path: Path, expected: Outputs, feeds: Feeds) -> None:
+        self.path = path
+        self._expected = expected
+        self._feeds = feeds
+        self.files: tuple[Path, ...] = ()
+        self.input_names: frozenset[str] = frozenset()
+        self.outputs: list[ir.Value] = []
+
+    def fault_of(self, model: ir.Model) -> str | None:
+        """Write a graph, without the inputs that nothing reads. Returns what is wrong with it, or None.
+
+        The given graph stays as it is. A wrong graph is invalid, does not run on ONNX Runtime, or computes something
+        else than the source.
+        """
+        stated = infer_shapes(model)
+        for value in [one for one in stated.graph.inputs if not one.uses() and not one.is_graph_output()]:
+            stated.graph.inputs.remove(value)
+        self.input_names = frozenset(str(value.name) for value in stated.graph.inputs)
+        self.outputs = list(stated.graph.outputs)
+        for file in self.files:
+            file.unlink()
+        self.files = save(stated, self.path)
+        given = [{name: value for name, value in feed.items() if name in self.input_names} for feed in self._feeds]
+        try:
+            check(self.path)
+            return difference(self._expected, run(self.path, given))
+        except InvalidArtifact as error:
+            return str(error).removeprefix(f"{self.path}: ").replace(str(self.path), self.path.name)
+
+
+def _prepare(
+    source: Path, foreign: ir.Model, candidate: _Candidate, note: Callable[[str], None]
+) -> dict[str, str] | None:
+    """Prepare a graph and write it as the file of `candidate`. Returns the modules of its nodes, see modules_by_node.
+
+    A graph that is wrong with all passes is prepared pass by pass, and `note` names each pass that is left out and why.
+    Raises InvalidInput if no operator is left.
     """
-    modules = modules_by_node(model)
-    stated = infer_shapes(model)
-    if not list(stated.graph):
+    steps = [
+        replace(step, run=partial(step.run, apart=True)) if step is simplify else step for step in passes("export")
+    ]
+    try:
+        model, _ = prepare(foreign.clone(), {}, steps, stepwise=False)
+        found = candidate.fault_of(model)
+    except Exception as error:  # noqa: BLE001  a graph of any origin may make a pass raise anything
+        found = one_line(error)
+    if found is not None:
+        model, left_out = prepare_without_faults(foreign.clone(), steps, candidate.fault_of)
+        for name, why in left_out.items():
+            note(f"{source}: prepared without the pass {name}: {why}")
+        if (found := candidate.fault_of(model)) is not None:
+            note(f"{source}: not prepared at all: {found}")
+            model = foreign
+            if (found := candidate.fault_of(model)) is not None:
+                raise InvalidArtifact(f"{source}: written again it is not the same: {found}")
+    if not list(model.graph):
         raise InvalidInput(f"{source}: no operator is left of it: its outputs do not depend on its inputs' values")
-    for value in [one for one in stated.graph.inputs if not one.uses() and not one.is_graph_output()]:
-        stated.graph.inputs.remove(value)
-        note(f"{source}: input {value.name!r}: no operator reads it, so the bundle leaves this input out")
-    specs_of(source, list(stated.graph.outputs), "output")
-    files = save(stated, path)
-    check(path)
-    return modules, files
-
-
-def _hold(source: Path, what: str, expected: Outputs, path: Path, feeds: Feeds) -> None:
-    """Raise InvalidArtifact if the outputs of the graph at `path` differ from `expected`.
-
-    The graph may have fewer inputs than `feeds` names.
-    """
-    read = {value.name for value in onnx.load(path, load_external_data=False).graph.input}
-    fewer = [{name: value for name, value in feed.items() if name in read} for feed in feeds]
-    if found := difference(expected, run(path, fewer)):
-        raise InvalidArtifact(f"{source}: {what} it gives other outputs: {found}")
+    return modules_by_node(model)

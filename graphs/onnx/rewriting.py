@@ -14,6 +14,8 @@ from graphs.onnx.readers import Convolution, read_convolution
 
 Attribute = int | float | str | Sequence[int]
 _UNSTATED = "unstated"
+# Operators with an optional first output, all states, and optional last states.
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, bool]:
@@ -23,9 +25,28 @@ def apply(rules: pattern.RewriteRuleSet, model: ir.Model) -> tuple[ir.Model, boo
     """
     changed = rules.apply_to_model(model) > 0
     if changed:
-        RemoveUnusedNodesPass()(model)
+        remove_unused_nodes(model)
         mark_unstated(model)  # for the values inside a replacement
     return model, changed
+
+
+def remove_unused_nodes(model: ir.Model) -> None:
+    """Remove the nodes and weights that nothing reads, in place. Outputs of recurrent layers keep their names.
+
+    onnx_ir takes the names of outputs that nothing reads; onnx2tf does not lower a GRU whose first output has none.
+    """
+    named = [
+        (value, value.name)
+        for node in model.graph.all_nodes()
+        if node.op_type in RECURRENT
+        for value in node.outputs
+        if value.name
+    ]
+    RemoveUnusedNodesPass()(model)
+    for value, name in named:
+        node = value.producer()
+        if node is not None and node.graph is not None and not value.name:
+            value.name = name
 
 
 def new_constant(op: Any, tensor: ir.TensorProtocol, like: ir.Value, suffix: str) -> ir.Value:

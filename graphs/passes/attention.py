@@ -4,7 +4,6 @@ from math import prod
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.onnx.readers import (
     SWAP_MIDDLE_AXES,
@@ -16,7 +15,15 @@ from graphs.onnx.readers import (
     reshape_of,
     static_shape,
 )
-from graphs.onnx.rewriting import add_constant, add_sizes, add_tensor, new_node, replace_node, set_value_info
+from graphs.onnx.rewriting import (
+    add_constant,
+    add_sizes,
+    add_tensor,
+    new_node,
+    remove_unused_nodes,
+    replace_node,
+    set_value_info,
+)
 from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
@@ -33,7 +40,7 @@ def split_qkv(model: ir.Model) -> tuple[ir.Model, bool]:
     """
     changed = sum(_gathered(model.graph, node) or _split(model.graph, node) for node in list(model.graph))
     if changed:
-        RemoveUnusedNodesPass()(model)
+        remove_unused_nodes(model)
     return model, bool(changed)
 
 
@@ -127,7 +134,7 @@ def split_queries(model: ir.Model, limit_bytes: int = LIMIT_BYTES) -> tuple[ir.M
     """
     changed = sum(_rewrite(model.graph, node, limit_bytes) for node in list(model.graph))
     if changed:
-        RemoveUnusedNodesPass()(model)
+        remove_unused_nodes(model)
     return model, bool(changed)
 
 

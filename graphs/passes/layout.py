@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from backends.tensor import TO_NCHW
 from graphs.onnx.readers import constant, read_permutation, reshape_of, static_shape
-from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
+from graphs.onnx.rewriting import add_constant, add_sizes, new_node, remove_unused_nodes, replace_node, set_value_info
 from graphs.passes.registry import graph_pass
 
 # Operators that onnx2tf computes with channels last on tensors of three axes.
@@ -108,7 +107,7 @@ def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
     # In running order, and each step before the next: what one leaves is what another looks for.
     changed = sum(step(model.graph, node) for step in steps for node in list(model.graph))
     if changed:
-        RemoveUnusedNodesPass()(model)
+        remove_unused_nodes(model)
     return model, bool(changed)
 
 

@@ -7,53 +7,64 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import check, save
 from graphs.onnx.modules import ModulesBefore
-from graphs.onnx.rewriting import forget_shapes, state_shapes
+from graphs.onnx.rewriting import forget_shapes, remove_unused_nodes, state_shapes
 from graphs.passes.registry import GraphPass, passes
-
-LeaveOut = Callable[[str, str], None]  # called with the name of a pass and the reason why it is left out
 
 
 def prepare(
-    model: ir.Model,
-    feeds: Mapping[str, Array],
-    steps: Sequence[GraphPass] | None = None,
-    stepwise: bool = True,
-    leave_out: LeaveOut | None = None,
+    model: ir.Model, feeds: Mapping[str, Array], steps: Sequence[GraphPass] | None = None, stepwise: bool = True
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """Run passes, by default those of the export, and compare each graph with the one before on `feeds`, by input.
 
     stepwise=False compares nothing: each comparison writes the whole model to a file and loads it, which a model of
     gigabytes does better once. The caller then holds the result to the torch module.
-    leave_out: called for each pass that fails, which is then undone and left out.
-    Returns the graph and the names of the passes that changed it. Without `leave_out`, raises InvalidArtifact naming
-    the pass that made a graph that is invalid, gives NaN, or differs by more than the pass allows.
+    Returns the graph and the names of the passes that changed it. Raises InvalidArtifact naming the pass that
+    made a graph that is invalid, gives NaN, or differs by more than the pass allows.
     """
     changed_by = []
     expected = run_once(model, feeds, "the graph as exported") if stepwise else {}
     for step in passes("export") if steps is None else steps:
-        before = None if leave_out is None else model.clone()
-        try:
-            model, changed = run_pass(step, model)
-            if changed and stepwise:
-                got = run_once(model, feeds, f"after pass {step.name}")
-                for name in expected:
-                    _compare(step, name, expected[name], got[name])
-                expected = got
-        except Exception as error:
-            if leave_out is None or before is None:
-                raise
-            leave_out(step.name, one_line(error))  # also a bug in a pass: it must not cost the model
-            model, changed = before, False
-        if changed:
-            changed_by.append(step.name)
+        model, changed = run_pass(step, model)
+        if not changed:
+            continue
+        changed_by.append(step.name)
+        if not stepwise:
+            continue
+        got = run_once(model, feeds, f"after pass {step.name}")
+        for name in expected:
+            _compare(step, name, expected[name], got[name])
+        expected = got
     forget_shapes(model)
     return model, tuple(changed_by)
+
+
+def prepare_without_faults(
+    model: ir.Model, steps: Sequence[GraphPass], fault: Callable[[ir.Model], str | None]
+) -> tuple[ir.Model, dict[str, str]]:
+    """Run passes and leave out each pass that raises an error or after which `fault` describes what is wrong.
+
+    fault: returns None for a graph that is right; it must not change the graph.
+    Returns the graph, and for each pass that was left out, by its name, what was wrong.
+    """
+    left_out: dict[str, str] = {}
+    for step in steps:
+        before = model.clone()
+        try:
+            after, changed = run_pass(step, model)
+            found = fault(after) if changed else None
+        except Exception as error:  # noqa: BLE001  a graph of any origin may make a pass raise anything
+            found = one_line(error)
+        if found is None:
+            model = after
+        else:
+            model, left_out[step.name] = before, found
+    forget_shapes(model)
+    return model, left_out
 
 
 def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
@@ -64,7 +75,7 @@ def run_pass(step: GraphPass, model: ir.Model) -> tuple[ir.Model, bool]:
     before = ModulesBefore(model)
     model, changed = step(model)
     if changed:
-        RemoveUnusedNodesPass()(model)  # removes constants that were folded into others, too
+        remove_unused_nodes(model)  # removes constants that were folded into others, too
         state_shapes(model)
         before.carry_to(model)
     return model, changed

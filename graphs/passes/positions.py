@@ -2,10 +2,9 @@
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from graphs.onnx.readers import SWAP_MIDDLE_AXES, constant, made_by, reshape_of, static_shape
-from graphs.onnx.rewriting import Attribute, add_constant, add_sizes, new_node, replace_node
+from graphs.onnx.rewriting import Attribute, add_constant, add_sizes, new_node, remove_unused_nodes, replace_node
 from graphs.passes.registry import graph_pass
 
 _ROWS, _COLUMNS = "bnhwc,hkc->bnhwk", "bnhwc,wkc->bnhwk"
@@ -22,7 +21,7 @@ def join_relative_positions(model: ir.Model) -> tuple[ir.Model, bool]:
     """
     changed = sum(_join(model.graph, node) for node in list(model.graph))
     if changed:
-        RemoveUnusedNodesPass()(model)
+        remove_unused_nodes(model)
     return model, bool(changed)
 
 

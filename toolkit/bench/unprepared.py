@@ -69,20 +69,23 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
 def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
     from graphs.onnx.foreign import read_foreign
 
-    check_source(bundle, source)
-    return read_foreign(source, {binding.spec.name: binding.spec.shape for binding in graph.inputs})
+    return read_foreign(
+        check_source(bundle, source), {binding.spec.name: binding.spec.shape for binding in graph.inputs}
+    )
 
 
-def check_source(bundle: Bundle, source: Path) -> None:
-    """Raise InvalidInput unless the bundle was imported from the file `source`."""
-    from graphs.onnx.foreign import external_files
+def check_source(bundle: Bundle, source: Path) -> Path:
+    """Return `source`, or the file that it is a link to. Raises InvalidInput unless the bundle was imported from it."""
+    from graphs.onnx.foreign import external_files, place_of
 
     if not find_kind(bundle.model["kind"]).is_imported:
         raise InvalidInput(f"--source {source}: {bundle.folder} was not imported; leave it out")
     if not source.is_file():
         raise InvalidInput(f"--source {source}: no such file")
-    if sha256_of(source, *external_files(source)) != bundle.weights["sha256"]:
+    place = place_of(source)
+    if sha256_of(place, *external_files(place)) != bundle.weights["sha256"]:
         raise InvalidInput(
             f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights['source']}; "
             "give that, or import this one"
         )
+    return place
