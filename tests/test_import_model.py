@@ -260,16 +260,16 @@ def test_a_pass_that_breaks_a_graph_is_left_out_and_said(
     assert said in line
 
 
-def _dies(model: onnx.ModelProto) -> onnx.ModelProto:
+def _dies(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
     os.abort()
 
 
-def _flattened(model: onnx.ModelProto) -> onnx.ModelProto:
+def _flattened(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
     model.graph.node[0].op_type = "Abs"
     return model
 
 
-def _refuses(model: onnx.ModelProto) -> onnx.ModelProto:
+def _refuses(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
     raise RuntimeError("must be topologically sorted")
 
 
@@ -279,7 +279,10 @@ def _refuses(model: onnx.ModelProto) -> onnx.ModelProto:
     ids=["crashes", "changes the result", "refuses"],
 )
 def test_onnxsim_is_left_out_where_it_cannot_help(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnxsim: Callable[[onnx.ModelProto], onnx.ModelProto], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    onnxsim: Callable[[onnx.ModelProto, bool], onnx.ModelProto],
+    said: str,
 ) -> None:
     monkeypatch.setattr("graphs.passes.simplify.run_onnxsim", onnxsim)
     shown = toolkit("import", _square_root(tmp_path), "-o", tmp_path / "root")

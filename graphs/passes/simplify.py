@@ -1,6 +1,7 @@
 """The pass that runs onnxsim (constant folding, dead code, shapes), and the pass that restores what onnxsim drops."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,13 @@ def simplify(model: ir.Model, apart: bool = False) -> tuple[ir.Model, bool]:
     return simplified, True
 
 
-def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Simplify a model in this process. Raises RuntimeError or ValueError if onnxsim fails."""
+def run_onnxsim(model: onnx.ModelProto, without_torch: bool = False) -> onnx.ModelProto:
+    """Simplify a model in this process. Raises RuntimeError or ValueError if onnxsim fails.
+
+    without_torch: keep onnxsim from importing torch, which takes two seconds; this process can then import it no more.
+    """
+    if without_torch:
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # makes `import torch` fail
     import onnxsim  # imports torch if it is installed; a conversion imports this module and needs neither
 
     simplified: onnx.ModelProto = onnxsim.simplify(model, check_n=0)[0]
@@ -55,7 +61,7 @@ def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _run_apart(model: onnx.ModelProto) -> onnx.ModelProto:
     with SandboxProcess(Path(os.devnull), _TIMEOUT_S) as child:
-        return child.call(run_onnxsim, model)
+        return child.call(run_onnxsim, model, True)
 
 
 # onnxsim drops initial states that are zeros, as they are by default. Then onnx2tf keeps the states in variables, which
