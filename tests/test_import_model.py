@@ -398,6 +398,63 @@ def test_a_graph_whose_outputs_are_constants_is_refused(tmp_path: Path) -> None:
         import_model(_save(tmp_path, graph), tmp_path / "shape", {})
 
 
+_ODD_OUTPUTS = {
+    "a constant": ("y = Exp(x)", "float[2,3] k", "output 'k' is a constant"),
+    "a constant once it is simplified": ("y = Exp(x) k = Shape(x)", "int64[2] k", "output 'k' is a constant"),
+    "an input": ("y = Exp(x)", "float[2,3] x", "output 'x' is an input"),
+    "listed twice": ("y = Exp(x)", "float[2,3] y", "output 'y' is listed twice"),
+}
+
+
+@pytest.mark.parametrize(("nodes", "second", "said"), _ODD_OUTPUTS.values(), ids=_ODD_OUTPUTS)
+def test_an_output_that_nothing_computes_is_left_out_and_said(
+    tmp_path: Path, nodes: str, second: str, said: str
+) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y, {second})
+    {"<float[2,3] k = {1, 2, 3, 4, 5, 6}>" if second == "float[2,3] k" else ""} {{ {nodes} }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out")
+    assert shown.exit_code == 0, shown.stderr
+    (line,) = shown.stderr.splitlines()
+    assert said in line
+    (artifact,) = Bundle.open(tmp_path / "out").artifacts
+    assert [binding.spec.name for binding in artifact.outputs] == ["y"]
+    write_unprepared(Bundle.open(tmp_path / "out"), "model", tmp_path, tmp_path / "source.onnx")
+    assert [value.name for value in onnx.load(tmp_path / "exported.onnx").graph.output] == ["y"]
+    report = compare_bundle(convert_bundle(tmp_path / "out", conversion_rules, ("fp32",)))
+    assert report.passed
+
+
+@pytest.mark.parametrize("nodes", ["", "k = Identity(x)"])
+def test_a_graph_that_gives_back_its_input_is_one_line(tmp_path: Path, nodes: str) -> None:
+    outputs = "float[2,3] k" if nodes else "float[2,3] x"
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => ({outputs}) {{ {nodes} }}'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out")
+    assert shown.exit_code == (0 if nodes else 2)
+    assert nodes or "no operator is left of it" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "moved", "passes"),
+    [
+        # The whole range of the first output is nearly nothing: rounding moves it, by up to 1e-6.
+        ([1e-7, 7e-6], 9e-7, True),
+        ([1e-7, 7e-6], 2e-6, False),
+        ([0.0, 1.0], 0.9e-4, True),
+        ([0.0, 1.0], 1.2e-4, False),
+        ([0.0, 100.0], 0.9e-2, True),
+        ([0.0, 100.0], 1.2e-2, False),
+    ],
+)
+def test_a_difference_counts_over_the_range_and_from_a_millionth_on(
+    values: list[float], moved: float, passes: bool
+) -> None:
+    expected, got = np.array(values), np.array(values)
+    got[1] += moved
+    assert (import_check.difference([{"y": expected}], [{"y": got}]) is None) == passes
+
+
 def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:
     # The file states no size but its input's: the map that the layer reads has one by inference alone.
     random = np.random.default_rng(0)

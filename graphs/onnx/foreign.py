@@ -17,6 +17,11 @@ from graphs.onnx.opset import NotOurOpset, nodes, to_opset
 from graphs.onnx.weights import attach_weights, detach_weights
 
 # Parts of the checker's errors about files that every runtime runs.
+# Operators whose number of results depends on the values that they are given.
+_SEARCHES = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
+# Sizes for an example: of the first axis, of other axes of an image, and of all others.
+_BATCH, _PIXELS, _LENGTH = 1, 224, 128
+
 _MENDED = ("topologically sorted", "Inferred shape and existing shape differ", "Inferred shape and declared shape")
 
 
@@ -257,16 +262,34 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
         _check_type(path, side, name, value.type, value.dtype)
         if value.shape is None or not value.shape.is_static():
             sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
-            raise InvalidInput(
-                f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}; where those are "
-                "an input's, give --input-value NAME=..."
-            )
+            what = f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}"
+            if (node := _searching(value)) is not None:
+                raise InvalidInput(
+                    f"{what}; {node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: export "
+                    "the model without it, its inputs as outputs"
+                )
+            raise InvalidInput(f"{what}; where those are an input's, give --input-value NAME=...")
         shape = tuple(int(size) for size in value.shape if isinstance(size, int))
         if 0 in shape:
             raise InvalidInput(f"{path}: {side} {name!r}: expected sizes of at least 1, got {list(shape)}")
         assert value.dtype is not None
         specs.append(TensorSpec(name, shape, value.dtype.numpy().name, "NCHW" if len(shape) == 4 else None))
     return tuple(specs)
+
+
+def _searching(value: ir.Value) -> ir.Node | None:
+    """Return the nearest node that a value is computed from and whose number of results depends on values, or None."""
+    waiting, seen = [value], {value}
+    while waiting:
+        node = waiting.pop(0).producer()
+        if node is None:
+            continue
+        if node.op_type in _SEARCHES:
+            return node
+        more = [one for one in node.inputs if one is not None and one not in seen]
+        seen.update(more)
+        waiting += more
+    return None
 
 
 def _check_type(path: Path, side: str, name: str, kind: object, dtype: ir.DataType | None) -> None:
@@ -305,6 +328,7 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
     names = [value.name for value in inputs]
     if unknown := sorted(set(shapes) - set(names)):
         raise InvalidInput(f"{path}: --input-shape: no input {unknown[0]!r}; there is {', '.join(names) or 'none'}")
+    open_inputs: list[tuple[str, list[int | str] | None]] = []
     for value in inputs:
         if value.type.WhichOneof("value") != "tensor_type":
             raise InvalidInput(f"{path}: input {value.name!r}: expected a tensor, got {value.type.WhichOneof('value')}")
@@ -315,17 +339,17 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
         given = shapes.get(value.name)
         if given is None:
             if not tensor.HasField("shape") or any(not isinstance(size, int) for size in stated):
-                shown = ",".join(map(str, stated)) if tensor.HasField("shape") else "nothing"
-                raise InvalidInput(
-                    f"{path}: input {value.name!r}: expected static sizes, the file states {shown}; "
-                    f"give --input-shape {value.name}=..."
-                )
+                open_inputs.append((value.name, stated if tensor.HasField("shape") else None))
             continue
         fits = not tensor.HasField("shape") or (
             len(given) == len(stated)
             and all(not isinstance(size, int) or size == want for size, want in zip(stated, given, strict=True))
         )
-        if not fits or any(size < 1 for size in given):
+        if any(size < 1 for size in given):
+            raise InvalidInput(
+                f"{path}: --input-shape {value.name}={','.join(map(str, given))}: expected sizes of at least 1"
+            )
+        if not fits:
             raise InvalidInput(
                 f"{path}: --input-shape {value.name}={','.join(map(str, given))}: the file states "
                 f"{','.join(map(str, stated))}"
@@ -333,3 +357,44 @@ def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: fro
         tensor.shape.ClearField("dim")
         for size in given:
             tensor.shape.dim.add().dim_value = size
+    if open_inputs:
+        name, sizes = open_inputs[0]
+        shown = "nothing" if sizes is None else ",".join(map(str, sizes))
+        options = " ".join(f"--input-shape {name}={_example(sizes)}" for name, sizes in open_inputs)
+        raise InvalidInput(
+            f"{path}: input {name!r}: expected static sizes, the file states {shown}; give {options}, with the sizes "
+            "that you run it at"
+        )
+
+
+def _example(sizes: list[int | str] | None) -> str:
+    """Return sizes that an input may have, where the file leaves some open."""
+    if sizes is None:
+        return "1,3,224,224"
+    longer = _PIXELS if len(sizes) == 4 else _LENGTH
+    return ",".join(
+        str(size if isinstance(size, int) else _BATCH if axis == 0 else longer) for axis, size in enumerate(sizes)
+    )
+
+
+def drop_given_outputs(model: ir.Model) -> dict[str, str]:
+    """Remove the outputs that no node computes: constants, inputs, and an output's second mention.
+
+    Returns what is said of each, by its name.
+    """
+    kept: list[ir.Value] = []
+    dropped = {}
+    for value in model.graph.outputs:
+        node = value.producer()
+        if value in kept:
+            dropped[str(value.name)] = "is listed twice, and the bundle has it once"
+        elif value.is_graph_input():
+            dropped[str(value.name)] = "is an input, so the bundle leaves it out"
+        elif node is None or node.op_type == "Constant":
+            dropped[str(value.name)] = "is a constant, so the bundle leaves it out"
+        else:
+            kept.append(value)
+    if dropped:
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(kept)
+    return dropped
