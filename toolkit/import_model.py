@@ -20,6 +20,7 @@ from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.file import check, save
+from graphs.onnx.floats import HALVES, other_floats
 from graphs.onnx.foreign import (
     Shapes,
     Values,
@@ -41,6 +42,8 @@ from toolkit.metrics.samples import signed_samples
 TOLERANCE = 1e-4
 # A difference up to here is rounding, however small the range: layers before it computed with values near 1.
 FLOOR = 1e-6
+# The same for a file in float16 or bfloat16 beside its graph in float32: the file rounds each layer to 3 digits or 2.
+HALF_TOLERANCE = 5e-2
 
 # Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
@@ -112,10 +115,12 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outpu
     return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
 
 
-def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]]) -> str | None:
+def difference(
+    expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]], tolerance: float = TOLERANCE
+) -> str | None:
     """Describe the first output that differs, or return None.
 
-    Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by TOLERANCE of
+    Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by `tolerance` of
     their range and always by FLOOR, other values not at all. Outputs that `got` does not have are not compared.
     """
     for theirs, ours in zip(expected, got, strict=True):
@@ -135,10 +140,10 @@ def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[st
             if finite.any():
                 scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()))
                 moved = float(np.abs(a[finite] - b[finite]).max())
-                if not moved <= max(TOLERANCE * scale, FLOOR):
+                if not moved <= max(tolerance * scale, FLOOR):
                     return (
                         f"{name!r} moved by {moved / scale if scale else np.inf:.1e} of its range, expected at most "
-                        f"{TOLERANCE:.0e}"
+                        f"{tolerance:.0e}"
                     )
     return None
 
@@ -161,8 +166,8 @@ def import_model(
 
     `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
-    `note` is called with a line if ONNX Runtime cannot run the source, and for each input that nothing reads: such an
-    input is left out.
+    `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
+    out, and for floats of another width.
     Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidInput if no operator is left or an output is
     not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ from run to run, or if the prepared
     graph's outputs differ from the file's.
@@ -179,15 +184,28 @@ def import_model(
     digest = sha256_of(source, *external_files(source))
     progress("running it")
     feeds = [dict(sample.feeds) for sample in signed_samples(inputs) if sample.name in _SAMPLES]
-    expected = outputs_of_source(source, [feed | constants for feed in feeds], note)
+    floats = other_floats(source)
+    given = [_as_stated(source, feed) for feed in feeds]
+    if floats:
+        feeds = [{name: array.astype(feeds[0][name].dtype) for name, array in feed.items()} for feed in given]
+        note(
+            f"{source}: its tensors of {' and '.join(sorted(floats))} become float32, in which every runtime computes"
+            + ("; `toolkit convert -p fp16` makes a file of half the size again" if floats & HALVES else "")
+        )
+    expected = outputs_of_source(source, [feed | constants for feed in given], note)
     with replacing_folder(folder, MANIFEST, "bundle") as building:
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
-        if found := difference(expected, run(plain, feeds)):
+        ours = run(plain, feeds)
+        if floats:
+            expected = [
+                _in_float32(theirs, one, bool(floats & HALVES)) for theirs, one in zip(expected, ours, strict=True)
+            ]
+        if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE):
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
-        candidate = _Candidate(building / f"{ROLE}.onnx", expected, feeds)
+        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds)
         modules = _prepare(source, foreign, candidate, note)
         for file in plain_files:
             file.unlink()
@@ -217,6 +235,33 @@ def import_model(
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
         Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
     return Bundle.open(folder)
+
+
+def _as_stated(source: Path, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs in the dtypes that the file states."""
+    stated = {v.name: v.type.tensor_type.elem_type for v in onnx.load(source, load_external_data=False).graph.input}
+    return {
+        name: array.astype(onnx.helper.tensor_dtype_to_np_dtype(stated[name]), copy=False)
+        for name, array in feed.items()
+    }
+
+
+def _in_float32(theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: bool) -> dict[str, Array]:
+    """Return the outputs of a file of other floats as those of its graph in float32 are compared with.
+
+    halves: whether the file computes in float16 or bfloat16. Then numbers above the largest become infinity, and
+    rounding puts equal scores into another order: infinity and integers are taken from `ours`.
+    """
+    outputs = {}
+    for name, value in theirs.items():
+        other = ours.get(name)
+        is_float = value.dtype.kind not in "iub"
+        if is_float:
+            value = value.astype(np.float32)
+        if halves and other is not None and other.shape == value.shape:
+            value = np.where(np.isfinite(value), value, other) if is_float else other
+        outputs[name] = value
+    return outputs
 
 
 class _Candidate:

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.tensor import DTYPES, Array, TensorSpec
 from graphs.onnx.file import IR_VERSION, OPSET, check
+from graphs.onnx.floats import other_floats, to_float32
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
 from graphs.onnx.weights import attach_weights, detach_weights
 
@@ -99,7 +100,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
 
     External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
     name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
-    weights: sizes inside the graph may depend on their values.
+    weights: sizes inside the graph may depend on their values. Tensors of float16, bfloat16 and float64 become float32.
     Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
     no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor.
     """
@@ -122,6 +123,8 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
     _fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    if other_floats(path):
+        taken = to_float32(proto, taken)
     _infer_outputs(proto, stated)
     if broken is not None:
         try:

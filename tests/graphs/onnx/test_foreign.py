@@ -133,7 +133,7 @@ def test_a_file_that_is_no_model_or_is_gone_is_an_error(tmp_path: Path) -> None:
     ("kind", "said"),
     [
         (helper.make_tensor_type_proto(TensorProto.STRING, [1]), "got string"),
-        (helper.make_tensor_type_proto(TensorProto.DOUBLE, [1]), "got double"),
+        (helper.make_tensor_type_proto(TensorProto.UINT64, [1]), "got uint64"),
         (helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [1])), "expected a tensor"),
     ],
 )
