@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
@@ -404,6 +405,139 @@ def test_a_graph_whose_outputs_are_constants_is_refused(tmp_path: Path) -> None:
         import_model(_save(tmp_path, graph), tmp_path / "shape", {})
 
 
+_ODD_OUTPUTS = {
+    "a constant": ("y = Exp(x)", "float[2,3] k", "output 'k' is a constant"),
+    "a constant once it is simplified": ("y = Exp(x) k = Shape(x)", "int64[2] k", "output 'k' is a constant"),
+    "an input": ("y = Exp(x)", "float[2,3] x", "output 'x' is an input"),
+    "listed twice": ("y = Exp(x)", "float[2,3] y", "output 'y' is listed twice"),
+}
+
+
+@pytest.mark.parametrize(("nodes", "second", "said"), _ODD_OUTPUTS.values(), ids=_ODD_OUTPUTS)
+def test_an_output_that_nothing_computes_is_left_out_and_said(
+    tmp_path: Path, nodes: str, second: str, said: str
+) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[2,3] y, {second})
+    {"<float[2,3] k = {1, 2, 3, 4, 5, 6}>" if second == "float[2,3] k" else ""} {{ {nodes} }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out")
+    assert shown.exit_code == 0, shown.stderr
+    (line,) = shown.stderr.splitlines()
+    assert said in line
+    (artifact,) = Bundle.open(tmp_path / "out").artifacts
+    assert [binding.spec.name for binding in artifact.outputs] == ["y"]
+    write_unprepared(Bundle.open(tmp_path / "out"), "model", tmp_path, tmp_path / "source.onnx")
+    assert [value.name for value in onnx.load(tmp_path / "exported.onnx").graph.output] == ["y"]
+    report = compare_bundle(convert_bundle(tmp_path / "out", conversion_rules, ("fp32",)))
+    assert report.passed
+
+
+@pytest.mark.parametrize("nodes", ["", "k = Identity(x)"])
+def test_a_graph_that_gives_back_its_input_is_one_line(tmp_path: Path, nodes: str) -> None:
+    outputs = "float[2,3] k" if nodes else "float[2,3] x"
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => ({outputs}) {{ {nodes} }}'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out")
+    assert shown.exit_code == (0 if nodes else 2)
+    assert nodes or "no operator is left of it" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "moved", "passes"),
+    [
+        # The whole range of the first output is nearly nothing: rounding moves it, by up to 1e-6.
+        ([1e-7, 7e-6], 9e-7, True),
+        ([1e-7, 7e-6], 2e-6, False),
+        ([0.0, 1.0], 0.9e-4, True),
+        ([0.0, 1.0], 1.2e-4, False),
+        ([0.0, 100.0], 0.9e-2, True),
+        ([0.0, 100.0], 1.2e-2, False),
+    ],
+)
+def test_a_difference_counts_over_the_range_and_from_a_millionth_on(
+    values: list[float], moved: float, passes: bool
+) -> None:
+    expected, got = np.array(values), np.array(values)
+    got[1] += moved
+    assert (import_check.difference([{"y": expected}], [{"y": got}]) is None) == passes
+
+
+_FLOATS = {"float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}
+
+
+def _in_other_floats(folder: Path, name: str) -> Path:
+    """A convolution, casts to float32 and back, a constant, and a large matrix that lies in a file of its own."""
+    rng, dtype = np.random.default_rng(0), _FLOATS[name]
+    weights = {"kernel": (4, 3, 3, 3), "matrix": (4 * 8 * 8, 200)}
+    scale = numpy_helper.from_array(np.full((200,), 0.5, name), "scale")
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["map"], pads=[1, 1, 1, 1]),
+        helper.make_node("Cast", ["map"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Softplus", ["wide"], ["soft"]),
+        helper.make_node("Cast", ["soft"], ["narrow"], to=dtype),
+        helper.make_node("Flatten", ["narrow"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["product"]),
+        helper.make_node("Constant", [], ["s"], value=scale),
+        helper.make_node("Mul", ["product", "s"], ["y"]),
+        helper.make_node("ArgMax", ["y"], ["best"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", dtype, [1, 3, 8, 8])],
+        [
+            helper.make_tensor_value_info("y", dtype, [1, 200]),
+            helper.make_tensor_value_info("best", TensorProto.INT64, [1]),
+        ],
+        [numpy_helper.from_array((0.1 * rng.standard_normal(s)).astype(name), n) for n, s in weights.items()],
+    )
+    path = folder / "source.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+@pytest.mark.parametrize("name", _FLOATS)
+def test_floats_of_another_width_become_float32_and_every_later_command_works(tmp_path: Path, name: str) -> None:
+    source = _in_other_floats(tmp_path, name)
+    shown = toolkit("import", source, "-o", tmp_path / "out")
+    assert shown.exit_code == 0, shown.stderr
+    # ONNX Runtime has no convolution of float64: another line says that onnx's reference ran the file.
+    line, *others = shown.stderr.splitlines()
+    assert [("reference implementation" in other) for other in others] == [True] * (name == "float64")
+    assert f"source.onnx: its tensors of {name} become float32" in line
+    assert ("-p fp16" in line) == (name == "float16")
+    (artifact,) = Bundle.open(tmp_path / "out").artifacts
+    assert [binding.spec.dtype for binding in (*artifact.inputs, *artifact.outputs)] == ["float32", "float32", "int64"]
+    model = onnx.load(tmp_path / "out" / "model.onnx")
+    assert {tensor.data_type for tensor in model.graph.initializer} <= {TensorProto.FLOAT, TensorProto.INT64}
+    assert "Cast" not in [node.op_type for node in model.graph.node]
+    x = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(name)
+    expected = ReferenceEvaluator(onnx.load(source)).run(["y"], {"x": x})[0]
+    got = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").run(["y"], {"x": x.astype(np.float32)})[0]
+    np.testing.assert_allclose(got, expected, rtol=2e-2 if name == "float16" else 1e-4, atol=1e-2 * np.ptp(expected))
+    report = compare_bundle(convert_bundle(tmp_path / "out", conversion_rules, ("fp32", "fp16")))
+    assert report.passed
+
+
+def test_float32_that_is_not_what_a_float16_file_computes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _in_other_floats(tmp_path, "float16")
+    true = import_check.run
+
+    def other(path: Path, feeds: import_check.Feeds) -> import_check.Outputs:
+        outputs = true(path, feeds)
+        return [
+            {name: value + np.ptp(value) * np.array(0.1, value.dtype) for name, value in one.items()} for one in outputs
+        ]
+
+    monkeypatch.setattr("toolkit.import_model.run", other)
+    monkeypatch.setattr("toolkit.import_model._run_apart", true)
+    with pytest.raises(InvalidArtifact, match="brought to our opset it gives other outputs: 'y' moved by"):
+        import_model(source, tmp_path / "out", {})
+
+
 def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:
     # The file states no size but its input's: the map that the layer reads has one by inference alone.
     random = np.random.default_rng(0)
@@ -575,29 +709,3 @@ def test_a_difference_counts_from_a_share_of_the_range_and_from_a_floor(
     expected = [{"y": np.array([0.0, size])}]
     found = import_check.difference(expected, [{"y": np.array([error, size])}])
     assert (found is not None) == differs
-
-
-def _relu(folder: Path, *outputs: str, constant: bool = False) -> Path:
-    sizes = {"x": [1, 3, 4, 4], "y": [1, 3, 4, 4], "k": [2]}
-    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()}
-    nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    if constant:
-        tensor = numpy_helper.from_array(np.array([1, 2], np.float32), "v")
-        nodes.append(helper.make_node("Constant", [], ["k"], value=tensor))
-    return _save(folder, helper.make_graph(nodes, "g", [value["x"]], [value[name] for name in outputs]))
-
-
-@pytest.mark.parametrize(
-    ("outputs", "names"), [(("y", "y"), ["y"]), (("y", "x"), ["y", "x"]), (("y", "k"), ["y", "k"])],
-    ids=["listed twice", "an input", "constant"],
-)  # fmt: skip
-def test_an_output_of_another_kind_is_imported(tmp_path: Path, outputs: tuple[str, ...], names: list[str]) -> None:
-    bundle = import_model(_relu(tmp_path, *outputs, constant="k" in outputs), tmp_path / "made", {})
-    artifact = bundle.find("model", "onnx", "fp32")
-    assert [binding.spec.name for binding in artifact.outputs] == names
-    x = np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)
-    with open_session(bundle, artifact, "ort", threads=1) as session:
-        got = session.run({"x": x})
-    expected = {"y": np.maximum(x, 0), "x": x, "k": np.array([1, 2], np.float32)}
-    for name in names:
-        np.testing.assert_array_equal(got[name], expected[name])

@@ -20,17 +20,10 @@ from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.file import check, save
-from graphs.onnx.foreign import (
-    Shapes,
-    Values,
-    constants_of,
-    external_files,
-    infer_shapes,
-    place_of,
-    read_foreign,
-    specs_of,
-)
+from graphs.onnx.floats import HALVES, other_floats
+from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
 from graphs.onnx.modules import modules_by_node, read_scopes
+from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
@@ -38,9 +31,10 @@ from toolkit.metrics.samples import signed_samples
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
-# A difference that rounding makes of values of size 1 inside a graph: an output that is smaller than such values, a
-# score of 1e-6 on noise, says nothing by its range.
+# A difference up to here is rounding, however small the range: layers before it computed with values near 1.
 FLOOR = 1e-6
+# The same for a file in float16 or bfloat16 beside its graph in float32: the file rounds each layer to 3 digits or 2.
+HALF_TOLERANCE = 5e-2
 
 # Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
@@ -112,14 +106,18 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outpu
     return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
 
 
-def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]]) -> str | None:
+def difference(
+    expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]], tolerance: float = TOLERANCE
+) -> str | None:
     """Describe the first output that differs, or return None.
 
-    Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by TOLERANCE of
-    their range or by FLOOR, other values not at all.
+    Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by `tolerance` of
+    their range and always by FLOOR, other values not at all.
     """
     for theirs, ours in zip(expected, got, strict=True):
         for name, value in theirs.items():
+            if name not in ours:
+                return f"{name!r} is missing"
             other = ours[name]
             if other.shape != value.shape or other.dtype != value.dtype:
                 return f"{name!r} is {other.dtype} {other.shape}, expected {value.dtype} {value.shape}"
@@ -132,11 +130,13 @@ def difference(expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[st
             if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
                 return f"{name!r} has NaN or infinity in other places"
             if finite.any():
-                scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()), 1e-12)
-                error = float(np.abs(a[finite] - b[finite]).max())
-                moved = error / scale
-                if not (moved <= TOLERANCE or error <= FLOOR):
-                    return f"{name!r} moved by {moved:.1e} of its range, expected at most {TOLERANCE:.0e}"
+                scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()))
+                moved = float(np.abs(a[finite] - b[finite]).max())
+                if not moved <= max(tolerance * scale, FLOOR):
+                    return (
+                        f"{name!r} moved by {moved / scale if scale else np.inf:.1e} of its range, expected at most "
+                        f"{tolerance:.0e}"
+                    )
     return None
 
 
@@ -158,8 +158,8 @@ def import_model(
 
     `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
-    `note` is called with a line if ONNX Runtime cannot run the source, and for each input that nothing reads: such an
-    input is left out.
+    `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
+    out, and for floats of another width.
     Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidInput if no operator is left or an output is
     not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ from run to run, or if the prepared
     graph's outputs differ from the file's.
@@ -168,23 +168,45 @@ def import_model(
     name, source = source.name, place_of(source)
     constants = constants_of(source, values or {})
     foreign = read_foreign(source, shapes, constants)
+    dropped = drop_given_outputs(foreign)
+    if not foreign.graph.outputs:
+        raise _nothing_left(source)
     read_scopes(foreign)
     inputs = specs_of(source, list(foreign.graph.inputs), "input")
     digest = sha256_of(source, *external_files(source))
     progress("running it")
     feeds = [dict(sample.feeds) for sample in signed_samples(inputs) if sample.name in _SAMPLES]
-    expected = outputs_of_source(source, [feed | constants for feed in feeds], note)
+    floats = other_floats(source)
+    given = [_as_stated(source, feed) for feed in feeds]
+    if floats:
+        feeds = [{name: array.astype(feeds[0][name].dtype) for name, array in feed.items()} for feed in given]
+        note(
+            f"{source}: its tensors of {' and '.join(sorted(floats))} become float32, in which every runtime computes"
+            + ("; `toolkit convert -p fp16` makes a file of half the size again" if floats & HALVES else "")
+        )
+    outputs_given = dropped.keys() - {value.name for value in foreign.graph.outputs}
+    expected = [
+        {name: value for name, value in one.items() if name not in outputs_given}
+        for one in outputs_of_source(source, [feed | constants for feed in given], note)
+    ]
     with replacing_folder(folder, MANIFEST, "bundle") as building:
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
-        if found := difference(expected, run(plain, feeds)):
+        ours = run(plain, feeds)
+        if floats:
+            expected = [
+                _in_float32(theirs, one, bool(floats & HALVES)) for theirs, one in zip(expected, ours, strict=True)
+            ]
+        if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE):
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
-        candidate = _Candidate(building / f"{ROLE}.onnx", expected, feeds)
+        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds)
         modules = _prepare(source, foreign, candidate, note)
         for file in plain_files:
             file.unlink()
+        for output, why in (dropped | candidate.dropped_outputs).items():
+            note(f"{source}: output {output!r} {why}")
         for name in [spec.name for spec in inputs if spec.name not in candidate.input_names]:
             note(f"{source}: input {name!r}: no operator reads it, so the bundle leaves this input out")
         inputs = tuple(spec for spec in inputs if spec.name in candidate.input_names)
@@ -211,6 +233,33 @@ def import_model(
     return Bundle.open(folder)
 
 
+def _as_stated(source: Path, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs in the dtypes that the file states."""
+    stated = {v.name: v.type.tensor_type.elem_type for v in onnx.load(source, load_external_data=False).graph.input}
+    return {
+        name: array.astype(onnx.helper.tensor_dtype_to_np_dtype(stated[name]), copy=False)
+        for name, array in feed.items()
+    }
+
+
+def _in_float32(theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: bool) -> dict[str, Array]:
+    """Return the outputs of a file of other floats as those of its graph in float32 are compared with.
+
+    halves: whether the file computes in float16 or bfloat16. Then numbers above the largest become infinity, and
+    rounding puts equal scores into another order: infinity and integers are taken from `ours`.
+    """
+    outputs = {}
+    for name, value in theirs.items():
+        other = ours.get(name)
+        is_float = value.dtype.kind not in "iub"
+        if is_float:
+            value = value.astype(np.float32)
+        if halves and other is not None and other.shape == value.shape:
+            value = np.where(np.isfinite(value), value, other) if is_float else other
+        outputs[name] = value
+    return outputs
+
+
 class _Candidate:
     """The file of a prepared graph, written and compared with the source again for each graph that is tried."""
 
@@ -219,6 +268,7 @@ class _Candidate:
         self._expected = expected
         self._feeds = feeds
         self.files: tuple[Path, ...] = ()
+        self.dropped_outputs: dict[str, str] = {}
         self.input_names: frozenset[str] = frozenset()
         self.outputs: list[ir.Value] = []
 
@@ -229,17 +279,21 @@ class _Candidate:
         else than the source.
         """
         stated = infer_shapes(model)
+        self.dropped_outputs = drop_given_outputs(stated)
         for value in [one for one in stated.graph.inputs if not one.uses() and not one.is_graph_output()]:
             stated.graph.inputs.remove(value)
         self.input_names = frozenset(str(value.name) for value in stated.graph.inputs)
         self.outputs = list(stated.graph.outputs)
+        if not self.outputs:
+            return None
         for file in self.files:
             file.unlink()
         self.files = save(stated, self.path)
         given = [{name: value for name, value in feed.items() if name in self.input_names} for feed in self._feeds]
         try:
             check(self.path)
-            return difference(self._expected, run(self.path, given))
+            expected = [{n: v for n, v in one.items() if n not in self.dropped_outputs} for one in self._expected]
+            return difference(expected, run(self.path, given))
         except InvalidArtifact as error:
             return str(error).removeprefix(f"{self.path}: ").replace(str(self.path), self.path.name)
 
@@ -269,6 +323,10 @@ def _prepare(
             model = foreign
             if (found := candidate.fault_of(model)) is not None:
                 raise InvalidArtifact(f"{source}: written again it is not the same: {found}")
-    if not list(model.graph):
-        raise InvalidInput(f"{source}: no operator is left of it: its outputs do not depend on its inputs' values")
+    if not candidate.outputs:
+        raise _nothing_left(source)
     return modules_by_node(model)
+
+
+def _nothing_left(source: Path) -> InvalidInput:
+    return InvalidInput(f"{source}: no operator is left of it: its outputs do not depend on its inputs' values")

@@ -11,9 +11,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from backends.errors import InvalidArtifact, InvalidInput, one_line
-from backends.tensor import DTYPES, Array, TensorSpec
+from backends.tensor import Array
 from graphs.onnx.file import IR_VERSION, OPSET, check
+from graphs.onnx.floats import other_floats, to_float32
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
+from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, remove_shapes
 from graphs.onnx.weights import attach_weights, detach_weights
 
 # Parts of the checker's errors about files that every runtime runs.
@@ -85,7 +87,6 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from (attribute.t, *attribute.tensors)
 
 
-Shapes = Mapping[str, tuple[int, ...]]
 Values = Mapping[str, Array]
 
 
@@ -94,7 +95,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
 
     External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
     name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
-    weights: sizes inside the graph may depend on their values.
+    weights: sizes inside the graph may depend on their values. Tensors of float16, bfloat16 and float64 become float32.
     Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
     no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor.
     """
@@ -112,12 +113,14 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     taken = detach_weights(model)
     _load_small_weights(model)
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
-    stated = _remove_shapes(proto.graph)
+    stated = remove_shapes(proto.graph)
     _drop_initializers_from_inputs(proto.graph)
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
-    _fix_inputs(path, proto.graph, shapes, frozenset(taken))
-    _infer_outputs(proto, stated)
+    fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    if other_floats(path):
+        taken = to_float32(proto, taken)
+    infer_outputs(proto, stated)
     if broken is not None:
         try:
             onnx.checker.check_model(proto, full_check=True)
@@ -147,42 +150,6 @@ def _what_checker_says(path: Path) -> InvalidArtifact | None:
             return error
         raise
     return None
-
-
-def _remove_shapes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
-    """Remove the shapes of all tensors but the inputs: they may have been stated for other sizes of the inputs.
-
-    An output that is listed twice is then listed once. Returns the shapes of the outputs by name, for the outputs whose
-    shape cannot be inferred.
-    """
-    del graph.value_info[:]
-    once = list({value.name: value for value in graph.output}.values())
-    del graph.output[:]
-    graph.output.extend(once)
-    stated = {}
-    for value in graph.output:
-        tensor = value.type.tensor_type
-        if value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
-            stated[value.name] = onnx.TensorShapeProto()
-            stated[value.name].CopyFrom(tensor.shape)
-            tensor.ClearField("shape")
-    return stated
-
-
-def _infer_outputs(proto: onnx.ModelProto, stated: Mapping[str, onnx.TensorShapeProto]) -> None:
-    """Give each output its inferred shape, or the stated one where no shape or an open size is inferred."""
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output
-    for value, found in zip(proto.graph.output, inferred, strict=True):
-        if found.type.WhichOneof("value") != "tensor_type":
-            continue
-        value.type.CopyFrom(found.type)
-        dims, known = value.type.tensor_type.shape.dim, stated.get(value.name)
-        if known is not None and (not value.type.tensor_type.HasField("shape") or len(dims) == len(known.dim)):
-            for axis, size in enumerate(known.dim):
-                if axis == len(dims):
-                    dims.add()
-                if dims[axis].dim_value < 1:
-                    dims[axis].CopyFrom(size)
 
 
 def _load_small_weights(model: ir.Model) -> None:
@@ -235,53 +202,6 @@ def _fix_values(graph: onnx.GraphProto, constants: Values) -> None:
     graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
 
 
-def infer_shapes(model: ir.Model) -> ir.Model:
-    """Return a copy of the graph that states every size that follows from the sizes of its inputs."""
-    taken = detach_weights(model)
-    try:
-        proto = onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
-    finally:
-        attach_weights(model, taken)
-    inferred = ir.from_proto(proto)
-    attach_weights(inferred, taken)
-    return inferred
-
-
-def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec, ...]:
-    """Return the TensorSpecs of one side of a graph; `side` is "input" or "output".
-
-    A tensor of four axes has the layout "NCHW", whatever its axes mean: see TensorSpec. Raises InvalidInput if there is
-    no tensor, or naming the first tensor with an unknown size, a size of 0, or a dtype that is not in DTYPES.
-    """
-    if not values:
-        raise InvalidInput(f"{path}: expected at least one {side}, it has none")
-    specs = []
-    for value in values:
-        name = str(value.name)
-        _check_type(path, side, name, value.type, value.dtype)
-        if value.shape is None or not value.shape.is_static():
-            sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
-            raise InvalidInput(
-                f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}; where those are "
-                "an input's, give --input-value NAME=..."
-            )
-        shape = tuple(int(size) for size in value.shape if isinstance(size, int))
-        if 0 in shape:
-            raise InvalidInput(f"{path}: {side} {name!r}: expected sizes of at least 1, got {list(shape)}")
-        assert value.dtype is not None
-        specs.append(TensorSpec(name, shape, value.dtype.numpy().name, "NCHW" if len(shape) == 4 else None))
-    return tuple(specs)
-
-
-def _check_type(path: Path, side: str, name: str, kind: object, dtype: ir.DataType | None) -> None:
-    if not isinstance(kind, ir.TensorType) or dtype is None:
-        raise InvalidInput(f"{path}: {side} {name!r}: expected a tensor, got {kind}")
-    if dtype == ir.DataType.STRING or dtype.numpy().name not in DTYPES:
-        raise InvalidInput(
-            f"{path}: {side} {name!r}: expected a dtype of {', '.join(DTYPES)}, got {dtype.name.lower()}"
-        )
-
-
 def _drop_initializers_from_inputs(graph: onnx.GraphProto) -> None:
     """Remove weights from the inputs of a graph: files before IR version 4 list them there, too."""
     constant = {tensor.name for tensor in (*graph.initializer, *(t.values for t in graph.sparse_initializer))}
@@ -303,37 +223,24 @@ def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
                 _drop_missing_last_inputs(inner)
 
 
-def _fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: frozenset[str]) -> None:
-    """Give the inputs of a graph their static sizes. Raises InvalidInput naming the input whose sizes do not fit."""
-    inputs = [value for value in graph.input if value.name not in weights]
-    names = [value.name for value in inputs]
-    if unknown := sorted(set(shapes) - set(names)):
-        raise InvalidInput(f"{path}: --input-shape: no input {unknown[0]!r}; there is {', '.join(names) or 'none'}")
-    for value in inputs:
-        if value.type.WhichOneof("value") != "tensor_type":
-            raise InvalidInput(f"{path}: input {value.name!r}: expected a tensor, got {value.type.WhichOneof('value')}")
-        tensor = value.type.tensor_type
-        dims = tensor.shape.dim
-        # Exporters of Paddle write -1 for an open size.
-        stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
-        given = shapes.get(value.name)
-        if given is None:
-            if not tensor.HasField("shape") or any(not isinstance(size, int) for size in stated):
-                shown = ",".join(map(str, stated)) if tensor.HasField("shape") else "nothing"
-                raise InvalidInput(
-                    f"{path}: input {value.name!r}: expected static sizes, the file states {shown}; "
-                    f"give --input-shape {value.name}=..."
-                )
-            continue
-        fits = not tensor.HasField("shape") or (
-            len(given) == len(stated)
-            and all(not isinstance(size, int) or size == want for size, want in zip(stated, given, strict=True))
-        )
-        if not fits or any(size < 1 for size in given):
-            raise InvalidInput(
-                f"{path}: --input-shape {value.name}={','.join(map(str, given))}: the file states "
-                f"{','.join(map(str, stated))}"
-            )
-        tensor.shape.ClearField("dim")
-        for size in given:
-            tensor.shape.dim.add().dim_value = size
+def drop_given_outputs(model: ir.Model) -> dict[str, str]:
+    """Remove the outputs that no node computes: constants, inputs, and an output's second mention.
+
+    Returns what is said of each, by its name.
+    """
+    kept: list[ir.Value] = []
+    dropped = {}
+    for value in model.graph.outputs:
+        node = value.producer()
+        if value in kept:
+            dropped[str(value.name)] = "is listed twice, and the bundle has it once"
+        elif value.is_graph_input():
+            dropped[str(value.name)] = "is an input, so the bundle leaves it out"
+        elif node is None or node.op_type == "Constant":
+            dropped[str(value.name)] = "is a constant, so the bundle leaves it out"
+        else:
+            kept.append(value)
+    if dropped:
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(kept)
+    return dropped

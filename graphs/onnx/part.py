@@ -12,7 +12,7 @@ import onnxruntime
 from backends.errors import InvalidArtifact, one_line
 from backends.tensor import Array
 from graphs.onnx.file import read
-from graphs.onnx.foreign import infer_shapes
+from graphs.onnx.sizes import infer_shapes
 
 _ERRORS_ONLY = 3
 

@@ -69,9 +69,17 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
 def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
     from graphs.onnx.foreign import read_foreign
 
-    return read_foreign(
+    model = read_foreign(
         check_source(bundle, source), {binding.spec.name: binding.spec.shape for binding in graph.inputs}
     )
+    # The bundle has neither inputs that nothing reads nor outputs that nothing computes.
+    names = {binding.spec.name for binding in graph.outputs}
+    kept = [value for value in dict.fromkeys(model.graph.outputs) if value.name in names]
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(kept)
+    for value in [value for value in model.graph.inputs if not value.uses()]:
+        model.graph.inputs.remove(value)
+    return model
 
 
 def check_source(bundle: Bundle, source: Path) -> Path:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from backends.errors import InvalidArtifact, InvalidInput
 from graphs.onnx.file import IR_VERSION, OPSET, save
-from graphs.onnx.foreign import constants_of, infer_shapes, read_foreign, specs_of
+from graphs.onnx.foreign import constants_of, read_foreign
+from graphs.onnx.sizes import infer_shapes, specs_of
 
 
 def _file(folder: Path, opset: int = 11, sizes: tuple[object, ...] = ("n", 3, 4, 4), **options: object) -> Path:
@@ -79,7 +80,7 @@ def test_weights_that_an_old_file_lists_as_inputs_are_weights(tmp_path: Path) ->
         ({}, "input 'x': expected static sizes, the file states n,3,4,4; give --input-shape x="),
         ({"x": (1, 3, 4)}, "--input-shape x=1,3,4: the file states n,3,4,4"),
         ({"x": (1, 3, 4, 5)}, "--input-shape x=1,3,4,5: the file states n,3,4,4"),
-        ({"x": (0, 3, 4, 4)}, "--input-shape x=0,3,4,4: the file states"),
+        ({"x": (0, 3, 4, 4)}, "--input-shape x=0,3,4,4: expected sizes of at least 1"),
         ({"z": (1,)}, "--input-shape: no input 'z'; there is x"),
     ],
 )
@@ -89,6 +90,32 @@ def test_sizes_that_are_missing_or_wrong_are_named(
     with pytest.raises(InvalidInput, match="opset11.onnx") as caught:
         read_foreign(_file(tmp_path), shapes)
     assert said in str(caught.value)
+
+
+def test_the_advice_on_open_sizes_is_an_option_for_each_input_that_can_be_used_as_it_is(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[batch,3,h,w] x, int64[batch,tokens] ids, float[2,3] fixed) => (float[batch] y, float[2,3] z)
+    { z = Exp(fixed) m = ReduceMean<axes = [1, 2, 3], keepdims = 0>(x) f = Cast<to = 1>(ids)
+      s = ReduceMean<axes = [1], keepdims = 0>(f) y = Add(m, s) }"""
+    path = tmp_path / "open.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    with pytest.raises(InvalidInput) as caught:
+        read_foreign(path, {})
+    said = str(caught.value)
+    assert "input 'x': expected static sizes, the file states batch,3,h,w" in said
+    assert said.endswith("give --input-shape x=1,3,224,224 --input-shape ids=1,128, with the sizes that you run it at")
+    options = [option.removesuffix(",") for option in said.split("--input-shape ")[1:]]
+    shapes = {o.split("=")[0]: tuple(map(int, o.split(", ")[0].split("=")[1].split(","))) for o in options}
+    (first, _) = specs_of(path, list(read_foreign(path, shapes).graph.outputs), "output")
+    assert first.shape == (1,)
+
+
+def test_an_empty_batch_is_an_open_size(tmp_path: Path) -> None:
+    path = _file(tmp_path, sizes=(0, 3, 4, 4))
+    with pytest.raises(InvalidInput, match=r"states \?,3,4,4; give --input-shape x=1,3,4,4"):
+        read_foreign(path, {})
+    model = read_foreign(path, {"x": (1, 3, 4, 4)})
+    assert specs_of(path, list(model.graph.outputs), "output")[0].shape == (1, 3, 4, 4)
 
 
 def test_a_file_that_is_no_model_or_is_gone_is_an_error(tmp_path: Path) -> None:
@@ -107,7 +134,7 @@ def test_a_file_that_is_no_model_or_is_gone_is_an_error(tmp_path: Path) -> None:
     ("kind", "said"),
     [
         (helper.make_tensor_type_proto(TensorProto.STRING, [1]), "got string"),
-        (helper.make_tensor_type_proto(TensorProto.DOUBLE, [1]), "got double"),
+        (helper.make_tensor_type_proto(TensorProto.UINT64, [1]), "got uint64"),
         (helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [1])), "expected a tensor"),
     ],
 )
@@ -127,8 +154,11 @@ def test_an_output_whose_sizes_depend_on_values_is_named(tmp_path: Path) -> None
     graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"])], "g", [x], [y])
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    with pytest.raises(InvalidInput, match="output 'y': its sizes depend on values"):
+    with pytest.raises(InvalidInput, match="output 'y': its sizes depend on values") as caught:
         specs_of(path, list(infer_shapes(read_foreign(path, {})).graph.outputs), "output")
+    # No value of an input would help, so the operator is named.
+    assert "'y' (NonZero) gives as many as it finds" in str(caught.value)
+    assert "--input-value" not in str(caught.value)
 
 
 def _newer(folder: Path, node: onnx.NodeProto, opset: int, **inputs: list[int]) -> Path:

@@ -1,0 +1,171 @@
+"""Sizes of the tensors of foreign graphs: inputs get the sizes that are given, and all others follow from them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from backends.errors import InvalidInput
+from backends.tensor import DTYPES, TensorSpec
+from graphs.onnx.weights import attach_weights, detach_weights
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Operators whose number of results depends on the values that they are given.
+_SEARCHES = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
+# Sizes for an example: of the first axis, of other axes of an image, and of all others.
+_BATCH, _PIXELS, _LENGTH = 1, 224, 128
+
+
+def fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: frozenset[str]) -> None:
+    """Give the inputs of a graph their static sizes. Raises InvalidInput naming the input whose sizes do not fit."""
+    inputs = [value for value in graph.input if value.name not in weights]
+    names = [value.name for value in inputs]
+    if unknown := sorted(set(shapes) - set(names)):
+        raise InvalidInput(f"{path}: --input-shape: no input {unknown[0]!r}; there is {', '.join(names) or 'none'}")
+    open_inputs: list[tuple[str, list[int | str] | None]] = []
+    for value in inputs:
+        if value.type.WhichOneof("value") != "tensor_type":
+            raise InvalidInput(f"{path}: input {value.name!r}: expected a tensor, got {value.type.WhichOneof('value')}")
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        # Exporters of Paddle write -1 for an open size.
+        stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
+        given = shapes.get(value.name)
+        if given is None:
+            if not tensor.HasField("shape") or any(not isinstance(size, int) for size in stated):
+                open_inputs.append((value.name, stated if tensor.HasField("shape") else None))
+            continue
+        fits = not tensor.HasField("shape") or (
+            len(given) == len(stated)
+            and all(not isinstance(size, int) or size == want for size, want in zip(stated, given, strict=True))
+        )
+        if any(size < 1 for size in given):
+            raise InvalidInput(
+                f"{path}: --input-shape {value.name}={','.join(map(str, given))}: expected sizes of at least 1"
+            )
+        if not fits:
+            raise InvalidInput(
+                f"{path}: --input-shape {value.name}={','.join(map(str, given))}: the file states "
+                f"{','.join(map(str, stated))}"
+            )
+        tensor.shape.ClearField("dim")
+        for size in given:
+            tensor.shape.dim.add().dim_value = size
+    if open_inputs:
+        name, sizes = open_inputs[0]
+        shown = "nothing" if sizes is None else ",".join(map(str, sizes))
+        options = " ".join(f"--input-shape {name}={_example(sizes)}" for name, sizes in open_inputs)
+        raise InvalidInput(
+            f"{path}: input {name!r}: expected static sizes, the file states {shown}; give {options}, with the sizes "
+            "that you run it at"
+        )
+
+
+def _example(sizes: list[int | str] | None) -> str:
+    """Return sizes that an input may have, where the file leaves some open."""
+    if sizes is None:
+        return "1,3,224,224"
+    longer = _PIXELS if len(sizes) == 4 else _LENGTH
+    return ",".join(
+        str(size if isinstance(size, int) else _BATCH if axis == 0 else longer) for axis, size in enumerate(sizes)
+    )
+
+
+def remove_shapes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
+    """Remove the shapes of all tensors but the inputs: they may have been stated for other sizes of the inputs.
+
+    Returns the shapes of the outputs by name, for the outputs whose
+    shape cannot be inferred.
+    """
+    del graph.value_info[:]
+    stated = {}
+    for value in graph.output:
+        tensor = value.type.tensor_type
+        if value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape"):
+            stated[value.name] = onnx.TensorShapeProto()
+            stated[value.name].CopyFrom(tensor.shape)
+            tensor.ClearField("shape")
+    return stated
+
+
+def infer_outputs(proto: onnx.ModelProto, stated: Mapping[str, onnx.TensorShapeProto]) -> None:
+    """Give each output its inferred shape, or the stated one where no shape or an open size is inferred."""
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output
+    for value, found in zip(proto.graph.output, inferred, strict=True):
+        if found.type.WhichOneof("value") != "tensor_type":
+            continue
+        value.type.CopyFrom(found.type)
+        dims, known = value.type.tensor_type.shape.dim, stated.get(value.name)
+        if known is not None and (not value.type.tensor_type.HasField("shape") or len(dims) == len(known.dim)):
+            for axis, size in enumerate(known.dim):
+                if axis == len(dims):
+                    dims.add()
+                if dims[axis].dim_value < 1:
+                    dims[axis].CopyFrom(size)
+
+
+def infer_shapes(model: ir.Model) -> ir.Model:
+    """Return a copy of the graph that states every size that follows from the sizes of its inputs."""
+    taken = detach_weights(model)
+    try:
+        proto = onnx.shape_inference.infer_shapes(ir.to_proto(model), data_prop=True)
+    finally:
+        attach_weights(model, taken)
+    inferred = ir.from_proto(proto)
+    attach_weights(inferred, taken)
+    return inferred
+
+
+def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec, ...]:
+    """Return the TensorSpecs of one side of a graph; `side` is "input" or "output".
+
+    A tensor of four axes has the layout "NCHW", whatever its axes mean: see TensorSpec. Raises InvalidInput if there is
+    no tensor, or naming the first tensor with an unknown size, a size of 0, or a dtype that is not in DTYPES.
+    """
+    if not values:
+        raise InvalidInput(f"{path}: expected at least one {side}, it has none")
+    specs = []
+    for value in values:
+        name = str(value.name)
+        _check_type(path, side, name, value.type, value.dtype)
+        if value.shape is None or not value.shape.is_static():
+            sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
+            what = f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}"
+            if (node := _searching(value)) is not None:
+                raise InvalidInput(
+                    f"{what}; {node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: export "
+                    "the model without it, its inputs as outputs"
+                )
+            raise InvalidInput(f"{what}; where those are an input's, give --input-value NAME=...")
+        shape = tuple(int(size) for size in value.shape if isinstance(size, int))
+        if 0 in shape:
+            raise InvalidInput(f"{path}: {side} {name!r}: expected sizes of at least 1, got {list(shape)}")
+        assert value.dtype is not None
+        specs.append(TensorSpec(name, shape, value.dtype.numpy().name, "NCHW" if len(shape) == 4 else None))
+    return tuple(specs)
+
+
+def _searching(value: ir.Value) -> ir.Node | None:
+    """Return the nearest node that a value is computed from and whose number of results depends on values, or None."""
+    waiting, seen = [value], {value}
+    while waiting:
+        node = waiting.pop(0).producer()
+        if node is None:
+            continue
+        if node.op_type in _SEARCHES:
+            return node
+        more = [one for one in node.inputs if one is not None and one not in seen]
+        seen.update(more)
+        waiting += more
+    return None
+
+
+def _check_type(path: Path, side: str, name: str, kind: object, dtype: ir.DataType | None) -> None:
+    if not isinstance(kind, ir.TensorType) or dtype is None:
+        raise InvalidInput(f"{path}: {side} {name!r}: expected a tensor, got {kind}")
+    if dtype == ir.DataType.STRING or dtype.numpy().name not in DTYPES:
+        raise InvalidInput(
+            f"{path}: {side} {name!r}: expected a dtype of {', '.join(DTYPES)}, got {dtype.name.lower()}"
+        )
