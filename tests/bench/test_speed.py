@@ -14,7 +14,7 @@ from backends.timing import Clock, Run
 from tests.tiny import FOLDER
 from toolkit.bench import speed
 from toolkit.bench.speed import Speed, compare_speed
-from toolkit.cli import convert as command
+from toolkit.cli import convert_table
 
 Seconds = dict[str, float | list[float]]
 
@@ -110,7 +110,7 @@ def test_float32_is_held_to_nothing(bundle: Bundle) -> None:
 
 
 def test_the_warning_names_the_file_and_its_operators() -> None:
-    said = command._slower(Speed("a.tflite", "b.tflite", 1.5, True, (("Convert", 2.04), ("Dense", 0.5))))
+    said = convert_table._slower(Speed("a.tflite", "b.tflite", 1.5, True, (("Convert", 2.04), ("Dense", 0.5))))
     assert said == (
         "a.tflite is slower than float32: 1.50x the time of b.tflite; "
         "what takes longer: Convert (+2.0 ms), Dense (+0.5 ms)"

@@ -128,6 +128,18 @@ def test_steps_of_other_inputs_are_not_taken_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_steps_of_another_graph_stay(tmp_path: Path) -> None:
+    (tmp_path / ".convert-killed").mkdir()  # of no graph
+    with kept_steps(tmp_path, {"limit": 1}, "encode_image") as steps:
+        steps.finish("one", (), {})
+        steps.unfinished = True
+    with kept_steps(tmp_path, {"limit": 1}, "decode_text"):
+        assert len(list(tmp_path.iterdir())) == 2
+    with kept_steps(tmp_path, {"limit": 1}, "encode_image") as steps:
+        assert steps.finished("one") == {}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_step_whose_file_changed_counts_as_not_finished(tmp_path: Path) -> None:
     with kept_steps(tmp_path, {}) as steps:
         file = steps.folder / "slice"

@@ -203,7 +203,10 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
         "images": images.key,
         "mixed": repr(options.mixed),
     }
-    with kept_steps(bundle.folder, inputs) as steps, SandboxProcess(log, options.timeout_s, TRIED) as trial:
+    with (
+        kept_steps(bundle.folder, inputs, parent.role) as steps,
+        SandboxProcess(log, options.timeout_s, TRIED) as trial,
+    ):
         trial.start()  # it imports its modules while the converter, which comes first, uses one core
         # The new files have other nodes, so that they do not inherit the map from nodes to modules.
         reference = Reference(path, replace(parent, modules=None), feeds, outputs)

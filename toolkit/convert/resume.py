@@ -63,18 +63,20 @@ def kept_bytes(bundle: Path) -> int:
 
 
 @contextmanager
-def kept_steps(bundle: Path, inputs: dict[str, Any]) -> Iterator[Steps]:
+def kept_steps(bundle: Path, inputs: dict[str, Any], role: str = "graph") -> Iterator[Steps]:
     """Yield the steps of a conversion with these inputs (JSON values), in a hidden folder of the bundle's folder.
 
-    Steps of a conversion with other inputs, or by other versions of the converter or of this code, are removed. The
-    folder is removed at the end; after an error, or with steps left, it is kept if a step is finished.
+    role: of the graph that is converted. Its steps with other inputs, or by other versions of the converter or of this
+    code, are removed; those of the bundle's other graphs stay. The folder is removed at the end; after an error, or
+    with steps left, it is kept if a step is finished.
     Raises InvalidInput while another conversion works on the bundle, NotAvailable if the disk becomes full.
     """
-    folder = bundle / f"{_PREFIX}{_key(inputs)}"
+    folder = bundle / f"{_PREFIX}{role}-{_key(inputs)}"
     with _alone(bundle):
         remove_leftovers(bundle)
         for other in bundle.glob(f"{_PREFIX}*"):
-            if other != folder and other.is_dir():
+            named = other.name.removeprefix(_PREFIX).rpartition("-")[0]  # "" for a folder of no graph
+            if other != folder and named in ("", role) and other.is_dir():
                 shutil.rmtree(other)
         folder.mkdir(exist_ok=True)
         steps = Steps(folder)
