@@ -538,6 +538,53 @@ def test_float32_that_is_not_what_a_float16_file_computes_is_refused(
         import_model(source, tmp_path / "out", {})
 
 
+_OTHER_DOMAIN = {
+    "stated sizes": ("float[2,4] x", "float[2,4] y", "m = com.microsoft.FusedMatMul<alpha = 0.5>(x, w) y = Relu(m)"),
+    "an open batch": ("float[n,4] x", "float[n,4] y", "m = com.microsoft.FusedMatMul<alpha = 0.5>(x, w) y = Relu(m)"),
+    "no sizes": ("float[2,4] x", "float y", "m = Relu(x) y = com.microsoft.BiasGelu(m, b)"),
+    "a function": ("float[2,4] x", "float[2,4] y", "y = mine.layer(x, w)"),
+}
+
+
+@pytest.mark.parametrize(("given", "made", "nodes"), _OTHER_DOMAIN.values(), ids=_OTHER_DOMAIN)
+def test_operators_of_onnx_runtime_and_functions_of_the_file_are_imported(
+    tmp_path: Path, given: str, made: str, nodes: str
+) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1, "mine": 1]>
+    g ({given}) => ({made}) <float[4,4] w, float[4] b = {{1, 2, 3, 4}}> {{ {nodes} }}
+    <domain: "mine", opset_import: ["": 17, "com.microsoft": 1]>
+    layer (a, m) => (r) {{ e = Exp(a) r = com.microsoft.FusedMatMul<alpha = 0.5>(e, m) }}"""
+    proto = onnx.parser.parse_model(text)
+    weights = {"w": np.arange(16, dtype=np.float32).reshape(4, 4), "b": np.arange(4, dtype=np.float32)}
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(numpy_helper.from_array(w, n) for n, w in weights.items() if f", {n})" in nodes)
+    if "mine" not in nodes:
+        del proto.functions[:]
+    if made == "float y":
+        proto.graph.output[0].type.tensor_type.ClearField("shape")
+    source = tmp_path / "source.onnx"
+    onnx.save(proto, source)
+    options = ("--input-shape", "x=2,4") if "n" in given else ()
+    shown = toolkit("import", source, "-o", tmp_path / "out", *options)
+    assert shown.exit_code == 0, shown.stderr
+    bundle = Bundle.open(tmp_path / "out")
+    artifact = bundle.find("model", "onnx", "fp32")
+    assert [(binding.spec.name, binding.spec.shape) for binding in artifact.outputs] == [("y", (2, 4))]
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    with open_session(bundle, artifact, "ort", threads=1) as session:
+        got = session.run({"x": x})["y"]
+    np.testing.assert_allclose(got, onnxruntime.InferenceSession(source).run(None, {"x": x})[0], rtol=1e-5)
+
+
+def test_sizes_that_the_file_states_are_not_believed_against_what_it_gives(tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[4] x) => (int64[1,3] y) { y = NonZero(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out")
+    assert (shown.exit_code, shown.stderr.count("\n")) == (2, 1)
+    assert "output 'y': its sizes depend on values, not on shapes alone" in shown.stderr
+    assert "(NonZero) gives as many as it finds" in shown.stderr
+
+
 def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:
     # The file states no size but its input's: the map that the layer reads has one by inference alone.
     random = np.random.default_rng(0)

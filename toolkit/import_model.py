@@ -84,6 +84,14 @@ def run(path: Path, feeds: Feeds) -> Outputs:
     return [dict(zip(names, result, strict=True)) for result in results]
 
 
+def sizes_by_runtime(path: Path) -> dict[str, list[int | str | None]]:
+    """Return the sizes of a file's outputs by name, as far as ONNX Runtime infers them: None or a name for others."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return {output.name: list(output.shape) for output in session.get_outputs()}
+
+
 def _run_apart(path: Path, feeds: Feeds) -> Outputs:
     """Call `run` in a separate process: some files make ONNX Runtime end the whole process."""
     with SandboxProcess(Path(os.devnull), TIMEOUT_S) as trial:
@@ -194,6 +202,7 @@ def import_model(
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
         ours = run(plain, feeds)
+        _state_sizes(foreign, plain, ours)
         if floats:
             expected = [
                 _in_float32(theirs, one, bool(floats & HALVES)) for theirs, one in zip(expected, ours, strict=True)
@@ -231,6 +240,26 @@ def import_model(
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
         Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
     return Bundle.open(folder)
+
+
+def _state_sizes(model: ir.Model, path: Path, results: Outputs) -> None:
+    """Give each output of a graph without sizes those that ONNX Runtime infers from its file, in place.
+
+    ONNX Runtime knows the operators of its own domains. Sizes other than those of `results` are removed.
+    """
+    if any(value.shape is None or not value.shape.is_static() for value in model.graph.outputs):
+        inferred = sizes_by_runtime(path)
+        for value in model.graph.outputs:
+            if value.shape is None or not value.shape.is_static():
+                value.shape = ir.Shape(inferred[str(value.name)])
+    for value in model.graph.outputs:
+        sizes = tuple(value.shape or ())
+        if (
+            value.shape is not None
+            and value.shape.is_static()
+            and any(r[str(value.name)].shape != sizes for r in results)
+        ):
+            value.shape = None
 
 
 def _as_stated(source: Path, feed: Mapping[str, Array]) -> dict[str, Array]:

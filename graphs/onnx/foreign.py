@@ -19,7 +19,13 @@ from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, r
 from graphs.onnx.weights import attach_weights, detach_weights
 
 # Parts of the checker's errors about files that every runtime runs.
-_MENDED = ("topologically sorted", "Inferred shape and existing shape differ", "Inferred shape and declared shape")
+_NO_SIZES = "Field 'shape' of 'type' is required but missing"
+_MENDED = (
+    "topologically sorted",
+    "Inferred shape and existing shape differ",
+    "Inferred shape and declared shape",
+    _NO_SIZES,
+)
 
 
 def place_of(path: Path) -> Path:
@@ -124,8 +130,9 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     if broken is not None:
         try:
             onnx.checker.check_model(proto, full_check=True)
-        except Exception:  # noqa: BLE001  the checker's errors share no base class
-            raise broken from None
+        except Exception as error:  # noqa: BLE001  the checker's errors share no base class
+            if _NO_SIZES not in str(error):  # of an operator that onnx does not know; ONNX Runtime may know the sizes
+                raise broken from None
     proto.ir_version = IR_VERSION  # before IR version 4, weights had to be inputs as well
     # Noted before to_opset, which may change the model before it fails.
     versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
