@@ -348,6 +348,18 @@ def test_a_recurrent_layer_keeps_its_initial_states_and_the_name_of_its_first_ou
         assert name in given or not stated[name].any()
 
 
+def test_a_tflite_file_of_a_recurrent_layer_keeps_nothing_between_runs(tmp_path: Path) -> None:
+    source = _recurrent(tmp_path, _RECURRENT["both directions"])
+    import_model(source, tmp_path / "out", {})
+    bundle = convert_bundle(tmp_path / "out", conversion_rules, ("fp32",), strict=True).bundle
+    rng = np.random.default_rng(2)
+    first, second = ({"x": rng.standard_normal((4, 1, 5)).astype(np.float32)} for _ in range(2))
+    expected = [onnxruntime.InferenceSession(source).run(None, feed)[0] for feed in (first, second, first)]
+    with open_session(bundle, bundle.find("model", "tflite", "fp32"), "tflite", threads=1) as session:
+        got = [session.run(feed)["y"] for feed in (first, second, first)]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Foo", ["x"], ["y"], domain="com.acme")], "g", values[:1], values[1:])
