@@ -597,6 +597,32 @@ def test_sizes_that_the_file_states_are_not_believed_against_what_it_gives(tmp_p
     assert "(NonZero) gives as many as it finds" in shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("rate", "operators"), [(16000, ["Exp", "Sqrt", "Neg", "Sigmoid", "Tanh"]), (8000, ["Relu", "Tanh"])]
+)
+def test_the_branch_of_a_constant_condition_takes_the_place_of_its_if(
+    tmp_path: Path, rate: int, operators: list[str]
+) -> None:
+    text = """<ir_version: 8, opset_import: ["": 16]>
+    g (float[2,4] x, int64 rate) => (float[2,4] y) <int64 wide = {16000}> {
+      is_wide = Equal(rate, wide)
+      h = If (is_wide) <
+        then_branch = yes () => (float[2,4] t) {
+          e = Exp(x)
+          n = If (is_wide) <
+            then_branch = inner () => (float[2,4] i) { s = Sqrt(e) i = Neg(s) },
+            else_branch = other () => (float[2,4] o) { o = Relu(e) }>
+          t = Sigmoid(n) },
+        else_branch = no () => (float[2,4] f) { f = Relu(x) }>
+      y = Tanh(h) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "out", "--input-value", f"rate={rate}")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
+    assert [node.op_type for node in graph.node] == operators
+    assert [value.name for value in graph.input] == ["x"]
+
+
 def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:
     # The file states no size but its input's: the map that the layer reads has one by inference alone.
     random = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
+from onnxscript.optimizer import fold_constants
 
 from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.tensor import Array
@@ -142,6 +143,11 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
         raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
+    ours = infer_shapes(ours)
+    if any(node.op_type == "If" for node in ours.graph):
+        # Put the taken branch in the place of an If with a constant condition: onnxsim puts it behind its readers, and
+        # ONNX Runtime refuses some of them.
+        fold_constants(ours)
     return infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
 
 

@@ -76,8 +76,7 @@ def _example(sizes: list[int | str] | None) -> str:
 def remove_shapes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
     """Remove the shapes of all tensors but the inputs: they may have been stated for other sizes of the inputs.
 
-    Returns the shapes of the outputs by name, for the outputs whose
-    shape cannot be inferred.
+    Returns the shapes of the outputs by name, for the outputs whose shape cannot be inferred.
     """
     del graph.value_info[:]
     stated = {}
