@@ -73,9 +73,10 @@ def load_checkpoint(paths: Path | Sequence[Path], spec: ModelSpec, origin: str =
     states = _OnDemand(spec.roles, lambda role: files.state(spec.graph(role)))
     for graph, *_ in spec.networks:  # checked now, and not after an hour's work
         files.check_finite([graph.key(name) for name in graph.expected_state()])
-    files.check_finite(files.learned())
+    learned = files.learned()
+    files.check_finite(learned)
     source = " + ".join(path.name for path in files.paths)
-    return Weights(origin, source, files.sha256(), states, files.learned())
+    return Weights(origin, source, files.sha256(), states, learned)
 
 
 def random_weights(seed: int, spec: ModelSpec) -> Weights:
@@ -127,7 +128,7 @@ class _Files:
         """Check names, shapes and dtypes without reading values. Raises InvalidArtifact naming at most ten problems."""
         given = self._tensors()
         expected = self._expected
-        if self._spec.left_out and not any(tensor.name in given for tensor in self._spec.learned):
+        if self._spec.left_out and not any(name in given for name in self._learned):
             # A graph alone does not need the tensors that only the runner of the whole model reads.
             expected = {key: like for key, like in expected.items() if key not in self._learned}
         problems = [f"missing {key}" for key in sorted(expected.keys() - given.keys())]

@@ -1,44 +1,25 @@
 """An imported graph goes all the way: a bundle, TFLite files, a comparison. And what cannot, changes nothing."""
 
-import os
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
-import onnx_ir as ir
 import onnxruntime
 import pytest
-import torch
-from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
-from graphs.onnx.rewriting import replace_node
-from graphs.passes.registry import GraphPass, Rewrite
+from tests.foreign_graphs import save_graph, square_root, toolkit
 from toolkit import import_model as import_check
 from toolkit.bench.unprepared import write_unprepared
-from toolkit.cli import main
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.agreement import conversion_rules
 from toolkit.parity.compare import compare_bundle
-
-
-def toolkit(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-def _save(folder: Path, graph: onnx.GraphProto, opset: int = 17) -> Path:
-    path = folder / "source.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
-    return path
 
 
 def _two_inputs_and_outputs(folder: Path) -> Path:
@@ -66,7 +47,7 @@ def _two_inputs_and_outputs(folder: Path) -> Path:
         ],
         [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in weights.items()],
     )
-    return _save(folder, graph)
+    return save_graph(folder, graph)
 
 
 def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(tmp_path: Path) -> None:
@@ -101,14 +82,8 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
         assert file.total.outputs["best"].is_exact
 
 
-def _square_root(folder: Path) -> Path:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
-    nodes = [helper.make_node("Sqrt", ["x"], ["y"])]
-    return _save(folder, helper.make_graph(nodes, "g", values[:1], values[1:]))
-
-
 def test_samples_outside_the_domain_are_left_out_and_counted(tmp_path: Path) -> None:
-    bundle = import_model(_square_root(tmp_path), tmp_path / "root", {})
+    bundle = import_model(square_root(tmp_path), tmp_path / "root", {})
     convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True)
     report = compare_bundle(Bundle.open(bundle.folder))
     assert report.passed
@@ -129,7 +104,7 @@ def _not_lowered(folder: Path) -> Path:
     )
     node = helper.make_node("Scan", ["start", "x"], ["last", "y"], name="running", body=step, num_scan_inputs=1)
     start = numpy_helper.from_array(np.zeros(row, np.float32), "start")
-    return _save(folder, helper.make_graph([node], "g", [tensors["x"]], [tensors["y"]], [start]))
+    return save_graph(folder, helper.make_graph([node], "g", [tensors["x"]], [tensors["y"]], [start]))
 
 
 def test_what_the_lowering_does_not_have_is_said_at_once_by_node_and_operator(tmp_path: Path) -> None:
@@ -150,7 +125,7 @@ def test_what_the_lowering_does_not_have_is_said_at_once_by_node_and_operator(tm
 def test_a_graph_that_draws_random_numbers_cannot_be_held_to_anything(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
     nodes = [helper.make_node("RandomNormalLike", ["x"], ["r"]), helper.make_node("Add", ["x", "r"], ["y"])]
-    source = _save(tmp_path, helper.make_graph(nodes, "g", values[:1], values[1:]))
+    source = save_graph(tmp_path, helper.make_graph(nodes, "g", values[:1], values[1:]))
     with pytest.raises(InvalidArtifact, match="random numbers"):
         import_model(source, tmp_path / "random", {})
     assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
@@ -181,7 +156,7 @@ def test_a_file_that_kills_onnx_runtime_is_imported_without_what_it_dies_of(tmp_
         helper.make_node("Relu", ["norm"], ["y"]),
     ]
     scale = numpy_helper.from_array(np.ones(8, np.float32), "scale")
-    path = _save(tmp_path, helper.make_graph(nodes, "norm", values[:1], values[1:], [scale]))
+    path = save_graph(tmp_path, helper.make_graph(nodes, "norm", values[:1], values[1:], [scale]))
     shown = toolkit("import", path, "-o", tmp_path / "norm")
     assert shown.exit_code == 0, shown.stderr
     assert "killed by" in shown.stderr
@@ -190,7 +165,7 @@ def test_a_file_that_kills_onnx_runtime_is_imported_without_what_it_dies_of(tmp_
 def test_an_output_that_is_a_sequence_is_one_line(tmp_path: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8])
     y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
-    source = _save(
+    source = save_graph(
         tmp_path, helper.make_graph([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], "g", [x], [y])
     )
     shown = toolkit("import", source, "-o", tmp_path / "sequence")
@@ -202,162 +177,12 @@ def test_an_output_that_is_a_sequence_is_one_line(tmp_path: Path) -> None:
 def test_an_input_that_nothing_reads_is_left_out_and_said(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8]) for name in "xzy"]
     node = helper.make_node("Exp", ["x"], ["y"])
-    source = _save(tmp_path, helper.make_graph([node], "g", values[:2], values[2:]))
+    source = save_graph(tmp_path, helper.make_graph([node], "g", values[:2], values[2:]))
     shown = toolkit("import", source, "-o", tmp_path / "exp")
     assert shown.exit_code == 0, shown.stderr
     assert "input 'z': no operator reads it" in shown.stderr
     (artifact,) = Bundle.open(tmp_path / "exp").artifacts
     assert [binding.spec.name for binding in artifact.inputs] == ["x"]
-
-
-_TRUE_RUN = import_check.run
-
-
-def _run_and_add_one(path: Path, feeds: import_check.Feeds) -> import_check.Outputs:
-    """The outputs, and of the prepared graph one more than it gives. At module level: it also runs in a child."""
-    outputs = _TRUE_RUN(path, feeds)
-    return [{name: value + (path.name == "model.onnx") for name, value in one.items()} for one in outputs]
-
-
-def test_what_the_source_computes_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = _square_root(tmp_path)
-    monkeypatch.setattr("toolkit.import_model.run", _run_and_add_one)
-    with pytest.raises(InvalidArtifact, match="written again it is not the same: 'y' moved by"):
-        import_model(source, tmp_path / "root", {})
-    assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
-
-
-def _doubled(model: ir.Model) -> tuple[ir.Model, bool]:
-    node = model.graph.node(0)
-    one = ir.node(node.op_type, node.inputs, outputs=[ir.Value(name="one")])
-    replace_node(model.graph, node, [one, ir.node("Add", [one.outputs[0], one.outputs[0]])])
-    return model, True
-
-
-def _raising(model: ir.Model) -> tuple[ir.Model, bool]:
-    model.graph.remove(model.graph.node(0))
-    raise KeyError("half done")
-
-
-def _named(model: ir.Model) -> tuple[ir.Model, bool]:
-    model.graph.node(0).name = "last"
-    return model, True
-
-
-@pytest.mark.parametrize(
-    ("broken", "said"), [(_doubled, "'y' moved by"), (_raising, "half done")], ids=["other values", "an error"]
-)
-def test_a_pass_that_breaks_a_graph_is_left_out_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Rewrite, said: str
-) -> None:
-    steps = (GraphPass("broken", "export", 0.0, (), broken), GraphPass("named", "export", 0.0, (), _named))
-    monkeypatch.setattr("toolkit.import_model.passes", lambda stage: steps)
-    notes: list[str] = []
-    bundle = import_model(_square_root(tmp_path), tmp_path / "root", {}, note=notes.append)
-    (node,) = onnx.load(bundle.folder / "model.onnx").graph.node
-    assert (node.op_type, node.name) == ("Sqrt", "last")
-    (line,) = notes
-    assert "source.onnx: prepared without the pass broken: " in line
-    assert said in line
-
-
-def _dies(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
-    os.abort()
-
-
-def _flattened(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
-    model.graph.node[0].op_type = "Abs"
-    return model
-
-
-def _refuses(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
-    raise RuntimeError("must be topologically sorted")
-
-
-@pytest.mark.parametrize(
-    ("onnxsim", "said"),
-    [(_dies, "was killed by SIGABRT"), (_flattened, "'y' "), (_refuses, "topologically sorted")],
-    ids=["crashes", "changes the result", "refuses"],
-)
-def test_onnxsim_is_left_out_where_it_cannot_help(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    onnxsim: Callable[[onnx.ModelProto, bool], onnx.ModelProto],
-    said: str,
-) -> None:
-    monkeypatch.setattr("graphs.passes.simplify.run_onnxsim", onnxsim)
-    shown = toolkit("import", _square_root(tmp_path), "-o", tmp_path / "root")
-    assert shown.exit_code == 0, shown.stderr
-    (line,) = shown.stderr.splitlines()
-    assert "prepared without the pass simplify" in line
-    assert said in line
-    assert str(tmp_path / "root") not in line
-    assert Bundle.open(tmp_path / "root").find("model", "onnx", "fp32").file == "model.onnx"
-
-
-def _recurrent(folder: Path, text: str) -> Path:
-    rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]>\n{text}')
-    gates = {"l": 4, "g": 3}
-    for kind, count in gates.items():
-        for directions in (1, 2):
-            sizes = {"w": (count * 6, 5), "r": (count * 6, 6), "b": (2 * count * 6,)}
-            proto.graph.initializer.extend(
-                numpy_helper.from_array(
-                    rng.uniform(-0.5, 0.5, (directions, *size)).astype(np.float32), f"{kind}{name}{directions}"
-                )
-                for name, size in sizes.items()
-            )
-    used = {name for node in proto.graph.node for name in node.input}
-    kept = [tensor for tensor in proto.graph.initializer if tensor.name in used]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    path = folder / "source.onnx"
-    onnx.save(proto, path)
-    return path
-
-
-_RECURRENT = {
-    "both directions": """g (float[4,1,5] x) => (float[4,2,1,6] y) <float[2,1,6] zero = {0,0,0,0,0,0,0,0,0,0,0,0}> {
-        y = LSTM<hidden_size = 6, direction = "bidirectional">(x, lw2, lr2, lb2, , zero, zero) }""",
-    "last hidden state": """g (float[4,1,5] x) => (float[1,1,6] y) {
-        all, last = GRU<hidden_size = 6, linear_before_reset = 1>(x, gw1, gr1, gb1)
-        y = Exp(last) }""",
-    "no name for what is not read": """g (float[4,1,5] x) => (float[1,1,6] y) {
-        , last = GRU<hidden_size = 6>(x, gw1, gr1, gb1)
-        y = Exp(last) }""",
-    "states as inputs and outputs": """g (float[4,1,5] x, float[1,1,6] h, float[1,1,6] c)
-        => (float[4,1,1,6] y, float[1,1,6] hn, float[1,1,6] cn) {
-        y, hn, cn = LSTM<hidden_size = 6>(x, lw1, lr1, lb1, , h, c) }""",
-}
-
-
-@pytest.mark.parametrize("text", _RECURRENT.values(), ids=_RECURRENT)
-def test_a_recurrent_layer_keeps_its_initial_states_and_the_name_of_its_first_output(tmp_path: Path, text: str) -> None:
-    shown = toolkit("import", _recurrent(tmp_path, text), "-o", tmp_path / "out")
-    assert (shown.exit_code, shown.stderr) == (0, "")
-    graph = onnx.load(tmp_path / "out" / "model.onnx").graph
-    (node,) = [node for node in graph.node if node.op_type in ("LSTM", "GRU")]
-    states = 2 if node.op_type == "LSTM" else 1
-    assert all(node.input[5 : 5 + states])
-    assert len(node.input) == 5 + states
-    assert node.output[0]
-    given = {value.name for value in graph.input}
-    stated = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    for name in node.input[5:]:
-        assert name in given or not stated[name].any()
-
-
-def test_a_tflite_file_of_a_recurrent_layer_keeps_nothing_between_runs(tmp_path: Path) -> None:
-    source = _recurrent(tmp_path, _RECURRENT["both directions"])
-    import_model(source, tmp_path / "out", {})
-    bundle = convert_bundle(tmp_path / "out", conversion_rules, ("fp32",), strict=True).bundle
-    rng = np.random.default_rng(2)
-    first, second = ({"x": rng.standard_normal((4, 1, 5)).astype(np.float32)} for _ in range(2))
-    expected = [onnxruntime.InferenceSession(source).run(None, feed)[0] for feed in (first, second, first)]
-    with open_session(bundle, bundle.find("model", "tflite", "fp32"), "tflite", threads=1) as session:
-        got = [session.run(feed)["y"] for feed in (first, second, first)]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
@@ -401,7 +226,7 @@ def test_a_scalar_input_and_a_boolean_output_go_all_the_way(tmp_path: Path) -> N
         ],
         [helper.make_tensor_value_info("above", TensorProto.BOOL, [2, 3])],
     )
-    bundle = import_model(_save(tmp_path, graph), tmp_path / "above", {})
+    bundle = import_model(save_graph(tmp_path, graph), tmp_path / "above", {})
     report = compare_bundle(convert_bundle(bundle.folder, conversion_rules, ("fp32",), strict=True).bundle)
     assert report.passed
     (file,) = report.roles[0].files
@@ -414,7 +239,7 @@ def test_a_graph_whose_outputs_are_constants_is_refused(tmp_path: Path) -> None:
     y = helper.make_tensor_value_info("y", TensorProto.INT64, [2])
     graph = helper.make_graph([helper.make_node("Shape", ["x"], ["y"])], "g", [x], [y])
     with pytest.raises(InvalidInput, match="no operator is left of it"):
-        import_model(_save(tmp_path, graph), tmp_path / "shape", {})
+        import_model(save_graph(tmp_path, graph), tmp_path / "shape", {})
 
 
 _ODD_OUTPUTS = {
@@ -464,6 +289,11 @@ def test_a_graph_that_gives_back_its_input_is_one_line(tmp_path: Path, nodes: st
         ([0.0, 1.0], 1.2e-4, False),
         ([0.0, 100.0], 0.9e-2, True),
         ([0.0, 100.0], 1.2e-2, False),
+        ([0.0, 1.0], 0.99e-4, True),
+        ([0.0, 1.0], 1.01e-4, False),
+        ([0.0, 7e-6], 0.99e-6, True),
+        ([0.0, 7e-6], 1.01e-6, False),
+        ([0.0, 0.0], 0.99e-6, True),
     ],
 )
 def test_a_difference_counts_over_the_range_and_from_a_millionth_on(
@@ -637,7 +467,7 @@ def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> 
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5, 128))],
         [numpy_helper.from_array(random.standard_normal((64, 128), dtype=np.float32), "w")],
     )
-    bundle = import_model(_save(tmp_path, graph), tmp_path / "bundle", {})
+    bundle = import_model(save_graph(tmp_path, graph), tmp_path / "bundle", {})
     operators = [node.op_type for node in onnx.load(tmp_path / "bundle" / "model.onnx").graph.node]
     assert "Gemm" in operators
     bundle = convert_bundle(tmp_path / "bundle", conversion_rules, ("fp32", "int8"), strict=True).bundle
@@ -717,80 +547,3 @@ def test_a_file_with_external_data_is_imported_from_any_directory(
     np.testing.assert_allclose(
         onnxruntime.InferenceSession(tmp_path / unprepared.file).run(None, {"x": x})[0], expected, rtol=1e-5
     )
-
-
-class _Recognizer(torch.nn.Module):
-    """A line of text as a CRNN reads it: convolutions, two bidirectional LSTMs, a class for each column."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, (16, 1)))
-        self.read = torch.nn.LSTM(8, 12, num_layers=2, bidirectional=True, batch_first=True)
-        self.head = torch.nn.Linear(24, 20)
-
-    def forward(self, line: torch.Tensor) -> torch.Tensor:
-        states, _ = self.read(self.body(line).squeeze(2).transpose(1, 2))
-        logits: torch.Tensor = self.head(states)
-        return logits
-
-
-class _Last(torch.nn.Module):
-    """The last hidden state of a GRU, or of an LSTM with its states as inputs and outputs."""
-
-    def __init__(self, cell: str) -> None:
-        super().__init__()
-        self.cell = getattr(torch.nn, cell)(8, 12, batch_first=True)
-        self.head = torch.nn.Linear(12, 5)
-
-    def forward(self, x: torch.Tensor, *states: torch.Tensor) -> Any:
-        _, last = self.cell(x, states or None)
-        hidden = last[0] if isinstance(last, tuple) else last
-        logits = self.head(hidden[-1])
-        return (logits, *last) if states else logits
-
-
-@pytest.mark.parametrize(
-    ("module", "inputs"),
-    [
-        (_Recognizer(), (torch.randn(1, 1, 32, 40),)),
-        (_Last("GRU"), (torch.randn(1, 7, 8),)),
-        (_Last("LSTM"), (torch.randn(1, 7, 8),)),
-        (_Last("LSTM"), (torch.randn(1, 7, 8), torch.randn(1, 1, 12), torch.randn(1, 1, 12))),
-    ],
-    ids=["CRNN", "GRU", "LSTM", "LSTM with states"],
-)
-def test_a_recurrent_network_is_imported(
-    tmp_path: Path, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
-) -> None:
-    source = tmp_path / "source.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module.eval(), inputs, source, dynamo=True, verbose=False)
-    bundle = import_model(source, tmp_path / "made", {})
-    artifact = bundle.find("model", "onnx", "fp32")
-    feeds = {b.spec.name: value.numpy() for b, value in zip(artifact.inputs, inputs, strict=True)}
-    with torch.inference_mode():
-        results = module(*inputs)
-    with open_session(bundle, artifact, "ort", threads=1) as session:
-        first, again = (list(session.run(feeds).values()) for _ in range(2))
-    for got, once, want in zip(first, again, results if isinstance(results, tuple) else (results,), strict=True):
-        np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
-        np.testing.assert_array_equal(once, got)
-
-
-@pytest.mark.parametrize(
-    ("size", "error", "differs"),
-    [
-        (1.0, 0.99e-4, False),
-        (1.0, 1.01e-4, True),
-        (7e-6, 0.99e-6, False),
-        (7e-6, 1.01e-6, True),
-        (0.0, 0.99e-6, False),
-    ],
-)
-def test_a_difference_counts_from_a_share_of_the_range_and_from_a_floor(
-    size: float, error: float, differs: bool
-) -> None:
-    expected = [{"y": np.array([0.0, size])}]
-    found = import_check.difference(expected, [{"y": np.array([error, size])}])
-    assert (found is not None) == differs

@@ -184,9 +184,10 @@ def import_model(
     digest = sha256_of(source, *external_files(source))
     progress("running it")
     feeds = [dict(sample.feeds) for sample in signed_samples(inputs) if sample.name in _SAMPLES]
-    floats = other_floats(source)
-    given = [_as_stated(source, feed) for feed in feeds]
+    proto = onnx.load(source, load_external_data=False)
+    floats, given = other_floats(proto), feeds
     if floats:
+        given = [_as_stated(proto, feed) for feed in feeds]
         feeds = [{name: array.astype(feeds[0][name].dtype) for name, array in feed.items()} for feed in given]
         note(
             f"{source}: its tensors of {' and '.join(sorted(floats))} become float32, in which every runtime computes"
@@ -262,9 +263,9 @@ def _state_sizes(model: ir.Model, path: Path, results: Outputs) -> None:
             value.shape = None
 
 
-def _as_stated(source: Path, feed: Mapping[str, Array]) -> dict[str, Array]:
-    """Return inputs in the dtypes that the file states."""
-    stated = {v.name: v.type.tensor_type.elem_type for v in onnx.load(source, load_external_data=False).graph.input}
+def _as_stated(model: onnx.ModelProto, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs in the dtypes that a model states."""
+    stated = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     return {
         name: array.astype(onnx.helper.tensor_dtype_to_np_dtype(stated[name]), copy=False)
         for name, array in feed.items()

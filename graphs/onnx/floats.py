@@ -1,7 +1,6 @@
 """Brings graphs that compute in float16, bfloat16 or float64 to float32, in which every runtime computes."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,9 +17,8 @@ _OTHERS = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", Ten
 _DTYPES = frozenset({"to", "dtype", "output_datatype", "output_dtype"})
 
 
-def other_floats(path: Path) -> frozenset[str]:
-    """Return which of float16, bfloat16 and float64 are in an ONNX file, in its functions too."""
-    model = onnx.load(path, load_external_data=False)
+def other_floats(model: onnx.ModelProto) -> frozenset[str]:
+    """Return which of float16, bfloat16 and float64 are in a model, in its functions too."""
     found = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
     found |= {tensor.data_type for tensor in model.graph.initializer}
     inner = (node for function in model.functions for node in function.node)

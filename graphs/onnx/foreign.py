@@ -19,8 +19,8 @@ from graphs.onnx.opset import NotOurOpset, nodes, to_opset
 from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, remove_shapes
 from graphs.onnx.weights import attach_weights, detach_weights
 
-# Parts of the checker's errors about files that every runtime runs.
 _NO_SIZES = "Field 'shape' of 'type' is required but missing"
+# Parts of the checker's errors about files that every runtime runs.
 _MENDED = (
     "topologically sorted",
     "Inferred shape and existing shape differ",
@@ -125,7 +125,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
     fix_inputs(path, proto.graph, shapes, frozenset(taken))
-    if other_floats(path):
+    if other_floats(proto):
         taken = to_float32(proto, taken)
     infer_outputs(proto, stated)
     if broken is not None:
@@ -143,12 +143,13 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
         raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
-    ours = infer_shapes(ours)
+    ours = infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
     if any(node.op_type == "If" for node in ours.graph):
         # Put the taken branch in the place of an If with a constant condition: onnxsim puts it behind its readers, and
         # ONNX Runtime refuses some of them.
         fold_constants(ours)
-    return infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
+        ours = infer_shapes(ours)
+    return ours
 
 
 def _what_checker_says(path: Path) -> InvalidArtifact | None:
@@ -228,12 +229,9 @@ def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
 
     ONNX Runtime 1.31 crashes on a norm whose bias has an empty name.
     """
-    for node in graph.node:
+    for node in nodes(graph):
         while node.input and not node.input[-1]:
             del node.input[-1]
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-                _drop_missing_last_inputs(inner)
 
 
 def drop_given_outputs(model: ir.Model) -> dict[str, str]:

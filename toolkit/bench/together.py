@@ -33,7 +33,7 @@ class BenchTarget:
 
     @classmethod
     def all_of(cls, bundle: Bundle, artifact: Artifact) -> tuple["BenchTarget", ...]:
-        """Return a target for every backend that runs a file: that of `of`, then others named "FILE on BACKEND"."""
+        """Return a target for every backend that runs a file: the default first, the others named "FILE on BACKEND"."""
         first = cls.of(bundle, artifact)
         others = [spec.name for spec in compared_backends(artifact) if spec.name != first.backend]
         return first, *(cls(f"{artifact.file} on {name}", bundle, artifact, name) for name in others)

@@ -13,8 +13,8 @@ from toolkit.convert.rules import ConversionRules
 
 
 def check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mixed: MixedRequest | None) -> None:
-    """Raise InvalidInput for a precision without the calibration or the mixed request that it needs, and for one of
-    these without a precision that needs it."""
+    """Raise InvalidInput for a precision that needs a calibration or a mixed request and has none, and for a
+    calibration or a mixed request that no precision needs."""
     names = " and ".join(recipe.name for recipe in recipes if recipe.calibrated)
     if names and calibration is None:
         raise InvalidInput(f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}")
