@@ -19,6 +19,7 @@ from backends.bundle import MANIFEST, Bundle, Progress, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
+from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
 from graphs.onnx.file import check, save
 from graphs.onnx.floats import HALVES, other_floats
 from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
@@ -39,18 +40,16 @@ HALF_TOLERANCE = 5e-2
 # Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
 
-Feeds = Sequence[Mapping[str, Array]]
-Outputs = list[dict[str, Array]]
 
-
-def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -> Outputs:
+def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None]) -> Outputs:
     """Return an ONNX file's outputs for each of `feeds` (maps from input names to arrays), computed by ONNX Runtime.
 
-    If ONNX Runtime cannot run the file, the reference implementation of the onnx package runs it, and `note` is called
-    with a line that says so. Raises InvalidArtifact if neither can run it, or if two runs on the same inputs differ.
+    ONNX Runtime runs in `child`, since some files make it end the whole process. If it cannot run the file, the
+    reference implementation of the onnx package does, and `note` is called with a line that says so.
+    Raises InvalidArtifact if neither can run the file, or if two runs on the same inputs differ.
     """
     try:
-        outputs = _run_apart(source, [*feeds, feeds[0]])
+        outputs = _run_apart(source, [*feeds, feeds[0]], child)
     except InvalidArtifact as error:
         outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
         note(f"{error}; the imported graph is compared with onnx's reference implementation instead")
@@ -62,45 +61,13 @@ def outputs_of_source(source: Path, feeds: Feeds, note: Callable[[str], None]) -
     return outputs[:-1]
 
 
-def run(path: Path, feeds: Feeds) -> Outputs:
-    """Run an ONNX file on ONNX Runtime. Returns its outputs by name for each of `feeds`.
-
-    Raises InvalidArtifact if ONNX Runtime cannot run it, and InvalidInput if an output is not a tensor (a sequence, or
-    an absent optional value).
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
+def _run_apart(path: Path, feeds: Feeds, child: SandboxProcess) -> Outputs:
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        results = [session.run(names, dict(feed)) for feed in feeds]
-    except Exception as error:  # ONNX Runtime's errors have no common base class but Exception
+        return child.call(run, path, feeds)
+    except SandboxDied as ended:
         raise InvalidArtifact(
-            f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it: {one_line(error)}"
-        ) from error
-    for name, value in zip(names, results[0], strict=True):
-        if not isinstance(value, np.ndarray):
-            raise InvalidInput(f"{path}: output {name!r}: expected a tensor, got {type(value).__name__}")
-    return [dict(zip(names, result, strict=True)) for result in results]
-
-
-def sizes_by_runtime(path: Path) -> dict[str, list[int | str | None]]:
-    """Return the sizes of a file's outputs by name, as far as ONNX Runtime infers them: None or a name for others."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return {output.name: list(output.shape) for output in session.get_outputs()}
-
-
-def _run_apart(path: Path, feeds: Feeds) -> Outputs:
-    """Call `run` in a separate process: some files make ONNX Runtime end the whole process."""
-    with SandboxProcess(Path(os.devnull), TIMEOUT_S) as trial:
-        try:
-            return trial.call(run, path, feeds)
-        except SandboxDied as ended:
-            raise InvalidArtifact(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} crashes on this file: the process that ran it {ended}"
-            ) from ended
+            f"{path}: ONNX Runtime {onnxruntime.__version__} crashes on this file: the process that ran it {ended}"
+        ) from ended
 
 
 def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outputs:
@@ -194,11 +161,11 @@ def import_model(
             + ("; `toolkit convert -p fp16` makes a file of half the size again" if floats & HALVES else "")
         )
     outputs_given = dropped.keys() - {value.name for value in foreign.graph.outputs}
-    expected = [
-        {name: value for name, value in one.items() if name not in outputs_given}
-        for one in outputs_of_source(source, [feed | constants for feed in given], note)
-    ]
-    with replacing_folder(folder, MANIFEST, "bundle") as building:
+    with SandboxProcess(Path(os.devnull), TIMEOUT_S) as child, replacing_folder(folder, MANIFEST, "bundle") as building:
+        expected = [
+            {name: value for name, value in one.items() if name not in outputs_given}
+            for one in _outputs_of_source(source, [feed | constants for feed in given], child, note)
+        ]
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
@@ -212,7 +179,7 @@ def import_model(
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
         candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds)
-        modules = _prepare(source, foreign, candidate, note)
+        modules = _prepare(source, foreign, candidate, child, note)
         for file in plain_files:
             file.unlink()
         for output, why in (dropped | candidate.dropped_outputs).items():
@@ -329,7 +296,7 @@ class _Candidate:
 
 
 def _prepare(
-    source: Path, foreign: ir.Model, candidate: _Candidate, note: Callable[[str], None]
+    source: Path, foreign: ir.Model, candidate: _Candidate, child: SandboxProcess, note: Callable[[str], None]
 ) -> dict[str, str] | None:
     """Prepare a graph and write it as the file of `candidate`. Returns the modules of its nodes, see modules_by_node.
 
@@ -337,7 +304,7 @@ def _prepare(
     Raises InvalidInput if no operator is left.
     """
     steps = [
-        replace(step, run=partial(step.run, apart=True)) if step is simplify else step for step in passes("export")
+        replace(step, run=partial(step.run, child=child)) if step is simplify else step for step in passes("export")
     ]
     try:
         model, _ = prepare(foreign.clone(), {}, steps, stepwise=False)

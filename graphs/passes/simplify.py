@@ -1,32 +1,26 @@
 """The pass that runs onnxsim (constant folding, dead code, shapes), and the pass that restores what onnxsim drops."""
 
-import os
-import sys
-from pathlib import Path
-
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from backends.errors import InvalidArtifact
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
+from graphs.onnx.apart import run_onnxsim
 from graphs.onnx.readers import static_shape
 from graphs.onnx.rewriting import RECURRENT, add_constant, forget_shapes
 from graphs.onnx.weights import attach_weights, detach_weights
 from graphs.passes.registry import graph_pass
 
-_TIMEOUT_S = 1800.0
-
 
 # It runs late: onnxsim changes the Erf of a GELU, and turns a MatMul into a Gemm whose weight is not transposed.
 @graph_pass("export", after="fold_affine")
-def simplify(model: ir.Model, apart: bool = False) -> tuple[ir.Model, bool]:
+def simplify(model: ir.Model, child: SandboxProcess | None = None) -> tuple[ir.Model, bool]:
     """Simplify a graph. Returns it and whether anything changed. Raises InvalidArtifact if onnxsim fails.
 
     Weights of LARGE_BYTES and more are inputs meanwhile, so that time and memory do not grow with them; onnxsim never
     sees them. The check inside onnxsim is off: every caller compares the graph before and after, to a stated tolerance.
-    apart: whether onnxsim runs in a child process, for graphs that may crash it.
+    child: the process in which onnxsim runs, for a graph that may crash it; None for this process.
     """
     forget_shapes(model)  # onnxsim infers shapes itself
     taken = detach_weights(model)
@@ -34,7 +28,7 @@ def simplify(model: ir.Model, apart: bool = False) -> tuple[ir.Model, bool]:
         # onnxsim gets no path, so values that lie in another file must be in the model.
         before = ir.to_proto(ir.external_data.load_to_model(model))
         try:
-            after = _run_apart(before) if apart else run_onnxsim(before)
+            after = run_onnxsim(before) if child is None else child.call(run_onnxsim, before, True)
         except (RuntimeError, ValueError, SandboxDied) as error:
             raise InvalidArtifact(f"onnxsim cannot simplify {model.graph.name!r}: {error}") from error
     finally:
@@ -44,24 +38,6 @@ def simplify(model: ir.Model, apart: bool = False) -> tuple[ir.Model, bool]:
     simplified = ir.from_proto(after)
     attach_weights(simplified, taken)
     return simplified, True
-
-
-def run_onnxsim(model: onnx.ModelProto, without_torch: bool = False) -> onnx.ModelProto:
-    """Simplify a model in this process. Raises RuntimeError or ValueError if onnxsim fails.
-
-    without_torch: keep onnxsim from importing torch, which takes two seconds; this process can then import it no more.
-    """
-    if without_torch:
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # makes `import torch` fail
-    import onnxsim  # imports torch if it is installed; a conversion imports this module and needs neither
-
-    simplified: onnx.ModelProto = onnxsim.simplify(model, check_n=0)[0]
-    return simplified
-
-
-def _run_apart(model: onnx.ModelProto) -> onnx.ModelProto:
-    with SandboxProcess(Path(os.devnull), _TIMEOUT_S) as child:
-        return child.call(run_onnxsim, model, True)
 
 
 # onnxsim drops initial states that are zeros, as they are by default. Then onnx2tf keeps the states in variables, which
