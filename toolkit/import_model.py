@@ -39,6 +39,7 @@ HALF_TOLERANCE = 5e-2
 
 # Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
+PRELOADED = ("graphs.onnx.apart:load_onnxsim",)
 
 
 def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None]) -> Outputs:
@@ -161,7 +162,10 @@ def import_model(
             + ("; `toolkit convert -p fp16` makes a file of half the size again" if floats & HALVES else "")
         )
     outputs_given = dropped.keys() - {value.name for value in foreign.graph.outputs}
-    with SandboxProcess(Path(os.devnull), TIMEOUT_S) as child, replacing_folder(folder, MANIFEST, "bundle") as building:
+    with (
+        SandboxProcess(Path(os.devnull), TIMEOUT_S, PRELOADED) as child,
+        replacing_folder(folder, MANIFEST, "bundle") as building,
+    ):
         expected = [
             {name: value for name, value in one.items() if name not in outputs_given}
             for one in _outputs_of_source(source, [feed | constants for feed in given], child, note)
