@@ -1,11 +1,12 @@
 """Imports an ONNX file as a bundle, and compares the imported graph's outputs with those of the file."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
 from graphs.onnx.file import check, save
-from graphs.onnx.floats import HALVES, other_floats
+from graphs.onnx.floats import HALVES, other_floats, rounded_outputs
 from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
@@ -29,6 +30,8 @@ from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
 from toolkit.metrics.samples import signed_samples
+from toolkit.metrics.task import JudgeChoice
+from toolkit.models.tensor import ROUNDED, with_judge
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
@@ -82,12 +85,15 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outpu
 
 
 def difference(
-    expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]], tolerance: float = TOLERANCE
+    expected: Sequence[Mapping[str, Array]],
+    got: Sequence[Mapping[str, Array]],
+    tolerance: float = TOLERANCE,
+    rounded: Collection[str] = (),
 ) -> str | None:
     """Describe the first output that differs, or return None.
 
     Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by `tolerance` of
-    their range and always by FLOOR, other values not at all.
+    their range and always by FLOOR, the integers of outputs in `rounded` by 1 more than that, other values not at all.
     """
     for theirs, ours in zip(expected, got, strict=True):
         for name, value in theirs.items():
@@ -96,7 +102,7 @@ def difference(
             other = ours[name]
             if other.shape != value.shape or other.dtype != value.dtype:
                 return f"{name!r} is {other.dtype} {other.shape}, expected {value.dtype} {value.shape}"
-            if value.dtype.kind != "f":
+            if value.dtype.kind != "f" and name not in rounded:
                 if not np.array_equal(value, other):
                     return f"{name!r} has other {value.dtype} values"
                 continue
@@ -107,7 +113,8 @@ def difference(
             if finite.any():
                 scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()))
                 moved = float(np.abs(a[finite] - b[finite]).max())
-                if not moved <= max(tolerance * scale, FLOOR):
+                step = 1 if name in rounded else 0
+                if not moved <= max(tolerance * scale, FLOOR) + step:
                     return (
                         f"{name!r} moved by {moved / scale if scale else np.inf:.1e} of its range, expected at most "
                         f"{tolerance:.0e}"
@@ -128,16 +135,17 @@ def import_model(
     progress: Progress = lambda step: None,
     values: Values | None = None,
     note: Callable[[str], None] = lambda line: None,
+    judge: JudgeChoice | None = None,
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
     `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
-    `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
-    out, and for floats of another width.
+    `judge`, if given, is kept in the bundle. `note` is called with a line if ONNX Runtime cannot run the source, for
+    each pass, input and output that is left out, and for floats of another width.
     Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidInput if no operator is left or an output is
-    not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ from run to run, or if the prepared
-    graph's outputs differ from the file's.
+    not a tensor, and for a judge that cannot read the outputs; InvalidArtifact if the file cannot be run, if its
+    outputs differ from run to run, or if the prepared graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
     name, source = source.name, place_of(source)
@@ -175,10 +183,11 @@ def import_model(
             expected = [
                 _in_float32(theirs, one, bool(floats & HALVES)) for theirs, one in zip(expected, ours, strict=True)
             ]
-        if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE):
+        rounded = rounded_outputs(foreign)
+        if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE, rounded):
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
-        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds)
+        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds, rounded)
         modules = _prepare(source, foreign, candidate, child, note)
         for file in plain_files:
             file.unlink()
@@ -206,7 +215,11 @@ def import_model(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
-        Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
+        model: dict[str, Any] = {"name": folder.name, "kind": KIND}
+        if kept := [spec.name for spec in outputs if spec.name in rounded]:
+            model[ROUNDED] = kept
+        bundle = Bundle(building, model, weights, (artifact,))
+        (bundle if judge is None else with_judge(bundle, judge)).write()
     return Bundle.open(folder)
 
 
@@ -260,8 +273,9 @@ def _in_float32(theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: 
 class _Candidate:
     """The file of a prepared graph, written and compared with the source again for each graph that is tried."""
 
-    def __init__(self, path: Path, expected: Outputs, feeds: Feeds) -> None:
+    def __init__(self, path: Path, expected: Outputs, feeds: Feeds, rounded: Collection[str]) -> None:
         self.path = path
+        self._rounded = rounded
         self._expected = expected
         self._feeds = feeds
         self.files: tuple[Path, ...] = ()
@@ -290,7 +304,7 @@ class _Candidate:
         try:
             check(self.path)
             expected = [{n: v for n, v in one.items() if n not in self.dropped_outputs} for one in self._expected]
-            return difference(expected, run(self.path, given))
+            return difference(expected, run(self.path, given), rounded=self._rounded)
         except InvalidArtifact as error:
             return str(error).removeprefix(f"{self.path}: ").replace(str(self.path), self.path.name)
 

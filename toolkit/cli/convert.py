@@ -1,5 +1,6 @@
 """The command `toolkit convert`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,8 @@ import click
 
 from backends.errors import ToolkitError
 from backends.precision import RECIPES
+from toolkit.cli.judge import judge_option
+from toolkit.metrics.task import JudgeChoice
 
 
 @click.command()
@@ -52,6 +55,7 @@ from backends.precision import RECIPES
     multiple=True,
     help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
 )
+@judge_option("Instead of the judge that the bundle keeps.")
 @click.option("--strict", is_flag=True, help="End at the first file that cannot be made, and add none of its graph.")
 @click.pass_context
 def convert(
@@ -67,6 +71,7 @@ def convert(
     slice_mb: int,
     roles: tuple[str, ...],
     runtimes: tuple[Literal["ort", "tflite"], ...],
+    judge: JudgeChoice | None,
     strict: bool,
 ) -> None:
     """Lower the graphs of BUNDLE to TFLite and quantize them, also for ONNX Runtime where that can run it. Of a
@@ -84,6 +89,7 @@ def convert(
     Example:
       toolkit convert build/pocketseal -p fp32 -p int8
       toolkit convert build/pocketseal --runtime ort
+      toolkit convert build/resnet50 --judge top1:logits
       toolkit convert build/pocketseal -p mixed --budget "flips<=0.2%" --images marked-photographs
     """
     from toolkit.cli.console import working
@@ -105,7 +111,7 @@ def convert(
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
         conversion = convert_bundle(
             bundle,
-            conversion_rules,
+            partial(conversion_rules, chosen=judge),
             precisions,
             route,
             seen,

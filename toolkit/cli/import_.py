@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.judge import judge_option
+from toolkit.metrics.task import JudgeChoice
+
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, sizes = text.rpartition("=")
@@ -44,15 +47,22 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     metavar="NAME=2,3",
     help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
 )
-def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...]) -> None:
+@judge_option("The bundle keeps it.")
+def import_(
+    model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...], judge: JudgeChoice | None
+) -> None:
     """Make a bundle of any ONNX file, which convert, compare and bench then work on.
 
     Opsets 11 to the newest that the installed onnx knows, external data, several inputs and outputs. The graph is
     simplified and held to the file on ONNX Runtime. Operators that TFLite will not have are named here.
 
+    With --judge, compare and convert count how many answers change: labels (top1:OUTPUT, topk=5:OUTPUT), strings
+    (argmax-sequence=BLANK:OUTPUT), boxes (boxes=IOU:BOXES,SCORES,CLASSES, or boxes=IOU:OUTPUT as YOLO writes it), masks
+    (mask-iou=IOU:OUTPUT) or embeddings (embedding-cosine:OUTPUT).
+
     \b
     Example:
-      toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224
+      toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224 --judge top1:logits
     """
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
@@ -69,7 +79,7 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[st
         from toolkit.import_model import import_model
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}
-        bundle = import_model(model, output, given, progress.step, constants, notes.append)
+        bundle = import_model(model, output, given, progress.step, constants, notes.append, judge)
         notes += lowering_problems(bundle, progress.step)
     for note in notes:
         click.secho(f"warning: {note}", fg="yellow", err=True)

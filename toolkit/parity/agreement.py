@@ -7,38 +7,46 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import default_backend
 from toolkit.convert.rules import ConversionRules
-from toolkit.metrics.judges import NoJudge
 from toolkit.metrics.samples import signed_samples
-from toolkit.models.kind import find_kind
+from toolkit.metrics.task import JudgeChoice
+from toolkit.models.kind import kind_of
+from toolkit.models.tensor import with_judge
 from toolkit.parity.report import judge
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
 
 
-def conversion_rules(bundle: Bundle) -> ConversionRules:
-    """Return the conversion rules of a bundle's kind for `convert_bundle`. Raises NotAvailable for an unknown kind."""
-    kind = find_kind(bundle.model["kind"])
+def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> ConversionRules:
+    """Return the conversion rules of a bundle's kind for `convert_bundle`.
+
+    chosen: the judge of an imported graph's answers, instead of the one that the bundle keeps. Raises NotAvailable for
+    an unknown kind or judge, and InvalidInput for a judge that cannot read the outputs.
+    """
+    if chosen is not None:
+        bundle = with_judge(bundle, chosen)
+    kind = kind_of(bundle)
     return ConversionRules(
         lowered_roles=kind.lowered_roles,
         feeds=kind.feeds,
-        check=partial(disagreements, kind.name) if kind.is_imported else None,
+        check=partial(disagreements, bundle) if kind.is_imported else None,
         may_leave_domain=kind.may_leave_domain,
         message_rule=kind.message_rule,
     )
 
 
-def disagreements(kind: str, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
+def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
     """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
 
-    kind: the name of the model's kind. source, parent: the float32 ONNX file and its artifact. artifact: of the file at
-    `path`. The samples are `signed_samples`, as in `toolkit compare` for graphs with inputs of unknown range. Raises
-    NotAvailable for an unknown kind, role or precision.
+    bundle: the one that the file will belong to; its kind and judge judge the file. source, parent: its float32 ONNX
+    file and the artifact. artifact: of the file at `path`. The samples are `signed_samples`, as in `toolkit compare`
+    for graphs with inputs of unknown range. Raises NotAvailable for an unknown kind, role or precision.
     """
-    tolerance = find_kind(kind).tolerance(artifact.role, artifact.precision)
+    kind = kind_of(bundle)
+    tolerance = kind.tolerance(artifact.role, artifact.precision)
     with (
         default_backend("onnx").session(source, parent, 1) as reference,
         default_backend(artifact.format).session(path, artifact, 1) as session,
     ):
-        opened = CandidateRun(session, RunningComparison(parent.file, NoJudge()), None, None)
+        opened = CandidateRun(session, RunningComparison(parent.file, kind.judge(bundle, artifact.role)), None, None)
         samples = signed_samples(tuple(binding.spec for binding in parent.inputs))
         compare_stream(samples, reference, {}, {artifact.file: opened}, may_leave_domain=True)
     checks = judge(opened.total.result(), tolerance, random=False)

@@ -14,7 +14,7 @@ from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
 from toolkit.metrics.samples import Sample
-from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
+from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
 from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
@@ -40,7 +40,7 @@ def compare_bundle(
     Raises NotAvailable for an unknown kind, or a precision without a limit that the kind needs, before anything runs;
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
-    kind = find_kind(bundle.model["kind"])
+    kind = kind_of(bundle)
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
@@ -149,7 +149,7 @@ def _compare_role(
             work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
             seen = compare_stream(samples, base, parents, work, kind.may_leave_domain)
-            reports |= {c.name: _report(bundle, c, work[c.name]) for c in running}
+            reports |= {c.name: _report(bundle, kind, c, work[c.name]) for c in running}
     return RoleReport(
         reference.role,
         reference,
@@ -173,9 +173,9 @@ def _open(
     return CandidateRun(session, total, parent, step)
 
 
-def _report(bundle: Bundle, candidate: _Candidate, opened: CandidateRun) -> FileReport:
+def _report(bundle: Bundle, kind: ModelKind, candidate: _Candidate, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
-    tolerance = find_kind(bundle.model["kind"]).tolerance(artifact.role, artifact.precision)
+    tolerance = kind.tolerance(artifact.role, artifact.precision)
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()

@@ -5,7 +5,11 @@ from typing import Any
 
 from backends.artifact import Artifact
 from toolkit.metrics.limit import Limit, Tolerance
+from toolkit.metrics.task import is_enough
 from toolkit.parity.stream import Comparison
+
+# Rounding moves an integer to the next one, however small the difference was before it.
+_NEXT = Limit("max_abs", 1, needs_training=False)
 
 
 @dataclass(frozen=True)
@@ -150,13 +154,18 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
     checks = []
     if not comparison.outputs:
         checks.append(Check("samples", "", None, None, False, "nothing was compared"))
+    decided = tolerance.decided if not comparison.uncounted and is_enough(comparison.details) else frozenset()
     for name, error in comparison.outputs.items():
-        limits = [Limit(number, 0, needs_training=False) for number in ("not_finite", "reference_not_finite")]
-        if error.is_exact:
-            limits.append(Limit("changed", tolerance.changed, needs_training=False))
+        finite = [Limit(number, 0, needs_training=False) for number in ("not_finite", "reference_not_finite")]
+        if error.is_exact and name in tolerance.rounded:
+            limits = (_NEXT,) if _NEXT.allows(error.max_abs) else tolerance.outputs
+        elif error.is_exact:
+            limits = (Limit("changed", tolerance.changed, needs_training=False),)
         else:
-            limits += tolerance.outputs
-        checks += [_check(limit, name, getattr(error, limit.number), random, None) for limit in limits]
+            limits = tolerance.outputs
+        why = "the answers are judged instead" if name in decided else None
+        checks += [_check(limit, name, getattr(error, limit.number), random, None) for limit in finite]
+        checks += [_check(limit, name, getattr(error, limit.number), random, why) for limit in limits]
     for limit in tolerance.task:
         value = comparison.numbers.get(limit.number)
         checks.append(_check(limit, "", value, random, comparison.uncounted.get(limit.number)))
