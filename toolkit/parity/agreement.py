@@ -5,13 +5,14 @@ from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.errors import InvalidArtifact
 from backends.registry import default_backend
 from toolkit.convert.rules import ConversionRules
 from toolkit.metrics.samples import signed_samples
 from toolkit.metrics.task import JudgeChoice
 from toolkit.models.kind import kind_of
 from toolkit.models.tensor import with_judge
-from toolkit.parity.report import judge
+from toolkit.parity.report import judge, memory_check
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
 
 
@@ -38,7 +39,8 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
 
     bundle: the one that the file will belong to; its kind and judge judge the file. source, parent: its float32 ONNX
     file and the artifact. artifact: of the file at `path`. The samples are `signed_samples`, as in `toolkit compare`
-    for graphs with inputs of unknown range. Raises NotAvailable for an unknown kind, role or precision.
+    for graphs with inputs of unknown range. Raises NotAvailable for an unknown kind, role or precision, and
+    InvalidArtifact for a file that keeps memory between runs.
     """
     kind = kind_of(bundle)
     tolerance = kind.tolerance(artifact.role, artifact.precision)
@@ -48,6 +50,8 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
     ):
         opened = CandidateRun(session, RunningComparison(parent.file, kind.judge(bundle, artifact.role)), None, None)
         samples = signed_samples(tuple(binding.spec for binding in parent.inputs))
-        compare_stream(samples, reference, {}, {artifact.file: opened}, may_leave_domain=True)
+        compare_stream(samples, reference, {}, {artifact.file: opened}, may_leave_domain=True, repeat_first=True)
+    if opened.remembered is not None:
+        raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)
     return tuple(str(check) for check in checks if check.passed is False)

@@ -15,7 +15,16 @@ from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
 from toolkit.metrics.samples import Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
-from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
+from toolkit.parity.report import (
+    Check,
+    EndToEndReport,
+    FileReport,
+    ParityReport,
+    RoleReport,
+    RunReport,
+    judge,
+    memory_check,
+)
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
 # Limit for the files that are open at once. Files of a large model are compared one after the other, each beside its
@@ -148,7 +157,7 @@ def _compare_role(
             }
             work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
-            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain)
+            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain, kind.is_imported)
             reports |= {c.name: _report(bundle, kind, c, work[c.name]) for c in running}
     return RoleReport(
         reference.role,
@@ -181,6 +190,8 @@ def _report(bundle: Bundle, kind: ModelKind, candidate: _Candidate, opened: Cand
     step = None if opened.step is None else opened.step.result()
     step_passed = None if step is None else all(check.passed is not False for check in judge(step, tolerance, random))
     checks = judge(total, tolerance, random)
+    if opened.remembered is not None:
+        checks = (memory_check(opened.remembered), *checks)
     return FileReport(artifact, candidate.backend, total, step, checks, step_passed, tolerance.reason, candidate.name)
 
 

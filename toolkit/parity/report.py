@@ -172,6 +172,18 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
     return tuple(checks)
 
 
+def memory_check(output: str) -> Check:
+    """Return the failed check of a file that keeps memory between runs: `output` changed for the same inputs."""
+    return Check(
+        "memory",
+        output,
+        None,
+        None,
+        False,
+        "the same inputs gave another output after other inputs: the file keeps memory between runs",
+    )
+
+
 def _check(limit: Limit, where: str, value: float | None, random: bool, uncounted: str | None) -> Check:
     unjudged = uncounted or ("the weights are random" if random and limit.needs_training else None)
     if unjudged is not None:
