@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.inputs import input_options, parsed
 from toolkit.cli.judge import judge_option
 from toolkit.metrics.task import JudgeChoice
 
@@ -48,13 +49,23 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
 )
 @judge_option("The bundle keeps it.")
+@input_options
 def import_(
-    model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...], judge: JudgeChoice | None
+    model: Path,
+    output: Path,
+    shapes: tuple[str, ...],
+    values: tuple[str, ...],
+    judge: JudgeChoice | None,
+    inputs: Path | None,
+    preprocess: str | None,
 ) -> None:
     """Make a bundle of any ONNX file, which convert, compare and bench then work on.
 
     Opsets 11 to the newest that the installed onnx knows, external data, several inputs and outputs. The graph is
     simplified and held to the file on ONNX Runtime. Operators that TFLite will not have are named here.
+
+    The bundle keeps the place of --inputs, relative to DIR, and --preprocess: later commands need neither. If the
+    inputs are gone by then, those commands go on without them, and say so.
 
     With --judge, compare and convert count how many answers change: labels (top1:OUTPUT, topk=5:OUTPUT), strings
     (argmax-sequence=BLANK:OUTPUT), boxes (boxes=IOU:BOXES,SCORES,CLASSES, or boxes=IOU:OUTPUT as YOLO writes it), masks
@@ -63,6 +74,8 @@ def import_(
     \b
     Example:
       toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224 --judge top1:logits
+      toolkit import bert.onnx -o build/bert --inputs sentences.npz
+      toolkit import grey.onnx -o build/grey --inputs photographs --preprocess "mean=0.5,std=0.5,grey"
     """
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
@@ -79,7 +92,9 @@ def import_(
         from toolkit.import_model import import_model
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}
-        bundle = import_model(model, output, given, progress.step, constants, notes.append, judge)
+        bundle = import_model(
+            model, output, given, progress.step, constants, notes.append, inputs, parsed(preprocess), judge
+        )
         notes += lowering_problems(bundle, progress.step)
     for note in notes:
         click.secho(f"warning: {note}", fg="yellow", err=True)

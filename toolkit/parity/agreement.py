@@ -8,7 +8,6 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import default_backend
 from toolkit.convert.rules import ConversionRules
-from toolkit.metrics.samples import signed_samples
 from toolkit.metrics.task import JudgeChoice
 from toolkit.models.kind import kind_of
 from toolkit.models.tensor import with_judge
@@ -29,6 +28,7 @@ def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> Conve
         lowered_roles=kind.lowered_roles,
         feeds=kind.feeds,
         check=partial(disagreements, bundle) if kind.is_imported else None,
+        advisory=kind.advisory(bundle, ()),
         may_leave_domain=kind.may_leave_domain,
         message_rule=kind.message_rule,
     )
@@ -37,20 +37,21 @@ def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> Conve
 def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
     """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
 
-    bundle: the one that the file will belong to; its kind and judge judge the file. source, parent: its float32 ONNX
-    file and the artifact. artifact: of the file at `path`. The samples are `signed_samples`, as in `toolkit compare`
-    for graphs with inputs of unknown range. Raises NotAvailable for an unknown kind, role or precision, and
-    InvalidArtifact for a file that keeps memory between runs.
+    bundle: the one that the file will belong to. source, parent: its float32 ONNX file and the artifact. artifact: of
+    the file at `path`. Samples, judge and tolerance are those of `toolkit compare`. Raises NotAvailable for an unknown
+    kind, role or precision, and InvalidArtifact for a file that keeps memory between runs.
     """
     kind = kind_of(bundle)
     tolerance = kind.tolerance(artifact.role, artifact.precision)
+    families = kind.judged_families(bundle, artifact.precision, ())
     with (
         default_backend("onnx").session(source, parent, 1) as reference,
         default_backend(artifact.format).session(path, artifact, 1) as session,
     ):
-        opened = CandidateRun(session, RunningComparison(parent.file, kind.judge(bundle, artifact.role)), None, None)
-        samples = signed_samples(tuple(binding.spec for binding in parent.inputs))
-        compare_stream(samples, reference, {}, {artifact.file: opened}, may_leave_domain=True, repeat_first=True)
+        total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families)
+        opened = CandidateRun(session, total, None, None)
+        samples = kind.samples(bundle, parent, ())
+        compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain, repeat_first=True)
     if opened.remembered is not None:
         raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)

@@ -1,22 +1,26 @@
 """The parity report: checks of measured numbers against limits, for files and end-to-end cases, and its JSON form."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from backends.artifact import Artifact
+from toolkit.metrics.error import FLOOR
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.metrics.task import is_enough
 from toolkit.parity.stream import Comparison
 
 # Rounding moves an integer to the next one, however small the difference was before it.
 _NEXT = Limit("max_abs", 1, needs_training=False)
+# The numbers of an output's error that are relative to its size. They say nothing if all of the error is rounding.
+_RELATIVE = ("relative_l2", "of_range")
 
 
 @dataclass(frozen=True)
 class Check:
     """A number and its limit, `at_most` or `at_least`. where: the output's name, or "" for a number of the whole file.
 
-    passed: None if the number was not judged; `note` says why. value: None if the number has no value, which fails.
+    passed: None if the number was not judged; `note` says why, and why a number over its limit passes. value: None if
+    the number has no value, which fails.
     """
 
     number: str
@@ -163,9 +167,13 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
             limits = (Limit("changed", tolerance.changed, needs_training=False),)
         else:
             limits = tolerance.outputs
-        why = "the answers are judged instead" if name in decided else None
         checks += [_check(limit, name, getattr(error, limit.number), random, None) for limit in finite]
-        checks += [_check(limit, name, getattr(error, limit.number), random, why) for limit in limits]
+        why = "the answers are judged instead" if name in decided else None
+        for limit in limits:
+            check = _check(limit, name, getattr(error, limit.number), random, why)
+            if check.passed is False and limit.number in _RELATIVE and error.is_rounding:
+                check = replace(check, passed=True, note=f"no value differs by more than {FLOOR:g}, which is rounding")
+            checks.append(check)
     for limit in tolerance.task:
         value = comparison.numbers.get(limit.number)
         checks.append(_check(limit, "", value, random, comparison.uncounted.get(limit.number)))
