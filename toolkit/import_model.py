@@ -30,8 +30,9 @@ from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
+from toolkit.inputs import KEY
 from toolkit.inputs.images import Preprocess
-from toolkit.inputs.kept import KEY, KeptInputs, relative_path
+from toolkit.inputs.kept import KeptInputs, relative_path
 from toolkit.inputs.read import read_inputs
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.samples import signed_samples
@@ -166,7 +167,7 @@ def import_model(
     specs = specs_of(source, list(foreign.graph.inputs), "input")
     integers = integer_inputs(foreign)
     kept = KeptInputs(None if inputs is None else relative_path(inputs, folder), preprocess, integers)
-    real = () if inputs is None else read_inputs(inputs, specs, preprocess).spread(MOST_REAL)
+    real = () if inputs is None else read_inputs(inputs, specs, preprocess, integers).spread(MOST_REAL)
     digest = sha256_of(source, *external_files(source))
     progress("running it")
     synthetic = (sample for sample in signed_samples(specs, integers=integers) if sample.name in _SAMPLES)

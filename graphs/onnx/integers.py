@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 
-from backends.tensor import IntegerValues
+from backends.tensor import Array, IntegerValues
 
 # Operators that pass the values of their first input on, in another shape, order or dtype.
 _PASSES_ON = frozenset(
@@ -55,7 +56,16 @@ def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
 
 
 def _indexed_sizes(node: ir.Node, place: int) -> list[int]:
-    """Return the sizes of the axes that a node indexes with the values of its input number `place`; [] if none."""
+    """Return the sizes of the axes that a node indexes with the values of its input number `place`; [] if none.
+
+    A one-hot vector is an index too: of OneHot, or as the values that are equal to 0, 1, 2 and so on.
+    """
+    if node.op_type == "OneHot" and place == 0:
+        depth = _constant(node.inputs[1])
+        return [] if depth is None or depth.size != 1 else [int(depth.item())]
+    if node.op_type == "Equal":
+        counted = _constant(node.inputs[1 - place])
+        return [] if counted is None or not _counts(counted) else [int(counted.max()) + 1]
     if place != 1 or not node.inputs or (table := node.inputs[0]) is None or table.shape is None:
         return []
     if node.op_type in ("Gather", "GatherElements", "ScatterElements"):
@@ -67,6 +77,20 @@ def _indexed_sizes(node: ir.Node, place: int) -> list[int]:
     else:
         return []
     return [size for axis in axes if isinstance(size := table.shape[axis], int) and size > 0]
+
+
+def _constant(value: ir.Value | None) -> Array | None:
+    """Return the constant whose values a value has, in whatever shape; None if it is not a constant."""
+    while value is not None and value.const_value is None:
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in _PASSES_ON else None
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def _counts(values: Array) -> bool:
+    """Return whether the values are 0, 1, 2 and so on, each at least once, and more than two of them."""
+    found = np.unique(values)
+    return found.size > 2 and found[0] == 0 and bool((np.diff(found) == 1).all())
 
 
 def _index_width(node: ir.Node) -> int:

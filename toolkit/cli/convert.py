@@ -87,8 +87,8 @@ def convert(
     A float32 file that is over it is not added: the conversion went wrong. Interrupted, and run again with the same
     options, it goes on after the last slice that was finished.
 
-    Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on, and the
-    calibration of int8-static and int16x8, where --calibration gives no other.
+    Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on (64 of
+    them, if there are more), and the calibration of int8-static and int16x8, where --calibration gives no other.
 
     Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made.
 

@@ -1,6 +1,7 @@
 """The conversion rules of a bundle's kind of model, and the check of files made from an imported graph."""
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from backends.artifact import Artifact
@@ -8,11 +9,15 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
 from backends.registry import default_backend
 from toolkit.convert.rules import ConversionRules
+from toolkit.inputs.kept import real_inputs, synthetic_samples
 from toolkit.metrics.task import JudgeChoice
 from toolkit.models.kind import kind_of
 from toolkit.models.tensor import with_judge
 from toolkit.parity.report import judge, memory_check
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
+
+# Each file of a conversion is judged on at most this many real inputs; `toolkit compare` takes all.
+MOST_REAL = 64
 
 
 def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> ConversionRules:
@@ -38,8 +43,9 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
     """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
 
     bundle: the one that the file will belong to. source, parent: its float32 ONNX file and the artifact. artifact: of
-    the file at `path`. Samples, judge and tolerance are those of `toolkit compare`. Raises NotAvailable for an unknown
-    kind, role or precision, and InvalidArtifact for a file that keeps memory between runs.
+    the file at `path`. Samples, judge and tolerance are those of `toolkit compare`, but of many real inputs MOST_REAL
+    are taken, evenly. Raises NotAvailable for an unknown kind, role or precision, and InvalidArtifact for a file that
+    keeps memory between runs.
     """
     kind = kind_of(bundle)
     tolerance = kind.tolerance(artifact.role, artifact.precision)
@@ -50,7 +56,9 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
     ):
         total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families)
         opened = CandidateRun(session, total, None, None)
-        samples = kind.samples(bundle, parent, ())
+        specs = [binding.spec for binding in parent.inputs]
+        real = real_inputs(bundle, specs)
+        samples = chain(() if real is None else real.spread(MOST_REAL), synthetic_samples(bundle, specs))
         compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain, repeat_first=True)
     if opened.remembered is not None:
         raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")

@@ -13,7 +13,7 @@ from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
-from toolkit.metrics.samples import Sample
+from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
 from toolkit.parity.report import (
     Check,
@@ -32,6 +32,11 @@ from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, S
 OPEN_LIMIT_BYTES = 4 << 30
 
 NO_TORCH = "torch is not installed: the reference is the float32 ONNX file, and files of torch weights are left out."
+
+REAL_ALONE = (
+    "files in less than float32 are compared on the real samples alone: noise may be far from what the model was "
+    "trained on"
+)
 
 
 def compare_bundle(
@@ -53,6 +58,8 @@ def compare_bundle(
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     if (why := kind.advisory(bundle, images)) is not None:
         notes.append(why)
+    if any(kind.judged_families(bundle, a.precision, images) != FAMILIES for a in bundle.artifacts):
+        notes.append(REAL_ALONE)
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
         notes.append(NO_TORCH)

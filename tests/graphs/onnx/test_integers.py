@@ -33,6 +33,22 @@ def test_an_index_is_below_the_size_of_the_smallest_table(body: str, below: int)
     assert found == {"x": IntegerValues(below)}
 
 
+@pytest.mark.parametrize(
+    ("body", "below"),
+    [
+        ("<int64 depth = {9}, float[2] pair = {0, 1}> { y = OneHot(x, depth, pair) }", 9),
+        ("<int64[5] all = {0, 1, 2, 3, 4}> { a = Unsqueeze(x, at) b = Equal(a, all) y = Cast<to = 1>(b) }", 5),
+        ("<int64[5] all = {0, 1, 2, 3, 4}> { a = Expand(all, at) b = Equal(a, x) y = Cast<to = 1>(b) }", 5),
+        ("<int64[1] pad = {0}> { a = Equal(x, pad) y = Cast<to = 1>(a) }", None),
+        ("<int64[3] odd = {0, 1, 3}> { a = Equal(x, odd) y = Cast<to = 1>(a) }", None),
+        ("{ y = OneHot(x, at, at) }", None),
+    ],
+)
+def test_a_one_hot_vector_is_an_index(body: str, below: int | None) -> None:
+    found = _found("int64[3,1] x, float[1] at", body)
+    assert found == ({} if below is None else {"x": IntegerValues(below)})
+
+
 def test_a_table_that_is_not_indexed_by_the_input_says_nothing() -> None:
     assert _found(f"int64[3] x, int64[2] at, {TABLES}", "{ y = Gather(x, at) }") == {"at": IntegerValues(3)}
     assert _found(f"int64[3] x, {TABLES}", "{ one = Add(x, x) y = Gather(words, one) }") == {}

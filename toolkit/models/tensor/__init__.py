@@ -76,14 +76,12 @@ class TensorKind(ModelKind):
 
         Raises InvalidInput for images or inputs that the graph does not take.
         """
-        from toolkit.inputs.images import image_feeds
         from toolkit.inputs.kept import KeptInputs, real_inputs, synthetic_samples
-        from toolkit.metrics.samples import Sample
+        from toolkit.inputs.read import image_inputs
 
-        if images:
-            for name, feeds in image_feeds(reference, images, KeptInputs.of(bundle).preprocess):
-                yield Sample(name, "real", feeds, None)
         specs = [binding.spec for binding in reference.inputs]
+        if images:
+            yield from image_inputs(images[0].parent, images, specs, KeptInputs.of(bundle).preprocess)
         yield from real_inputs(bundle, specs) or ()
         yield from synthetic_samples(bundle, specs)
 
