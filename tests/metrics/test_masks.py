@@ -49,6 +49,17 @@ def test_masks_are_compared_by_their_overlap(form: object) -> None:
     assert judged(form(square(8)), expected, 0.79).numbers()["masks_changed"] == 0
 
 
+@pytest.mark.parametrize("shape", [(1, 30, 8, 8), (1, 8, 8, 30), (1, 3, 8, 12), (1, 8, 12, 3)])
+def test_the_axis_of_classes_is_told_by_the_sizes(shape: tuple[int, ...]) -> None:
+    classes = 30 if 30 in shape else 3
+    expected = np.zeros(shape, np.float32)
+    last = shape[3] == classes
+    view = expected if last else np.moveaxis(expected, 1, -1)
+    view[0, ..., 0] = 1
+    view[0, :4, :, 2] = 2  # half of the image is of class 2, the other half of class 0
+    assert judged(expected, expected).details() == {"counted": {"masks changed": [0, 2]}}
+
+
 def test_empty_masks_are_left_out_and_new_ones_are_changes() -> None:
     nothing = judged(square(0), square(0))
     assert (nothing.numbers(), nothing.uncounted()) == ({}, {"masks_changed": "no masks were found"})

@@ -13,7 +13,6 @@ def judge_option(more: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
     more: a sentence at the end of the help.
     """
-    names = JUDGES.names
 
     def read(ctx: click.Context, option: click.Parameter, text: str | None) -> JudgeChoice | None:
         return None if text is None else JudgeChoice.parse(text)
@@ -22,5 +21,5 @@ def judge_option(more: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
         "--judge",
         metavar="NAME[=SETTING][:OUTPUT,...]",
         callback=read,
-        help=f"The answers of an imported graph to judge by: {', '.join(names[:-1])} or {names[-1]}. {more}",
+        help=f"The answers of an imported graph to judge by: {', '.join(JUDGES.names)}. {more}",
     )

@@ -28,9 +28,8 @@ class MaskJudge:
             raise wrong_output(spec, "masks, (..., H, W), or scores, (N, classes, H, W)")
         self._output, self._least = spec.name, least_iou
         self._kind = np.dtype(spec.dtype).kind
-        # The axis of classes is the shorter one of the two that it can be.
-        axis = 1 if len(spec.shape) != 4 or spec.shape[1] <= spec.shape[3] else 3
-        self._classes_at = axis if len(spec.shape) == 4 and spec.shape[axis] > 1 else None
+        axis = _axis_of_classes(spec.shape) if len(spec.shape) == 4 else None
+        self._classes_at = axis if axis is not None and spec.shape[axis] > 1 else None
         self._sum = 0.0
         self._masks = self._changed = 0
 
@@ -67,6 +66,15 @@ class MaskJudge:
 
     def details(self) -> dict[str, Any]:
         return {"counted": {"masks changed": [self._changed, self._masks]}}
+
+
+def _axis_of_classes(shape: tuple[int, ...]) -> int:
+    """Return the axis of classes of an output of four axes, 1 or 3: the one that leaves a square of pixels, and if both
+    do or none does, the shorter one."""
+    squares = shape[2] == shape[3], shape[1] == shape[2]
+    if squares[0] != squares[1]:
+        return 1 if squares[0] else 3
+    return 1 if shape[1] <= shape[3] else 3
 
 
 def _by_class(ours: Array, theirs: Array) -> Iterator[tuple[_Masks, _Masks]]:
