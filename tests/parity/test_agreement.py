@@ -72,7 +72,7 @@ def test_only_files_of_imported_graphs_are_checked_as_they_are_made(tiny: Bundle
 
 
 def _clipped(folder: Path) -> tuple[Path, Path]:
-    """A graph that passes its input on, and a file of it that does so only up to 5: noise ten times as large is more."""
+    """A graph that passes its input on, and a file of it that does so up to 5: noise ten times as large is more."""
     paths = folder / "plain.onnx", folder / "clipped.onnx"
     for path, body in zip(paths, ("{ y = Identity(x) }", "<float most = {5}> { y = Min(x, most) }"), strict=True):
         text = f'<ir_version: 10, opset_import: ["": 20]> g (float[1,64] x) => (float[1,64] y) {body}'

@@ -19,7 +19,7 @@ def check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mix
     if names and calibration is None:
         raise InvalidInput(
             f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}; or real inputs "
-            "inputs, for an imported model"
+            "(--inputs), for an imported model"
         )
     if calibration is not None and not names:
         known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
