@@ -14,6 +14,7 @@ _PASSES_ON = frozenset(
 )
 # Operators in which 0 and 1, or a boolean, keep or hide each element.
 _CHOOSES = frozenset({"And", "Mul", "Not", "Or"})
+_BYTES = 256
 _INTEGERS = frozenset(
     {ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
     | {ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64}
@@ -25,7 +26,8 @@ def integer_inputs(model: ir.Model) -> dict[str, IntegerValues]:
 
     An input is followed through casts and changes of shape to the operators that use its values. The smallest table
     that it indexes limits it. It is a mask if its name contains "mask", or if its values are subtracted from others,
-    multiplied with them, choose elements in a Where, or are combined as booleans.
+    multiplied with them, choose elements in a Where, or are combined as booleans. Any other input of uint8 holds bytes,
+    as of pixels, which may be subtracted and multiplied too.
     """
     found = {}
     for value in model.graph.inputs:
@@ -36,7 +38,11 @@ def integer_inputs(model: ir.Model) -> dict[str, IntegerValues]:
         sizes = [size for node, place in uses for size in _indexed_sizes(node, place)]
         below = min(sizes) if sizes else None
         distinct = max((_scatter_width(node, place) for node, place in uses), default=0)
-        mask = below is None and ("mask" in name.lower() or any(_masks(node, place) for node, place in uses))
+        is_bytes = value.dtype == ir.DataType.UINT8
+        masks = "mask" in name.lower() or (not is_bytes and any(_masks(node, place) for node, place in uses))
+        mask = below is None and masks
+        if is_bytes and below is None and not mask:
+            below = _BYTES
         if below is not None or mask:
             found[name] = IntegerValues(below, mask, distinct)
     return found

@@ -182,6 +182,26 @@ def test_the_first_real_sample_is_what_is_timed(tmp_path: Path) -> None:
         assert np.isfinite(session.run(feeds)["y"]).all()
 
 
+def test_places_are_found_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _text_model(tmp_path)
+    (tmp_path / "data").mkdir()
+    _sentences(tmp_path / "data" / "sentences.npz")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for place in ("data/sentences.npz", "linked/sentences.npz"):
+        result = toolkit("import", "text.onnx", "-o", "made/text", "--inputs", place)
+        assert result.exit_code == 0, result.output
+        assert Bundle.open(Path("made/text")).model["inputs"]["path"] == "../../data/sentences.npz"
+    assert toolkit("convert", "made/text", "-p", "fp16", "--runtime", "ort").exit_code == 0
+    monkeypatch.chdir(tmp_path / "made")
+    for bundle in ("text", "../made/text", tmp_path / "made" / "text"):
+        result = toolkit("compare", bundle)
+        assert result.exit_code == 0, result.output
+        assert "on 6 real, 38 synthetic samples" in result.output
+    result = toolkit("compare", "text", "--inputs", "../data")
+    assert "on 6 real, 38 synthetic samples" in result.output
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

@@ -81,6 +81,13 @@ def test_what_keeps_and_hides_elements_is_a_mask(dtype: str, name: str, body: st
     assert found == {name: IntegerValues(mask=True)}
 
 
+def test_bytes_have_their_whole_range_unless_they_are_a_mask_or_an_index() -> None:
+    body = "{ a = Cast<to = 1>(x) b = Sub(a, mean) y = Mul(b, scale) }"
+    assert _found("uint8[1,8,8,3] x, float[1] mean, float[1] scale", body) == {"x": IntegerValues(256)}
+    assert _found("uint8[3] mask", "{ y = Cast<to = 1>(mask) }") == {"mask": IntegerValues(mask=True)}
+    assert _found(f"uint8[3] x, {TABLES}", "{ a = Cast<to = 6>(x) y = Gather(words, a) }") == {"x": IntegerValues(30)}
+
+
 def test_floats_and_integers_without_a_meaning_are_left_out() -> None:
     assert _found("float[3] mask, int64[1] count", "{ a = Cast<to = 1>(count) y = Div(mask, a) }") == {}
     # A name does not make a mask of what indexes a table.
