@@ -226,6 +226,24 @@ def test_the_page_shows_the_counts_in_words(bundle: Bundle, images: Path) -> Non
     assert "Fewer than 20 answers" in page(sorted(images.iterdir())[:3])
 
 
+@pytest.mark.parametrize(
+    ("judge", "precision", "decided"),
+    [
+        ("top1:scores", "fp32", set()),
+        ("top1:scores", "int8", {"scores"}),
+        ("boxes:pooled", "fp32", {"pooled"}),
+        ("tensor", "int8", set()),
+    ],
+)
+def test_answers_decide_outside_of_float32_and_everywhere_where_rows_have_no_order(
+    judge: str, precision: str, decided: set[str]
+) -> None:
+    tolerance = TensorKind(JudgeChoice.parse(judge)).tolerance("model", precision)
+    assert tolerance.decided == decided
+    assert ("these decide" in tolerance.reason) == bool(decided)
+    assert [limit.number for limit in tolerance.outputs] == ["relative_l2"]
+
+
 def test_a_page_without_a_judge_has_no_answers(bundle: Bundle) -> None:
     model = {key: value for key, value in bundle.model.items() if key != "judge"}
     plain = replace(bundle, model=model)

@@ -30,9 +30,7 @@ _REASON = (
     "float32 they must be the same, and elsewhere as many may change as there are numbers near enough to each other."
 )
 
-_DECIDED = (
-    "The judge {} counts {}. From {} answers to real inputs on, these decide, and the error of the numbers does not."
-)
+_DECIDED = f" From {ENOUGH} answers to real inputs on, these decide, and the error of the numbers does not."
 
 
 class TensorKind(ModelKind):
@@ -134,13 +132,10 @@ class TensorKind(ModelKind):
         if self.chosen is None or not self.chosen.outputs:
             return tolerance
         judge = self.chosen.judge
-        decided = self.chosen.outputs if judge.may_reorder or not keeps_float32(recipe) else ()
-        return replace(
-            tolerance,
-            task=judge.limits(recipe),
-            reason=f"{tolerance.reason} {_DECIDED.format(self.chosen, judge.summary, ENOUGH)}",
-            decided=frozenset(decided),
-        )
+        decided = frozenset(self.chosen.outputs if judge.may_reorder or not keeps_float32(recipe) else ())
+        counts = f"The judge {self.chosen} counts {judge.summary}.{_DECIDED if decided else ''}"
+        reason = f"{tolerance.reason} {counts}"
+        return replace(tolerance, task=judge.limits(recipe), reason=reason, decided=decided)
 
 
 def output_specs(bundle: "Bundle") -> "tuple[TensorSpec, ...]":

@@ -64,4 +64,4 @@ def _table(role: ComparedRole) -> Table:
         rows.append(tuple(cells))
     titles = [*words, *(f"{wording(number)} (share)" if number in SHARES else wording(number) for number in numbers)]
     columns = (Column("File"), *(Column(capital(title), True) for title in titles))
-    return Table(f"Answers of the {role.name}'s files that changed", columns, tuple(rows))
+    return Table(f"Answers that changed, of each file of the {role.name}", columns, tuple(rows))
