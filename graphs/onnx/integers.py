@@ -12,6 +12,9 @@ _PASSES_ON = frozenset(
     {"Cast", "CastLike", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose"}
     | {"Unsqueeze"}
 )
+# Operators that pass on some of the values of their first input, and operators that pass on those of several inputs.
+_PICKS = frozenset({"Gather", "GatherElements", "GatherND", "Split"})
+_JOINS = {"Concat": range(1 << 31), "Where": range(1, 3)}
 # Operators in which 0 and 1, or a boolean, keep or hide each element.
 _CHOOSES = frozenset({"And", "Mul", "Not", "Or"})
 _BYTES = 256
@@ -24,10 +27,10 @@ _INTEGERS = frozenset(
 def integer_inputs(model: ir.Model) -> dict[str, IntegerValues]:
     """Return the possible values of each integer or boolean input about which the graph says something, by name.
 
-    An input is followed through casts and changes of shape to the operators that use its values. The smallest table
-    that it indexes limits it. It is a mask if its name contains "mask", or if its values are subtracted from others,
-    multiplied with them, choose elements in a Where, or are combined as booleans. Any other input of uint8 holds bytes,
-    as of pixels, which may be subtracted and multiplied too.
+    An input is followed through casts, changes of shape, and choices and unions of its values to the operators that use
+    them. The smallest table that it indexes limits it. It is a mask if its name contains "mask", or if its values are
+    subtracted from others, multiplied with them, choose elements in a Where, or are combined as booleans. Any other
+    input of uint8 holds bytes, as of pixels, which may be subtracted and multiplied too.
     """
     found = {}
     for value in model.graph.inputs:
@@ -53,7 +56,8 @@ def _uses(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     waiting, seen = [value], {value}
     while waiting:
         for node, place in waiting.pop().uses():
-            if node.op_type in _PASSES_ON and place == 0:
+            picks = place == 0 and node.op_type in _PASSES_ON | _PICKS
+            if picks or place in _JOINS.get(node.op_type, ()):
                 new = [output for output in node.outputs if output not in seen]
                 waiting += new
                 seen.update(new)

@@ -24,12 +24,16 @@ TABLES = "float[30,4] words, float[7,4] kinds, float[30,4,5] deep"
         ("{ y = Gather<axis = -1>(deep, x) }", 5),
         ("{ a = Gather(words, x) b = Gather(kinds, x) y = Add(a, b) }", 7),
         ("{ a = Cast<to = 6>(x) b = Identity(a) c = Flatten(b) y = Gather(words, c) }", 30),
+        ("{ a = Gather<axis = 1>(x, last) y = Gather(words, a) }", 30),
+        ("{ a = Concat<axis = 0>(start, x) y = Gather(words, a) }", 30),
+        ("{ a = Where(padded, start, x) y = Gather(words, a) }", 30),
+        ("{ a, b = Split<axis = 1, num_outputs = 2>(x) c = Gather(words, a) d = Gather(kinds, b) y = Add(c, d) }", 7),
         ("{ a = Transpose(x) y = GatherElements<axis = 1>(words, a) }", 4),
         ("{ y = GatherND(deep, x) }", 4),
     ],
 )
 def test_an_index_is_below_the_size_of_the_smallest_table(body: str, below: int) -> None:
-    found = _found(f"int64[3,2] x, {TABLES}", body)
+    found = _found(f"int64[3,2] x, {TABLES}, float[1] last, float[3,2] start, float[3,2] padded", body)
     assert found == {"x": IntegerValues(below)}
 
 
