@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,49 @@ def test_each_number_fails_just_outside_its_limit_and_no_other_does(kind: str, r
     assert _failed(replace(whole, changed=changed), numbers, tolerance) == []
     if changed < 1:
         assert _failed(replace(whole, changed=changed * 1.001 + 1e-9), numbers, tolerance) == ["changed"]
+
+
+@pytest.mark.parametrize(
+    ("off_by", "rounded", "judged"),
+    [
+        (1, {"y"}, ("max_abs", True)),
+        (2, {"y"}, ("relative_l2", True)),
+        (30, {"y"}, ("relative_l2", False)),
+        (1, {"other"}, ("changed", False)),
+    ],
+)
+def test_a_rounded_integer_may_be_the_next_one_and_further_off_as_floats_may(
+    off_by: int, rounded: set[str], judged: tuple[str, bool]
+) -> None:
+    tolerance = replace(find_kind("tensor").tolerance("model", "int8"), rounded=frozenset(rounded))
+    running = RunningComparison("reference", NoJudge())
+    expected = np.arange(100, 200, dtype=np.uint8)[None]
+    running.add(Sample("x", "real", {}, None), {"y": (expected + off_by).astype(np.uint8)}, {"y": expected})
+    (check,) = [check for check in judge(running.result(), tolerance, random=False) if "not_finite" not in check.number]
+    assert (check.number, check.passed) == judged
+
+
+@pytest.mark.parametrize(
+    ("details", "uncounted", "passed"),
+    [
+        ({"counted": {"labels changed": [0, 20]}, "on": "real"}, {}, None),
+        ({"counted": {"labels changed": [0, 19]}, "on": "real"}, {}, False),
+        ({"counted": {"labels changed": [0, 20]}, "on": "synthetic"}, {}, False),
+        ({"counted": {"labels changed": [0, 20]}, "on": "real"}, {"labels_changed": "nothing was read"}, False),
+        ({}, {}, False),
+    ],
+)
+def test_answers_decide_instead_of_the_error_only_where_enough_real_ones_were_counted(
+    details: dict[str, Any], uncounted: dict[str, str], passed: bool | None
+) -> None:
+    limits = (Limit("labels_changed", 0.05, needs_training=False),)
+    tolerance = replace(find_kind("tensor").tolerance("model", "int8"), task=limits, decided=frozenset("y"))
+    far = replace(_metrics("float32"), relative_l2=0.5, max_abs=1.0)
+    comparison = Comparison("reference", {"y": far, "z": far}, {"labels_changed": 0.0}, uncounted, details)
+    checks = {(check.where, check.number): check.passed for check in judge(comparison, tolerance, random=False)}
+    assert checks["y", "relative_l2"] is passed
+    assert checks["z", "relative_l2"] is False
+    assert checks["y", "not_finite"] is True
 
 
 @pytest.mark.parametrize(("kind", "role"), [("tensor", "model"), ("foveated", "encode_frames")])

@@ -22,6 +22,8 @@ def exit_code(conversion: "Conversion") -> int:
 
 def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> None:
     """Print the table of files to stdout; reasons, warnings and notes to stderr."""
+    from toolkit.inputs.kept import advisory
+
     warn_if_random(conversion.bundle)
     for note in conversion.notes:
         click.echo(f"note: {note}", err=True)
@@ -36,9 +38,10 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
             click.secho(f"warning: {line}", fg="yellow", err=True)
     for speed in (speed for speed in speeds if speed.slower):
         click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
+    samples = "on noise, constants and extremes" if advisory(conversion.bundle) else "on the real inputs"
     for one in conversion.over:
         for check in one.over:
-            click.secho(f"warning: {one.file}: {check}, on noise, constants and extremes", fg="yellow", err=True)
+            click.secho(f"warning: {one.file}: {check}, {samples}", fg="yellow", err=True)
     print_artifacts(
         conversion.bundle,
         {

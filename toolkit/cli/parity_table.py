@@ -31,12 +31,18 @@ _TITLES = {
     "tokens_changed": "tokens\nchanged",
     "captions_changed": "captions\nchanged",
     "attention_changed": "attention\nchanged",
+    "labels_changed": "labels\nchanged",
+    "characters_changed": "characters\nchanged",
+    "strings_changed": "strings\nchanged",
+    "boxes_changed": "boxes\nchanged",
+    "masks_changed": "masks\nchanged",
+    "mean_iou": "mean\nIoU",
     "psnr_db": "PSNR dB",
     "latent_max_abs": "latents\nmax abs",
     "latent_error": "latents\nerror",
 }
 _DECIBELS = ("signal_to_noise_db", "psnr_db")
-_COSINES = ("cosine", "mean_cosine")
+_COSINES = ("cosine", "mean_cosine", "mean_iou")
 _NARROW_TASK_COLUMNS = 3
 
 
