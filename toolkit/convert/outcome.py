@@ -55,11 +55,15 @@ class FileOutcome:
 
 @dataclass(frozen=True)
 class Conversion:
-    """The bundle after a conversion, the outcome of every file that was asked for, and notes for the user."""
+    """The bundle after a conversion, the outcome of every file that was asked for, and notes for the user.
+
+    advisory: why the judgement of the files is only advisory; None if it is more than that.
+    """
 
     bundle: Bundle
     outcomes: tuple[FileOutcome, ...]
     notes: tuple[str, ...] = ()
+    advisory: str | None = None
 
     @property
     def failed(self) -> tuple[FileOutcome, ...]:

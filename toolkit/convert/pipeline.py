@@ -132,9 +132,7 @@ def convert_bundle(
         bundle = result.bundle
         outcomes += result.outcomes
         notes += result.notes
-    if rules.advisory is not None:
-        notes.append(rules.advisory)
-    return Conversion(bundle, tuple(outcomes), tuple(notes))
+    return Conversion(bundle, tuple(outcomes), tuple(notes), rules.advisory)
 
 
 @dataclass(frozen=True)
