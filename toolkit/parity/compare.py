@@ -13,6 +13,7 @@ from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
+from toolkit.convert.operations import number_types
 from toolkit.metrics.samples import Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
 from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
@@ -156,6 +157,7 @@ def _compare_role(
         dict(seen.families),
         seen.outside_domain,
         tuple(reports[candidate.name] for candidate in candidates),
+        {a.file: number_types(bundle.folder / a.file) for a in artifacts if a.format in ("onnx", "tflite")},
     )
 
 
