@@ -13,10 +13,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, Protocol, Self, TypeVar
 
+from backends.fork_server import fork
 from backends.session import Closing
 
 P = ParamSpec("P")
@@ -27,27 +27,60 @@ _ROOT = Path(__file__).resolve().parent.parent
 _PROTOCOL = 5
 
 
+class ChildProcess(Protocol):
+    """A child that `start` started: the part of subprocess.Popen that a fork of a server has as well."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
 def start(
-    command: Sequence[str],
+    python: str,
+    module: str,
+    arguments: Sequence[str],
     log: IO[Any],
     env: Mapping[str, str],
     folder: Path | None = None,
     memory_bytes: int | None = None,
-) -> "subprocess.Popen[bytes]":
-    """Start a child in a new process group, so that `kill` also ends the programs that it starts.
+    preload: Sequence[str] = (),
+) -> ChildProcess:
+    """Start a Python module in a child, in a new process group, so that `kill` also ends the programs that it starts.
 
     Its stdin and stdout are pipes; the end of its stdin tells it that this process has ended. Its stderr is appended to
-    `log`. memory_bytes limits its data segment on systems with prlimit (Linux). Raises OSError if it cannot be started.
+    `log`. memory_bytes limits its data segment on systems with prlimit (Linux). preload: modules that a fork server
+    imports once for all children that need them; on other systems than Linux each child imports its own.
+    Raises OSError if it cannot be started.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        cwd=folder,
-        env=dict(env),
-        start_new_session=True,
-    )
+    process: ChildProcess | None = None
+    if preload and sys.platform == "linux":
+        with suppress(OSError):  # a fresh process then tells the error
+            process = fork(python, preload, module, arguments, log, env, folder)
+    if process is None:
+        # -P: do not import a folder of the caller's working folder that has the name of one of our packages.
+        process = subprocess.Popen(
+            [python, "-P", "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
+            env=dict(env),
+            start_new_session=True,
+        )
     if memory_bytes is not None and hasattr(resource, "prlimit"):
         with suppress(ProcessLookupError):  # it may have ended already
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
@@ -55,7 +88,7 @@ def start(
 
 
 @contextmanager
-def deadline(process: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[threading.Event]:
+def deadline(process: ChildProcess, timeout_s: float) -> Iterator[threading.Event]:
     """Kill a child that still runs after `timeout_s` seconds. Yields an event that is set if the child was killed."""
     late = threading.Event()
 
@@ -71,7 +104,7 @@ def deadline(process: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[t
         timer.cancel()
 
 
-def kill(process: "subprocess.Popen[bytes]") -> None:
+def kill(process: ChildProcess) -> None:
     """Kill a child that `start` started, and every program in its process group."""
     with suppress(ProcessLookupError):  # the whole group may have ended already
         os.killpg(process.pid, signal.SIGKILL)
@@ -92,8 +125,9 @@ class SandboxDied(Exception):
 class SandboxProcess(Closing):
     """A child Python process that calls functions. The first call starts it; the call after its death starts a new one.
 
-    log: the file to which the child's output is appended. timeout_s: seconds for each call. modules: modules that the
-    child imports before its first call. memory_bytes: limit of its memory, None for no limit. variables: additional
+    log: the file to which the child's output is appended. timeout_s: seconds for each call. preload: modules that all
+    children with the same list share, imported once, or "module:function" for a function that is called once; without
+    any, the child is a fresh process. memory_bytes: limit of its memory, None for no limit. variables: additional
     environment variables.
     """
 
@@ -101,16 +135,16 @@ class SandboxProcess(Closing):
         self,
         log: Path,
         timeout_s: float,
-        modules: tuple[str, ...] = (),
+        preload: tuple[str, ...] = (),
         memory_bytes: int | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
         self._timeout_s = timeout_s
-        self._modules = modules
+        self._preload = preload
         self._memory_bytes = memory_bytes
         self._variables = dict(variables or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
 
     def start(self) -> None:
         """Start the child before its first call, so that it imports its modules while the caller does other work."""
@@ -131,7 +165,7 @@ class SandboxProcess(Closing):
             except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
                 self.close()
                 too_late = f"took longer than {self._timeout_s:g} s"
-                raise SandboxDied(too_late if late.is_set() else how_it_ended(process.returncode)) from error
+                raise SandboxDied(too_late if late.is_set() else how_it_ended(process.wait())) from error
         if not done:
             raise result
         returned: Result = result
@@ -148,14 +182,14 @@ class SandboxProcess(Closing):
             self._process.wait()
             self._process = None
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _started(self) -> ChildProcess:
         if self._process is None:
             paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
             env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **self._variables}
-            # -P: do not import a folder of the caller's working folder that has the name of one of our packages.
-            command = [sys.executable, "-P", "-m", "backends.sandbox", *self._modules]
             with self._log.open("a", encoding="utf-8") as log:
-                self._process = start(command, log, env, memory_bytes=self._memory_bytes)
+                self._process = start(
+                    sys.executable, "backends.sandbox", (), log, env, None, self._memory_bytes, self._preload
+                )
         return self._process
 
 
@@ -163,8 +197,6 @@ def _serve() -> None:
     """Answer calls from stdin until it ends."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output of libraries must not mix with the replies
-    for name in sys.argv[1:]:
-        import_module(name)
     while True:
         try:
             function, arguments, named = pickle.load(sys.stdin.buffer)

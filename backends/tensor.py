@@ -58,6 +58,20 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class IntegerValues:
+    """The values that an integer or boolean input of a graph can have, read from the operators that use it.
+
+    below: the values are indices from 0 to below - 1; None if nothing limits them. mask: 1 keeps an element and 0 hides
+    it, so that zeros alone hide everything. distinct: the number of consecutive values that form one index of a
+    scatter, whose indices must differ from each other; 0 where equal values are allowed.
+    """
+
+    below: int | None = None
+    mask: bool = False
+    distinct: int = 0
+
+
+@dataclass(frozen=True)
 class Binding:
     """One input or output of a file: `spec` is the tensor that a caller sees, `stored` the tensor in the file.
 

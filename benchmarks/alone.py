@@ -72,7 +72,7 @@ def measure(subject: BenchTarget | WholeRun, threads: int) -> dict[str, Any]:
 
 
 def _open_file(target: BenchTarget, threads: int) -> Callable[[], object]:
-    session, feeds = target.open(threads), timing_feeds(target.artifact)
+    session, feeds = target.open(threads), timing_feeds(target.bundle, target.artifact)
     if target.artifact.role in _HELD:
         session.hold({name: feeds.pop(name) for name in list(feeds) if name != "query"})
     return lambda: session.run(feeds)

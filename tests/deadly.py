@@ -1,8 +1,10 @@
 """Bundles that someone else made: their hashes are right, and LiteRT 2.3.0 calls abort() on one of their files."""
 
 import copy
+import os
 from dataclasses import replace
 
+import onnx
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.artifact import Artifact
@@ -53,3 +55,19 @@ def with_deadly_file(bundle: Bundle, precision: str) -> tuple[Bundle, Artifact]:
     bundle = bundle.with_artifact(changed)
     bundle.write()
     return bundle, changed
+
+
+def dying_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    """In the place of run_onnxsim: the process ends. These three run where torch cannot be imported."""
+    os.abort()
+
+
+def wrong_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    """In the place of run_onnxsim: the graph computes something else."""
+    model.graph.node[0].op_type = "Abs"
+    return model
+
+
+def refusing_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    """In the place of run_onnxsim: it raises an error."""
+    raise RuntimeError("must be topologically sorted")

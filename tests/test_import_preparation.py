@@ -1,6 +1,5 @@
 """Preparation never costs a model: passes that break a graph are left out, and recurrent layers stay what they are."""
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from graphs.onnx.rewriting import replace_node
 from graphs.passes.registry import GraphPass, Rewrite
+from tests import deadly
 from tests.foreign_graphs import square_root, toolkit
 from toolkit import import_model as import_check
 from toolkit.convert.pipeline import convert_bundle
@@ -77,28 +77,19 @@ def test_a_pass_that_breaks_a_graph_is_left_out_and_said(
     assert said in line
 
 
-def _dies(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
-    os.abort()
-
-
-def _flattened(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
-    model.graph.node[0].op_type = "Abs"
-    return model
-
-
-def _refuses(model: onnx.ModelProto, without_torch: bool) -> onnx.ModelProto:
-    raise RuntimeError("must be topologically sorted")
-
-
 @pytest.mark.parametrize(
     ("onnxsim", "said"),
-    [(_dies, "was killed by SIGABRT"), (_flattened, "'y' "), (_refuses, "topologically sorted")],
+    [
+        (deadly.dying_onnxsim, "was killed by SIGABRT"),
+        (deadly.wrong_onnxsim, "'y' "),
+        (deadly.refusing_onnxsim, "topologically sorted"),
+    ],
     ids=["crashes", "changes the result", "refuses"],
 )
 def test_onnxsim_is_left_out_where_it_cannot_help(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    onnxsim: Callable[[onnx.ModelProto, bool], onnx.ModelProto],
+    onnxsim: Callable[[onnx.ModelProto], onnx.ModelProto],
     said: str,
 ) -> None:
     monkeypatch.setattr("graphs.passes.simplify.run_onnxsim", onnxsim)

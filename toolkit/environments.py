@@ -19,6 +19,7 @@ PACKAGES = {
     "tflite": ("ai_edge_litert",),
     "video": ("av",),
     "text": ("tokenizers",),
+    "audio": ("soundfile",),
 }
 
 

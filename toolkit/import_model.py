@@ -23,22 +23,26 @@ from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
 from graphs.onnx.file import check, save
 from graphs.onnx.floats import HALVES, other_floats
 from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
+from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
+from toolkit.inputs.images import Preprocess
+from toolkit.inputs.kept import KEY, KeptInputs, relative_path
+from toolkit.inputs.read import read_inputs
+from toolkit.metrics.error import FLOOR
 from toolkit.metrics.samples import signed_samples
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
-# A difference up to here is rounding, however small the range: layers before it computed with values near 1.
-FLOOR = 1e-6
 # The same for a file in float16 or bfloat16 beside its graph in float32: the file rounds each layer to 3 digits or 2.
 HALF_TOLERANCE = 5e-2
 
 # Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
+PRELOADED = ("graphs.onnx.apart:load_onnxsim",)
 
 
 def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None]) -> Outputs:
@@ -117,6 +121,7 @@ def difference(
 
 KIND = "tensor"
 ROLE = "model"
+MOST_REAL = 8
 _SAMPLES = ("uniform noise 0", "normal noise 0", "all 1")
 _TOOLS = ("onnx", "onnxsim", "onnxruntime")
 
@@ -128,6 +133,8 @@ def import_model(
     progress: Progress = lambda step: None,
     values: Values | None = None,
     note: Callable[[str], None] = lambda line: None,
+    inputs: Path | None = None,
+    preprocess: Preprocess | None = None,
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
@@ -135,9 +142,11 @@ def import_model(
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
     `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
     out, and for floats of another width.
-    Raises InvalidInput and InvalidArtifact as `read_foreign` does; InvalidInput if no operator is left or an output is
-    not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ from run to run, or if the prepared
-    graph's outputs differ from the file's.
+    inputs: real inputs, see `read_inputs`, of which MOST_REAL are compared too. The manifest keeps their path relative
+    to `folder`, `preprocess`, and which values integer inputs can have.
+    Raises InvalidInput and InvalidArtifact as `read_foreign` does, and InvalidInput as `read_inputs`; InvalidInput if
+    no operator is left or an output is not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ
+    from run to run, or if the prepared graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
     name, source = source.name, place_of(source)
@@ -147,10 +156,14 @@ def import_model(
     if not foreign.graph.outputs:
         raise _nothing_left(source)
     read_scopes(foreign)
-    inputs = specs_of(source, list(foreign.graph.inputs), "input")
+    specs = specs_of(source, list(foreign.graph.inputs), "input")
+    integers = integer_inputs(foreign)
+    kept = KeptInputs(None if inputs is None else relative_path(inputs, folder), preprocess, integers)
+    real = () if inputs is None else read_inputs(inputs, specs, preprocess).spread(MOST_REAL)
     digest = sha256_of(source, *external_files(source))
     progress("running it")
-    feeds = [dict(sample.feeds) for sample in signed_samples(inputs) if sample.name in _SAMPLES]
+    synthetic = (sample for sample in signed_samples(specs, integers=integers) if sample.name in _SAMPLES)
+    feeds = [dict(sample.feeds) for sample in (*synthetic, *real)]
     proto = onnx.load(source, load_external_data=False)
     floats, given = other_floats(proto), feeds
     if floats:
@@ -161,7 +174,10 @@ def import_model(
             + ("; `toolkit convert -p fp16` makes a file of half the size again" if floats & HALVES else "")
         )
     outputs_given = dropped.keys() - {value.name for value in foreign.graph.outputs}
-    with SandboxProcess(Path(os.devnull), TIMEOUT_S) as child, replacing_folder(folder, MANIFEST, "bundle") as building:
+    with (
+        SandboxProcess(Path(os.devnull), TIMEOUT_S, PRELOADED) as child,
+        replacing_folder(folder, MANIFEST, "bundle") as building,
+    ):
         expected = [
             {name: value for name, value in one.items() if name not in outputs_given}
             for one in _outputs_of_source(source, [feed | constants for feed in given], child, note)
@@ -184,9 +200,9 @@ def import_model(
             file.unlink()
         for output, why in (dropped | candidate.dropped_outputs).items():
             note(f"{source}: output {output!r} {why}")
-        for name in [spec.name for spec in inputs if spec.name not in candidate.input_names]:
+        for name in [spec.name for spec in specs if spec.name not in candidate.input_names]:
             note(f"{source}: input {name!r}: no operator reads it, so the bundle leaves this input out")
-        inputs = tuple(spec for spec in inputs if spec.name in candidate.input_names)
+        specs = tuple(spec for spec in specs if spec.name in candidate.input_names)
         outputs = specs_of(source, candidate.outputs, "output")
         path, files = candidate.path, candidate.files
         artifact = Artifact(
@@ -195,7 +211,7 @@ def import_model(
             format="onnx",
             precision="fp32",
             route=None,
-            inputs=tuple(Binding.same(spec) for spec in inputs),
+            inputs=tuple(Binding.same(spec) for spec in specs),
             outputs=tuple(Binding.same(spec) for spec in outputs),
             sha256=sha256_of(*files),
             bytes=sum(file.stat().st_size for file in files),
@@ -206,7 +222,9 @@ def import_model(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
-        Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
+        held = {name: values for name, values in kept.integers.items() if name in candidate.input_names}
+        model = {"name": folder.name, "kind": KIND, KEY: replace(kept, integers=held).to_json()}
+        Bundle(building, {key: value for key, value in model.items() if value}, weights, (artifact,)).write()
     return Bundle.open(folder)
 
 

@@ -49,13 +49,14 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def run_onnxsim(model: onnx.ModelProto, without_torch: bool = False) -> onnx.ModelProto:
-    """Simplify a model in this process. Raises RuntimeError or ValueError if onnxsim fails.
+def load_onnxsim() -> None:
+    """Import onnxsim without torch, which onnxsim imports if it can, in two seconds; this process has no torch then."""
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # makes `import torch` fail
+    import onnxsim  # noqa: F401
 
-    without_torch: keep onnxsim from importing torch, which takes two seconds; this process can then import it no more.
-    """
-    if without_torch:
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # makes `import torch` fail
+
+def run_onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Simplify a model in this process. Raises RuntimeError or ValueError if onnxsim fails."""
     import onnxsim  # imports torch if it is installed; a conversion imports this module and needs neither
 
     simplified: onnx.ModelProto = onnxsim.simplify(model, check_n=0)[0]

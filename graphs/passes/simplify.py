@@ -28,7 +28,7 @@ def simplify(model: ir.Model, child: SandboxProcess | None = None) -> tuple[ir.M
         # onnxsim gets no path, so values that lie in another file must be in the model.
         before = ir.to_proto(ir.external_data.load_to_model(model))
         try:
-            after = run_onnxsim(before) if child is None else child.call(run_onnxsim, before, True)
+            after = run_onnxsim(before) if child is None else child.call(run_onnxsim, before)
         except (RuntimeError, ValueError, SandboxDied) as error:
             raise InvalidArtifact(f"onnxsim cannot simplify {model.graph.name!r}: {error}") from error
     finally:

@@ -31,8 +31,12 @@ def _is_imported(name: str) -> bool:
     return name in sys.modules
 
 
-def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
-    with SandboxProcess(tmp_path / "log", 60) as trial:
+_BOTH = pytest.mark.parametrize("preload", [(), ("json",)], ids=["fresh", "forked"])
+
+
+@_BOTH
+def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path, preload: tuple[str, ...]) -> None:
+    with SandboxProcess(tmp_path / "log", 60, preload) as trial:
         assert trial.call(np.add, 1, np.arange(3)).tolist() == [1, 2, 3]
         first = trial.call(os.getpid)
         with pytest.raises(InvalidInput, match="x: refused"):
@@ -44,16 +48,26 @@ def test_a_call_returns_and_raises_as_if_it_ran_here(tmp_path: Path) -> None:
         os.kill(first, 0)  # closing waits for its end
 
 
-def test_a_process_that_was_started_has_its_modules_when_it_is_called(tmp_path: Path) -> None:
-    with SandboxProcess(tmp_path / "log", 60) as trial:
-        assert not trial.call(_is_imported, "this")
-    with SandboxProcess(tmp_path / "log", 60, ("this",)) as trial:
-        trial.start()
-        assert trial.call(_is_imported, "this")
+def test_children_with_preloaded_modules_have_them_and_share_nothing_else(tmp_path: Path) -> None:
+    with SandboxProcess(tmp_path / "log", 60) as fresh:
+        assert not fresh.call(_is_imported, "this")
+    pids = set()
+    for _ in range(2):
+        with SandboxProcess(tmp_path / "log", 60, ("this",)) as forked:
+            assert forked.call(_is_imported, "this")
+            assert not forked.call(_is_imported, "antigravity")
+            forked.call(_import_antigravity)
+            pids.add(forked.call(os.getpid))
+    assert len(pids) == 2
 
 
-def test_a_death_is_told_and_the_next_call_gets_a_new_process(tmp_path: Path) -> None:
-    with SandboxProcess(tmp_path / "log", 60) as trial:
+def _import_antigravity() -> None:
+    sys.modules["antigravity"] = sys
+
+
+@_BOTH
+def test_a_death_is_told_and_the_next_call_gets_a_new_process(tmp_path: Path, preload: tuple[str, ...]) -> None:
+    with SandboxProcess(tmp_path / "log", 60, preload) as trial:
         first = trial.call(os.getpid)
         with pytest.raises(SandboxDied, match="was killed by SIGABRT"):
             trial.call(os.abort)
@@ -62,8 +76,12 @@ def test_a_death_is_told_and_the_next_call_gets_a_new_process(tmp_path: Path) ->
         assert trial.call(os.getpid) != first
 
 
-def test_a_call_that_does_not_end_is_stopped(tmp_path: Path) -> None:
-    with SandboxProcess(tmp_path / "log", 1) as trial, pytest.raises(SandboxDied, match="took longer than 1 s"):
+@_BOTH
+def test_a_call_that_does_not_end_is_stopped(tmp_path: Path, preload: tuple[str, ...]) -> None:
+    with (
+        SandboxProcess(tmp_path / "log", 1, preload) as trial,
+        pytest.raises(SandboxDied, match="took longer than 1 s"),
+    ):
         trial.call(time.sleep, 600)
 
 

@@ -37,7 +37,7 @@ def _detector(bundle: Bundle) -> Bundle:
 
 def _same_outputs(target: BenchTarget, bundle: Bundle) -> bool:
     reference = bundle.find("detector", "torch", "fp32")
-    feeds = timing_feeds(reference)
+    feeds = timing_feeds(bundle, reference)
     with open_session(bundle, reference, "torch", threads=1) as session:
         expected = session.run(feeds)["logits"]
     with target.open(threads=1) as session:
@@ -147,7 +147,7 @@ def test_the_peers_of_an_imported_graph_need_its_source_and_no_other_file(tmp_pa
     assert "needs torch weights" in without[EAGER].note
     (peer,) = make_peers(bundle, "model", folders[1], source, names=[EXPORTED])
     assert peer.target is not None
-    feeds = timing_feeds(bundle.artifacts[0])
+    feeds = timing_feeds(bundle, bundle.artifacts[0])
     with (
         peer.target.open(1) as one,
         open_session(bundle, bundle.artifacts[0], "ort", 1) as two,

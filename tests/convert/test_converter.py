@@ -25,6 +25,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         path.write_text(f"#!{sys.executable}\nimport os, signal, sys, time, json\n{program}\n", encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("TOOLKIT_CONVERTER", str(path))
+        monkeypatch.setattr("toolkit.convert.converter.PRELOADED", ())  # it is no Python that can be a fork server
 
     return install
 
@@ -36,11 +37,11 @@ def _run(tmp_path: Path, timeout_s: float = 60.0) -> list[str]:
 
 
 SAY = 'print(json.dumps({"step": "lowering"}), flush=True)\n'
-RESULT = 'open(sys.argv[4], "w").write(json.dumps({"files": {"fp32": "/x"}, "tools": {"t": "1"}}))\n'
+RESULT = 'open(sys.argv[5], "w").write(json.dumps({"files": {"fp32": "/x"}, "tools": {"t": "1"}}))\n'
 
 
 def test_steps_and_the_result_come_back(tmp_path: Path, fake: Fake) -> None:
-    fake(SAY + 'assert json.load(open(sys.argv[3]))["model"] == "model.onnx"\n' + RESULT)
+    fake(SAY + 'assert json.load(open(sys.argv[4]))["model"] == "model.onnx"\n' + RESULT)
     assert _run(tmp_path) == ["lowering"]
 
 
@@ -82,10 +83,10 @@ def test_a_full_disk_is_explained(tmp_path: Path, fake: Fake) -> None:
 
 def test_it_is_told_when_its_caller_is_gone(tmp_path: Path, fake: Fake) -> None:
     fake(SAY + "import threading\nthreading.Timer(60, lambda: os._exit(1)).start()\nos.read(0, 1)\n" + RESULT)
-    code = "import sys; from pathlib import Path; from toolkit.convert.converter import run_worker\n"
-    code += (
-        "folder = Path(sys.argv[1]); run_worker({}, folder, folder / 'log', 60, lambda step: print(step, flush=True))"
-    )
+    code = "import sys; from pathlib import Path; from toolkit.convert import converter\n"
+    code += "converter.PRELOADED = ()\n"
+    code += "folder = Path(sys.argv[1])\n"
+    code += "converter.run_worker({}, folder, folder / 'log', 60, lambda step: print(step, flush=True))"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # PIPE
         assert process.stdout.readline() == "lowering\n"

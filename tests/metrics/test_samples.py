@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backends.tensor import Array, TensorSpec
+from backends.tensor import Array, IntegerValues, TensorSpec
 from toolkit.metrics.samples import Sample, moved, signed_samples, unit_samples
 
 IMAGE = TensorSpec("image", (1, 3, 4, 4), "float32", "NCHW")
@@ -91,3 +91,56 @@ def test_each_input_is_moved_by_its_name() -> None:
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_as_much_noise_is_made_as_is_asked_for(count: int) -> None:
     assert len(list(unit_samples((IMAGE,), count))) == count + len(UNIT)
+
+
+_IDS = TensorSpec("ids", (2, 6), "int64", None)
+
+
+def test_indices_are_of_the_whole_range_that_a_table_allows() -> None:
+    samples = _by_name(list(signed_samples((_IDS, IMAGE), integers={"ids": IntegerValues(50)})))
+    drawn = np.concatenate([feeds["ids"].ravel() for name, feeds in samples.items() if "noise" in name])
+    assert (drawn.min(), drawn.max()) == (0, 49)
+    assert len(np.unique(drawn)) == 50
+    assert [set(samples[name]["ids"].ravel()) for name in ("all 0", "all 1", "all -1")] == [{0}, {1}, {49}]
+    plain = _by_name(list(signed_samples((_IDS, IMAGE))))
+    for name, feeds in samples.items():
+        assert (feeds["ids"].shape, feeds["ids"].dtype) == ((2, 6), np.int64)
+        np.testing.assert_array_equal(feeds["image"], plain[name]["image"])
+    assert {int(feeds["ids"].max()) for feeds in plain.values()} <= {0, 1}
+
+
+def test_a_table_of_one_row_has_one_index() -> None:
+    samples = _by_name(list(signed_samples((_IDS,), integers={"ids": IntegerValues(1)})))
+    assert not any(feeds["ids"].any() for feeds in samples.values())
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int64", "int8"])
+def test_a_mask_keeps_the_first_elements_of_each_row_or_all(dtype: str) -> None:
+    spec = TensorSpec("mask", (2, 6), dtype, None)
+    samples = _by_name(list(signed_samples((spec,), integers={"mask": IntegerValues(mask=True)})))
+    kept = {name: feeds["mask"].sum(axis=1) for name, feeds in samples.items()}
+    assert all((rows >= 1).all() for rows in kept.values())
+    for name, feeds in samples.items():
+        assert (np.diff(feeds["mask"].astype(int), axis=1) <= 0).all()
+        assert name.startswith("uniform") or (kept[name] == 6).all()
+    lengths = {int(row) for name, rows in kept.items() if name.startswith("uniform") for row in rows}
+    assert lengths == set(range(1, 7))
+
+
+def test_a_mask_of_one_value_keeps_it() -> None:
+    flag = TensorSpec("mask", (), "bool", None)
+    samples = list(signed_samples((flag,), integers={"mask": IntegerValues(mask=True)}))
+    assert all(sample.feeds["mask"].shape == () and sample.feeds["mask"] for sample in samples)
+
+
+@pytest.mark.parametrize(("below", "shape", "width"), [(12, (2, 6), 1), (6, (2, 6), 1), (4, (3, 2), 2)])
+def test_indices_of_a_scatter_are_distinct(below: int, shape: tuple[int, ...], width: int) -> None:
+    spec = TensorSpec("at", shape, "int32", None)
+    for sample in signed_samples((spec,), integers={"at": IntegerValues(below, distinct=width)}):
+        at = sample.feeds["at"]
+        assert (at >= 0).all()
+        assert (at < below).all()
+        rows = [at] if at.size <= below or width > 1 else at
+        for row in rows:
+            indices = np.asarray(row).reshape(-1, width)
+            assert len(np.unique(indices, axis=0)) == len(indices)

@@ -44,16 +44,21 @@ def _artifact(path: Path) -> Artifact:
     )
 
 
+def _bundle(path: Path) -> Bundle:
+    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": path.name}
+    return Bundle(path.parent, {"name": "root", "kind": "tensor"}, weights, (_artifact(path),))
+
+
 def test_a_file_agrees_with_a_graph_that_has_no_value_for_half_of_the_samples(tmp_path: Path) -> None:
     """The square root of a number below 0 is no number: such samples say nothing about a file."""
     source = _written(tmp_path, "1.0")
     artifact = _artifact(source)
-    assert disagreements("tensor", source, artifact, source, artifact) == ()
+    assert disagreements(_bundle(source), source, artifact, source, artifact) == ()
 
 
 def test_every_number_outside_the_tolerance_is_one_sentence(tmp_path: Path) -> None:
     source, other = _written(tmp_path, "1.0"), _written(tmp_path, "1.5")
-    found = disagreements("tensor", source, _artifact(source), other, _artifact(other))
+    found = disagreements(_bundle(source), source, _artifact(source), other, _artifact(other))
     assert found
     assert all("y" in sentence for sentence in found)
 

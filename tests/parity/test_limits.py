@@ -70,7 +70,7 @@ def test_each_number_fails_just_outside_its_limit_and_no_other_does(kind: str, r
     published = dict(PUBLISHED[f"{kind} {role}"][precision])
     changed = published.pop("changed")
     inside = {name: limit * (1 + 1e-4 if name in LEAST else 1 - 1e-4) for name, limit in published.items()}
-    metrics, whole = _metrics("float32"), _metrics("int64")
+    metrics, whole = replace(_metrics("float32"), max_abs=1.0), _metrics("int64")
 
     def failed(values: dict[str, float]) -> list[str]:
         outputs = {limit.number: values[limit.number] for limit in tolerance.outputs}
@@ -84,6 +84,25 @@ def test_each_number_fails_just_outside_its_limit_and_no_other_does(kind: str, r
     assert _failed(replace(whole, changed=changed), numbers, tolerance) == []
     if changed < 1:
         assert _failed(replace(whole, changed=changed * 1.001 + 1e-9), numbers, tolerance) == ["changed"]
+
+
+@pytest.mark.parametrize(("kind", "role"), [("tensor", "model"), ("foveated", "encode_frames")])
+@pytest.mark.parametrize(("largest", "passes"), [(9e-7, True), (1.1e-6, False)])
+def test_an_error_that_is_all_rounding_passes_however_small_the_range(
+    kind: str, role: str, largest: float, passes: bool
+) -> None:
+    """An output whose whole range is 7e-6 says nothing about a file that is off by 9e-7."""
+    running, expected = RunningMetrics(), np.linspace(0, 7e-6, 8, dtype=np.float32)
+    got = expected.copy()
+    got[3] += np.float32(largest)
+    running.add("x", got, expected)
+    metrics, tolerance = running.result(), find_kind(kind).tolerance(role, "fp32")
+    checks = judge(Comparison("reference", {"y": metrics}, {}, {}, {}), tolerance, random=False)
+    (check,) = (check for check in checks if check.number in ("relative_l2", "of_range"))
+    assert check.passed is passes
+    assert check.note == ("no value differs by more than 1e-06, which is rounding" if passes else "")
+    assert check.value is not None
+    assert check.value > check.at_most  # type: ignore[operator]  # both are there
 
 
 RELATIVE_ERROR = {

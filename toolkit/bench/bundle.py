@@ -20,6 +20,7 @@ from toolkit.bench.rows import file_result, peer_result, same_target
 from toolkit.bench.throughput import at_batch
 from toolkit.bench.together import BenchTarget, target_row
 from toolkit.bench.unprepared import check_source
+from toolkit.inputs.kept import KEY
 from toolkit.parity.compare import reference_of
 
 NO_TORCH = "torch is not installed: files of torch weights are left out"
@@ -99,6 +100,7 @@ def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
             for artifact in bundle.artifacts
             for target in BenchTarget.all_of(bundle, artifact)
         ],
+        "inputs": bundle.model.get(KEY),
         "threads": request.threads,
         "time_limit_s": request.time_limit_s,
         "source": request.source and str(request.source.resolve()),  # a batch that failed without a source is kept too

@@ -37,9 +37,7 @@ def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "Co
         variables = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
         with SandboxProcess(log, TIMEOUT_S, variables=variables) as sandbox:
             try:
-                figures = sandbox.call(
-                    _measure, target.bundle.folder, target.artifact, target.backend, threads, seconds
-                )
+                figures = sandbox.call(_measure, target.bundle, target.artifact, target.backend, threads, seconds)
             except SandboxDied as died:
                 said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
                 raise InvalidArtifact(f"{target.name}: its own process {died}: {said}") from died
@@ -47,11 +45,10 @@ def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "Co
     return ColdStart(**figures, delegate=delegate[1] if delegate else None)
 
 
-def _measure(folder: Path, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
+def _measure(bundle: Bundle, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
     """Return the fields of a ColdStart that this process measures about itself."""
-    bundle = Bundle.open(folder)
     target = BenchTarget(artifact.file, bundle, artifact, backend)
-    feeds = timing_feeds(artifact)
+    feeds = timing_feeds(bundle, artifact)
     # Neither the runtime's import, equal for all files, nor the crash check, which runs once, counts as load time.
     spec = BACKENDS.load(backend)
     if spec.can_crash:

@@ -15,6 +15,7 @@ from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_lin
 from backends.registry import default_backend
 from toolkit.bench.together import BenchTarget
 from toolkit.bench.unprepared import write_unprepared
+from toolkit.inputs.kept import moved_model
 
 if TYPE_CHECKING:
     from toolkit.convert.converter import WorkerResult
@@ -135,7 +136,9 @@ class _Makers:
         """Return the folder as a bundle with one more artifact, written so that child processes can open it."""
         manifest = self._folder / "bundle.json"
         artifacts = Bundle.open(self._folder).artifacts if manifest.is_file() else ()
-        made = Bundle(self._folder, self._bundle.model, self._bundle.weights, artifacts).with_artifact(artifact)
+        made = Bundle(
+            self._folder, moved_model(self._bundle, self._folder), self._bundle.weights, artifacts
+        ).with_artifact(artifact)
         made.write()
         return made
 

@@ -29,7 +29,7 @@ def throughput(target: BenchTarget, threads: int, seconds: float) -> tuple[Strea
             break
         with ExitStack() as stack:
             sessions = [stack.enter_context(target.open(threads=1)) for _ in range(count)]
-            found.append(Streams(count, runs_a_second(sessions, timing_feeds(target.artifact), seconds)))
+            found.append(Streams(count, runs_a_second(sessions, timing_feeds(target.bundle, target.artifact), seconds)))
     return tuple(found)
 
 

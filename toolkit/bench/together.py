@@ -11,7 +11,7 @@ from backends.bundle import Bundle
 from backends.registry import BACKENDS, compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array
-from toolkit.metrics.samples import signed_samples
+from toolkit.inputs.kept import first_inputs
 
 if TYPE_CHECKING:
     from toolkit.bench.rounds import Row
@@ -48,9 +48,13 @@ class BenchTarget:
         return open_session(self.bundle, self.artifact, self.backend, threads)
 
 
-def timing_feeds(artifact: Artifact) -> dict[str, Array]:
-    """Return seeded inputs: uniform noise in [0, 1) for floats, 0 and 1 for integers. Zeros could run faster."""
-    return dict(next(signed_samples(tuple(binding.spec for binding in artifact.inputs))).feeds)
+def timing_feeds(bundle: Bundle, artifact: Artifact) -> dict[str, Array]:
+    """Return the first real inputs of a bundle; without any seeded noise, since zeros could run faster.
+
+    The noise is uniform in [0, 1) for floats, and possible values for integers. Raises InvalidInput for real inputs
+    that do not fit.
+    """
+    return first_inputs(bundle, [binding.spec for binding in artifact.inputs])
 
 
 def in_use(session: Session, backend: str) -> dict[str, Any]:
@@ -69,6 +73,8 @@ def target_row(target: BenchTarget, threads: int) -> "Row":
     @contextmanager
     def opened() -> Iterator[OpenRow]:
         with target.open(threads) as session:
-            yield OpenRow(partial(session.run, timing_feeds(target.artifact)), in_use(session, target.backend))
+            yield OpenRow(
+                partial(session.run, timing_feeds(target.bundle, target.artifact)), in_use(session, target.backend)
+            )
 
     return Row(target.name, opened, target.artifact.bytes, target.artifact.sha256)

@@ -24,7 +24,8 @@ from toolkit.bisect.layers import Candidate, cut_layers
 from toolkit.bisect.measure import LIMIT_BYTES, LayerError, measure_layers
 from toolkit.bisect.repro import SCRIPT, write_repro
 from toolkit.bisect.result import BisectReport, LayerReport
-from toolkit.metrics.samples import Sample, signed_samples
+from toolkit.inputs.kept import synthetic_samples
+from toolkit.metrics.samples import Sample
 from toolkit.models.kind import KINDS, find_kind
 
 # For one layer, which runs twice a sample; the largest layer of this package's models takes a second.
@@ -149,11 +150,13 @@ def _layer(measured: LayerError, modules: Mapping[str, str]) -> LayerReport:
 
 
 def _samples(bundle: Bundle, artifact: Artifact) -> list[Sample]:
-    """Return the model kind's first SAMPLES samples, or signed_samples' if the kind is unknown or the batch not 1."""
+    """Return the model kind's first SAMPLES samples, or synthetic ones if the kind is unknown, or if its samples are
+    single images and the batch is not 1."""
     specs = tuple(binding.spec for binding in artifact.inputs)
-    if bundle.model["kind"] in KINDS.names and all(spec.shape[:1] in ((), (1,)) for spec in specs):
-        return list(islice(find_kind(bundle.model["kind"]).samples(bundle, artifact, ()), SAMPLES))
-    return list(islice(signed_samples(specs), SAMPLES))
+    kind = find_kind(bundle.model["kind"]) if bundle.model["kind"] in KINDS.names else None
+    if kind is not None and (kind.is_imported or all(spec.shape[:1] in ((), (1,)) for spec in specs)):
+        return list(islice(kind.samples(bundle, artifact, ()), SAMPLES))
+    return list(islice(synthetic_samples(bundle, specs), SAMPLES))
 
 
 def _check_inputs(path: Path, reference: ir.Model, feeds: Mapping[str, Array]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from toolkit.cli.group import Target
+from toolkit.cli.inputs import input_options, with_given_inputs
 
 
 @click.command()
@@ -37,6 +38,7 @@ from toolkit.cli.group import Target
     metavar="FILE",
     help="The file that an imported bundle was made from: --peers and --batch need it.",
 )
+@input_options
 @click.option("--json", "out", type=Target(), metavar="FILE", help="Write every figure to FILE.")
 @click.option("--against", type=click.Path(path_type=Path), metavar="FILE", help="Compare with an earlier result.")
 def bench(
@@ -47,6 +49,8 @@ def bench(
     batches: tuple[int, ...],
     profile: bool,
     source: Path | None,
+    inputs: Path | None,
+    preprocess: str | None,
     out: Path | None,
     against: Path | None,
 ) -> None:
@@ -65,6 +69,7 @@ def bench(
     Example:
       toolkit bench build/pocketseal --json bench.json
       toolkit bench build/pocketseal --peers --profile --batch 4
+      toolkit bench build/bert --inputs sentences.npz
     """
     from rich.console import Console
 
@@ -75,7 +80,7 @@ def bench(
     from toolkit.cli.bench_table import print_against, print_result
     from toolkit.cli.console import warn_if_random, working
 
-    opened = Bundle.open(bundle)
+    opened = with_given_inputs(Bundle.open(bundle), inputs, preprocess)
     before = read_result(against) if against else None
     warn_if_random(opened)
     with working(f"bench {bundle}") as progress:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from toolkit.cli.group import Target
+from toolkit.cli.inputs import input_options, with_given_inputs
 
 
 @click.command()
@@ -20,6 +21,7 @@ from toolkit.cli.group import Target
 )
 @click.option("--pass", "around_pass", metavar="NAME", help="Compare the graph before and after this pass instead.")
 @click.option("--repro", type=click.Path(path_type=Path), metavar="DIR", help="Default: beside BUNDLE.")
+@input_options
 @click.option("--json", "out", type=Target(), metavar="FILE", help="Write every layer to FILE.")
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
 def bisect(
@@ -29,6 +31,8 @@ def bisect(
     before: Path | None,
     around_pass: str | None,
     repro: Path | None,
+    inputs: Path | None,
+    preprocess: str | None,
     out: Path | None,
     threads: int | None,
 ) -> None:
@@ -45,6 +49,7 @@ def bisect(
     Example:
       toolkit bisect build/pocketseal --candidate detector.int8.tflite
       toolkit bisect build/pocketseal --candidate detector.onnx --pass fold_affine
+      toolkit bisect build/bert --candidate model.int8.tflite --inputs sentences.npz
     """
     from rich.console import Console
 
@@ -56,7 +61,7 @@ def bisect(
 
     if before is not None and around_pass is not None:
         raise click.UsageError("--before and --pass both name a reference: give one", click.get_current_context())
-    opened = Bundle.open(bundle)
+    opened = with_given_inputs(Bundle.open(bundle), inputs, preprocess)
     warn_if_random(opened)
     with working(f"bisect {candidate}") as progress:
         progress.step("loading the runtimes")

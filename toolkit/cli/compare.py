@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from toolkit.cli.group import Target
+from toolkit.cli.inputs import input_options, with_given_inputs
 
 DIFFERS = 1
 
@@ -13,6 +14,7 @@ DIFFERS = 1
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Images of yours, read as well.")
+@input_options
 @click.option("--json", "out", type=Target(), metavar="FILE", help="Write every number to FILE.")
 @click.option("--html", type=Target(), metavar="FILE", help="Write a report for a browser to FILE.")
 @click.option(
@@ -44,6 +46,8 @@ def compare(
     ctx: click.Context,
     bundle: Path,
     images: Path | None,
+    inputs: Path | None,
+    preprocess: str | None,
     out: Path | None,
     html: Path | None,
     timed: Path | None,
@@ -58,6 +62,9 @@ def compare(
     are read as they are, marked, and distorted; so are noise, constants and extremes. Exit code 1 if a file differs by
     more than is written down for its kind and precision; the table says which number did it.
 
+    An imported model is compared on noise, and on the inputs of --inputs, or of those that import or convert was given.
+    Without real inputs its verdict is advisory; with them, files in less than float32 are judged on them alone.
+
     --html times, profiles and bisects the files too, unless results are given, and writes one page with all of it.
 
     --record keeps what every file gives for the samples that ship with this package, and with --against-record the
@@ -66,11 +73,12 @@ def compare(
     \b
     Example:
       toolkit compare build/pocketseal --html report.html
+      toolkit compare build/resnet50 --inputs photographs --preprocess "mean=0.485 0.456 0.406,std=0.229 0.224 0.225"
       toolkit compare build/pocketseal --record before.npz
       toolkit compare build/pocketseal --against-record before.npz
     """
     if record is not None or recorded is not None:
-        if (record is not None and recorded is not None) or images or html or (record is not None and out):
+        if (record is not None and recorded is not None) or images or inputs or html or (record is not None and out):
             raise click.UsageError(
                 "--record and --against-record go with --threads only, and --against-record with --json too", ctx
             )
@@ -88,7 +96,7 @@ def compare(
 
     if html is None and (timed or bisected):
         raise click.UsageError("--bench and --bisect bring results to the report: give --html too", ctx)
-    opened = Bundle.open(bundle)
+    opened = with_given_inputs(Bundle.open(bundle), inputs, preprocess)
     bench = read_bench(timed, opened) if timed else None
     bisections = [read_bisection(path, opened) for path in bisected]
     warn_if_random(opened)

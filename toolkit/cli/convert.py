@@ -7,6 +7,7 @@ import click
 
 from backends.errors import ToolkitError
 from backends.precision import RECIPES
+from toolkit.cli.inputs import input_options, parsed
 
 
 @click.command()
@@ -52,6 +53,7 @@ from backends.precision import RECIPES
     multiple=True,
     help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
 )
+@input_options
 @click.option("--strict", is_flag=True, help="End at the first file that cannot be made, and add none of its graph.")
 @click.pass_context
 def convert(
@@ -67,6 +69,8 @@ def convert(
     slice_mb: int,
     roles: tuple[str, ...],
     runtimes: tuple[Literal["ort", "tflite"], ...],
+    inputs: Path | None,
+    preprocess: str | None,
     strict: bool,
 ) -> None:
     """Lower the graphs of BUNDLE to TFLite and quantize them, also for ONNX Runtime where that can run it. Of a
@@ -78,20 +82,24 @@ def convert(
     A float32 file that is over it is not added: the conversion went wrong. Interrupted, and run again with the same
     options, it goes on after the last slice that was finished.
 
+    Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on, and the
+    calibration of int8-static and int16x8, where --calibration gives no other.
+
     Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made.
 
     \b
     Example:
       toolkit convert build/pocketseal -p fp32 -p int8
       toolkit convert build/pocketseal --runtime ort
+      toolkit convert build/bert -p int8-static --inputs sentences.npz
       toolkit convert build/pocketseal -p mixed --budget "flips<=0.2%" --images marked-photographs
     """
     from toolkit.cli.console import working
     from toolkit.cli.convert_table import exit_code, print_conversion
     from toolkit.environments import need
 
-    if method is not None and calibration is None:
-        raise click.UsageError("--calibration-method needs --calibration", ctx)
+    if method is not None and calibration is None and not _has_inputs(bundle, inputs):
+        raise click.UsageError("--calibration-method needs --calibration, or --inputs for an imported model", ctx)
     need("export", "tflite")
     with working(f"convert {bundle}") as progress:
         progress.step("loading onnx")
@@ -101,7 +109,7 @@ def convert(
         from toolkit.convert.quantize.mixed import MixedRequest
         from toolkit.parity.agreement import conversion_rules
 
-        seen = None if calibration is None else Calibration.of(calibration, method or "min-max")
+        seen = None if (calibration, method) == (None, None) else Calibration.of(calibration, method or "min-max")
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
         conversion = convert_bundle(
             bundle,
@@ -115,6 +123,8 @@ def convert(
             mixed=mixed,
             runtimes=runtimes or tuple(SUFFIXES),
             strict=strict,
+            inputs=inputs,
+            preprocess=parsed(preprocess),
         )
         from toolkit.bench.speed import compare_speed
 
@@ -127,3 +137,11 @@ def convert(
             speeds = ()
     print_conversion(conversion, speeds)
     ctx.exit(exit_code(conversion))
+
+
+def _has_inputs(folder: Path, inputs: Path | None) -> bool:
+    """Return whether real inputs are given, or kept by the bundle in `folder`."""
+    from backends.bundle import Bundle
+    from toolkit.inputs.kept import KeptInputs
+
+    return inputs is not None or KeptInputs.of(Bundle.open(folder)).path is not None

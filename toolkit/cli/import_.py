@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from toolkit.cli.inputs import input_options, parsed
+
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, sizes = text.rpartition("=")
@@ -44,15 +46,28 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     metavar="NAME=2,3",
     help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
 )
-def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...]) -> None:
+@input_options
+def import_(
+    model: Path,
+    output: Path,
+    shapes: tuple[str, ...],
+    values: tuple[str, ...],
+    inputs: Path | None,
+    preprocess: str | None,
+) -> None:
     """Make a bundle of any ONNX file, which convert, compare and bench then work on.
 
     Opsets 11 to the newest that the installed onnx knows, external data, several inputs and outputs. The graph is
     simplified and held to the file on ONNX Runtime. Operators that TFLite will not have are named here.
 
+    The bundle keeps the place of --inputs, relative to DIR, and --preprocess: later commands need neither. If the
+    inputs are gone by then, those commands go on without them, and say so.
+
     \b
     Example:
       toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224
+      toolkit import bert.onnx -o build/bert --inputs sentences.npz
+      toolkit import grey.onnx -o build/grey --inputs photographs --preprocess "mean=0.5,std=0.5,grey"
     """
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
@@ -69,7 +84,7 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[st
         from toolkit.import_model import import_model
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}
-        bundle = import_model(model, output, given, progress.step, constants, notes.append)
+        bundle = import_model(model, output, given, progress.step, constants, notes.append, inputs, parsed(preprocess))
         notes += lowering_problems(bundle, progress.step)
     for note in notes:
         click.secho(f"warning: {note}", fg="yellow", err=True)

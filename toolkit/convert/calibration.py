@@ -1,5 +1,5 @@
-"""Calibration inputs, on which a static quantizer observes the ranges of activations. The kind of model makes them from
-the images of a folder or from generated images."""
+"""Calibration inputs, on which a static quantizer observes the ranges of activations. They are the real inputs of an
+imported model, or the kind of model makes them from the images of a folder or from generated images."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from toolkit.convert.slices import Slice
 from toolkit.convert.worker.ranges import METHODS
 from toolkit.images.open import ImageSource, image_files
 from toolkit.images.preprocess import preprocess
+from toolkit.inputs.kept import advisory, real_inputs
 
 GENERATED = "generated"
 
@@ -32,22 +33,32 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Calibration:
-    """The source of calibration images. folder: None for generated images. method: one of METHODS in worker/ranges.py.
+    """The source of calibration inputs: a folder of images; without one generated images or, with `of_inputs`, the real
+    inputs that the bundle's manifest names. method: one of METHODS in worker/ranges.py.
 
     Raises InvalidInput for an unknown method.
     """
 
     folder: Path | None
     method: str = "min-max"
+    of_inputs: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InvalidInput(f"calibration method: expected one of {', '.join(METHODS)}, got {self.method!r}")
 
     @classmethod
-    def of(cls, source: str, method: str) -> "Calibration":
-        """Make a Calibration from a folder's path or "generated". Raises InvalidInput for an unknown method."""
-        return cls(None if source == GENERATED else Path(source), method)
+    def of(cls, source: str | None, method: str) -> "Calibration":
+        """Make a Calibration from a folder's path, "generated", or None for the bundle's real inputs.
+
+        Raises InvalidInput for an unknown method.
+        """
+        return cls(None if source in (None, GENERATED) else Path(source), method, of_inputs=source is None)
+
+    @property
+    def source(self) -> str:
+        """The source in words."""
+        return "the real inputs" if self.of_inputs else str(self.folder or "a generator")
 
 
 @dataclass(frozen=True)
@@ -73,13 +84,13 @@ class Calibrated:
 def read_calibration(
     calibration: Calibration, feeds: Feeds, bundle: Bundle, graph: Artifact, make_file: Callable[[], BinaryIO]
 ) -> Calibrated:
-    """Make a graph's inputs from images, and write them to files run after run, so that memory does not grow.
+    """Make a graph's inputs, and write them to files run after run, so that memory does not grow.
 
     feeds: the kind of model's function that makes inputs from images. make_file: returns a new file to write to.
-    Of a folder with more than MOST_IMAGES images a seeded choice is used. There are at most MOST_RUNS runs, and at most
-    MOST_BYTES of inputs (but one run at least).
-    Raises InvalidInput if the folder is missing or has no images, if an image cannot be read, or if the images are too
-    few for one run; NotAvailable if the bundle has no graphs that must run before this one.
+    Of a folder with more than MOST_IMAGES images a seeded choice is used, and real inputs are taken evenly. There are
+    at most MOST_RUNS runs, and at most MOST_BYTES of inputs (but one run at least).
+    Raises InvalidInput if the folder is missing or has no images, if an image or an input cannot be read, or if the
+    images are too few for one run; NotAvailable if the bundle has no graphs that must run before this one.
     """
     shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
     dtypes = {binding.spec.name: np.dtype(binding.spec.dtype) for binding in graph.inputs}
@@ -87,7 +98,11 @@ def read_calibration(
     most = max(1, min(MOST_RUNS, MOST_BYTES // run_bytes))
     files = {name: make_file() for name in shapes}
     runs = 0
-    for _, given in islice(feeds(bundle, graph.role, _images(calibration, graph)), most):
+    if calibration.of_inputs:
+        given_inputs = _real_feeds(bundle, graph, most)
+    else:
+        given_inputs = (given for _, given in feeds(bundle, graph.role, _images(calibration, graph)))
+    for given in islice(given_inputs, most):
         for name, file in files.items():
             file.write(np.ascontiguousarray(given[name], dtypes[name]).tobytes())
         runs += 1
@@ -99,6 +114,15 @@ def read_calibration(
         {name: np.memmap(files[name], dtypes[name], "r", shape=(runs, *shape)) for name, shape in shapes.items()},
         calibration.method,
     )
+
+
+def _real_feeds(bundle: Bundle, graph: Artifact, most: int) -> Iterator[Mapping[str, Array]]:
+    real = real_inputs(bundle, [binding.spec for binding in graph.inputs])
+    if real is None:
+        raise InvalidInput(
+            f"{bundle.folder}: no real inputs to calibrate with: {advisory(bundle)}, or images with --calibration"
+        )
+    return (sample.feeds for sample in real.spread(most))
 
 
 def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:

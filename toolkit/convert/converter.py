@@ -15,6 +15,9 @@ from toolkit.environments import converter_python
 # The most memory of one run of the converter. A slice of 490 MB was seen to take 2.4 GB.
 MEMORY_LIMIT_BYTES = 8 << 30
 
+# Modules of the worker that its fork server imports.
+PRELOADED = ("worker.lowering", "worker.quantizing")
+
 _WORKER_PARENT = Path(__file__).parent
 _LOG_LINES = 3
 _CAUSE_LINES = 50
@@ -51,10 +54,12 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     result_path.unlink(missing_ok=True)
     request_path.write_text(json.dumps(request | {"folder": str(folder)}), encoding="utf-8")
     step = "starting"
-    command = [str(python), "-m", "worker", str(request_path), str(result_path)]
+    paths = [str(request_path), str(result_path)]
     with log.open("a", encoding="utf-8") as log_file:
         try:
-            process = start(command, log_file, _environment(python), folder, MEMORY_LIMIT_BYTES)
+            process = start(
+                str(python), "worker", paths, log_file, _environment(python), folder, MEMORY_LIMIT_BYTES, PRELOADED
+            )
         except OSError as error:
             raise ConversionFailed(f"cannot start the converter {python}: {error.strerror}") from error
         with process, deadline(process, timeout_s) as late:
@@ -63,13 +68,13 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
                 for line in process.stdout:
                     step = json.loads(line)["step"]
                     progress(step)
-                process.wait()
+                returncode = process.wait()
             finally:
                 kill(process)  # also kills the programs that it started
     if late.is_set():
         raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
-    if process.returncode:
-        raise _failure(how_it_ended(process.returncode), step, log)
+    if returncode:
+        raise _failure(how_it_ended(returncode), step, log)
     if not result_path.is_file():
         raise _failure("ended without a result", step, log)
     result = json.loads(result_path.read_text(encoding="utf-8"))

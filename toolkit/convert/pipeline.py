@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -47,8 +48,9 @@ from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import ConversionRules, FindRules
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
 from toolkit.environments import converter_python
+from toolkit.inputs.images import Preprocess
+from toolkit.inputs.kept import KeptInputs, not_imported, real_inputs, synthetic_samples, with_inputs
 from toolkit.metrics.error import all_finite
-from toolkit.metrics.samples import signed_samples
 
 
 def graphs_to_lower(bundle: Bundle, rules: ConversionRules, roles: Sequence[str] = ()) -> tuple[Artifact, ...]:
@@ -83,6 +85,8 @@ def convert_bundle(
     mixed: MixedRequest | None = None,
     runtimes: Sequence[Runtime] = tuple(SUFFIXES),
     strict: bool = False,
+    inputs: Path | None = None,
+    preprocess: Preprocess | None = None,
 ) -> Conversion:
     """Lower graphs of a bundle, one after the other, and add the files that could be made to the bundle.
 
@@ -91,7 +95,9 @@ def convert_bundle(
     roles: of the graphs to lower; empty for all that models of the kind lower. runtimes: to make files for. For each
     graph the direct route makes ROLE.PRECISION.tflite for every one of `precisions`, and ROLE.PRECISION.onnx where ONNX
     Runtime can run it; the tf route makes ROLE.PRECISION.tf.tflite, for some precisions.
-    `calibration` and `mixed` are for the precisions that need them. timeout_s: for each run of the converter, whose log
+    `calibration` and `mixed` are for the precisions that need them. inputs, preprocess: real inputs for an imported
+    model, see `toolkit.inputs.read.read_inputs`, which the manifest then keeps instead of others. Files are judged on
+    them, and without `calibration` they are the calibration too. timeout_s: for each run of the converter, whose log
     is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights
     each, which bounds memory. Every file is run and judged once: by the check of the rules, as for imported graphs, or
     else by its error on one input.
@@ -102,7 +108,14 @@ def convert_bundle(
     Raises InvalidInput for wrong options; NotAvailable if there is no bundle, no converter or too little disk space.
     """
     bundle = Bundle.open(folder.resolve())  # an absolute path: the converter runs in another working directory
+    if (inputs or preprocess) is not None:
+        if find_rules(bundle).check is None:
+            raise not_imported(bundle)
+        bundle = with_inputs(bundle, inputs, preprocess)
     recipes = chosen(precisions, route)
+    has_inputs = KeptInputs.of(bundle).path is not None
+    if calibration is None and has_inputs and any(recipe.calibrated for recipe in recipes):
+        calibration = Calibration(None, of_inputs=True)
     check_needed(recipes, calibration, mixed)
     keys = files_to_make(recipes, route, runtimes)
     rules = find_rules(bundle)
@@ -119,6 +132,8 @@ def convert_bundle(
         bundle = result.bundle
         outcomes += result.outcomes
         notes += result.notes
+    if rules.advisory is not None:
+        notes.append(rules.advisory)
     return Conversion(bundle, tuple(outcomes), tuple(notes))
 
 
@@ -157,7 +172,7 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: Options) -> Conver
 
         calibrated, watched, refused = None, None, None
         if calibration is not None:
-            options.progress(f"reading calibration images from {calibration.folder or 'a generator'}")
+            options.progress(f"reading calibration inputs from {calibration.source}")
             try:
                 calibrated = read_calibration(calibration, options.rules.feeds, bundle, parent, file)
             except InvalidInput as error:
@@ -194,7 +209,7 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
 
     options.progress("running the float32 graph (ONNX Runtime)")
     with open_session(bundle, parent, "ort", threads=1) as session:
-        feeds, outputs = _probed(options.rules, parent, session, images.calibrated)
+        feeds, outputs = _probed(bundle, options.rules, parent, session, images.calibrated)
     inputs = {
         "source": parent.sha256,
         "route": options.route,
@@ -238,19 +253,20 @@ def _cut(path: Path, log: Path, options: Options) -> CutGraph:
 
 
 def _probed(
-    rules: ConversionRules, parent: Artifact, session: Session, seen: Calibrated | None
+    bundle: Bundle, rules: ConversionRules, parent: Artifact, session: Session, seen: Calibrated | None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the inputs on which converted files are compared with the graph, and the graph's outputs for them.
 
     With calibration: the inputs of its last run, since fixed ranges do not hold for noise (in a text, the last run has
-    a filled cache). Without: noise. If noise may be outside the graph's domain, the first sample with finite outputs;
-    if there is none, the first sample, which no file can match.
+    a filled cache). Without: noise. If noise may be outside the graph's domain, the first real or synthetic sample with
+    finite outputs; if there is none, the first sample, which no file can match.
     """
     specs = tuple(binding.spec for binding in parent.inputs)
     if seen is not None or not rules.may_leave_domain:
         feeds = probe(specs) if seen is None else seen.feeds(seen.runs - 1)
         return feeds, session.run(feeds)
-    runs = ((dict(sample.feeds), session.run(sample.feeds)) for sample in signed_samples(specs))
+    samples = chain(real_inputs(bundle, specs) or (), synthetic_samples(bundle, specs))
+    runs = ((dict(sample.feeds), session.run(sample.feeds)) for sample in samples)
     first = next(runs)
     return next((run for run in (first, *runs) if all_finite(run[1])), first)
 

@@ -36,8 +36,9 @@ class ConversionRules:
 
     lowered_roles: called with the roles of a bundle's float32 graphs; returns the roles to make TFLite files of.
     feeds: makes a graph's inputs from calibration images.
-    check: judges each finished file on synthetic samples; None for kinds with known samples, whose files are judged
-        later.
+    check: judges each finished file, as `toolkit compare` does; None for kinds with known samples, whose files are
+        judged later.
+    advisory: why the judgement of the check is only advisory; None if it is more than that.
     may_leave_domain: whether noise may be outside the graph's domain, because the range of its inputs is not known;
         files are then compared on noise for which the graph's outputs are finite.
     message_rule: called with the bundle; returns how messages are read for mixed files, or None if the kind has none.
@@ -48,6 +49,7 @@ class ConversionRules:
     check: Check | None
     may_leave_domain: bool
     message_rule: Callable[[Bundle], MessageRule | None]
+    advisory: str | None = None
 
 
 # Called with the opened bundle; returns the rules of its kind.

@@ -217,6 +217,11 @@ class ImageFiles(Sequence[Path]):
         return self.folder / self.names[index]
 
 
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes, in lower case, of the image files that Pillow can open."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN)
+
+
 def image_files(folder: Path, what: str = "images") -> ImageFiles:
     """Return the image files of a folder, sorted by name. Their headers are read to find broken files at once.
 
@@ -225,7 +230,7 @@ def image_files(folder: Path, what: str = "images") -> ImageFiles:
     """
     if not folder.is_dir():
         raise InvalidInput(f"{what} {folder}: no such folder; give one with photographs")
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    suffixes = image_suffixes()
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
     found = ImageFiles(folder, tuple(names))
     if not found:

@@ -17,6 +17,9 @@ Doubles = npt.NDArray[np.float64]
 # edge, are counted apart.
 _EDGES = np.array([float(f"1e{i}") * step for i in range(-9, 6) for step in (1.0, 10**0.5)])
 
+# A difference up to here is rounding, however small the output's range: layers before it computed with values near 1.
+FLOOR = 1e-6
+
 # The largest value: for NaN or infinite values where the reference is finite.
 LARGEST = 1e9
 # A result of less than this share of its inputs' size is the difference of nearly equal numbers, of which float32 keeps
@@ -75,6 +78,11 @@ class OutputMetrics:
     def is_exact(self) -> bool:
         """Whether the output is of integers or booleans, which must be equal: a near value is another answer."""
         return np.dtype(self.dtype).kind != "f"
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether no value differs by more than FLOOR, so that an error relative to the output's size says nothing."""
+        return self.max_abs <= FLOOR
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values, one key for each field."""

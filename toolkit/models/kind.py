@@ -122,6 +122,22 @@ class ModelKind(ABC):
         reference: the reference file of the role. images: the user's images, used beside the shipped ones.
         """
 
+    def judged_families(self, bundle: "Bundle", precision: str, images: Sequence[Path]) -> tuple[str, ...]:
+        """Return the families of samples whose errors count for files of a precision; by default all.
+
+        images: the user's images, as for `samples`. A judge sees the samples of these families only.
+        """
+        from toolkit.metrics.samples import FAMILIES
+
+        return FAMILIES
+
+    def advisory(self, bundle: "Bundle", images: Sequence[Path]) -> str | None:
+        """Return a sentence on why a verdict on the bundle's files is only advisory; None if it is more than that.
+
+        images: the user's images, as for `samples`.
+        """
+        return None
+
     @abstractmethod
     def judge(self, bundle: "Bundle", role: str) -> "Judge":
         """Return a new judge for the outputs of one file of a role."""

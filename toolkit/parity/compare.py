@@ -43,6 +43,8 @@ def compare_bundle(
     """
     kind = find_kind(bundle.model["kind"])
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
+    if (why := kind.advisory(bundle, images)) is not None:
+        notes.append(why)
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
         notes.append(NO_TORCH)
@@ -147,7 +149,7 @@ def _compare_role(
                 for file in dict.fromkeys(_parent(c.artifact, reference, by_file) for c in running)
                 if file is not None and file not in sessions
             }
-            work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file) for c in running}
+            work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file, images) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
             seen = compare_stream(samples, base, parents, work, kind.may_leave_domain)
             reports |= {c.name: _report(bundle, c, work[c.name]) for c in running}
@@ -168,10 +170,12 @@ def _open(
     session: Session,
     reference: Artifact,
     by_file: Mapping[str, Artifact],
+    images: Sequence[Path],
 ) -> CandidateRun:
     role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
-    total = RunningComparison(reference.file, kind.judge(bundle, role))
-    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role))
+    families = kind.judged_families(bundle, candidate.artifact.precision, images)
+    total = RunningComparison(reference.file, kind.judge(bundle, role), families)
+    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families)
     return CandidateRun(session, total, parent, step)
 
 

@@ -1,20 +1,25 @@
 """The parity report: checks of measured numbers against limits, for files and end-to-end cases, and its JSON form."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from backends.artifact import Artifact
 from toolkit.convert.operations import NumberTypes
+from toolkit.metrics.error import FLOOR
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.parity.stream import Comparison
+
+# The numbers of an output's error that are relative to its size. They say nothing if all of the error is rounding.
+_RELATIVE = ("relative_l2", "of_range")
 
 
 @dataclass(frozen=True)
 class Check:
     """A number and its limit, `at_most` or `at_least`. where: the output's name, or "" for a number of the whole file.
 
-    passed: None if the number was not judged; `note` says why. value: None if the number has no value, which fails.
+    passed: None if the number was not judged; `note` says why, and why a number over its limit passes. value: None if
+    the number has no value, which fails.
     """
 
     number: str
@@ -160,7 +165,11 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
             limits.append(Limit("changed", tolerance.changed, needs_training=False))
         else:
             limits += tolerance.outputs
-        checks += [_check(limit, name, getattr(error, limit.number), random, None) for limit in limits]
+        for limit in limits:
+            check = _check(limit, name, getattr(error, limit.number), random, None)
+            if check.passed is False and limit.number in _RELATIVE and error.is_rounding:
+                check = replace(check, passed=True, note=f"no value differs by more than {FLOOR:g}, which is rounding")
+            checks.append(check)
     for limit in tolerance.task:
         value = comparison.numbers.get(limit.number)
         checks.append(_check(limit, "", value, random, comparison.uncounted.get(limit.number)))

@@ -1,7 +1,7 @@
 """The comparison of opened files on a stream of samples, of which only sums are kept."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -10,7 +10,7 @@ from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from toolkit.metrics.error import OutputMetrics, RunningMetrics, all_finite
 from toolkit.metrics.judges import Judge
-from toolkit.metrics.samples import Sample
+from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.runner import Runner
 
 # Each file runs this many samples before the next file does. If two runtimes took turns at every sample, the threads of
@@ -35,13 +35,18 @@ class Comparison:
 class RunningComparison:
     """The sums for a Comparison: call `add` for each sample, then `result`."""
 
-    def __init__(self, against: str, judge: Judge) -> None:
+    def __init__(self, against: str, judge: Judge, families: Collection[str] = FAMILIES) -> None:
+        """families: of the samples that count; all others are left out."""
         self._against = against
+        self._families = families
         self._judge = judge
         self._outputs: dict[str, RunningMetrics] = {}
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
-        """Add the outputs of one sample. The judge does not see samples with NaN or infinity on either side."""
+        """Add the outputs of one sample, if it counts. The judge does not see samples with NaN or infinity on either
+        side."""
+        if sample.family not in self._families:
+            return
         for name, value in expected.items():
             self._outputs.setdefault(name, RunningMetrics()).add(sample.name, got[name], value)
         if all_finite(got) and all_finite(expected):

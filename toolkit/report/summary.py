@@ -149,7 +149,11 @@ def margin(file: ComparedFile) -> float | None:
     ratios = [
         check.value / check.at_most
         for check in file.checks
-        if check.passed is not None and check.at_most and check.value is not None and has_value(check.value)
+        if check.passed is not None
+        and check.at_most
+        and check.value is not None
+        and has_value(check.value)
+        and not check.note
     ]
     return max(ratios) if ratios else None
 

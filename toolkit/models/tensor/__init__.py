@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import InvalidInput
-from backends.precision import Recipe
+from backends.precision import RECIPES, Recipe
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.models.kind import Answers, ModelKind, choices
+from toolkit.models.tolerances import keeps_float32
 
 if TYPE_CHECKING:
     from backends.artifact import Artifact
     from backends.bundle import Bundle
-    from backends.tensor import Array, TensorSpec
+    from backends.tensor import Array
     from toolkit.images.open import ImageSource
     from toolkit.metrics.judges import Judge
     from toolkit.metrics.samples import Sample
@@ -36,18 +36,43 @@ class TensorKind(ModelKind):
     def feeds(
         self, bundle: "Bundle", role: str, images: "Iterable[ImageSource]"
     ) -> "Iterator[tuple[str, dict[str, Array]]]":
-        return image_feeds(bundle, role, images)
+        from toolkit.inputs.images import image_feeds
+        from toolkit.inputs.kept import KeptInputs
+
+        return image_feeds(bundle.find(role, "onnx", "fp32"), images, KeptInputs.of(bundle).preprocess)
 
     def samples(self, bundle: "Bundle", reference: "Artifact", images: Sequence[Path]) -> "Iterator[Sample]":
-        """Yield the user's images, if any, then synthetic inputs. Raises InvalidInput as `image_input` does."""
-        from toolkit.images.preprocess import preprocess
-        from toolkit.metrics.samples import Sample, signed_samples
+        """Yield the user's images, if any, then the bundle's real inputs, if any, then synthetic ones.
+
+        Raises InvalidInput for images or inputs that the graph does not take.
+        """
+        from toolkit.inputs.images import image_feeds
+        from toolkit.inputs.kept import KeptInputs, real_inputs, synthetic_samples
+        from toolkit.metrics.samples import Sample
 
         if images:
-            spec = image_input(reference, batch=1)
-            for path in images:
-                yield Sample(path.name, "real", {spec.name: preprocess(path, spec.shape[-1])}, None)
-        yield from signed_samples(tuple(binding.spec for binding in reference.inputs))
+            for name, feeds in image_feeds(reference, images, KeptInputs.of(bundle).preprocess):
+                yield Sample(name, "real", feeds, None)
+        specs = [binding.spec for binding in reference.inputs]
+        yield from real_inputs(bundle, specs) or ()
+        yield from synthetic_samples(bundle, specs)
+
+    def judged_families(self, bundle: "Bundle", precision: str, images: Sequence[Path]) -> tuple[str, ...]:
+        """Return "real" alone where there are real inputs, and all families for files of float32.
+
+        Rounding is judged where it matters: noise may be far from every value that the model was trained on. A file of
+        float32 must be right for every input.
+        """
+        from toolkit.inputs.kept import advisory
+        from toolkit.metrics.samples import FAMILIES
+
+        is_real = bool(images) or advisory(bundle) is None
+        return FAMILIES if keeps_float32(RECIPES[precision]) or not is_real else ("real",)
+
+    def advisory(self, bundle: "Bundle", images: Sequence[Path]) -> str | None:
+        from toolkit.inputs.kept import advisory
+
+        return None if images else advisory(bundle)
 
     def judge(self, bundle: "Bundle", role: str) -> "Judge":
         from toolkit.metrics.judges import NoJudge
@@ -65,43 +90,6 @@ class TensorKind(ModelKind):
             task=(),
             reason=f"{recipe.reason} {_REASON}",
         )
-
-
-def image_input(graph: "Artifact", batch: int | None = None) -> "TensorSpec":
-    """Return the only input of a graph that takes RGB images: float32 (N, 3, S, S).
-
-    batch: the expected N; by default any. Raises InvalidInput for a graph with other inputs.
-    """
-    specs = [binding.spec for binding in graph.inputs]
-    shape = specs[0].shape
-    square = len(shape) == 4 and shape[1] == 3 and shape[2] == shape[3] and shape[0] == (batch or shape[0])
-    if len(specs) != 1 or specs[0].dtype != "float32" or not square:
-        shown = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)
-        raise InvalidInput(
-            f"{graph.file}: expected one input for images, float32 [{batch or 'N'}, 3, S, S], it has {shown}"
-        )
-    return specs[0]
-
-
-def image_feeds(
-    bundle: "Bundle", role: str, images: "Iterable[ImageSource]"
-) -> "Iterator[tuple[str, dict[str, Array]]]":
-    """Yield (name of the last image, input) for each batch of the graph's size; an incomplete batch is left out.
-
-    Raises InvalidInput as `image_input` does, and for a file that is not an image.
-    """
-    import numpy as np
-
-    from toolkit.images.open import name_of
-    from toolkit.images.preprocess import preprocess
-
-    spec = image_input(bundle.find(role, "onnx", "fp32"))
-    batch: list[Array] = []
-    for number, image in enumerate(images, 1):
-        batch.append(preprocess(image, spec.shape[-1]))
-        if len(batch) == spec.shape[0]:
-            yield name_of(image, number), {spec.name: np.concatenate(batch)}
-            batch.clear()
 
 
 KIND = TensorKind()

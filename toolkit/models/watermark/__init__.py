@@ -12,7 +12,6 @@ from backends.precision import Recipe
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.models.command import RunRequest
 from toolkit.models.kind import Answers, ModelKind
-from toolkit.models.tensor import image_feeds
 from toolkit.models.tolerances import keeps_float32
 
 if TYPE_CHECKING:
@@ -64,7 +63,9 @@ class WatermarkKind(ModelKind):
         self, bundle: "Bundle", role: str, images: "Iterable[ImageSource]"
     ) -> "Iterator[tuple[str, dict[str, Array]]]":
         # A detector takes RGB images in [0, 1], like an imported graph that takes images.
-        return image_feeds(bundle, role, images)
+        from toolkit.inputs.images import image_feeds
+
+        return image_feeds(bundle.find(role, "onnx", "fp32"), images)
 
     def samples(self, bundle: "Bundle", reference: "Artifact", images: Sequence[Path]) -> "Iterator[Sample]":
         from toolkit.models.watermark.compare import samples
