@@ -55,7 +55,8 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
     shown = toolkit("import", source, "-o", folder, "--input-shape", "x=1,3,12,16")
     assert (shown.exit_code, shown.stderr) == (0, "")
     bundle = Bundle.open(folder)
-    assert bundle.model == {"name": "foreign", "kind": "tensor"}
+    mendings = ["the opset (ai.onnx 17) was brought to 20"]
+    assert bundle.model == {"name": "foreign", "kind": "tensor", "mendings": mendings}
     assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
     (artifact,) = bundle.artifacts
     assert (artifact.file, artifact.role) == ("model.onnx", "model")
@@ -518,7 +519,7 @@ def _with_external_data(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", ["relative", "absolute", "through a linked folder", "a linked file"])
+@pytest.mark.parametrize("place", ["relative", "absolute", "through a linked folder", "a linked file", "Hugging Face"])
 def test_a_file_with_external_data_is_imported_from_any_directory(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -528,8 +529,15 @@ def test_a_file_with_external_data_is_imported_from_any_directory(
     source = _with_external_data(real)
     (tmp_path / "linked").symlink_to(real)
     (work / "link.onnx").symlink_to(source)
+    # The cache of the Hugging Face Hub has files of no telling name, and links to them.
+    for name, blob in (("source.onnx", "blobs/1a"), ("weights.bin", "blobs/2b")):
+        (tmp_path / "hub" / "blobs").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / blob).write_bytes((real / name).read_bytes())
+        (tmp_path / "hub" / "snapshots" / "rev").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / "snapshots" / "rev" / name).symlink_to(Path("../..") / blob)
     monkeypatch.chdir(work)
     given = {
+        "Hugging Face": tmp_path / "hub" / "snapshots" / "rev" / "source.onnx",
         "relative": Path("../models/real/source.onnx"),
         "absolute": source,
         "through a linked folder": tmp_path / "linked" / "source.onnx",

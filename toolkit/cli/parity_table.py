@@ -62,6 +62,8 @@ def print_report(report: ParityReport, console: Console) -> None:
             console.print(Text(note, style="dim"))
     for whole in report.wholes:
         print_whole(whole, console)
+    for mending in report.mendings:
+        console.print(Text(f"at import: {mending}", style="dim"))
     for note in report.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     judged = [*(file for role in report.roles for file in role.files), *(r for w in report.wholes for r in w.runs)]

@@ -60,7 +60,8 @@ def compare_bundle(
         for role in dict.fromkeys(artifact.role for artifact in chosen)
     )
     wholes = compare_end_to_end(bundle, kind, chosen, images, threads, progress)
-    return ParityReport(bundle.model["name"], kind.name, bundle.weights, roles, tuple(notes), wholes)
+    model, weights = bundle.model["name"], bundle.weights
+    return ParityReport(model, kind.name, weights, roles, tuple(notes), wholes, bundle.mendings)
 
 
 def reference_of(artifacts: Sequence[Artifact]) -> Artifact:

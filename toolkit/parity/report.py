@@ -120,7 +120,7 @@ class RoleReport:
 class ParityReport:
     """The comparisons of all files of a bundle, and of the kind's end-to-end cases (`wholes`).
 
-    notes: sentences that a reader of the numbers must know.
+    notes: sentences that a reader of the numbers must know. mendings: as in Bundle.
     """
 
     model: str
@@ -129,6 +129,7 @@ class ParityReport:
     roles: tuple[RoleReport, ...]
     notes: tuple[str, ...]
     wholes: tuple[EndToEndReport, ...] = ()
+    mendings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -145,6 +146,7 @@ class ParityReport:
             "weights": self.weights,
             "passed": self.passed,
             "notes": list(self.notes),
+            "mendings": list(self.mendings),
             "roles": [_role_json(role) for role in self.roles],
             "wholes": [asdict(whole) for whole in self.wholes],
         }
