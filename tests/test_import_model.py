@@ -1,5 +1,6 @@
 """An imported graph goes all the way: a bundle, TFLite files, a comparison. And what cannot, changes nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
+from graphs.onnx.foreign import given_values, values_json
 from tests.foreign_graphs import save_graph, square_root, toolkit
 from toolkit import import_model as import_check
 from toolkit.bench.unprepared import write_unprepared
@@ -380,6 +382,14 @@ def test_float32_that_is_not_what_a_float16_file_computes_is_refused(
     with pytest.raises(InvalidArtifact, match="brought to our opset it gives other outputs: 'y' moved by"):
         import_model(source, tmp_path / "out", {})
 
+    def refused(path: Path, feeds: import_check.Feeds) -> import_check.Outputs:
+        raise InvalidArtifact(f"{path}: ONNX Runtime cannot run it: loading {path} failed")
+
+    monkeypatch.setattr("toolkit.import_model.run", refused)
+    said = f"^{source}: brought to opset 20: ONNX Runtime cannot run it: loading the graph failed$"
+    with pytest.raises(InvalidArtifact, match=said):
+        import_model(source, tmp_path / "out", {})
+
 
 _OTHER_DOMAIN = {
     "stated sizes": ("float[2,4] x", "float[2,4] y", "m = com.microsoft.FusedMatMul<alpha = 0.5>(x, w) y = Relu(m)"),
@@ -452,6 +462,33 @@ def test_the_branch_of_a_constant_condition_takes_the_place_of_its_if(
     graph = onnx.load(tmp_path / "out" / "model.onnx").graph
     assert [node.op_type for node in graph.node] == operators
     assert [value.name for value in graph.input] == ["x"]
+    # `bench --source` gives the input the same value again.
+    bundle = Bundle.open(tmp_path / "out")
+    unprepared = write_unprepared(bundle, "model", tmp_path, tmp_path / "source.onnx")
+    x = {"x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)}
+    got, expected = (
+        onnxruntime.InferenceSession(path).run(None, x)[0]
+        for path in (tmp_path / unprepared.file, tmp_path / "out" / "model.onnx")
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [[], {"rate": 1}, {"rate": {"shape": [2], "values": ["1"]}}])
+def test_values_of_inputs_that_are_none_are_refused(tmp_path: Path, value: object) -> None:
+    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "m.onnx"}
+    with pytest.raises(InvalidArtifact, match="model.input_values"):
+        given_values(Bundle(tmp_path, {"name": "m", "kind": "tensor", "input_values": value}, weights, ()))
+
+
+def test_values_of_inputs_are_kept_with_infinity_and_shape(tmp_path: Path) -> None:
+    values = {"a": np.array([[-np.inf, 2.5]]), "b": np.array(7, np.int64), "c": np.array([True])}
+    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "m.onnx"}
+    model = {"name": "m", "kind": "tensor", "input_values": json.loads(json.dumps(values_json(values)))}
+    found = given_values(Bundle(tmp_path, model, weights, ()))
+    assert found.keys() == values.keys()
+    for name, array in values.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].shape == array.shape
 
 
 def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:

@@ -16,13 +16,22 @@ from onnx.reference import ReferenceEvaluator
 from backends.artifact import Artifact
 from backends.atomic import replacing_folder
 from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, sha256_of
-from backends.errors import InvalidArtifact, InvalidInput, one_line
+from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
-from graphs.onnx.file import check, save
+from graphs.onnx.file import OPSET, check, save
 from graphs.onnx.floats import HALVES, other_floats
-from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, read_foreign, weights_beside
+from graphs.onnx.foreign import (
+    VALUES,
+    Values,
+    constants_of,
+    drop_given_outputs,
+    external_files,
+    read_foreign,
+    values_json,
+    weights_beside,
+)
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
@@ -208,7 +217,11 @@ def _import(
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
-        ours = run(plain, feeds)
+        try:
+            ours = run(plain, feeds)
+        except ToolkitError as error:
+            said = str(error).removeprefix(f"{plain}: ").replace(str(plain), "the graph")
+            raise type(error)(f"{source}: brought to opset {OPSET}: {said}") from error
         _state_sizes(foreign, plain, ours)
         if floats:
             expected = [
@@ -251,6 +264,7 @@ def _import(
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
             MENDINGS: mendings,
+            VALUES: values_json(constants),
         }
         Bundle(building, {key: value for key, value in model.items() if value}, weights, (artifact,)).write()
     return Bundle.open(folder)

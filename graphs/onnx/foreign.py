@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants
 
+from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
+from backends.manifest import Fields
 from backends.tensor import Array
 from graphs.onnx.file import IR_VERSION, OPSET, check
 from graphs.onnx.floats import other_floats, to_float32
@@ -243,6 +246,33 @@ def constants_of(path: Path, values: Values) -> dict[str, Array]:
     check(path)
     inputs = {value.name: value.type.tensor_type for value in onnx.load(path, load_external_data=False).graph.input}
     return {name: _constant(path, name, inputs, array) for name, array in values.items()}
+
+
+# Key of the model in a bundle's manifest: the inputs that became constants.
+VALUES = "input_values"
+
+
+def values_json(constants: Values) -> dict[str, Any]:
+    """Return constants as JSON: {name: {"shape", "values"}}; values are texts, which can be "inf" and "nan" too."""
+    return {
+        name: {"shape": list(array.shape), "values": [str(float(value)) for value in array.ravel()]}
+        for name, array in constants.items()
+    }
+
+
+def given_values(bundle: Bundle) -> dict[str, Array]:
+    """Return the inputs that became constants when a bundle was imported, by name, as float64.
+
+    Raises InvalidArtifact for a manifest that states them in another form than values_json.
+    """
+    where, found = f"{bundle.folder}: model.{VALUES}", {}
+    for name, value in Fields({VALUES: bundle.model.get(VALUES, {})}, where, (VALUES,)).mapping(VALUES).items():
+        data = Fields(value, f"{where}.{name}", ("shape", "values"))
+        try:
+            found[name] = np.array([float(text) for text in data.texts("values")]).reshape(data.integers("shape"))
+        except ValueError as error:
+            raise InvalidArtifact(f"{where}.{name}: expected numbers of that shape: {error}") from error
+    return found
 
 
 def _constant(path: Path, name: str, inputs: Mapping[str, onnx.TypeProto.Tensor], array: Array) -> Array:

@@ -25,6 +25,6 @@ def test_no_figure_of_the_table_is_cut_on_80_columns() -> None:
     assert "…" not in text
     first = next(line for line in text.splitlines() if "123.46" in line).split()
     assert first[-7:] == ["123.46", "98.765%", "-12.345", "12.345%", "12345", "0.98765", "123.4"]
-    end = next(line.index("MB") for line in text.splitlines() if "MB" in line) - len("123.")
+    end = next(line.index("MB") for line in text.splitlines() if "MB" in line) - len("123.4")
     names = "".join(line[:end] for line in text[text.index("marked") :].splitlines())
     assert names.replace(" ", "") == file.replace(" ", "")

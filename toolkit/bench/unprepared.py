@@ -33,7 +33,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
         files, tools = save(_exported(bundle, weights[0]), path), ["torch", "onnxscript"]
     elif source is not None:
         with checked_source(bundle, source) as place:
-            files, tools = save(_imported(graph, place), path), ["onnx"]
+            files, tools = save(_imported(bundle, graph, place), path), ["onnx"]
     elif find_kind(bundle.model["kind"]).is_imported:
         raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
     else:
@@ -68,10 +68,11 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
     return export(module.eval(), graph)
 
 
-def _imported(graph: Artifact, source: Path) -> Any:
-    from graphs.onnx.foreign import read_foreign
+def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
+    from graphs.onnx.foreign import constants_of, given_values, read_foreign
 
-    model = read_foreign(source, {binding.spec.name: binding.spec.shape for binding in graph.inputs})
+    shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
+    model = read_foreign(source, shapes, constants_of(source, given_values(bundle)))
     # The bundle has neither inputs that nothing reads nor outputs that nothing computes.
     names = {binding.spec.name for binding in graph.outputs}
     kept = [value for value in dict.fromkeys(model.graph.outputs) if value.name in names]
