@@ -9,7 +9,7 @@ import onnx.parser
 import pytest
 
 from backends.tensor import TO_NHWC, Array
-from graphs.tflite.tensor_map import Order, TensorLocation, map_tensors
+from graphs.tflite.tensor_map import Order, TensorLocation, _difference, map_tensors
 from tests.shared import made_once
 from toolkit.convert.converter import run_worker
 
@@ -100,3 +100,15 @@ def test_a_name_whose_tensor_holds_other_values_is_not_believed(tmp_path: Path) 
     assert "inner" not in found
     assert found["bent"] == ("bent", None)
     assert found["other"] == ("other", None)
+
+
+@pytest.mark.parametrize("side", [8, 64])  # all values are compared, and some
+def test_values_that_are_not_the_same_differ_by_far_more_than_rounding(side: int) -> None:
+    values = np.random.default_rng(0).standard_normal((1, 40, side, side)).astype(np.float32)
+    values[0, 0, 0, 0] = -np.inf
+    stored = np.ascontiguousarray(values.transpose(TO_NHWC))
+    assert _difference(stored, values, TO_NHWC) == 0
+    assert 0 < _difference(stored * np.float32(1 + 1e-6), values, TO_NHWC) < 2e-6
+    assert _difference(np.maximum(stored, 0), values, TO_NHWC) > 0.5
+    assert _difference(values.reshape(stored.shape), values, TO_NHWC) > 1
+    assert not _difference(np.full_like(stored, np.nan), values, TO_NHWC) <= 1e-3
