@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "bundle.json"
+# Key of the model in the manifest: a list of lines.
+MENDINGS = "mendings"
 # Called with a short line that names the current step.
 Progress = Callable[[str], None]
 FORMAT_VERSION = 1
@@ -60,6 +62,15 @@ class Bundle:
         keys = [(a.role, a.format, a.precision, a.route) for a in self.artifacts]
         if len(set(keys)) != len(keys):
             raise InvalidArtifact(f"{where}: two artifacts have the same role, format, precision and route")
+
+    @property
+    def mendings(self) -> tuple[str, ...]:
+        """A line for everything that was done to the graph of an imported file; empty for other models.
+
+        Raises InvalidArtifact if the manifest has anything but a list of texts there.
+        """
+        held = {MENDINGS: self.model.get(MENDINGS, [])}
+        return Fields(held, f"{self.folder / MANIFEST}: model", (MENDINGS,)).texts(MENDINGS)
 
     @classmethod
     def open(cls, folder: Path) -> "Bundle":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backends.artifact import Artifact
@@ -56,10 +57,10 @@ def _accuracy(logits: Floats, reference: Floats, messages: Messages) -> dict[str
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
     """Return the figures of `row_of` as a table for the terminal."""
-    table = Table("file", "MB", "right", "loss, points", "flipped", "verdicts", "cosine", "SNR")
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("file", overflow="fold")
+    for heading in ("MB", "right", "loss,\npoints", "flipped", "verdicts", "cosine", "SNR"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         snr = row["signal_to_noise_db"]
         table.add_row(

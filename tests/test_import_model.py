@@ -1,5 +1,6 @@
 """An imported graph goes all the way: a bundle, TFLite files, a comparison. And what cannot, changes nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
+from graphs.onnx.foreign import given_values, values_json
 from tests.foreign_graphs import save_graph, square_root, toolkit
 from toolkit import import_model as import_check
 from toolkit.bench.unprepared import write_unprepared
@@ -55,7 +57,8 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
     shown = toolkit("import", source, "-o", folder, "--input-shape", "x=1,3,12,16")
     assert (shown.exit_code, shown.stderr) == (0, "")
     bundle = Bundle.open(folder)
-    assert bundle.model == {"name": "foreign", "kind": "tensor"}
+    mendings = ["the opset (ai.onnx 17) was brought to 20"]
+    assert bundle.model == {"name": "foreign", "kind": "tensor", "mendings": mendings}
     assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
     (artifact,) = bundle.artifacts
     assert (artifact.file, artifact.role) == ("model.onnx", "model")
@@ -379,6 +382,14 @@ def test_float32_that_is_not_what_a_float16_file_computes_is_refused(
     with pytest.raises(InvalidArtifact, match="brought to our opset it gives other outputs: 'y' moved by"):
         import_model(source, tmp_path / "out", {})
 
+    def refused(path: Path, feeds: import_check.Feeds) -> import_check.Outputs:
+        raise InvalidArtifact(f"{path}: ONNX Runtime cannot run it: loading {path} failed")
+
+    monkeypatch.setattr("toolkit.import_model.run", refused)
+    said = f"^{source}: brought to opset 20: ONNX Runtime cannot run it: loading the graph failed$"
+    with pytest.raises(InvalidArtifact, match=said):
+        import_model(source, tmp_path / "out", {})
+
 
 _HALF_INTEGERS = """<ir_version: 8, opset_import: ["": 17]>
 g (float16[1,64] x) => (int64[1] best, uint8[1,64] picture) {
@@ -492,6 +503,33 @@ def test_the_branch_of_a_constant_condition_takes_the_place_of_its_if(
     graph = onnx.load(tmp_path / "out" / "model.onnx").graph
     assert [node.op_type for node in graph.node] == operators
     assert [value.name for value in graph.input] == ["x"]
+    # `bench --source` gives the input the same value again.
+    bundle = Bundle.open(tmp_path / "out")
+    unprepared = write_unprepared(bundle, "model", tmp_path, tmp_path / "source.onnx")
+    x = {"x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)}
+    got, expected = (
+        onnxruntime.InferenceSession(path).run(None, x)[0]
+        for path in (tmp_path / unprepared.file, tmp_path / "out" / "model.onnx")
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [[], {"rate": 1}, {"rate": {"shape": [2], "values": ["1"]}}])
+def test_values_of_inputs_that_are_none_are_refused(tmp_path: Path, value: object) -> None:
+    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "m.onnx"}
+    with pytest.raises(InvalidArtifact, match="model.input_values"):
+        given_values(Bundle(tmp_path, {"name": "m", "kind": "tensor", "input_values": value}, weights, ()))
+
+
+def test_values_of_inputs_are_kept_with_infinity_and_shape(tmp_path: Path) -> None:
+    values = {"a": np.array([[-np.inf, 2.5]]), "b": np.array(7, np.int64), "c": np.array([True])}
+    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "m.onnx"}
+    model = {"name": "m", "kind": "tensor", "input_values": json.loads(json.dumps(values_json(values)))}
+    found = given_values(Bundle(tmp_path, model, weights, ()))
+    assert found.keys() == values.keys()
+    for name, array in values.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].shape == array.shape
 
 
 def test_a_dense_layer_on_a_computed_map_is_quantized_as_one(tmp_path: Path) -> None:
@@ -559,7 +597,7 @@ def _with_external_data(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("place", ["relative", "absolute", "through a linked folder", "a linked file"])
+@pytest.mark.parametrize("place", ["relative", "absolute", "through a linked folder", "a linked file", "Hugging Face"])
 def test_a_file_with_external_data_is_imported_from_any_directory(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,8 +607,15 @@ def test_a_file_with_external_data_is_imported_from_any_directory(
     source = _with_external_data(real)
     (tmp_path / "linked").symlink_to(real)
     (work / "link.onnx").symlink_to(source)
+    # The cache of the Hugging Face Hub has files of no telling name, and links to them.
+    for name, blob in (("source.onnx", "blobs/1a"), ("weights.bin", "blobs/2b")):
+        (tmp_path / "hub" / "blobs").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / blob).write_bytes((real / name).read_bytes())
+        (tmp_path / "hub" / "snapshots" / "rev").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "hub" / "snapshots" / "rev" / name).symlink_to(Path("../..") / blob)
     monkeypatch.chdir(work)
     given = {
+        "Hugging Face": tmp_path / "hub" / "snapshots" / "rev" / "source.onnx",
         "relative": Path("../models/real/source.onnx"),
         "absolute": source,
         "through a linked folder": tmp_path / "linked" / "source.onnx",

@@ -16,14 +16,23 @@ from onnx.reference import ReferenceEvaluator
 
 from backends.artifact import Artifact
 from backends.atomic import replacing_folder
-from backends.bundle import MANIFEST, Bundle, Progress, sha256_of
-from backends.errors import InvalidArtifact, InvalidInput, one_line
+from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, sha256_of
+from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
-from graphs.onnx.file import check, save
+from graphs.onnx.file import OPSET, check, save
 from graphs.onnx.floats import HALVES, other_floats, rounded_outputs
-from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
+from graphs.onnx.foreign import (
+    VALUES,
+    Values,
+    constants_of,
+    drop_given_outputs,
+    external_files,
+    read_foreign,
+    values_json,
+    weights_beside,
+)
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
@@ -60,7 +69,8 @@ def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: 
         outputs = _run_apart(source, [*feeds, feeds[0]], child)
     except InvalidArtifact as error:
         outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
-        note(f"{error}; the imported graph is compared with onnx's reference implementation instead")
+        said = str(error).removeprefix(f"{source}: ")
+        note(f"{said}; the imported graph is compared with onnx's reference implementation instead")
     if found := difference(outputs[:1], outputs[-1:]):
         raise InvalidArtifact(
             f"{source}: the same inputs give other outputs each time ({found}): a graph that draws random numbers "
@@ -150,7 +160,8 @@ def import_model(
     `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
     `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
-    out, and for floats of another width.
+    out, and for floats of another width. The manifest keeps these lines and one for every other change, as
+    Bundle.mendings.
     inputs: real inputs, see `read_inputs`, of which MOST_REAL are compared too. The manifest keeps their path relative
     to `folder`, `preprocess`, which values integer inputs can have, and `judge`.
     Raises InvalidInput and InvalidArtifact as `read_foreign` does, and InvalidInput as `read_inputs`; InvalidInput if
@@ -158,9 +169,31 @@ def import_model(
     cannot be run, if its outputs differ from run to run, or if the prepared graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
-    name, source = source.name, place_of(source)
-    constants = constants_of(source, values or {})
-    foreign = read_foreign(source, shapes, constants)
+    with weights_beside(source) as place:
+        return _import(place, source, folder, shapes, progress, values or {}, note, inputs, preprocess, judge)
+
+
+def _import(
+    source: Path,
+    named: Path,
+    folder: Path,
+    shapes: Shapes,
+    progress: Progress,
+    values: Values,
+    note: Callable[[str], None],
+    inputs: Path | None,
+    preprocess: Preprocess | None,
+    judge: JudgeChoice | None,
+) -> Bundle:
+    """Import the file at `source`, which the user calls `named`; all else is as for import_model."""
+    mendings: list[str] = []
+
+    def say(line: str) -> None:
+        mendings.append(line)
+        note(f"{named}: {line}")
+
+    constants = constants_of(source, values)
+    foreign = read_foreign(source, shapes, constants, mendings.append)
     dropped = drop_given_outputs(foreign)
     if not foreign.graph.outputs:
         raise _nothing_left(source)
@@ -178,8 +211,8 @@ def import_model(
     if floats:
         given = [_as_stated(proto, feed) for feed in feeds]
         feeds = [{name: array.astype(feeds[0][name].dtype) for name, array in feed.items()} for feed in given]
-        note(
-            f"{source}: its tensors of {' and '.join(sorted(floats))} become float32, in which every runtime computes"
+        say(
+            f"its tensors of {' and '.join(sorted(floats))} become float32, in which every runtime computes"
             + ("; `toolkit convert -p fp16` makes a file of half the size again" if floats & HALVES else "")
         )
     outputs_given = dropped.keys() - {value.name for value in foreign.graph.outputs}
@@ -189,30 +222,34 @@ def import_model(
     ):
         expected = [
             {name: value for name, value in one.items() if name not in outputs_given}
-            for one in _outputs_of_source(source, [feed | constants for feed in given], child, note)
+            for one in _outputs_of_source(source, [feed | constants for feed in given], child, say)
         ]
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
         plain_files = save(foreign, plain)
-        ours = run(plain, feeds)
+        try:
+            ours = run(plain, feeds)
+        except ToolkitError as error:
+            said = str(error).removeprefix(f"{plain}: ").replace(str(plain), "the graph")
+            raise type(error)(f"{source}: brought to opset {OPSET}: {said}") from error
         _state_sizes(foreign, plain, ours)
         rounded = rounded_outputs(foreign)
         if floats:
             stated, halves = expected, bool(floats & HALVES)
             expected = [_in_float32(theirs, one, halves, rounded) for theirs, one in zip(stated, ours, strict=True)]
             for line in _not_compared(stated, expected):
-                note(f"{source}: {line}")
+                say(line)
         if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE, rounded):
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
         candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds, rounded)
-        modules = _prepare(source, foreign, candidate, child, note)
+        modules = _prepare(source, foreign, candidate, child, say)
         for file in plain_files:
             file.unlink()
         for output, why in (dropped | candidate.dropped_outputs).items():
-            note(f"{source}: output {output!r} {why}")
+            say(f"output {output!r} {why}")
         for name in [spec.name for spec in specs if spec.name not in candidate.input_names]:
-            note(f"{source}: input {name!r}: no operator reads it, so the bundle leaves this input out")
+            say(f"input {name!r}: no operator reads it, so the bundle leaves this input out")
         specs = tuple(spec for spec in specs if spec.name in candidate.input_names)
         outputs = specs_of(source, candidate.outputs, "output")
         path, files = candidate.path, candidate.files
@@ -232,13 +269,15 @@ def import_model(
             architecture=None,
             modules=modules,
         )
-        weights = {"origin": "checkpoint", "sha256": digest, "source": name}
+        weights = {"origin": "checkpoint", "sha256": digest, "source": named.name}
         held = {name: values for name, values in kept.integers.items() if name in candidate.input_names}
         model: dict[str, Any] = {
             "name": folder.name,
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
             ROUNDED: [spec.name for spec in outputs if spec.name in rounded],
+            MENDINGS: mendings,
+            VALUES: values_json(constants),
         }
         bundle = Bundle(building, {key: value for key, value in model.items() if value}, weights, (artifact,))
         (bundle if judge is None else with_judge(bundle, judge)).write()
@@ -373,9 +412,9 @@ def _prepare(
     if found is not None:
         model, left_out = prepare_without_faults(foreign.clone(), steps, candidate.fault_of)
         for name, why in left_out.items():
-            note(f"{source}: prepared without the pass {name}: {why}")
+            note(f"prepared without the pass {name}: {why}")
         if (found := candidate.fault_of(model)) is not None:
-            note(f"{source}: not prepared at all: {found}")
+            note(f"not prepared at all: {found}")
             model = foreign
             if (found := candidate.fault_of(model)) is not None:
                 raise InvalidArtifact(f"{source}: written again it is not the same: {found}")

@@ -1,8 +1,12 @@
 """Reads ONNX files of any origin: checks their external data, fixes the sizes of inputs, and brings them to OPSET."""
 
 import math
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +15,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants
 
-from backends.errors import InvalidArtifact, InvalidInput, one_line
+from backends.bundle import Bundle
+from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
+from backends.manifest import Fields
 from backends.tensor import Array
 from graphs.onnx.file import IR_VERSION, OPSET, check
 from graphs.onnx.floats import other_floats, to_float32
@@ -20,29 +26,60 @@ from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, r
 from graphs.onnx.weights import attach_weights, detach_weights
 
 _NO_SIZES = "Field 'shape' of 'type' is required but missing"
-# Parts of the checker's errors about files that every runtime runs.
-_MENDED = (
-    "topologically sorted",
-    "Inferred shape and existing shape differ",
-    "Inferred shape and declared shape",
-    _NO_SIZES,
-)
+_STALE = "sizes that the file states are wrong, and were inferred again"
+# Parts of the checker's errors about files that every runtime runs, and what is done about them.
+_MENDED = {
+    "topologically sorted": "nodes that stood before those that they read were sorted",
+    "Inferred shape and existing shape differ": _STALE,
+    "Inferred shape and declared shape": _STALE,
+    _NO_SIZES: "the file does not state the sizes of all tensors, and they were inferred",
+}
 
 
-def place_of(path: Path) -> Path:
-    """Return the file that a link leads to if the model's weights lie beside that file, else the path itself.
+@contextmanager
+def weights_beside(path: Path) -> Iterator[Path]:
+    """Give, for a block, the path of a model whose weights lie beside it as files, where onnx reads them.
 
+    That is `path`, or the file that `path` links to if the weights lie beside that. In the Hugging Face cache the model
+    and its weights are links to files of one folder, which have other names there: these are copied for the block, and
+    errors in it name `path`. onnx refuses all other links, since they may lead to files that are not the model's.
     Raises InvalidArtifact if the file is not a readable ONNX model.
     """
     if not path.is_symlink() or not path.is_file():
-        return path
-    real = path.resolve()
+        yield path
+        return
+    real, names = path.resolve(), _locations(path)
+    if all((real.parent / name).is_file() for name in names):
+        yield real
+    elif not all(_is_kept_with(real, path.parent, name) for name in names):
+        yield path
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            for name in (path.name, *names):
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path.parent / name, Path(folder) / name)
+            try:
+                yield copy
+            except ToolkitError as error:
+                raise type(error)(str(error).replace(str(copy), str(path))) from error
+
+
+def _locations(path: Path) -> list[str]:
+    """Return the names of the files that hold a model's weights, as the model states them."""
     try:
-        model = onnx.load(real, load_external_data=False)
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's errors have no common base class
         raise InvalidArtifact(f"{path}: not a readable ONNX model: {one_line(error)}") from error
-    names = {entry.value for t in _tensors(model.graph) for entry in t.external_data if entry.key == "location"}
-    return real if all((real.parent / name).is_file() for name in names) else path
+    return sorted({entry.value for t in _tensors(model.graph) for entry in t.external_data if entry.key == "location"})
+
+
+def _is_kept_with(real: Path, folder: Path, name: str) -> bool:
+    """Return whether a name in `folder` leads to a file of the folder in which the model's own file, `real`, lies."""
+    file = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or not file.is_file():
+        return False
+    return file.resolve().parent == real.parent
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
@@ -97,12 +134,18 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 Values = Mapping[str, Array]
 
 
-def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) -> ir.Model:
+def read_foreign(
+    path: Path,
+    shapes: Shapes,
+    constants: Values | None = None,
+    mended: Callable[[str], None] = lambda line: None,
+) -> ir.Model:
     """Read an ONNX file of any origin, bring it to OPSET and IR_VERSION, and state its sizes.
 
     External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
     name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
     weights: sizes inside the graph may depend on their values. Tensors of float16, bfloat16 and float64 become float32.
+    `mended` is called with a line for everything else that is done to the graph.
     Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
     no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor.
     """
@@ -116,7 +159,13 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
             model.graph.sort()
         except ValueError:  # a cycle
             raise broken from None
+        mended(next(done for words, done in _MENDED.items() if words in str(broken)))
+    before = len(model.graph.initializers)
     LiftConstantsToInitializersPass()(model)  # weights of layers, in files of Paddle: only initializers are quantized
+    if lifted := len(model.graph.initializers) - before:
+        mended(f"{lifted} Constant nodes became initializers")
+    if model.functions:
+        mended(f"{len(model.functions)} functions of the file were inlined")
     taken = detach_weights(model)
     _load_small_weights(model)
     proto = onnx.inliner.inline_local_functions(ir.to_proto(model))
@@ -124,6 +173,8 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
     _drop_initializers_from_inputs(proto.graph)
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
+    for name in constants or {}:
+        mended(f"input {name!r} became a constant")
     fix_inputs(path, proto.graph, shapes, frozenset(taken))
     if other_floats(proto):
         taken = to_float32(proto, taken)
@@ -136,20 +187,29 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
                 raise broken from None
     proto.ir_version = IR_VERSION  # before IR version 4, weights had to be inputs as well
     # Noted before to_opset, which may change the model before it fails.
-    versions = " and ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+    opsets = [(entry.domain or "ai.onnx", entry.version) for entry in proto.opset_import]
+    versions = " and ".join(f"{domain} {version}" for domain, version in opsets)
     try:
         proto = to_opset(proto)
     except NotOurOpset as error:
         raise InvalidArtifact(f"{path}: its opset ({versions}) cannot be brought to {OPSET}: {error}") from error
+    if ("ai.onnx", OPSET) not in opsets:
+        mended(f"the opset ({versions}) was brought to {OPSET}")
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
     ours = infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
-    if any(node.op_type == "If" for node in ours.graph):
+    if ifs := _count_ifs(ours):
         # Put the taken branch in the place of an If with a constant condition: onnxsim puts it behind its readers, and
         # ONNX Runtime refuses some of them.
         fold_constants(ours)
         ours = infer_shapes(ours)
+        if taken_branches := ifs - _count_ifs(ours):
+            mended(f"{taken_branches} If nodes with a constant condition became the branch that it takes")
     return ours
+
+
+def _count_ifs(model: ir.Model) -> int:
+    return sum(node.op_type == "If" for node in model.graph)
 
 
 def _what_checker_says(path: Path) -> InvalidArtifact | None:
@@ -186,6 +246,33 @@ def constants_of(path: Path, values: Values) -> dict[str, Array]:
     check(path)
     inputs = {value.name: value.type.tensor_type for value in onnx.load(path, load_external_data=False).graph.input}
     return {name: _constant(path, name, inputs, array) for name, array in values.items()}
+
+
+# Key of the model in a bundle's manifest: the inputs that became constants.
+VALUES = "input_values"
+
+
+def values_json(constants: Values) -> dict[str, Any]:
+    """Return constants as JSON: {name: {"shape", "values"}}; values are texts, which can be "inf" and "nan" too."""
+    return {
+        name: {"shape": list(array.shape), "values": [str(float(value)) for value in array.ravel()]}
+        for name, array in constants.items()
+    }
+
+
+def given_values(bundle: Bundle) -> dict[str, Array]:
+    """Return the inputs that became constants when a bundle was imported, by name, as float64.
+
+    Raises InvalidArtifact for a manifest that states them in another form than values_json.
+    """
+    where, found = f"{bundle.folder}: model.{VALUES}", {}
+    for name, value in Fields({VALUES: bundle.model.get(VALUES, {})}, where, (VALUES,)).mapping(VALUES).items():
+        data = Fields(value, f"{where}.{name}", ("shape", "values"))
+        try:
+            found[name] = np.array([float(text) for text in data.texts("values")]).reshape(data.integers("shape"))
+        except ValueError as error:
+            raise InvalidArtifact(f"{where}.{name}: expected numbers of that shape: {error}") from error
+    return found
 
 
 def _constant(path: Path, name: str, inputs: Mapping[str, onnx.TypeProto.Tensor], array: Array) -> Array:

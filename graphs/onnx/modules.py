@@ -1,6 +1,7 @@
 """Modules of the source model, such as torch's, and the nodes of a graph that come from each.
 
 torch's exporters write the scope of every node: the newer exporter as metadata, the older one in the name of the node.
+Exporters of TensorFlow write the scope in the name of the node too; those of Paddle name a layer's tensors after it.
 The scopes are read once, carried through every pass, and kept as {name of a node: path of its module} beside the file.
 """
 
@@ -18,6 +19,10 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
 _MODULE = "module"  # in node.meta, which is not written to files
+# The function around a whole model of TensorFlow: "StatefulPartitionedCall", "PartitionedCall_1", "jit(predict)".
+_WHOLE_MODEL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?|jit\(.*\)")
+# A tensor that Paddle names after the layer that makes it, such as "conv2d_12.tmp_0".
+_PADDLE_TENSOR = re.compile(r"(\w+_\d+)\.tmp_\d+")
 _WORD = re.compile(r"[A-Za-z0-9]")
 
 
@@ -28,7 +33,7 @@ def read_scopes(model: ir.Model) -> None:
     """
     for node in model.graph:
         scopes = node.metadata_props.get(_SCOPES)
-        module = _scope_in_name(node.name or "") if scopes is None else _innermost(_QUOTED.findall(scopes))
+        module = _scope_in_names(node) if scopes is None else _innermost(_QUOTED.findall(scopes))
         if module is not None:
             node.meta[_MODULE] = module
     ModulesBefore(model).carry_to(model)
@@ -65,10 +70,30 @@ def _innermost(scopes: Sequence[str]) -> str:
     return scopes[-2] if len(scopes) > 1 else ""
 
 
-def _scope_in_name(name: str) -> str | None:
-    """Return the path (layer1.0.conv1) in a name like "/layer1/layer1.0/conv1/Conv", or None if there is none."""
-    if not name.startswith("/"):
-        return None
+def _scope_in_names(node: ir.Node) -> str | None:
+    """Return the path of the module that the names of a node and of its first output state, or None."""
+    name = node.name or ""
+    if name.startswith("/"):
+        return _scope_of_torch(name)
+    if "/" in name:
+        return _scope_of_tensorflow(name)
+    layer = _PADDLE_TENSOR.fullmatch(node.outputs[0].name or "")
+    return layer[1] if layer else None
+
+
+def _scope_of_tensorflow(name: str) -> str:
+    """Return the path (block1.conv) in a name like "StatefulPartitionedCall/block1/conv/Conv2D".
+
+    A node that stands for several has the names of all of them, between semicolons: the first counts.
+    """
+    path = name.partition(";")[0].split("/")[:-1]
+    while path and _WHOLE_MODEL.fullmatch(path[0]):
+        del path[0]
+    return ".".join(part for part in path if part)
+
+
+def _scope_of_torch(name: str) -> str:
+    """Return the path (layer1.0.conv1) in a name like "/layer1/layer1.0/conv1/Conv"."""
     path: list[str] = []
     for part in name.split("/")[1:-1]:
         if path and part.startswith(f"{path[-1]}."):

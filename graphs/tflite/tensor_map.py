@@ -1,7 +1,8 @@
 """Finds the tensor of a TFLite file that holds each tensor of its ONNX graph, and in what order of axes.
 
-The names come from the lowering, the orders from the shapes. Where the shapes allow several orders, or the lowering
-only inferred the name, the float32 file and the graph run on the same inputs; a tensor whose values differ is left out.
+The names come from the lowering, the orders from the shapes. Both may be wrong: the tensor that has the name of a Conv
+may hold the values after its Relu. So the float32 file and the graph run on the same inputs, and a tensor whose values
+differ is left out.
 """
 
 import math
@@ -21,16 +22,18 @@ from graphs.tflite.writer import write_graph
 Order = tuple[int, ...] | None
 # The name of a tensor in the TFLite file, and the order of the ONNX tensor's axes in it.
 TensorLocation = tuple[str, Order]
-# The name of an ONNX tensor, the TFLite tensor that may hold it, and the orders that their shapes allow.
-_Unsure = tuple[str, Tensor, list[Order]]
+# The name of an ONNX tensor, a TFLite tensor that may hold it, and the orders that their shapes allow.
+_Pair = tuple[str, Tensor, list[Order]]
 
 # Number of axes -> the orders that onnx2tf may give them: the same, or channels last.
 _ORDERS: Mapping[int, tuple[Order, ...]] = {3: (None, (0, 2, 1)), 4: (None, TO_NHWC), 5: (None, (0, 2, 3, 4, 1))}
 
 # The largest relative difference between two float32 runs. A wrong order of axes differs by more than 0.1.
 _SAME = 1e-3
+# The most values of a tensor that are compared: a wrong pairing differs in many of them.
+_COMPARED = 1 << 16
 # The most bytes of tensors that one run holds in memory.
-_TOGETHER_BYTES = 128 << 20
+_TOGETHER_BYTES = 512 << 20
 
 
 def fitting_orders(shape: Sequence[int], stored: Sequence[int]) -> list[Order]:
@@ -52,54 +55,48 @@ def order_of(binding: Binding) -> Order:
 def map_tensors(
     onnx: Path,
     tflite: Path,
-    names: Mapping[str, Sequence[tuple[str, bool]]],
+    names: Mapping[str, Sequence[str]],
     shapes: Mapping[str, tuple[int, ...]],
     known: Mapping[str, Order],
     feeds: dict[str, Array],
 ) -> dict[str, TensorLocation]:
     """Return where each tensor of an ONNX graph lies in the float32 TFLite file that the graph was lowered to.
 
-    names: name in the ONNX graph -> (possible name in the file, whether the lowering only inferred it), likeliest
-    first.
+    names: name in the ONNX graph -> possible names in the file, likeliest first. The first whose values agree counts.
     shapes: name in the ONNX graph -> shape. The ONNX file may not state the shapes, because onnx2tf rewrites a file
     whose weights lie beside it. known: the orders of axes of the graph's inputs and outputs. feeds: inputs of the
     graph, by name; no two values in them should be equal.
     Raises InvalidArtifact if a part of the graph or of the file cannot run alone.
     """
     graph = read_graph(tflite)
-    tensors = {tensor.name: tensor for tensor in graph.tensors()}
+    made = {tensor.name: tensor for node in graph.nodes for tensor in node.outputs if tensor is not None}
     own = graph.inputs | graph.outputs
     places = {name: (own[name].name, order) for name, order in known.items()}
-    unsure: list[_Unsure] = []
+    pairs: list[_Pair] = []
     for name, likely in names.items():
         if name in known or name not in shapes:
             continue
-        for stored, inferred in likely:
-            tensor = tensors.get(stored)
-            if tensor is None or tensor.payload is not None:
-                continue
-            orders = fitting_orders(shapes[name], tensor.shape)
-            if len(orders) == 1 and not inferred:
-                places[name] = (stored, orders[0])
-            elif orders:
-                unsure.append((name, tensor, orders))
-            break
-    if unsure:
+        found = [
+            (made[stored], fitting_orders(shapes[name], made[stored].shape)) for stored in likely if stored in made
+        ]
+        pairs += [(name, tensor, orders) for tensor, orders in found if orders]
+    if pairs:
         model = ir.load(onnx)
-        for group in _groups(unsure):
-            places |= _measured(model, onnx.parent, graph, tflite, group, known, feeds)
+        for group in _groups(pairs):
+            for name, place in _measured(model, onnx.parent, graph, tflite, group, known, feeds):
+                places.setdefault(name, place)
     return places
 
 
-def _groups(unsure: Sequence[_Unsure]) -> Iterator[list[_Unsure]]:
-    group: list[_Unsure] = []
+def _groups(pairs: Sequence[_Pair]) -> Iterator[list[_Pair]]:
+    group: list[_Pair] = []
     size = 0
-    for one in unsure:
-        if group and size + _bytes(one[1]) > _TOGETHER_BYTES:
+    for pair in pairs:
+        if group and size + _bytes(pair[1]) > _TOGETHER_BYTES:
             yield group
             group, size = [], 0
-        group.append(one)
-        size += _bytes(one[1])
+        group.append(pair)
+        size += _bytes(pair[1])
     if group:
         yield group
 
@@ -113,13 +110,14 @@ def _measured(
     folder: Path,
     graph: Graph,
     tflite: Path,
-    group: Sequence[_Unsure],
+    group: Sequence[_Pair],
     known: Mapping[str, Order],
     feeds: dict[str, Array],
-) -> dict[str, TensorLocation]:
-    """Return the locations of the tensors whose values agree with the ONNX graph, each in the order that fits best."""
+) -> Iterator[tuple[str, TensorLocation]]:
+    """Yield the names and locations of the tensors whose values agree with the ONNX graph, in the order that fits
+    best."""
     made = ir.convenience.create_value_mapping(model.graph)
-    expected = run_part(model, [made[name] for name, _, _ in group], feeds, folder)
+    expected = run_part(model, list(dict.fromkeys(made[name] for name, _, _ in group)), feeds, folder)
     part = cut(graph, dict.fromkeys(tensor for _, tensor, _ in group), list(graph.inputs.values()))
     stored_feeds = {}
     for name, tensor in graph.inputs.items():
@@ -130,19 +128,31 @@ def _measured(
     write_graph(part, path)
     got = TflitePartSession(path).run(stored_feeds)
     path.unlink()
-    places: dict[str, TensorLocation] = {}
     for name, tensor, orders in group:
-        stored, wanted = tensor.name, expected[name].astype(np.float64)
+        stored, wanted = tensor.name, expected[name]
         errors = [_difference(got[stored], wanted, order) for order in orders]
         best = min(range(len(orders)), key=errors.__getitem__)
         if errors[best] <= _SAME:
-            places[name] = (stored, orders[best])
-    return places
+            yield name, (stored, orders[best])
 
 
 def _difference(got: Array, expected: Array, order: Order) -> float:
-    """Return the norm of got - expected over the norm of expected, with the axes of expected put in `order`."""
+    """Return the norm of got - expected over the norm of expected, with the axes of expected put in `order`.
+
+    Of large tensors, values at _COMPARED random places are compared. Equal values differ by 0, infinities too. The
+    result is NaN where one side alone is not finite.
+    """
     turned = expected if order is None else expected.transpose(order)
-    size = float(np.linalg.norm(expected))
-    error = float(np.linalg.norm(got.astype(np.float64) - turned.reshape(got.shape)))
+    if got.size > _COMPARED:
+        places = np.unravel_index(np.random.default_rng(0).integers(got.size, size=_COMPARED), turned.shape)
+        got, turned = got.reshape(turned.shape)[places], turned[places]
+    ours, wanted = got.astype(np.float64).ravel(), turned.astype(np.float64).ravel()
+    same = ours == wanted
+    size = _norm(wanted[np.isfinite(wanted)])
+    error = _norm(np.where(same, 0.0, ours) - np.where(same, 0.0, wanted))
     return error / size if size else float(error > 0)
+
+
+def _norm(values: Array) -> float:
+    """Return the Euclidean norm. numpy's own wakes the threads of BLAS, for much longer than the sum takes."""
+    return float(np.sqrt(np.square(values).sum()))

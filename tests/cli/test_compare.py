@@ -40,6 +40,12 @@ def test_a_good_bundle_ends_in_0_with_a_table_that_fits(detector: Bundle, column
     assert document["passed"] is True
     (role,) = document["roles"]
     assert role["reference"]["file"] == "detector.safetensors"
+    assert any(line.split() == ["fp32.tflite", "100%", "float32", "100%", "float32"] for line in lines)
+    types = {file["file"]: (file["weights"], file["operations"]) for file in role["files"]}
+    assert types["detector.fp32.tflite"] == ({"float32": 1.0}, {"float32": 1.0})
+    weights, operations = types["detector.int8.tflite"]
+    assert sum(weights.values()) == pytest.approx(1)
+    assert operations == {"int8": 1.0}
     for file in role["files"]:
         assert file["total"]["outputs"]["logits"]["histogram"]["counts"]
         assert file["reason"]

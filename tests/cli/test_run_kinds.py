@@ -267,3 +267,17 @@ def test_an_imported_graph_is_not_run(tmp_path: Path, page: Path) -> None:
     shown = CliRunner().invoke(main, ["run", "--bundle", str(folder), str(page)])
     assert shown.exit_code == 2
     assert "models of kind 'tensor' are not run; there is watermark, deepencoder, foveated, captioner" in shown.stderr
+
+
+@pytest.mark.parametrize(("role", "missing"), [("encode_frames", "query_shallow"), ("query_shallow", "encode_frames")])
+def test_a_foveated_bundle_of_one_graph_says_which_other_is_missing(
+    role: str, missing: str, clip: Path, tmp_path: Path
+) -> None:
+    bundle = exported("foveated")
+    folder = shutil.copytree(bundle.folder, tmp_path / "one")
+    model = {key: value for key, value in bundle.model.items() if key != "learned"}  # as one graph is exported
+    artifacts = tuple(artifact for artifact in bundle.artifacts if artifact.role == role)
+    replace(bundle, folder=folder, model=model, artifacts=artifacts).write()
+    shown = CliRunner().invoke(main, ["run", "--bundle", str(folder), str(clip)], catch_exceptions=False)
+    assert shown.exit_code == 2
+    assert f"no {missing} onnx fp32; there is {role}.onnx" in shown.stderr

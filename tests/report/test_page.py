@@ -12,8 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from backends.precision import find_recipe
 from tests.report.made import MACHINE, bisected, bundle, made, on_another_backend
 from toolkit.bisect.result import Unmatched
+from toolkit.convert.operations import NumberTypes
+from toolkit.convert.weights import Shares
 from toolkit.metrics.error import RunningMetrics
 from toolkit.parity.report import Check, EndToEndReport, RunReport
 from toolkit.parity.stream import Comparison
@@ -293,3 +296,28 @@ def test_what_one_would_run_instead_is_a_mark_by_its_size_and_no_candidate_for_t
 def test_a_page_is_one_file(tmp_path: Path) -> None:
     write_page(made(), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_file_that_is_mostly_float_under_another_name_is_not_the_smallest() -> None:
+    evidence = made()
+    (role,) = evidence.parity.roles
+    smallest = min((file.artifact for file in role.files if file.passed), key=lambda artifact: artifact.bytes)
+    types = {
+        artifact.file: NumberTypes(((find_recipe(artifact.precision).weights, 1.0),), (("float32", 1.0),))
+        for artifact in (role.reference, *(file.artifact for file in role.files))
+    }
+
+    def text(shares: Shares) -> str:
+        given = types | {smallest.file: NumberTypes(shares, (("float32", 1.0),))}
+        parity = replace(evidence.parity, roles=(replace(role, number_types=given),))
+        return Elements(render(replace(evidence, parity=parity))).text
+
+    kept = find_recipe(smallest.precision).weights
+    named = f"Smallest that passes {smallest.file},"
+    half = text(((kept, 0.5), ("float32", 0.5)))
+    assert named in half
+    assert f"50% {kept}, 50% float32 100% float32" in half
+    hollow = text((("float32", 0.51), (kept, 0.49)))
+    assert named not in hollow
+    assert "Smallest that passes" in hollow
+    assert f"than {smallest.precision} promises: 51% float32, 49% {kept}" in hollow

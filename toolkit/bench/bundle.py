@@ -19,7 +19,7 @@ from toolkit.bench.rounds import Measurement, ResumeLog, measure_rows
 from toolkit.bench.rows import file_result, peer_result, same_target
 from toolkit.bench.throughput import at_batch
 from toolkit.bench.together import BenchTarget, target_row
-from toolkit.bench.unprepared import check_source
+from toolkit.bench.unprepared import checked_source
 from toolkit.inputs import KEY
 from toolkit.parity.compare import reference_of
 
@@ -41,7 +41,8 @@ def bench_bundle(
     format's default fails, a note says why; a peer or a batch that fails stands in the result with the reason.
     """
     if request.source is not None:
-        check_source(bundle, request.source)
+        with checked_source(bundle, request.source):
+            pass  # a wrong file is refused before anything is measured
     log = ResumeLog(keep, _measured_of(bundle, request))
     notes = [f"{len(log)} of the measurements are of a run that was interrupted"] if len(log) else []
     artifacts = bundle.artifacts

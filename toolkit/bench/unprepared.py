@@ -1,5 +1,7 @@
 """Unprepared graphs: exported or imported, but neither simplified nor prepared. Peers run them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,16 +28,16 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
 
     graph = bundle.find(role, "onnx", "fp32")
     weights = [a for a in bundle.artifacts if (a.role, a.format) == (role, "torch")]
+    path = folder / NAME
     if weights:
-        model, tools = _exported(bundle, weights[0]), ["torch", "onnxscript"]
+        files, tools = save(_exported(bundle, weights[0]), path), ["torch", "onnxscript"]
     elif source is not None:
-        model, tools = _imported(bundle, graph, source), ["onnx"]
+        with checked_source(bundle, source) as place:
+            files, tools = save(_imported(bundle, graph, place), path), ["onnx"]
     elif find_kind(bundle.model["kind"]).is_imported:
         raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
     else:
         raise NotAvailable("needs the torch weights, which this bundle does not have")
-    path = folder / NAME
-    files = save(model, path)
     return replace(
         graph,
         file=path.name,
@@ -67,11 +69,10 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
 
 
 def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
-    from graphs.onnx.foreign import read_foreign
+    from graphs.onnx.foreign import constants_of, given_values, read_foreign
 
-    model = read_foreign(
-        check_source(bundle, source), {binding.spec.name: binding.spec.shape for binding in graph.inputs}
-    )
+    shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
+    model = read_foreign(source, shapes, constants_of(source, given_values(bundle)))
     # The bundle has neither inputs that nothing reads nor outputs that nothing computes.
     names = {binding.spec.name for binding in graph.outputs}
     kept = [value for value in dict.fromkeys(model.graph.outputs) if value.name in names]
@@ -82,18 +83,22 @@ def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
     return model
 
 
-def check_source(bundle: Bundle, source: Path) -> Path:
-    """Return `source`, or the file that it is a link to. Raises InvalidInput unless the bundle was imported from it."""
-    from graphs.onnx.foreign import external_files, place_of
+@contextmanager
+def checked_source(bundle: Bundle, source: Path) -> Iterator[Path]:
+    """Give, for a block, the path at which the file that a bundle was imported from can be read, see weights_beside.
+
+    Raises InvalidInput unless `source` is that file.
+    """
+    from graphs.onnx.foreign import external_files, weights_beside
 
     if not find_kind(bundle.model["kind"]).is_imported:
         raise InvalidInput(f"--source {source}: {bundle.folder} was not imported; leave it out")
     if not source.is_file():
         raise InvalidInput(f"--source {source}: no such file")
-    place = place_of(source)
-    if sha256_of(place, *external_files(place)) != bundle.weights["sha256"]:
-        raise InvalidInput(
-            f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights['source']}; "
-            "give that, or import this one"
-        )
-    return place
+    with weights_beside(source) as place:
+        if sha256_of(place, *external_files(place)) != bundle.weights["sha256"]:
+            raise InvalidInput(
+                f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights['source']}; "
+                "give that, or import this one"
+            )
+        yield place

@@ -17,6 +17,7 @@ from backends.registry import BACKENDS, BackendSpec, default_backend
 from backends.sandbox import SandboxProcess
 from backends.tensor import Array
 from graphs.onnx.file import check
+from graphs.onnx.foreign import weights_beside
 from graphs.onnx.modules import node_key, scopes_of
 from graphs.onnx.part import read_with_shapes, shape_and_dtype
 from toolkit.bisect.candidates import OnnxCandidate, TfliteCandidate
@@ -84,6 +85,7 @@ def bisect_bundle(
             trial = stack.enter_context(SandboxProcess(made / "litert.log", LAYER_TIMEOUT_S))
             onnx = artifact.format == "onnx"
             opened = OnnxCandidate(path, other) if onnx else TfliteCandidate(path, artifact, trial)
+        before = stack.enter_context(weights_beside(before))
         check(before)
         reference = read_with_shapes(before)
         samples = _samples(bundle, artifact)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from toolkit.cli.console import print_artifacts, warn_if_random
+from toolkit.convert.weights import shown_shares
 
 if TYPE_CHECKING:
     from toolkit.bench.speed import Speed
     from toolkit.convert.outcome import Conversion, FileOutcome
 
 OVER, NOT_MADE = 1, 2
-_LEAST_SHARE = 1e-4
 
 
 def exit_code(conversion: "Conversion") -> int:
@@ -43,12 +43,15 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
     print_artifacts(
         conversion.bundle,
         {
-            "weights": {one.file: _weights(one) for one in conversion.outcomes if one.weights},
+            "weights": {one.file: shown_shares(one.weights) for one in conversion.outcomes if one.weights},
             "time": {speed.file: f"{speed.ratio:.2f}x" for speed in speeds},
             "outcome": {one.file: _outcome(one) for one in conversion.outcomes},
         },
         [(one.file, one.format, one.precision) for one in conversion.failed],
     )
+    for one in conversion.outcomes:
+        if one.operations and one.precision != "fp32":
+            click.echo(f"{one.file}: multiplies in {shown_shares(one.operations)}")
     if speeds:
         click.echo("time: over the float32 file of the same runtime, side by side on this machine")
     reasons: dict[str, list[str]] = {}
@@ -66,16 +69,6 @@ def _outcome(one: "FileOutcome") -> str:
     if not one.made:
         return "failed"
     return "over its tolerance" if one.over else "made"
-
-
-def _weights(one: "FileOutcome") -> str:
-    """Return the share of the bytes in each type, such as "92% int8, 8% float32", without shares below _LEAST_SHARE."""
-    return ", ".join(f"{_percent(share)} {dtype}" for dtype, share in one.weights if share >= _LEAST_SHARE)
-
-
-def _percent(share: float) -> str:
-    """Return a share in whole percent; no share but all is "100%", and none is "0%"."""
-    return "<1%" if share < 0.005 else ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _slower(speed: "Speed") -> str:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backends.precision import find_recipe
+from toolkit.convert.weights import is_in_promised_type, shown_shares
 from toolkit.metrics.error import OutputMetrics
 from toolkit.metrics.limit import SHARES
 from toolkit.models.kind import ModelKind, find_kind
@@ -58,6 +60,7 @@ def print_report(report: ParityReport, console: Console) -> None:
             Text(f"{role.role}: every file against {role.reference.file}, on {samples or 'no'} samples", style="bold")
         )
         console.print(_table(role, console.width))
+        console.print(_types_table(role))
         for file in role.files:
             for line in _lines(file, kind):
                 console.print(line)
@@ -65,6 +68,8 @@ def print_report(report: ParityReport, console: Console) -> None:
             console.print(Text(note, style="dim"))
     for whole in report.wholes:
         print_whole(whole, console)
+    for mending in report.mendings:
+        console.print(Text(f"at import: {mending}", style="dim"))
     for note in report.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     judged = [*(file for role in report.roles for file in role.files), *(r for w in report.wholes for r in w.runs)]
@@ -145,6 +150,19 @@ def _table(role: RoleReport, width: int) -> Table:
             )
         for cells in _step_rows(file, errors, task, several, wide):
             table.add_row(*cells, style="dim")
+    return table
+
+
+def _types_table(role: RoleReport) -> Table:
+    """Return a table of the number types of every file; a file that keeps most weights in float32 is marked."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("file", "weights stored in", "multiplies in"):
+        table.add_column(heading, overflow="fold")
+    precisions = {file.artifact.file: file.artifact.precision for file in role.files}
+    for file, types in role.number_types.items():
+        recipe = find_recipe(precisions.get(file, "fp32"))
+        cells = (file.removeprefix(f"{role.role}."), shown_shares(types.weights), shown_shares(types.operations))
+        table.add_row(*cells, style=None if is_in_promised_type(recipe, types.weights) else "yellow")
     return table
 
 

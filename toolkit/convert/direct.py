@@ -158,7 +158,7 @@ class _Slices:
             try:
                 found = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
             except InvalidArtifact as error:
-                stored = {name: tensor for tensor, likely in names.items() for name, _ in likely}
+                stored = {name: tensor for tensor, likely in names.items() for name in likely}
                 source, trial = self._job.reference.path, self._job.trial
                 raise refusal(source, path, error, self._nodes, stored, trial) from error
             if self._job.rules.check is None:
@@ -178,7 +178,7 @@ class _Slices:
         name: str,
         onnx: Path,
         tflite: Path,
-        names: dict[str, list[tuple[str, bool]]],
+        names: dict[str, list[str]],
         orders: dict[str, Order],
         feeds: dict[str, Array],
     ) -> dict[str, TensorLocation]:

@@ -19,10 +19,11 @@ from graphs.tflite.tensor_map import map_tensors
 from toolkit.convert.binding import Bound, bind_tflite, check_error, relative_error
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import WorkerResult, run_worker
+from toolkit.convert.operations import number_types
 from toolkit.convert.outcome import Made, file_name
 from toolkit.convert.quantize.onnx import observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
-from toolkit.convert.weights import check_changed, mostly_float, shares, stored_weights
+from toolkit.convert.weights import check_changed, mostly_float, stored_weights
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -90,7 +91,7 @@ class Job:
         bound = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         over = self._judged(path, bound.artifact, lambda: bound.error)
         remember_safe(default_backend("tflite").package, bound.artifact.sha256)
-        return Made(bound.artifact, (path,), over, in_float, shares(weights), mostly_float(recipe, weights))
+        return Made(bound.artifact, (path,), over, in_float, *number_types(path), mostly_float(recipe, weights))
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Bound:
         """Call toolkit.convert.binding.bind_tflite in the trial process.
@@ -163,7 +164,7 @@ class Job:
         over = self._judged(
             files[0], artifact, lambda: relative_error(files[0], artifact, reference.feeds, reference.outputs)
         )
-        return Made(artifact, files, over, (), shares(weights), mostly_float(recipe, weights))
+        return Made(artifact, files, over, (), *number_types(files[0]), mostly_float(recipe, weights))
 
     def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:
         """Return the artifact (the manifest's entry) of an ONNX file that was made by a recipe."""

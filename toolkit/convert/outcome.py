@@ -14,6 +14,7 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.sandbox import SandboxDied
 from toolkit.convert.resume import NO_ROOM
+from toolkit.convert.weights import Shares
 
 Runtime = Literal["ort", "tflite"]
 # The runtimes that files are made for, and the suffix of their files.
@@ -26,7 +27,8 @@ class FileOutcome:
 
     file: its name in the bundle. why: the reason if it was not made, else None. over: one sentence for each number that
     is over its tolerance; empty for a file that agrees with the float32 graph, or that is not judged at conversion.
-    weights: the share of the bytes of weights in each type, the largest first; empty for a file that was not made.
+    weights, operations: the share of the bytes of weights, and of the multiply-adds, in each number type, the largest
+    first; empty for a file that was not made.
     mostly_float: the operators that keep most of the weights in float32; empty where the precision holds for half of
     them or more.
     in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it.
@@ -39,7 +41,8 @@ class FileOutcome:
     why: str | None = None
     over: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
-    weights: tuple[tuple[str, float], ...] = ()
+    weights: Shares = ()
+    operations: Shares = ()
     mostly_float: tuple[str, ...] = ()
 
     @property
@@ -84,7 +87,8 @@ class Made:
     files: tuple[Path, ...]
     over: tuple[str, ...] = ()
     in_float: tuple[str, ...] = ()
-    weights: tuple[tuple[str, float], ...] = ()
+    weights: Shares = ()
+    operations: Shares = ()
     mostly_float: tuple[str, ...] = ()
 
 
@@ -153,7 +157,7 @@ class Attempts:
         if key in self._failed:
             return FileOutcome(file, role, precision, runtime, self._failed[key])
         made = self._made[key]
-        found = (made.over, made.in_float, made.weights, made.mostly_float)
+        found = (made.over, made.in_float, made.weights, made.operations, made.mostly_float)
         return FileOutcome(file, role, precision, runtime, None, *found)
 
     def _explained(self, error: Exception) -> str:

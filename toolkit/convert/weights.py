@@ -18,6 +18,9 @@ _SHOWN = 5
 
 # (type of the values, operator that reads them) -> bytes.
 StoredWeights = Counter[tuple[str, str]]
+# (type, share of the whole), the largest share first.
+Shares = tuple[tuple[str, float], ...]
+_LEAST_SHARE = 1e-4
 
 
 def stored_weights(path: Path) -> StoredWeights:
@@ -29,8 +32,8 @@ def stored_weights(path: Path) -> StoredWeights:
     return StoredWeights(_of_tflite(path) if path.suffix == ".tflite" else _of_onnx(path))
 
 
-def shares(weights: StoredWeights) -> tuple[tuple[str, float], ...]:
-    """Return the share of the bytes in each type, the largest first: (("int8", 0.92), ("float32", 0.08))."""
+def shares(weights: StoredWeights) -> Shares:
+    """Return the share of the bytes in each type: (("int8", 0.92), ("float32", 0.08))."""
     by_type: Counter[str] = Counter()
     for (dtype, _), size in weights.items():
         by_type[dtype] += size
@@ -38,13 +41,28 @@ def shares(weights: StoredWeights) -> tuple[tuple[str, float], ...]:
     return tuple((dtype, size / total) for dtype, size in by_type.most_common())
 
 
+def shown_shares(of_types: Shares) -> str:
+    """Return shares as text, such as "92% int8, 8% float32", without those below _LEAST_SHARE; "" without any."""
+    return ", ".join(f"{_percent(share)} {dtype}" for dtype, share in of_types if share >= _LEAST_SHARE)
+
+
+def _percent(share: float) -> str:
+    """Return a share in whole percent; no share but all is "100%", and none is "0%"."""
+    return "<1%" if share < 0.005 else ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
+
+
+def is_in_promised_type(recipe: Recipe, of_types: Shares) -> bool:
+    """Return whether half or more of a file's bytes of weights are in the type that its precision promises.
+
+    True for a file without weights, and for one of float32, which promises no smaller type.
+    """
+    return recipe.weights == "float32" or not of_types or 2 * dict(of_types).get(recipe.weights, 0.0) >= 1
+
+
 def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
     """Return the operators that keep weights in float32, with their bytes and the largest first, if less than half of
     all bytes are in the type that the precision promises; else nothing."""
-    promised = sum(size for (dtype, _), size in weights.items() if dtype == recipe.weights)
-    if recipe.weights == "float32" or 2 * promised >= weights.total():
-        return ()
-    return _owners(weights, "float32")
+    return () if is_in_promised_type(recipe, shares(weights)) else _owners(weights, "float32")
 
 
 def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:

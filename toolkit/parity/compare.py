@@ -13,6 +13,7 @@ from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
+from toolkit.convert.operations import number_types
 from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
 from toolkit.parity.report import (
@@ -75,7 +76,8 @@ def compare_bundle(
         for role in dict.fromkeys(artifact.role for artifact in chosen)
     )
     wholes = compare_end_to_end(bundle, kind, chosen, images, threads, progress)
-    return ParityReport(bundle.model["name"], kind.name, bundle.weights, roles, tuple(notes), wholes)
+    model, weights = bundle.model["name"], bundle.weights
+    return ParityReport(model, kind.name, weights, roles, tuple(notes), wholes, bundle.mendings)
 
 
 def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
@@ -174,6 +176,7 @@ def _compare_role(
         dict(seen.families),
         seen.outside_domain,
         tuple(reports[candidate.name] for candidate in candidates),
+        {a.file: number_types(bundle.folder / a.file) for a in artifacts if a.format in ("onnx", "tflite")},
     )
 
 

@@ -1,9 +1,11 @@
 """The parity report: checks of measured numbers against limits, for files and end-to-end cases, and its JSON form."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from backends.artifact import Artifact
+from toolkit.convert.operations import NumberTypes
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.metrics.task import is_enough
@@ -106,6 +108,7 @@ class RoleReport:
     """The comparisons of all files of one role. samples: the number of samples by family.
 
     outside_domain: the number of samples that were left out, see ModelKind.may_leave_domain.
+    number_types: those of the reference and of every other ONNX and TFLite file, by name.
     """
 
     role: str
@@ -113,13 +116,14 @@ class RoleReport:
     samples: dict[str, int]
     outside_domain: int
     files: tuple[FileReport, ...]
+    number_types: Mapping[str, NumberTypes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ParityReport:
     """The comparisons of all files of a bundle, and of the kind's end-to-end cases (`wholes`).
 
-    notes: sentences that a reader of the numbers must know.
+    notes: sentences that a reader of the numbers must know. mendings: as in Bundle.
     """
 
     model: str
@@ -128,6 +132,7 @@ class ParityReport:
     roles: tuple[RoleReport, ...]
     notes: tuple[str, ...]
     wholes: tuple[EndToEndReport, ...] = ()
+    mendings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -144,6 +149,7 @@ class ParityReport:
             "weights": self.weights,
             "passed": self.passed,
             "notes": list(self.notes),
+            "mendings": list(self.mendings),
             "roles": [_role_json(role) for role in self.roles],
             "wholes": [asdict(whole) for whole in self.wholes],
         }
@@ -203,11 +209,19 @@ def _check(limit: Limit, where: str, value: float | None, random: bool, uncounte
 def _role_json(role: RoleReport) -> dict[str, Any]:
     return {
         "role": role.role,
-        "reference": {"file": role.reference.file, "sha256": role.reference.sha256},
+        "reference": {
+            "file": role.reference.file,
+            "sha256": role.reference.sha256,
+            **_types_json(role.number_types.get(role.reference.file)),
+        },
         "samples": role.samples,
         "samples_outside_domain": role.outside_domain,
-        "files": [_file_json(file) for file in role.files],
+        "files": [_file_json(file) | _types_json(role.number_types.get(file.artifact.file)) for file in role.files],
     }
+
+
+def _types_json(types: NumberTypes | None) -> dict[str, Any]:
+    return {} if types is None else {"weights": dict(types.weights), "operations": dict(types.operations)}
 
 
 def _file_json(file: FileReport) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backends.bundle import Bundle, Progress
@@ -12,6 +12,7 @@ from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.profile import profile_files
 from toolkit.bench.result import BenchOptions, BenchResult, FileProfile, Machine
 from toolkit.bisect.result import BisectReport
+from toolkit.convert.operations import NumberTypes
 from toolkit.environments import need
 from toolkit.metrics.error import OutputMetrics
 from toolkit.parity.report import Check, FileReport, Judged, ParityReport, RunReport
@@ -52,7 +53,7 @@ class ComparedRole:
     """A role of the parity report, or an end-to-end case, with all that was compared.
 
     reference: the name of the file that the others are compared with. samples: the number of samples by family.
-    graphs: the roles of an end-to-end case; () for a role.
+    graphs: the roles of an end-to-end case; () for a role. number_types: as in RoleReport.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ComparedRole:
     samples: dict[str, int]
     files: tuple[ComparedFile, ...]
     graphs: tuple[str, ...] = ()
+    number_types: Mapping[str, NumberTypes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,13 @@ class Evidence:
     def comparisons(self) -> list[ComparedRole]:
         """The roles of the parity report, then its end-to-end cases."""
         roles = [
-            ComparedRole(role.role, role.reference.file, role.samples, tuple(map(_of_file, role.files)))
+            ComparedRole(
+                role.role,
+                role.reference.file,
+                role.samples,
+                tuple(map(_of_file, role.files)),
+                number_types=role.number_types,
+            )
             for role in self.parity.roles
         ]
         wholes = [

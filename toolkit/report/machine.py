@@ -126,4 +126,5 @@ def manifest(evidence: Evidence) -> Section:
         ("weights", f"{weights['origin']}, from {weights['source']}"),
         ("sha256 of the weights", str(weights["sha256"])),
     )
-    return Section("manifest", "Manifest", [Facts(facts), Table("Files of the bundle", columns, rows)])
+    done = (("done at import", line) for line in bundle.mendings)
+    return Section("manifest", "Manifest", [Facts((*facts, *done)), Table("Files of the bundle", columns, rows)])

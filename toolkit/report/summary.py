@@ -1,5 +1,7 @@
 """The page's headline and its summary: the verdicts, the failures, the best choices, and a table of all files."""
 
+from toolkit.convert.operations import NumberTypes
+from toolkit.convert.weights import shown_shares
 from toolkit.parity.report import Check
 from toolkit.report.blocks import Block, Cell, Column, Facts, Heading, Paragraph, Section, Table
 from toolkit.report.evidence import ComparedFile, ComparedRole, Evidence
@@ -20,6 +22,9 @@ def section(evidence: Evidence) -> Section:
             continue
         blocks.append(Paragraph(_verdict(role)))
         blocks += [Paragraph(line, "fail") for row in rows for line in _failures(row)]
+        blocks += [
+            Paragraph(_hollow(row, row.types), "warn") for row in rows if not row.is_in_promised_type and row.types
+        ]
         if facts := _choices(rows, answer_name(role)):
             blocks.append(Facts(tuple(facts)))
         blocks.append(_table(role, rows))
@@ -60,14 +65,22 @@ def _failure(check: Check) -> str:
     return f"{where}{wording(check.number)} {form(check.number)(check.value)}, where {limit} is allowed."
 
 
+def _hollow(row: RatedFile, types: NumberTypes) -> str:
+    return (
+        f"{row.file} keeps most of its weights in another type than {row.precision} promises: "
+        f"{shown_shares(types.weights)}. It is not among the smallest."
+    )
+
+
 def _choices(rows: tuple[RatedFile, ...], answer: str | None) -> list[tuple[str, str]]:
     """Return (term, text) pairs on files that pass: the smallest, the fastest, and the one with the worst answers."""
     passing = [row for row in rows if row.passed]
     facts = []
     if len(passing) < 2:
         return []
-    smallest = min(passing, key=lambda row: row.bytes)
-    facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
+    if honest := [row for row in passing if row.is_in_promised_type]:
+        smallest = min(honest, key=lambda row: row.bytes)
+        facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
     timed = [row for row in passing if row.median_ms is not None]
     if timed:
         fastest = min(timed, key=lambda row: row.median_ms or 0.0)
@@ -87,6 +100,7 @@ def _table(role: ComparedRole, rows: tuple[RatedFile, ...]) -> Table:
     timed = any(row.median_ms is not None for row in rows)
     margins = {file.name: margin(file) for file in role.files}
     columns = [Column("File"), Column("Verdict"), Column("Precision"), Column("Size, MB", True)]
+    columns += [Column("Weights stored in"), Column("Multiplies in")] if role.number_types else []
     columns += [Column("Median, ms", True), Column("Speed-up", True)] if timed else []
     columns.append(Column("Error (L2)", True))
     columns += [Column(capital(wording(answer)), True)] if answer is not None else []
@@ -97,6 +111,9 @@ def _table(role: ComparedRole, rows: tuple[RatedFile, ...]) -> Table:
         tone, verdict = {True: ("pass", "pass"), False: ("fail", "fail"), None: ("muted", "reference")}[row.passed]
         size_mb, closest = megabytes(row.bytes), margins.get(row.file)
         cells = [Cell(row.file), Cell(verdict, tone=tone), Cell(row.precision), Cell(significant(size_mb), size_mb)]
+        if role.number_types:
+            kinds = ("", "") if row.types is None else map(shown_shares, row.types)
+            cells += [Cell(kind) for kind in kinds]
         if timed:
             speed = 1 / row.of_reference if row.of_reference else None
             cells.append(Cell(significant(row.median_ms), row.median_ms))

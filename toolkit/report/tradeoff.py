@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from backends.precision import find_recipe
 from toolkit.bench.result import BenchResult, Figures, FileResult, PeerResult
+from toolkit.convert.operations import NumberTypes
+from toolkit.convert.weights import is_in_promised_type
 from toolkit.parity.report import Check
 from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Pair, Paragraph, Section, Table
 from toolkit.report.evidence import ComparedRole, Evidence
@@ -29,7 +32,8 @@ class RatedFile:
     passed: None for the reference. error: the largest relative L2 of its outputs. answer: the first number of the
     kind's judge (see answer_name), such as the share of bits flipped. median_ms, of_reference: None if the file was not
     timed. failures: the failed checks. front: whether neither the reference nor a file that passes is at least as good
-    in size, time and cost, and better in one of them. beaten_by: the first file that is.
+    in size, time and cost, and better in one of them. beaten_by: the first file that is. types: the number types of the
+    file; None for a variant of an end-to-end case, and a format of which they are not read.
     """
 
     file: str
@@ -44,11 +48,17 @@ class RatedFile:
     failures: tuple[Check, ...]
     front: bool = False
     beaten_by: str | None = None
+    types: NumberTypes | None = None
 
     @property
     def label(self) -> str:
         """The file's name without the role, which is the same for all files of a plot."""
         return self.file.removeprefix(f"{self.role}.")
+
+    @property
+    def is_in_promised_type(self) -> bool:
+        """Whether half or more of the weights are in the type that the precision promises, as far as this is known."""
+        return self.types is None or is_in_promised_type(find_recipe(self.precision), self.types.weights)
 
     @property
     def cost(self) -> float | None:
@@ -90,6 +100,7 @@ def rows_of(evidence: Evidence, role: ComparedRole) -> tuple[RatedFile, ...]:
                 median_ms=None if bench is None else bench.timing.median_ms,
                 of_reference=None if bench is None else bench.of_reference,
                 failures=() if file is None else file.failures,
+                types=role.number_types.get(name.partition(" on ")[0]),
             )
         )
     return with_front(rows)

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from backends.errors import InvalidArtifact
-from graphs.onnx.foreign import external_files, read_foreign
+from graphs.onnx.foreign import external_files, read_foreign, weights_beside
 
 _BYTES = 4 * 16 * 16
 
@@ -126,3 +126,34 @@ def test_a_file_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\x08\x08\x3a\xff\xff\xff\xff\x07abc")  # a graph of 2 GB, of which three bytes are there
     with pytest.raises(InvalidArtifact, match="not a valid ONNX model"):
         read_foreign(path, {})
+
+
+def test_weights_that_are_kept_with_a_linked_model_are_copied_beside_it(tmp_path: Path) -> None:
+    path = _written(tmp_path, _model(_weight(location="weights/w.bin", offset=0, length=_BYTES)))
+    given = tmp_path / "given"
+    (given / "weights").mkdir(parents=True)
+    (given / "m.onnx").symlink_to(path)
+    (given / "weights" / "w.bin").symlink_to(path.parent / "w.bin")
+    with weights_beside(given / "m.onnx") as at:
+        assert at.parent not in (given, path.parent)
+        assert external_files(at) == (at.parent / "weights" / "w.bin",)
+        assert list(read_foreign(at, {}).graph.initializers) == ["w"]
+    assert not at.exists()
+    (path.parent / "w.bin").write_bytes(bytes(8))  # an error names the given path, not that of the copy
+    with (
+        pytest.raises(InvalidArtifact, match=f"^{given}/m.onnx: weight 'w': expected 1024 bytes"),
+        weights_beside(given / "m.onnx") as at,
+    ):
+        external_files(at)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "link.bin", "gone.bin"])
+def test_weights_that_are_not_kept_with_a_linked_model_are_refused(tmp_path: Path, location: str) -> None:
+    path = _written(tmp_path, _model(_weight(location=location)))
+    (path.parent / "link.bin").unlink()  # so that it is not beside the model either
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "m.onnx").symlink_to(path)
+    (given / "link.bin").symlink_to(tmp_path / "secret")
+    with weights_beside(given / "m.onnx") as at, pytest.raises(InvalidArtifact, match="m.onnx"):
+        read_foreign(at, {})

@@ -68,6 +68,31 @@ def test_the_scoped_names_of_an_older_exporter_are_read() -> None:
     assert list(modules.values()) == ["layer1.0.fc1", "layer1.0.fc1", "", "head"]
 
 
+def test_the_scopes_in_names_of_tensorflow_are_read() -> None:
+    model = _model({})
+    names = [
+        "StatefulPartitionedCall/StatefulPartitionedCall/net/block1/conv/Conv2D",
+        "net/block1/conv/BiasAdd;net/block1/conv/Conv2D",
+        "Gelu__12",
+        "net/head/MatMul__7",
+    ]
+    for node, name in zip(model.graph, names, strict=True):
+        node.name, node.outputs[0].name = name, f"{name}:0"
+    modules = scopes_of(model)
+    assert modules is not None
+    assert list(modules.values()) == ["net.block1.conv", "net.block1.conv", "net.head", "net.head"]
+
+
+def test_the_layers_in_names_of_paddle_are_read() -> None:
+    model = _model({})
+    names = [("p2o.Conv.0", "conv2d_12.tmp_0"), ("p2o.Add.0", "conv2d_12.tmp_1"), ("p2o.Mul.0", "p2o.Mul.1")]
+    for node, (name, output) in zip(model.graph, [*names, ("p2o.MatMul.0", "linear_3.tmp_0")], strict=True):
+        node.name, node.outputs[0].name = name, output
+    modules = scopes_of(model)
+    assert modules is not None
+    assert list(modules.values()) == ["conv2d_12", "conv2d_12", "linear_3", "linear_3"]
+
+
 def test_without_scopes_nothing_is_guessed() -> None:
     model = _model({})
     assert modules_by_node(model) is None

@@ -31,8 +31,7 @@ def lower(model: Path, folder: Path) -> tuple[Path, Path]:
     """Lower an ONNX file with onnx2tf's flatbuffer_direct backend. Returns two files in `folder`.
 
     The first is the float32 TFLite file: its four-dimensional inputs are channels last, other inputs as in the graph.
-    The second is a JSON file of names: {name in the ONNX graph: [[name that the file may have for the tensor, whether
-    that name is inferred]]}.
+    The second is a JSON file of names: {name in the ONNX graph: [names that the file may have for the tensor]}.
     """
     graph = onnx.load(model, load_external_data=False).graph
     # Without this option onnx2tf makes these inputs channels last too.
@@ -53,17 +52,17 @@ def _names(graph: onnx.GraphProto, report: Path) -> Path:
     of a later tensor. The file names such a tensor after its node, so that name is listed first.
     """
     records = json.loads(report.read_text(encoding="utf-8"))["records"]
-    names: dict[str, list[tuple[str, bool]]] = {}
+    names: dict[str, list[str]] = {}
     makers = {node.output[0]: node.name for node in graph.node if node.output}
     for record in records:
         name, inferred = record["onnx_output_name"], record["status"] == "inferred"
         found = names.setdefault(name, [])
         if record["exists_in_final_model"] and not inferred:
-            found.append((record["resolved_tflite_tensor_name"], False))
+            found.append(record["resolved_tflite_tensor_name"])
         else:
-            found.append((f"{makers.get(name)}_output_nhwc", True))
+            found.append(f"{makers.get(name)}_output_nhwc")
             if record["exists_in_final_model"]:
-                found.append((record["resolved_tflite_tensor_name"], True))
+                found.append(record["resolved_tflite_tensor_name"])
     report.unlink()
     path = report.with_suffix(".names.json")
     path.write_text(json.dumps(names), encoding="utf-8")

@@ -58,6 +58,8 @@ class TwoPass(Closing):
     ) -> None:
         self.graphs = Graphs(bundle, "foveated", backend, precision, threads)
         bundle = self.graphs.bundle
+        for role in ("encode_frames", "query_shallow", "language", "predict"):
+            self.graphs.artifact(role)  # says which graph is missing, before the manifest of one graph is read
         model = Fields(bundle.model, f"{bundle.folder}: model", _KEYS)
         self.image_size_px = model.integer("image_size_px")
         self.grid_side = model.integer("grid_side")
