@@ -14,7 +14,7 @@ from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.onnx.readers import read_linear
 
-_STEPS = 127
+STEPS = 127
 
 
 def int8_weight(
@@ -74,7 +74,7 @@ def _scales(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> Array:
     """Return the size of one of 127 steps for each output channel: float32, above 0. `axes` are all other axes."""
     values = tensor.numpy()
     largest = np.maximum(values.max(axis=axes), -values.min(axis=axes))
-    scale: Array = np.maximum(largest / np.float32(_STEPS), np.finfo(np.float32).tiny).astype(np.float32)
+    scale: Array = np.maximum(largest / np.float32(STEPS), np.finfo(np.float32).tiny).astype(np.float32)
     del values
     let_go(tensor)
     return scale
