@@ -19,6 +19,7 @@ from backends.errors import InvalidArtifact
 from backends.precision import RECIPES
 from backends.registry import default_backend
 from backends.tensor import Array, Binding, TensorSpec
+from graphs.tflite.constants import store_constants_of_file
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
 from graphs.tflite.tensor_map import Order, TensorLocation, map_tensors, order_of
@@ -228,7 +229,8 @@ class _Slices:
                 self._attempts.fail([("tflite", precision)], ConversionFailed(why))
                 continue
             for i, key in keys.items():
-                result.files[key].replace(self._file(i, precision))
+                made = result.files[key].replace(self._file(i, precision))
+                store_constants_of_file(made, RECIPES[precision].weights, in_float.get(key, ()))
             if not in_float and (refused := self._refused(keys, precision)):
                 self._quantize(batch, [precision], calibration, refused)
 

@@ -39,10 +39,10 @@ def shares(weights: StoredWeights) -> tuple[tuple[str, float], ...]:
 
 
 def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
-    """Return the operators that keep weights in float32, with their bytes and the largest first, if less than half of
-    all bytes are in the type that the precision promises; else nothing."""
-    promised = sum(size for (dtype, _), size in weights.items() if dtype == recipe.weights)
-    if recipe.weights == "float32" or 2 * promised >= weights.total():
+    """Return the operators that keep weights in float32, with their bytes and the largest first, if more than half of
+    all bytes are float32 although the precision promises another type; else nothing."""
+    left = sum(size for (dtype, _), size in weights.items() if dtype == "float32")
+    if recipe.weights == "float32" or 2 * left <= weights.total():
         return ()
     return _owners(weights, "float32")
 
