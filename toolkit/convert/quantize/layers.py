@@ -132,6 +132,11 @@ class QuantizableLayer:
         return value
 
     @property
+    def channels(self) -> int:
+        """The number of output channels."""
+        return int(_constant(self.weight).shape.numpy()[self.axis])
+
+    @property
     def bias(self) -> ir.Value | None:
         """The node's third input; None if it has none."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
@@ -222,10 +227,15 @@ def compute_static(
     weight = _dequantized_weight(graph, layer)
     nodes.append(weight)
     inputs = [dequantized, weight.outputs[0]]
-    if layer.bias is not None:
-        nodes.append(_dequantized_bias(graph, layer, layer.bias, x_scale))
+    bias, added = layer.bias, None
+    if bias is not None and (bias.const_value is None or bias.const_value.shape.numpy() != (layer.channels,)):
+        bias, added = None, bias  # not one constant for each channel: added behind the integer kernel
+    if bias is not None:
+        nodes.append(_dequantized_bias(graph, layer, bias, x_scale))
         inputs.append(nodes[-1].outputs[0])
     nodes.append(ir.node(layer.node.op_type, inputs, layer.node.attributes, name=layer.node.name))
+    if added is not None:
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], added], name=f"{layer.node.outputs[0].name}_biased"))
     _replace(graph, layer.node, nodes)
 
 
