@@ -19,7 +19,7 @@ def check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mix
     if names and calibration is None:
         raise InvalidInput(f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}")
     if calibration is not None and not names:
-        known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
+        known = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
         raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
     if (mixed is not None) != any(recipe.keeps_layers for recipe in recipes):
         raise InvalidInput(

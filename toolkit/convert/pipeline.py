@@ -43,6 +43,7 @@ from toolkit.convert.quantize.mixed import (
     find_mixed_recipe,
     make_mixed_tflite,
 )
+from toolkit.convert.quantize.static_search import make_static_onnx
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import ConversionRules, FindRules
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
@@ -221,7 +222,12 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
                     steps.unfinished = True  # another conversion goes on after the slices that were finished
                     raise
         for recipe in options.quantized:
-            attempts.make(("ort", recipe.name), partial(job.onnx, recipe, images.calibrated))
+            work = partial(job.onnx, recipe, images.calibrated)
+            if images.calibrated is not None and (
+                recipe.is_integer or (recipe.calibrated and options.rules.searches_layers)
+            ):
+                work = partial(make_static_onnx, job, recipe, images.calibrated)
+            attempts.make(("ort", recipe.name), work)
         beside = {} if options.mixed is None else _mix(job, steps, attempts, options.mixed, images.mixed)
         outcomes = tuple(attempts.outcome(key) for key in options.keys)
         new = [attempts.made(key) for key, outcome in zip(options.keys, outcomes, strict=True) if outcome.made]

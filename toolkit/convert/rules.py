@@ -49,6 +49,11 @@ class ConversionRules:
     may_leave_domain: bool
     message_rule: Callable[[Bundle], MessageRule | None]
 
+    @property
+    def searches_layers(self) -> bool:
+        """Whether a static file may quantize convolutions, and layers are put back to float until it passes."""
+        return self.check is not None
+
 
 # Called with the opened bundle; returns the rules of its kind.
 FindRules = Callable[[Bundle], ConversionRules]

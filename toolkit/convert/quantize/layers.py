@@ -142,21 +142,22 @@ class QuantizableLayer:
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
 
 
-def layers(graph: ir.Graph) -> list[QuantizableLayer]:
-    """Return the layers that can be quantized, in running order. Small convolution kernels and products of two
-    activations are left out."""
-    found = [_layer(node) for node in graph]
+def layers(graph: ir.Graph, least_conv_weight: int | None = None) -> list[QuantizableLayer]:
+    """Return the layers that can be quantized, in running order. Products of two activations are left out, and
+    convolutions whose kernels have less than least_conv_weight values, or _SMALLEST_CONV_WEIGHT if that is None."""
+    least = _SMALLEST_CONV_WEIGHT if least_conv_weight is None else least_conv_weight
+    found = [_layer(node, least) for node in graph]
     return [layer for layer in found if layer is not None]
 
 
-def _layer(node: ir.Node) -> QuantizableLayer | None:
+def _layer(node: ir.Node, least_conv_weight: int) -> QuantizableLayer | None:
     if node.op_type not in ("Gemm", "MatMul", "Conv"):
         return None
     weight = node.inputs[1]
     if weight is None or weight.const_value is None or not weight.is_initializer():
         return None
     if node.op_type == "Conv":
-        return QuantizableLayer(node, False, weight, 0) if weight.const_value.size >= _SMALLEST_CONV_WEIGHT else None
+        return QuantizableLayer(node, False, weight, 0) if weight.const_value.size >= least_conv_weight else None
     linear = read_linear(node)
     if linear is None or not linear.is_unscaled:
         return None

@@ -5,7 +5,7 @@ times the time of its float32 one. Copying each window to a row and multiplying 
 the float32 time, from 128 channels on; with fewer channels, copying costs more than it gains.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,15 +172,17 @@ def calibrated_tensors(graph: ir.Graph) -> list[str]:
     return list(dict.fromkeys(str(layer.input.name) for layer in layers(graph) if layer.dense))
 
 
-def observe(source: Path, artifact: Artifact, calibrated: Calibrated, folder: Path) -> dict[str, tuple[float, float]]:
-    """Run a float32 graph on the calibration inputs, one run at a time. Returns the range of each tensor of
-    `calibrated_tensors` by the calibration's method: name -> (lowest, highest).
+def observe(
+    source: Path, artifact: Artifact, calibrated: Calibrated, folder: Path, watched: Callable[[ir.Graph], list[str]]
+) -> dict[str, tuple[float, float]]:
+    """Run a float32 graph on the calibration inputs, one run at a time. Returns the range of each tensor that `watched`
+    names by the calibration's method: name -> (lowest, highest).
 
     A copy of the graph with more outputs is written to `folder`, and removed at the end. Raises InvalidArtifact if the
     graph does not state the shape of one of these tensors.
     """
     model = load(source)
-    names = calibrated_tensors(model.graph)
+    names = watched(model.graph)
     specs = []
     known = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     for value in [value for node in model.graph for value in node.outputs if value.name in names]:
