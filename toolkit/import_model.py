@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,9 +26,11 @@ from graphs.onnx.floats import HALVES, other_floats
 from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
+from graphs.passes.integers import is_quantized
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
+from toolkit.convert.rules import QUANTIZED
 from toolkit.metrics.samples import signed_samples
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
@@ -206,7 +209,14 @@ def import_model(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
-        Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
+        described: dict[str, Any] = {"name": folder.name, "kind": KIND}
+        if is_quantized(ir.load(path)):
+            described[QUANTIZED] = True
+            note(
+                f"{source}: the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats"
+                " between their operators, so their outputs may lie as far apart as those of int8-static"
+            )
+        Bundle(building, described, weights, (artifact,)).write()
     return Bundle.open(folder)
 
 

@@ -45,7 +45,7 @@ from toolkit.convert.quantize.mixed import (
 )
 from toolkit.convert.quantize.static_search import make_static_onnx
 from toolkit.convert.resume import Steps, kept_steps
-from toolkit.convert.rules import ConversionRules, FindRules
+from toolkit.convert.rules import QUANTIZED, ConversionRules, FindRules
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
 from toolkit.environments import converter_python
 from toolkit.metrics.error import all_finite
@@ -177,6 +177,10 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
     attempts = Attempts(parent, options.route, options.strict, log)
+    if bundle.model.get(QUANTIZED) and options.quantized:
+        attempts.notes.append(
+            f"{parent.file} is quantized already, and ONNX Runtime runs it as it is: its other files there gain little"
+        )
     if images.refused is not None:
         attempts.fail(options.calibrated, images.refused)
     cut: CutGraph | None = None

@@ -9,6 +9,9 @@ from backends.bundle import Bundle
 from backends.tensor import Array
 from toolkit.images.open import ImageSource
 
+# The key in a manifest's model that says that an imported graph was quantized already.
+QUANTIZED = "quantized"
+
 # Called with a bundle, a role and images; yields (name, inputs by name) of the role's graph, made from the images.
 Feeds = Callable[[Bundle, str, Iterable[ImageSource]], Iterator[tuple[str, dict[str, Array]]]]
 

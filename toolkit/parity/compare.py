@@ -13,8 +13,10 @@ from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
+from toolkit.convert.rules import QUANTIZED
 from toolkit.metrics.samples import Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
+from toolkit.parity.agreement import judged_precision
 from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
@@ -175,7 +177,8 @@ def _open(
 
 def _report(bundle: Bundle, candidate: _Candidate, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
-    tolerance = find_kind(bundle.model["kind"]).tolerance(artifact.role, artifact.precision)
+    precision = judged_precision(artifact, bool(bundle.model.get(QUANTIZED)))
+    tolerance = find_kind(bundle.model["kind"]).tolerance(artifact.role, precision)
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()

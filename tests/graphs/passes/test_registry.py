@@ -22,9 +22,9 @@ EXPORT = (
     "fold_scale", "join_relative_positions", "split_queries", "einsum_to_matmul",
 )  # fmt: skip
 LOWERING = (
-    "widen_small_integers", "split_depthwise", "states_as_tensors", "split_large_conv", "patches_to_depth",
-    "transposed_to_conv", "reflect_by_slices", "write_out_layer_norm", "keep_small_bounds", "scale_elu",
-    "write_out_lp_norm", "write_out_log_softmax", "slice_uneven_splits", "pin_io_layout",
+    "integers_to_pairs", "widen_small_integers", "split_depthwise", "states_as_tensors", "split_large_conv",
+    "patches_to_depth", "transposed_to_conv", "reflect_by_slices", "write_out_layer_norm", "keep_small_bounds",
+    "scale_elu", "write_out_lp_norm", "write_out_log_softmax", "slice_uneven_splits", "pin_io_layout",
 )  # fmt: skip
 
 
