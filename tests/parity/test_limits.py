@@ -131,7 +131,7 @@ def test_this_many_bits_may_flip(precision: str, more: int) -> None:
         message = Message(tuple(random.integers(0, 2, bits).tolist()))
         expected = np.array([[1, *(4.0 if bit else -4.0 for bit in message.bits)]], np.float32)
         got = expected.copy()
-        here = min(left, 4)
+        here = min(left, 8)
         left -= here
         for pair in range(here):  # one that becomes wrong for each that becomes right
             side = expected if pair % 2 else got
