@@ -36,9 +36,11 @@ from graphs.onnx.foreign import (
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
+from graphs.passes.integers import is_quantized
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
+from toolkit.convert.rules import QUANTIZED
 from toolkit.inputs import KEY
 from toolkit.inputs.images import Preprocess
 from toolkit.inputs.kept import KeptInputs, relative_path
@@ -270,11 +272,17 @@ def _import(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": named.name}
+        if quantized := is_quantized(ir.load(path)):
+            say(
+                "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "
+                "their operators, so their outputs may lie as far apart as those of int8-static"
+            )
         held = {name: values for name, values in kept.integers.items() if name in candidate.input_names}
         model: dict[str, Any] = {
             "name": folder.name,
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
+            QUANTIZED: quantized,
             ROUNDED: [spec.name for spec in outputs if spec.name in rounded],
             MENDINGS: mendings,
             VALUES: values_json(constants),

@@ -28,7 +28,8 @@ from toolkit.metrics.task import JudgeChoice
 @click.option(
     "--calibration",
     metavar="DIR|generated",
-    help="A folder of photographs, or images from a seeded generator: for int8-static and int16x8.",
+    help="A folder of photographs, or images from a seeded generator: for "
+    f"{', '.join(name for name, recipe in RECIPES.items() if recipe.calibrated)}.",
 )
 @click.option(
     "--calibration-method",

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backends.precision import find_recipe
-from toolkit.convert.weights import is_in_promised_type, shown_shares
+from toolkit.convert.weights import is_as_named, shown_shares
 from toolkit.metrics.error import OutputMetrics
 from toolkit.metrics.limit import SHARES
 from toolkit.models.kind import ModelKind, find_kind
@@ -162,7 +162,7 @@ def _types_table(role: RoleReport) -> Table:
     for file, types in role.number_types.items():
         recipe = find_recipe(precisions.get(file, "fp32"))
         cells = (file.removeprefix(f"{role.role}."), shown_shares(types.weights), shown_shares(types.operations))
-        table.add_row(*cells, style=None if is_in_promised_type(recipe, types.weights) else "yellow")
+        table.add_row(*cells, style=None if is_as_named(recipe, types.weights) else "yellow")
     return table
 
 

@@ -22,7 +22,7 @@ def check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mix
             "(--inputs), for an imported model"
         )
     if calibration is not None and not names:
-        known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
+        known = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
         raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
     if (mixed is not None) != any(recipe.keeps_layers for recipe in recipes):
         raise InvalidInput(

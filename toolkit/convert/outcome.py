@@ -81,7 +81,10 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact and its files, which are not in the bundle yet. The other fields are those of FileOutcome."""
+    """An artifact and its files, which are not in the bundle yet.
+
+    notes: for the user, on how the file was made. The other fields are those of FileOutcome.
+    """
 
     artifact: Artifact
     files: tuple[Path, ...]
@@ -90,6 +93,7 @@ class Made:
     weights: Shares = ()
     operations: Shares = ()
     mostly_float: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 # A file of one graph, by its runtime and precision.
@@ -117,7 +121,9 @@ class Attempts:
         """Make one file, unless it has failed already. Record the result, or the error as the reason of its failure."""
         if key not in self._failed:
             with self.guard([key]):
-                self._made[key] = work()
+                made = work()
+                self.notes += made.notes
+                self._made[key] = made
 
     @contextmanager
     def guard(self, keys: Sequence[Key]) -> Iterator[None]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact
+from backends.precision import FP16, FP32, INT8_STATIC
 from backends.registry import default_backend
-from toolkit.convert.rules import ConversionRules
+from toolkit.convert.rules import QUANTIZED, ConversionRules
 from toolkit.inputs.kept import real_inputs, synthetic_samples
 from toolkit.metrics.task import JudgeChoice
 from toolkit.models.kind import kind_of
@@ -39,6 +40,17 @@ def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> Conve
     )
 
 
+def judged_precision(bundle: Bundle, artifact: Artifact) -> str:
+    """Return the precision whose tolerance a file is held to: its own.
+
+    If the imported graph was quantized already, a file with floats between its operators rounds to other levels than
+    the graph, as a static file does.
+    """
+    floats = artifact.precision in (FP32.name, FP16.name)
+    is_other = bundle.model.get(QUANTIZED) and floats and artifact.parent is not None
+    return INT8_STATIC.name if is_other else artifact.precision
+
+
 def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
     """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
 
@@ -48,8 +60,9 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
     keeps memory between runs.
     """
     kind = kind_of(bundle)
-    tolerance = kind.tolerance(artifact.role, artifact.precision)
-    families = kind.judged_families(bundle, artifact.precision, ())
+    precision = judged_precision(bundle, artifact)
+    tolerance = kind.tolerance(artifact.role, precision)
+    families = kind.judged_families(bundle, precision, ())
     with (
         default_backend("onnx").session(source, parent, 1) as reference,
         default_backend(artifact.format).session(path, artifact, 1) as session,

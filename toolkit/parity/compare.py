@@ -16,6 +16,7 @@ from backends.tensor import Array, TensorSpec, probe
 from toolkit.convert.operations import number_types
 from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
+from toolkit.parity.agreement import judged_precision
 from toolkit.parity.report import (
     Check,
     EndToEndReport,
@@ -190,7 +191,7 @@ def _open(
     images: Sequence[Path],
 ) -> CandidateRun:
     role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
-    families = kind.judged_families(bundle, candidate.artifact.precision, images)
+    families = kind.judged_families(bundle, judged_precision(bundle, candidate.artifact), images)
     total = RunningComparison(reference.file, kind.judge(bundle, role), families)
     step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families)
     return CandidateRun(session, total, parent, step)
@@ -198,7 +199,7 @@ def _open(
 
 def _report(bundle: Bundle, kind: ModelKind, candidate: _Candidate, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
-    tolerance = kind.tolerance(artifact.role, artifact.precision)
+    tolerance = kind.tolerance(artifact.role, judged_precision(bundle, artifact))
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
