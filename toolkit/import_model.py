@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -206,8 +207,21 @@ def import_model(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
-        Bundle(building, {"name": folder.name, "kind": KIND}, weights, (artifact,)).write()
+        described = {"name": folder.name, "kind": KIND, "source": _described(source, folder, shapes, values or {})}
+        Bundle(building, described, weights, (artifact,)).write()
     return Bundle.open(folder)
+
+
+def _described(source: Path, folder: Path, shapes: Shapes, values: Values) -> dict[str, Any]:
+    """Return where a file lies from a bundle's folder, and the arguments of `read_foreign` by which it was read.
+
+    The conversion reads the file again where the prepared graph cannot be lowered.
+    """
+    return {
+        "file": os.path.relpath(source.resolve(), folder.resolve()),
+        "sizes": {name: list(sizes) for name, sizes in shapes.items()},
+        "values": {name: array.tolist() for name, array in values.items()},
+    }
 
 
 def _state_sizes(model: ir.Model, path: Path, results: Outputs) -> None:

@@ -52,10 +52,14 @@ def unsupported_nodes(model: ir.Model, supported: frozenset[str]) -> list[str]:
     ]
 
 
+class UnsupportedOperators(NotAvailable):
+    """Error: the graph has operators that the converter does not lower. The message names their nodes."""
+
+
 def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> None:
-    """Raise NotAvailable, naming the nodes and a way out, if the converter does not lower every node of a graph."""
+    """Raise UnsupportedOperators, naming a way out, if the converter does not lower every node of a graph."""
     if nodes := unsupported_nodes(model, supported):
-        raise NotAvailable(f"{path}: {_explained(nodes)}")
+        raise UnsupportedOperators(f"{path}: {_explained(nodes)}")
 
 
 def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:

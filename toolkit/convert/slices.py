@@ -1,7 +1,7 @@
 """Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +22,12 @@ DEFAULT_LIMIT_BYTES = 512 << 20
 @dataclass(frozen=True)
 class Slice:
     """Consecutive nodes of a graph. inputs, outputs: names of ONNX tensors; inputs are inputs of the graph or outputs
-    of earlier slices."""
+    of earlier slices. route: how the slice is lowered, one of backends.precision.ROUTES."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weight_bytes: int
+    route: str = "direct"
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,36 @@ class CutGraph:
     slices: tuple[Slice, ...]
 
 
-def cut_graph(model: ir.Model, limit_bytes: int) -> CutGraph:
-    """Rename what the converter does not carry, in place, and plan the slices. Raises InvalidInput as `plan` does."""
+def cut_graph(model: ir.Model, limit_bytes: int, route: str = "direct") -> CutGraph:
+    """Rename what the converter does not carry, in place, and plan the slices. route: of every slice.
+
+    Raises InvalidInput as `plan` does.
+    """
     names = carry_names(model)
-    return CutGraph(model, names, plan(model, limit_bytes))
+    return CutGraph(model, names, tuple(replace(piece, route=route) for piece in plan(model, limit_bytes)))
 
 
-def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
+def open_graph(
+    path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, steps: Sequence[GraphPass] | None = None
+) -> ir.Model:
     """Read a graph to be cut, and rewrite it for TFLite; dense layers with more weights than `limit_bytes` are split.
 
-    External weights stay in their file until a slice is written.
+    steps: the passes that rewrite it, by default all of the stage "lowering". External weights stay in their file until
+    a slice is written.
     """
-    # Not stepwise: each slice and the whole file are compared with the graph in `path` later.
+    return rewrite_graph(read(path), limit_bytes, steps)[0]
+
+
+def rewrite_graph(
+    model: ir.Model, limit_bytes: int, steps: Sequence[GraphPass] | None = None
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Rewrite a graph as `open_graph` does. Returns the graph and the names of the passes that changed it."""
+    # Not stepwise: each slice and the whole file are compared with the bundle's graph later.
     split = GraphPass("split_large_gemm", "lowering", 0.0, (), partial(split_large_gemm, limit_bytes=limit_bytes))
-    model, _ = prepare(read(path), {}, (*passes("lowering"), split), stepwise=False)
+    model, changed_by = prepare(model, {}, (*(passes("lowering") if steps is None else steps), split), stepwise=False)
     # A constant made by a node in one slice would be passed on to the slices that use it; each slice has initializers.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    return model
+    return model, changed_by
 
 
 def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
