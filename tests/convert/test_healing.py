@@ -175,6 +175,40 @@ def test_a_graph_that_fails_in_every_way_says_which_were_tried(tmp_path: Path, m
     assert not [path for path in (tmp_path / "foreign").iterdir() if path.is_dir()]
 
 
+_WRITTEN_OUT = """(float[1,4,12,12] x, float[1,5,6,2] g) => (
+    float[1,4,12,12] flipped, float[1,4,5,12] backward, float[1,4,12,12] gelu, float[1,4,144] prelu,
+    float[1,4,6,8] smaller, float[1,4,5,6] reflected, float[1,4,4] product
+) {
+    h = Conv<pads = [1, 1, 1, 1]>(x, w)
+    turned = Slice(h, last, least, rows, last)
+    flipped = Slice(turned, last, least, columns, last)
+    backward = Slice(h, ten, one, rows, minus_two)
+    gelu = Gelu<approximate = "tanh">(h)
+    flat = Reshape(h, sizes)
+    prelu = PRelu(flat, slope)
+    smaller = Resize<mode = "linear", antialias = 1>(h, , , small)
+    reflected = GridSample<padding_mode = "reflection">(h, g)
+    product = Einsum<equation = "...ak,...bk">(flat, flat)
+}"""
+
+
+def test_operators_that_the_lowering_lacks_need_no_other_way(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> g {_WRITTEN_OUT}')
+    random = np.random.default_rng(0)
+    numbers = {"last": -1, "least": -(2**63) + 1, "rows": 2, "columns": 3, "ten": 10, "one": 0, "minus_two": -2}
+    constants = {name: np.array([number], np.int64) for name, number in numbers.items()}
+    constants |= {"sizes": np.array([1, 4, 144], np.int64), "small": np.array([1, 4, 6, 8], np.int64)}
+    floats = {"w": random.normal(0, 0.3, (4, 4, 3, 3)), "slope": random.normal(0, 1, (4, 1))}
+    constants |= {name: values.astype(np.float32) for name, values in floats.items()}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(values, name) for name, values in constants.items())
+    onnx.save(model, tmp_path / "source.onnx")
+    bundle = import_model(tmp_path / "source.onnx", tmp_path / "foreign", {})
+    assert [(one.precision, one.why, one.way) for one in _tflite(bundle).outcomes] == [
+        ("fp32", None, None),
+        ("int8", None, None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("error", "strict"), [(ConverterStopped("too long"), False), (ConversionFailed("the converter failed"), True)]
 )
