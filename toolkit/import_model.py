@@ -20,7 +20,7 @@ from backends.bundle import MANIFEST, Bundle, Progress, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
-from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
+from graphs.onnx.apart import Feeds, Outputs, cut_model, run, sizes_by_runtime
 from graphs.onnx.file import check, save
 from graphs.onnx.floats import HALVES, other_floats
 from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, place_of, read_foreign
@@ -42,17 +42,21 @@ HALF_TOLERANCE = 5e-2
 TIMEOUT_S = 3600.0
 
 
-def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None]) -> Outputs:
+def _outputs_of_source(
+    source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None], cut_at: Sequence[str] = ()
+) -> Outputs:
     """Return an ONNX file's outputs for each of `feeds` (maps from input names to arrays), computed by ONNX Runtime.
+
+    cut_at: the names of tensors to return in place of the outputs.
 
     ONNX Runtime runs in `child`, since some files make it end the whole process. If it cannot run the file, the
     reference implementation of the onnx package does, and `note` is called with a line that says so.
     Raises InvalidArtifact if neither can run the file, or if two runs on the same inputs differ.
     """
     try:
-        outputs = _run_apart(source, [*feeds, feeds[0]], child)
+        outputs = _run_apart(source, [*feeds, feeds[0]], child, cut_at)
     except InvalidArtifact as error:
-        outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
+        outputs = _run_by_reference(source, [*feeds, feeds[0]], error, cut_at)
         note(f"{error}; the imported graph is compared with onnx's reference implementation instead")
     if found := difference(outputs[:1], outputs[-1:]):
         raise InvalidArtifact(
@@ -62,19 +66,23 @@ def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: 
     return outputs[:-1]
 
 
-def _run_apart(path: Path, feeds: Feeds, child: SandboxProcess) -> Outputs:
+def _run_apart(path: Path, feeds: Feeds, child: SandboxProcess, cut_at: Sequence[str]) -> Outputs:
     try:
-        return child.call(run, path, feeds)
+        return child.call(run, path, feeds, cut_at) if cut_at else child.call(run, path, feeds)
     except SandboxDied as ended:
         raise InvalidArtifact(
             f"{path}: ONNX Runtime {onnxruntime.__version__} crashes on this file: the process that ran it {ended}"
         ) from ended
 
 
-def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outputs:
+def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact, cut_at: Sequence[str]) -> Outputs:
     try:
         with np.errstate(all="ignore"):
-            evaluator = ReferenceEvaluator(onnx.load(source))
+            model = onnx.load(source)
+            if cut_at:
+                model = cut_model(source, cut_at)
+                onnx.load_external_data_for_model(model, str(source.parent))
+            evaluator = ReferenceEvaluator(model)
             names = list(evaluator.output_names)
             results = [evaluator.run(names, dict(feed)) for feed in feeds]
     except Exception as error:  # the reference evaluator is plain Python and may raise any error
@@ -129,10 +137,12 @@ def import_model(
     progress: Progress = lambda step: None,
     values: Values | None = None,
     note: Callable[[str], None] = lambda line: None,
+    cut_at: Sequence[str] = (),
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
-    `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
+    `shapes` gives inputs fixed shapes; inputs named in `values` become constants; the tensors named in `cut_at` become
+    the outputs, and nothing behind them is in the bundle. The graph is converted to the
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
     `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
     out, and for floats of another width.
@@ -143,7 +153,7 @@ def import_model(
     progress(f"reading {source}")
     name, source = source.name, place_of(source)
     constants = constants_of(source, values or {})
-    foreign = read_foreign(source, shapes, constants)
+    foreign = read_foreign(source, shapes, constants, cut_at)
     dropped = drop_given_outputs(foreign)
     if not foreign.graph.outputs:
         raise _nothing_left(source)
@@ -165,7 +175,7 @@ def import_model(
     with SandboxProcess(Path(os.devnull), TIMEOUT_S) as child, replacing_folder(folder, MANIFEST, "bundle") as building:
         expected = [
             {name: value for name, value in one.items() if name not in outputs_given}
-            for one in _outputs_of_source(source, [feed | constants for feed in given], child, note)
+            for one in _outputs_of_source(source, [feed | constants for feed in given], child, note, cut_at)
         ]
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
@@ -207,12 +217,16 @@ def import_model(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": name}
-        described = {"name": folder.name, "kind": KIND, "source": _described(source, folder, shapes, values or {})}
+        described = {
+            "name": folder.name,
+            "kind": KIND,
+            "source": _described(source, folder, shapes, values or {}, cut_at),
+        }
         Bundle(building, described, weights, (artifact,)).write()
     return Bundle.open(folder)
 
 
-def _described(source: Path, folder: Path, shapes: Shapes, values: Values) -> dict[str, Any]:
+def _described(source: Path, folder: Path, shapes: Shapes, values: Values, cut_at: Sequence[str]) -> dict[str, Any]:
     """Return where a file lies from a bundle's folder, and the arguments of `read_foreign` by which it was read.
 
     The conversion reads the file again where the prepared graph cannot be lowered.
@@ -221,6 +235,7 @@ def _described(source: Path, folder: Path, shapes: Shapes, values: Values) -> di
         "file": os.path.relpath(source.resolve(), folder.resolve()),
         "sizes": {name: list(sizes) for name, sizes in shapes.items()},
         "values": {name: array.tolist() for name, array in values.items()},
+        "cut_at": list(cut_at),
     }
 
 

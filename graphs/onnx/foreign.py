@@ -1,7 +1,8 @@
 """Reads ONNX files of any origin: checks their external data, fixes the sizes of inputs, and brings them to OPSET."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from backends.tensor import Array
 from graphs.onnx.file import IR_VERSION, OPSET, check
 from graphs.onnx.floats import other_floats, to_float32
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
+from graphs.onnx.rewriting import remove_unused_nodes
 from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, remove_shapes
 from graphs.onnx.weights import attach_weights, detach_weights
 
+_SHOWN = 5
 _NO_SIZES = "Field 'shape' of 'type' is required but missing"
 # Parts of the checker's errors about files that every runtime runs.
 _MENDED = (
@@ -97,14 +100,16 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 Values = Mapping[str, Array]
 
 
-def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) -> ir.Model:
+def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None, cut_at: Sequence[str] = ()) -> ir.Model:
     """Read an ONNX file of any origin, bring it to OPSET and IR_VERSION, and state its sizes.
 
     External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
     name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
-    weights: sizes inside the graph may depend on their values. Tensors of float16, bfloat16 and float64 become float32.
+    weights: sizes inside the graph may depend on their values. cut_at: the names of tensors that become the outputs;
+    nothing behind them is read. Tensors of float16, bfloat16 and float64 become float32.
     Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
-    no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor.
+    no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor, or a
+    tensor of `cut_at` that no node makes.
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such ONNX file")
@@ -116,6 +121,8 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
             model.graph.sort()
         except ValueError:  # a cycle
             raise broken from None
+    if cut_at:
+        _cut(path, model, cut_at)
     LiftConstantsToInitializersPass()(model)  # weights of layers, in files of Paddle: only initializers are quantized
     taken = detach_weights(model)
     _load_small_weights(model)
@@ -150,6 +157,18 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None) ->
         fold_constants(ours)
         ours = infer_shapes(ours)
     return ours
+
+
+def _cut(path: Path, model: ir.Model, cut_at: Sequence[str]) -> None:
+    """Make tensors the outputs of a graph in place, and remove the nodes and weights that they do not need."""
+    made = {str(value.name): value for node in model.graph for value in node.outputs if value.name}
+    for name in cut_at:
+        if name not in made:
+            near = ", ".join(get_close_matches(name, made)) or ", ".join(list(made)[-_SHOWN:])
+            raise InvalidInput(f"{path}: --cut-at {name}: no node makes such a tensor; there is {near}")
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(made[name] for name in dict.fromkeys(cut_at))
+    remove_unused_nodes(model)
 
 
 def _what_checker_says(path: Path) -> InvalidArtifact | None:

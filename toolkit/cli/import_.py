@@ -44,7 +44,12 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     metavar="NAME=2,3",
     help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
 )
-def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...]) -> None:
+@click.option(
+    "--cut-at",
+    metavar="TENSOR[,TENSOR]",
+    help="Make these tensors the outputs and leave out all behind them, such as a NonMaxSuppression.",
+)
+def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[str, ...], cut_at: str | None) -> None:
     """Make a bundle of any ONNX file, which convert, compare and bench then work on.
 
     Opsets 11 to the newest that the installed onnx knows, external data, several inputs and outputs. The graph is
@@ -69,7 +74,8 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[st
         from toolkit.import_model import import_model
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}
-        bundle = import_model(model, output, given, progress.step, constants, notes.append)
+        cut = tuple(cut_at.split(",")) if cut_at else ()
+        bundle = import_model(model, output, given, progress.step, constants, notes.append, cut)
         notes += lowering_problems(bundle, progress.step)
     for note in notes:
         click.secho(f"warning: {note}", fg="yellow", err=True)

@@ -165,7 +165,8 @@ def _changing(graph: Callable[[], ir.Model], steps: tuple[GraphPass, ...]) -> tu
 def _imported(bundle: Bundle) -> Callable[[], ir.Model] | None:
     """Return a function that reads the graph that a bundle was imported from, or None if its file has gone or changed.
 
-    bundle.model["source"] names it: {"file": path from the bundle's folder, "sizes" and "values": by input}.
+    bundle.model["source"] names it: {"file": path from the bundle's folder, "sizes" and "values": by input,
+    "cut_at": names of tensors}.
     """
     source = bundle.model.get("source")
     if not isinstance(source, Mapping):
@@ -177,7 +178,7 @@ def _imported(bundle: Bundle) -> Callable[[], ir.Model] | None:
     def again() -> ir.Model:
         sizes = {name: tuple(shape) for name, shape in source["sizes"].items()}
         values = {name: np.array(numbers) for name, numbers in source["values"].items()}
-        model = read_foreign(path, sizes, constants_of(path, values))
+        model = read_foreign(path, sizes, constants_of(path, values), source["cut_at"])
         drop_given_outputs(model)
         for value in [one for one in model.graph.inputs if not one.uses() and not one.is_graph_output()]:
             model.graph.inputs.remove(value)
