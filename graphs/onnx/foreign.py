@@ -19,6 +19,7 @@ from graphs.onnx.floats import other_floats, to_float32
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
 from graphs.onnx.rewriting import remove_unused_nodes
 from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, remove_shapes
+from graphs.onnx.unroll import put_time_first, unroll_loops
 from graphs.onnx.weights import attach_weights, detach_weights
 
 _SHOWN = 5
@@ -132,6 +133,7 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None, cu
     _drop_missing_last_inputs(proto.graph)
     _fix_values(proto.graph, constants or {})
     fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    put_time_first(proto.graph)
     if other_floats(proto):
         taken = to_float32(proto, taken)
     infer_outputs(proto, stated)
@@ -151,12 +153,29 @@ def read_foreign(path: Path, shapes: Shapes, constants: Values | None = None, cu
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
     ours = infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
-    if any(node.op_type == "If" for node in ours.graph):
-        # Put the taken branch in the place of an If with a constant condition: onnxsim puts it behind its readers, and
-        # ONNX Runtime refuses some of them.
-        fold_constants(ours)
-        ours = infer_shapes(ours)
-    return ours
+    return _without_control_flow(ours)
+
+
+def _without_control_flow(model: ir.Model) -> ir.Model:
+    """Put the taken branch in the place of each If with a constant condition, and unroll each Loop of a fixed number of
+    turns, those inside other Loops too.
+
+    onnxsim puts such a branch behind its readers, and ONNX Runtime refuses some of them.
+    """
+    while any(node.op_type in ("If", "Loop") for node in model.graph):
+        fold_constants(model)  # conditions and numbers of turns may be computed from sizes
+        model = infer_shapes(model)
+        taken = detach_weights(model)
+        try:
+            proto = ir.to_proto(model)
+        finally:
+            attach_weights(model, taken)
+        if not unroll_loops(proto.graph):
+            break
+        model = ir.from_proto(proto)
+        attach_weights(model, taken)
+        model = infer_shapes(model)
+    return model
 
 
 def _cut(path: Path, model: ir.Model, cut_at: Sequence[str]) -> None:
