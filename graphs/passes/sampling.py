@@ -142,7 +142,38 @@ def _resize_matrix(node: ir.Node, axis: int, before: int, after: int) -> Array:
     return matrix
 
 
-@graph_pass("lowering", tolerance=1e-5, after="smooth_resize_to_products")
+@graph_pass("lowering", tolerance=0.0, after="smooth_resize_to_products")
+def nearest_resize_to_gather(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write a Resize to the nearest pixel as a Gather along each of the two last axes, unless onnx2tf lowers it."""
+    found = [(node, sizes) for node in model.graph if (sizes := _nearest_sizes(node)) is not None]
+    for node, (before, after) in found:
+        name, x = str(node.outputs[0].name), node.inputs[0]
+        assert x is not None  # _nearest_sizes
+        made: list[ir.Node] = []
+        for axis in (2, 3):
+            places = _resize_matrix(node, axis, before[axis], after[axis]).argmax(axis=1)
+            given = made[-1].outputs[0] if made else x
+            inputs = [given, add_constant(model.graph, f"{name}_{axis}_places", places.astype(np.int64))]
+            made.append(new_node("Gather", inputs, {"axis": axis}, output=f"{name}_{axis}"))
+        replace_node(model.graph, node, made)
+    return model, bool(found)
+
+
+def _nearest_sizes(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return the sizes of a map before and after a Resize to the nearest pixel that onnx2tf does not lower, or None."""
+    if node.op_type != "Resize" or node.attributes.get_string("mode", "nearest") != "nearest":
+        return None
+    places = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    lowered = ["floor", "round_prefer_floor", *(["round_prefer_ceil"] if places == "half_pixel" else [])]
+    rounds = node.attributes.get_string("nearest_mode", "round_prefer_floor") in lowered
+    if places == "tf_crop_and_resize" or (rounds and places in ("asymmetric", "half_pixel")):
+        return None
+    before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    fits = before is not None and after is not None and len(before) == 4 and before[:2] == after[:2]
+    return (before, after) if fits and before is not None and after is not None else None
+
+
+@graph_pass("lowering", tolerance=1e-5, after="nearest_resize_to_gather")
 def reflect_grid(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write a GridSample that reflects places outside of the map as one whose places were reflected before.
 

@@ -13,7 +13,12 @@ from graphs.passes.activation import write_out_prelu, write_out_tanh_gelu
 from graphs.passes.einsum import read_equation, write_out_einsum
 from graphs.passes.pipeline import run_once, run_pass
 from graphs.passes.registry import GraphPass
-from graphs.passes.sampling import part_backward_slices, reflect_grid, smooth_resize_to_products
+from graphs.passes.sampling import (
+    nearest_resize_to_gather,
+    part_backward_slices,
+    reflect_grid,
+    smooth_resize_to_products,
+)
 
 
 def _model(text: str, **constants: object) -> ir.Model:
@@ -112,6 +117,27 @@ def test_a_smooth_resize_by_scales_of_some_axes_and_one_without_antialias() -> N
     smooth = text.replace("MORE", 'mode="linear", antialias=1')
     _check(smooth_resize_to_products, _model(smooth, scales=scales), {"MatMul"}, 1e-6)
     _check(smooth_resize_to_products, _model(text.replace("MORE", 'mode="linear"'), scales=scales), None)
+
+
+@pytest.mark.parametrize(
+    ("places", "rounding", "is_written"),
+    [
+        ("asymmetric", "floor", False),
+        ("half_pixel", "round_prefer_ceil", False),
+        ("half_pixel", "ceil", True),
+        ("asymmetric", "round_prefer_ceil", True),
+        ("align_corners", "round_prefer_floor", True),
+        ("pytorch_half_pixel", "floor", True),
+    ],
+)
+@pytest.mark.parametrize("size", ["1,4,16,31", "1,4,7,9"])
+def test_a_resize_to_the_nearest_pixel_becomes_a_gather(
+    places: str, rounding: str, is_written: bool, size: str
+) -> None:
+    text = f"""(float[1,4,10,13] x) => (float[{size}] y)
+    {{ y = Resize<coordinate_transformation_mode="{places}", nearest_mode="{rounding}">(x, , , sizes) }}"""
+    model = _model(text, sizes=np.array([int(n) for n in size.split(",")], np.int64))
+    _check(nearest_resize_to_gather, model, {"Gather"} if is_written else None)
 
 
 @pytest.mark.parametrize("corners", [0, 1])
