@@ -1,5 +1,7 @@
 """A graph that the usual way lowers wrongly or not at all is lowered with less preparation, or by the other route."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,7 +173,8 @@ def test_a_graph_that_fails_in_every_way_says_which_were_tried(tmp_path: Path, m
         "the converter failed; it fails as well without the passes of the import, as imported, by TensorFlow's "
         "converter (--route tf), as imported, by TensorFlow's converter"
     }
-    assert tasks == ["lower", "lower", "lower", "lower-tf", "lower-tf"]
+    assert tasks == ["lower", "lower", "lower", "lower-tf", "lower-tf", "lower"]  # the last one in parts
+    assert conversion.notes == ("the operators to blame were not found: the converter failed",)
     assert not [path for path in (tmp_path / "foreign").iterdir() if path.is_dir()]
 
 
@@ -207,6 +210,89 @@ def test_operators_that_the_lowering_lacks_need_no_other_way(tmp_path: Path) -> 
         ("fp32", None, None),
         ("int8", None, None),
     ]
+
+
+_LAYERS = """(float[1,3,12,12] x) => (float[1,4,12,12] y) {
+    first = Conv<pads = [1, 1, 1, 1]>(x, w)
+    second = Relu(first)
+    [bend] third = Tanh(second)
+    fourth = Conv<pads = [1, 1, 1, 1]>(third, v)
+    y = Add(fourth, first)
+}"""
+
+
+def _layers(folder: Path, text: str = _LAYERS) -> Bundle:
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 20]> g {text}')
+    random = np.random.default_rng(0)
+    for name, size in {"w": (4, 3, 3, 3), "v": (4, 4, 3, 3)}.items():
+        values = random.normal(0, 0.3, size).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, folder / "source.onnx")
+    return import_model(folder / "source.onnx", folder / "foreign", {})
+
+
+def _without_tanh(monkeypatch: pytest.MonkeyPatch, most_nodes: int) -> None:
+    """Let onnx2tf lower no Tanh, and TensorFlow's converter no graph of more than `most_nodes`."""
+
+    def nodes(path: str) -> list[str]:
+        return [node.op_type for node in onnx.load(path).graph.node]
+
+    def run(request: dict[str, Any], *arguments: Any) -> WorkerResult:
+        if request["task"] == "lower-tf" and len(nodes(request["model"])) > most_nodes:
+            raise ConversionFailed("the other converter failed")
+        if request["task"] != "lower":
+            return run_worker(request, *arguments)
+        refused = {name: "no Tanh" for name, path in request["models"].items() if "Tanh" in nodes(path)}
+        if refused and not request.get("each"):
+            raise ConversionFailed("the converter failed")
+        models = {name: path for name, path in request["models"].items() if name not in refused}
+        if not models:
+            return WorkerResult({}, {}, refused)
+        result = run_worker(request | {"models": models}, *arguments)
+        return WorkerResult(result.files, result.tools, result.failed | refused)
+
+    monkeypatch.setattr("toolkit.convert.job.run_worker", run)
+
+
+def test_one_operator_alone_takes_the_other_route(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = _layers(tmp_path)
+    _without_tanh(monkeypatch, most_nodes=1)
+    conversion = _tflite(bundle)
+    assert [(one.file, one.why, one.way) for one in conversion.outcomes] == [
+        (f"model.{precision}.tflite", None, "with 'bend' (Tanh) by TensorFlow's converter")
+        for precision in ("fp32", "int8")
+    ]
+    assert compare_bundle(Bundle.open(bundle.folder)).passed
+    assert not [path for path in bundle.folder.iterdir() if path.is_dir()]
+
+
+def test_an_operator_of_neither_route_is_named_and_written_with_a_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _layers(tmp_path)
+    _without_tanh(monkeypatch, most_nodes=0)
+    why = str(_tflite(bundle).failed[0].why)
+    repro = tmp_path / "foreign-model.fp32.tflite-repro"
+    assert "; neither route lowers 'bend' (Tanh): no Tanh; `python " in why
+    assert f"{repro / 'repro.py'}` runs 'bend' (Tanh) alone" in why
+    assert f"`toolkit convert {bundle.folder} --runtime ort` makes the files for ONNX Runtime" in why
+    assert [node.op_type for node in onnx.load(repro / "reference.onnx").graph.node] == ["Tanh"]
+    shown = subprocess.run([sys.executable, repro / "repro.py"], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[0] == "'bend' (Tanh): no Tanh"
+    assert "onnx2tf makes no file of it" in shown
+
+
+def test_an_operator_that_does_not_load_is_found_and_its_script_says_so(tmp_path: Path) -> None:
+    text = _LAYERS.replace("Tanh(second)", 'GridSample<mode = "cubic">(second, g)').replace(
+        "(float[1,3,12,12] x)", "(float[1,3,12,12] x, float[1,12,12,2] g)"
+    )
+    bundle = _layers(tmp_path, text)
+    why = str(_tflite(bundle).failed[0].why)
+    assert "onnx2tf does not lower 'bend' (GridSample with mode=cubic)" in why
+    assert "; neither route lowers 'bend' (GridSample): part-" in why
+    repro = tmp_path / "foreign-model.fp32.tflite-repro"
+    shown = subprocess.run([sys.executable, repro / "repro.py"], capture_output=True, text=True, check=True).stdout
+    assert "candidate: LiteRT does not run it: Encountered unresolved custom op: ONNX_GRIDSAMPLE" in shown
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class _Slices:
         self._names = cut.names
         self._wanted = precisions
         self._attempts = attempts
-        self._specs = _specs(cut.model)
+        self._specs = specs_by_name(cut.model)
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
         self._values = self._names.all_carried(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
@@ -147,7 +147,7 @@ class _Slices:
             files = write_slice(self._model, self._slices[i], path)
             models[self._name(i)] = path
             feeds = {name: self._values[name] for name in self._slices[i].inputs}
-            draft = self._draft(i, files)
+            draft = slice_artifact(self._job.reference.artifact, self._slices[i], self._specs, files)
             if len(self._slices) == 1:  # the whole graph, whose outputs are known
                 outputs = self._names.all_carried(self._job.reference.outputs)
             else:
@@ -338,22 +338,28 @@ class _Slices:
     def _values_file(self, batch: Sequence[int]) -> Path:
         return self._job.folder / f"{_step(batch)}.npz"
 
-    def _spec(self, name: str) -> TensorSpec:
-        if name not in self._specs:
-            raise InvalidArtifact(f"{self._job.reference.path}: does not state the shape of {name!r}; export it again")
-        return self._specs[name]
 
-    def _draft(self, i: int, files: tuple[Path, ...]) -> Artifact:
-        """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and
-        size are not those of the file."""
-        piece = self._slices[i]
-        return replace(
-            self._job.reference.artifact,
-            file=files[0].name,
-            inputs=tuple(Binding.same(self._spec(name)) for name in piece.inputs),
-            outputs=tuple(Binding.same(self._spec(name)) for name in piece.outputs),
-            external_files=tuple(path.name for path in files[1:]),
-        )
+def slice_artifact(
+    parent: Artifact, piece: Slice, specs: Mapping[str, TensorSpec], files: tuple[Path, ...]
+) -> Artifact:
+    """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and size
+    are not those of the file.
+
+    parent: of the whole graph. Raises InvalidArtifact for a tensor without a shape.
+    """
+
+    def spec(name: str) -> TensorSpec:
+        if name not in specs:
+            raise InvalidArtifact(f"{parent.file}: does not state the shape of {name!r}; export it again")
+        return specs[name]
+
+    return replace(
+        parent,
+        file=files[0].name,
+        inputs=tuple(Binding.same(spec(name)) for name in piece.inputs),
+        outputs=tuple(Binding.same(spec(name)) for name in piece.outputs),
+        external_files=tuple(path.name for path in files[1:]),
+    )
 
 
 def _step(batch: Sequence[int], precision: str | None = None) -> str:
@@ -368,7 +374,7 @@ def _joined(precision: str) -> str:
     return f"whole-{precision}"
 
 
-def _specs(model: ir.Model) -> dict[str, TensorSpec]:
+def specs_by_name(model: ir.Model) -> dict[str, TensorSpec]:
     """Return the specs, by name, of every tensor whose shape the graph states.
 
     Four axes in the graph's own order are called NCHW here, whatever they mean: only a difference of the file's order

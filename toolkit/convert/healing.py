@@ -25,12 +25,14 @@ from toolkit.convert.converter import ConverterStopped
 from toolkit.convert.direct import convert_direct
 from toolkit.convert.job import Job
 from toolkit.convert.outcome import Attempts, Key
+from toolkit.convert.parts import SCRIPT, Fault, Parts
 from toolkit.convert.preflight import UnsupportedOperators
 from toolkit.convert.refused import ADVICE
 from toolkit.convert.resume import Steps
-from toolkit.convert.slices import CutGraph, rewrite_graph
+from toolkit.convert.slices import CutGraph, cut_graph, rewrite_graph
 
 _FP32: Key = ("tflite", "fp32")
+_SHOWN = 3
 # Errors with which every way would end.
 _HOPELESS = (ConverterStopped, NotAvailable, InvalidInput, OSError, MemoryError)
 
@@ -76,6 +78,47 @@ class Lowering:
             shutil.rmtree(job.folder)
         return attempts
 
+    def in_parts(self, failed: Attempts, before: Attempts) -> Attempts | None:
+        """Lower the graph in parts, with the operators that are to blame by the other route. Returns `before` with the
+        results, or None: then the reason of `failed` has the operators that neither route lowers."""
+        job = replace(self.job, folder=self.job.folder / "way-parts")
+        shutil.rmtree(job.folder, ignore_errors=True)  # of an interrupted conversion
+        job.folder.mkdir()
+        attempts = before.copy()
+        try:
+            model, _ = rewrite_graph(read(job.reference.path), self.limit_bytes)
+            cut = cut_graph(model, self.limit_bytes)
+            if len(cut.slices) > 1:
+                return None  # a graph of gigabytes, whose values are not held at once
+            parts = Parts(job, cut)
+            found = parts.narrow()
+            if found.faults:
+                failed.explain(_FP32, _advice(job, parts, found.faults))
+                return None
+            other = " and ".join(found.other_route)
+            attempts.way = f"with {other} by TensorFlow's converter" if other else f"in {len(found.cut.slices)} parts"
+        except Exception as error:  # noqa: BLE001  the search serves a file that has failed already
+            failed.note("the operators to blame were not found", error)
+            return None
+        finally:
+            if attempts.way is None:
+                shutil.rmtree(job.folder)
+        with attempts.guard([("tflite", precision) for precision in self.precisions]):
+            convert_direct(job, Steps(job.folder), found.cut, self.precisions, self.calibrated, attempts)
+        return attempts if attempts.error(_FP32) is None else None
+
+
+def _advice(job: Job, parts: Parts, faults: Sequence[Fault]) -> str:
+    """Return the operators that neither route lowers, where the smallest graph that fails is, and the way on."""
+    named = "; ".join(f"{fault.node}: {fault.why}" for fault in faults[:_SHOWN])
+    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    folder = parts.write_repro(faults[0])
+    shown = "" if folder is None else f"; `python {folder / SCRIPT}` runs {faults[0].node} alone"
+    return (
+        f"neither route lowers {named}{more}{shown}; `toolkit convert {job.bundle.folder} --runtime ort` makes the "
+        "files for ONNX Runtime"
+    )
+
 
 def lower_otherwise(lowering: Lowering, failed: Attempts, before: Attempts) -> Attempts:
     """Lower a graph in other ways until the float32 file of one is right; the other precisions are made of that file.
@@ -89,6 +132,7 @@ def lower_otherwise(lowering: Lowering, failed: Attempts, before: Attempts) -> A
         return failed
     tried: list[str] = []
     found: Attempts | None = None
+    error: Exception | None = first
     waiting = list(other_ways(job))
     while waiting:
         way = waiting.pop(0)
@@ -102,6 +146,8 @@ def lower_otherwise(lowering: Lowering, failed: Attempts, before: Attempts) -> A
                 break
         if isinstance(error, ConverterStopped):
             break
+    if found is None and not isinstance(error, ConverterStopped):
+        found = lowering.in_parts(failed, before)
     if found is None:
         if tried:
             failed.explain(_FP32, f"it fails as well {', '.join(tried)}")

@@ -88,7 +88,7 @@ class Made:
 
 # A file of one graph, by its runtime and precision.
 Key = tuple[Runtime, str]
-_HIDDEN_FOLDER = re.compile(r"\S*/\.convert-[\w-]+/(?:way-\d+/)?")
+_HIDDEN_FOLDER = re.compile(r"\S*/\.convert-[\w-]+/(?:way-\w+/)?")
 
 
 @dataclass

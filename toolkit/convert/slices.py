@@ -78,7 +78,7 @@ def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
     Raises InvalidInput if the weights of a single node are over the limit.
     """
     nodes = list(model.graph)
-    passing = _passing(model.graph, nodes)
+    passing = passing_values(model.graph, nodes)
     slices = []
     start = 0
     while start < len(nodes):
@@ -98,7 +98,7 @@ def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
             )
         if end < len(nodes):
             end = min(range(start + 1, end + 1), key=lambda at: (len(passing[at]), -at))
-        slices.append(_slice(model.graph, nodes, start, end, passing[end], weight_bytes[end - start]))
+        slices.append(slice_between(model.graph, nodes, start, end, passing[end]))
         start = end
     return tuple(slices)
 
@@ -109,7 +109,7 @@ def write_slice(model: ir.Model, piece: Slice, path: Path) -> tuple[Path, ...]:
     return save(ir.Model(graph, ir_version=model.ir_version), path)
 
 
-def _passing(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
+def passing_values(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
     """Return, for the place before each node and for the end, the values made before the place and used after it."""
     index = {node: i for i, node in enumerate(nodes)}
     places: list[list[ir.Value]] = [[] for _ in range(len(nodes) + 1)]
@@ -122,9 +122,16 @@ def _passing(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
     return places
 
 
-def _slice(
-    graph: ir.Graph, nodes: Sequence[ir.Node], start: int, end: int, passing: Sequence[ir.Value], weight_bytes: int
+def slice_between(
+    graph: ir.Graph, nodes: Sequence[ir.Node], start: int, end: int, passing: Sequence[ir.Value]
 ) -> Slice:
+    """Return the nodes from `start` to before `end` as a slice. passing: the values at `end`."""
+    constants = {
+        value: value.const_value.nbytes
+        for node in nodes[start:end]
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    }
     made = {value for node in nodes[start:end] for value in node.outputs}
     used = dict.fromkeys(
         value
@@ -135,5 +142,7 @@ def _slice(
     results = [value for value in graph.outputs if value in made]
     seams = [value for value in passing if value in made and value not in results]
     return Slice(
-        tuple(str(value.name) for value in used), tuple(str(value.name) for value in (*seams, *results)), weight_bytes
+        tuple(str(value.name) for value in used),
+        tuple(str(value.name) for value in (*seams, *results)),
+        sum(constants.values()),
     )
