@@ -75,8 +75,9 @@ def convert(
     The work is done in the converter's own environment, see `toolkit setup-converter`; --runtime ort needs none. Each
     file is made independently: the table says which were made, and a line for each other one says why not. A file of an
     imported graph is held to the tolerance that compare knows; one that is over it is added too, and the table says so.
-    A float32 file that is over it is not added: the conversion went wrong. Interrupted, and run again with the same
-    options, it goes on after the last slice that was finished.
+    A float32 file that is over it is not added: the conversion went wrong. An imported graph is then tried with less
+    preparation, by the other route, and in parts; the table says which way was taken. Interrupted, and run again with
+    the same options, it goes on after the last slice that was finished.
 
     Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made.
 

@@ -58,6 +58,7 @@ def import_(model: Path, output: Path, shapes: tuple[str, ...], values: tuple[st
     \b
     Example:
       toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224
+      toolkit import detector.onnx -o build/detector --cut-at boxes,scores
     """
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
