@@ -147,7 +147,7 @@ def test_a_pass_of_the_import_that_is_to_blame_is_left_out(tmp_path: Path, monke
     _failing(monkeypatch, has_gemm, ConversionFailed("the converter failed"))
     conversion = _tflite(bundle)
     assert {one.way for one in conversion.outcomes} == {"without the pass matmul_to_gemm"}
-    (tmp_path / "source.onnx").unlink()  # then only the prepared graph is there
+    (tmp_path / "source.onnx").write_bytes(b"something else")  # then only the prepared graph is there
     assert {one.way for one in _tflite(bundle).outcomes} == {"by TensorFlow's converter (--route tf)"}
 
 

@@ -217,8 +217,11 @@ def _imported(bundle: Bundle) -> Callable[[], ir.Model] | None:
     source = bundle.model.get("source")
     if not isinstance(source, Mapping):
         return None
-    path = place_of(bundle.folder / source["file"])
-    if not path.is_file() or sha256_of(path, *external_files(path)) != bundle.weights["sha256"]:
+    try:
+        path = place_of(bundle.folder / source["file"])
+        if not path.is_file() or sha256_of(path, *external_files(path)) != bundle.weights["sha256"]:
+            return None
+    except Exception:  # noqa: BLE001  anything may lie there now, of which onnx raises errors without a base class
         return None
 
     def again() -> ir.Model:
