@@ -134,6 +134,8 @@ def lower_otherwise(lowering: Lowering, failed: Attempts, before: Attempts) -> A
     found: Attempts | None = None
     error: Exception | None = first
     waiting = list(other_ways(job))
+    if isinstance(first, UnsupportedOperators):  # less preparation brings no operator
+        waiting = [way for way in waiting if way.route != "direct"][:1]
     while waiting:
         way = waiting.pop(0)
         attempts = lowering.by(way, len(tried), before)
