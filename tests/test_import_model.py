@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
-from graphs.onnx.foreign import given_values, values_json
+from graphs.onnx.source import given_values, values_json
 from tests.foreign_graphs import save_graph, square_root, toolkit
 from toolkit import import_model as import_check
 from toolkit.bench.unprepared import write_unprepared
@@ -108,6 +108,37 @@ def _not_lowered(folder: Path) -> Path:
     node = helper.make_node("Scan", ["start", "x"], ["last", "y"], name="running", body=step, num_scan_inputs=1)
     start = numpy_helper.from_array(np.zeros(row, np.float32), "start")
     return save_graph(folder, helper.make_graph([node], "g", [tensors["x"]], [tensors["y"]], [start]))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            """(float[1,3,9,11] x, float[1,7,8,2] g) => (float[1,3,7,8] y)
+            { [grid] y = GridSample<mode = "cubic", padding_mode = "reflection">(x, g) }""",
+            "'grid' (GridSample with mode=cubic and padding_mode=reflection)",
+        ),
+        (
+            """(float[6,2,5] x) => (float[6,1,2,7] y) <float[1,28,5] w, float[1,28,7] r, float[1,56] b, float[1,21] p>
+            { [rnn] y = LSTM<hidden_size = 7>(x, w, r, b, lengths, , , p) }""",
+            "'rnn' (LSTM with sequence_lens and peepholes)",
+        ),
+    ],
+)
+def test_an_operator_that_the_lowering_has_is_named_with_what_it_lacks(tmp_path: Path, text: str, said: str) -> None:
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 20]> g {text}')
+    sizes = {"w": (1, 28, 5), "r": (1, 28, 7), "b": (1, 56), "p": (1, 21)}
+    del model.graph.initializer[:]
+    if "LSTM" in text:
+        constants = {name: np.full(size, 0.1, np.float32) for name, size in sizes.items()}
+        constants["lengths"] = np.array([6, 4], np.int32)
+        model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    onnx.save(model, tmp_path / "source.onnx")
+    shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "bundle")
+    assert shown.exit_code == 0
+    assert f"no TFLite file can be made: onnx2tf does not lower {said}; run it on ONNX Runtime (`toolkit convert " in (
+        shown.stderr
+    )
 
 
 def test_what_the_lowering_does_not_have_is_said_at_once_by_node_and_operator(tmp_path: Path) -> None:

@@ -20,22 +20,21 @@ from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
-from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
+from graphs.onnx.apart import Feeds, Outputs, cut_model, run, sizes_by_runtime
 from graphs.onnx.file import OPSET, check, save
 from graphs.onnx.floats import HALVES, other_floats, rounded_outputs
 from graphs.onnx.foreign import (
-    VALUES,
     Values,
     constants_of,
     drop_given_outputs,
     external_files,
     read_foreign,
-    values_json,
     weights_beside,
 )
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
+from graphs.onnx.source import SOURCE, VALUES, source_json, values_json
 from graphs.passes.integers import is_quantized
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
@@ -60,17 +59,21 @@ TIMEOUT_S = 3600.0
 PRELOADED = ("graphs.onnx.apart:load_onnxsim",)
 
 
-def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None]) -> Outputs:
+def _outputs_of_source(
+    source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None], cut_at: Sequence[str] = ()
+) -> Outputs:
     """Return an ONNX file's outputs for each of `feeds` (maps from input names to arrays), computed by ONNX Runtime.
+
+    cut_at: the names of tensors to return in place of the outputs.
 
     ONNX Runtime runs in `child`, since some files make it end the whole process. If it cannot run the file, the
     reference implementation of the onnx package does, and `note` is called with a line that says so.
     Raises InvalidArtifact if neither can run the file, or if two runs on the same inputs differ.
     """
     try:
-        outputs = _run_apart(source, [*feeds, feeds[0]], child)
+        outputs = _run_apart(source, [*feeds, feeds[0]], child, cut_at)
     except InvalidArtifact as error:
-        outputs = _run_by_reference(source, [*feeds, feeds[0]], error)
+        outputs = _run_by_reference(source, [*feeds, feeds[0]], error, cut_at)
         said = str(error).removeprefix(f"{source}: ")
         note(f"{said}; the imported graph is compared with onnx's reference implementation instead")
     if found := difference(outputs[:1], outputs[-1:]):
@@ -81,19 +84,23 @@ def _outputs_of_source(source: Path, feeds: Feeds, child: SandboxProcess, note: 
     return outputs[:-1]
 
 
-def _run_apart(path: Path, feeds: Feeds, child: SandboxProcess) -> Outputs:
+def _run_apart(path: Path, feeds: Feeds, child: SandboxProcess, cut_at: Sequence[str]) -> Outputs:
     try:
-        return child.call(run, path, feeds)
+        return child.call(run, path, feeds, cut_at) if cut_at else child.call(run, path, feeds)
     except SandboxDied as ended:
         raise InvalidArtifact(
             f"{path}: ONNX Runtime {onnxruntime.__version__} crashes on this file: the process that ran it {ended}"
         ) from ended
 
 
-def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outputs:
+def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact, cut_at: Sequence[str]) -> Outputs:
     try:
         with np.errstate(all="ignore"):
-            evaluator = ReferenceEvaluator(onnx.load(source))
+            model = onnx.load(source)
+            if cut_at:
+                model = cut_model(source, cut_at)
+                onnx.load_external_data_for_model(model, str(source.parent))
+            evaluator = ReferenceEvaluator(model)
             names = list(evaluator.output_names)
             results = [evaluator.run(names, dict(feed)) for feed in feeds]
     except Exception as error:  # the reference evaluator is plain Python and may raise any error
@@ -156,10 +163,12 @@ def import_model(
     inputs: Path | None = None,
     preprocess: Preprocess | None = None,
     judge: JudgeChoice | None = None,
+    cut_at: Sequence[str] = (),
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
-    `shapes` gives inputs fixed shapes; inputs named in `values` become constants. The graph is converted to the
+    `shapes` gives inputs fixed shapes; inputs named in `values` become constants; the tensors named in `cut_at` become
+    the outputs, and nothing behind them is in the bundle. The graph is converted to the
     toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
     `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
     out, and for floats of another width. The manifest keeps these lines and one for every other change, as
@@ -172,7 +181,7 @@ def import_model(
     """
     progress(f"reading {source}")
     with weights_beside(source) as place:
-        return _import(place, source, folder, shapes, progress, values or {}, note, inputs, preprocess, judge)
+        return _import(place, source, folder, shapes, progress, values or {}, note, inputs, preprocess, judge, cut_at)
 
 
 def _import(
@@ -186,6 +195,7 @@ def _import(
     inputs: Path | None,
     preprocess: Preprocess | None,
     judge: JudgeChoice | None,
+    cut_at: Sequence[str],
 ) -> Bundle:
     """Import the file at `source`, which the user calls `named`; all else is as for import_model."""
     mendings: list[str] = []
@@ -195,7 +205,7 @@ def _import(
         note(f"{named}: {line}")
 
     constants = constants_of(source, values)
-    foreign = read_foreign(source, shapes, constants, mendings.append)
+    foreign = read_foreign(source, shapes, constants, cut_at, mendings.append)
     dropped = drop_given_outputs(foreign)
     if not foreign.graph.outputs:
         raise _nothing_left(source)
@@ -224,7 +234,7 @@ def _import(
     ):
         expected = [
             {name: value for name, value in one.items() if name not in outputs_given}
-            for one in _outputs_of_source(source, [feed | constants for feed in given], child, say)
+            for one in _outputs_of_source(source, [feed | constants for feed in given], child, say, cut_at)
         ]
         plain = building / "plain.onnx"
         progress("bringing it to our opset")
@@ -282,6 +292,7 @@ def _import(
             "name": folder.name,
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
+            SOURCE: source_json(named, folder, shapes, cut_at),
             QUANTIZED: quantized,
             ROUNDED: [spec.name for spec in outputs if spec.name in rounded],
             MENDINGS: mendings,

@@ -3,10 +3,10 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,16 +15,17 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants
 
-from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
-from backends.manifest import Fields
 from backends.tensor import Array
 from graphs.onnx.file import IR_VERSION, OPSET, check
 from graphs.onnx.floats import other_floats, to_float32
 from graphs.onnx.opset import NotOurOpset, nodes, to_opset
+from graphs.onnx.rewriting import remove_unused_nodes
 from graphs.onnx.sizes import Shapes, fix_inputs, infer_outputs, infer_shapes, remove_shapes
+from graphs.onnx.unroll import put_time_first, unroll_loops
 from graphs.onnx.weights import attach_weights, detach_weights
 
+_SHOWN = 5
 _NO_SIZES = "Field 'shape' of 'type' is required but missing"
 _STALE = "sizes that the file states are wrong, and were inferred again"
 # Parts of the checker's errors about files that every runtime runs, and what is done about them.
@@ -138,16 +139,19 @@ def read_foreign(
     path: Path,
     shapes: Shapes,
     constants: Values | None = None,
+    cut_at: Sequence[str] = (),
     mended: Callable[[str], None] = lambda line: None,
 ) -> ir.Model:
     """Read an ONNX file of any origin, bring it to OPSET and IR_VERSION, and state its sizes.
 
     External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
     name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
-    weights: sizes inside the graph may depend on their values. Tensors of float16, bfloat16 and float64 become float32.
-    `mended` is called with a line for everything else that is done to the graph.
+    weights: sizes inside the graph may depend on their values. cut_at: the names of tensors that become the outputs;
+    nothing behind them is read. Tensors of float16, bfloat16 and float64 become float32. `mended` is called with a line
+    for everything else that is done to the graph.
     Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
-    no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor.
+    no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor, or a
+    tensor of `cut_at` that no node makes.
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such ONNX file")
@@ -160,6 +164,9 @@ def read_foreign(
         except ValueError:  # a cycle
             raise broken from None
         mended(next(done for words, done in _MENDED.items() if words in str(broken)))
+    if cut_at:
+        _cut(path, model, cut_at)
+        mended(f"it was cut at {', '.join(cut_at)}, which are its outputs now")
     before = len(model.graph.initializers)
     LiftConstantsToInitializersPass()(model)  # weights of layers, in files of Paddle: only initializers are quantized
     if lifted := len(model.graph.initializers) - before:
@@ -176,6 +183,7 @@ def read_foreign(
     for name in constants or {}:
         mended(f"input {name!r} became a constant")
     fix_inputs(path, proto.graph, shapes, frozenset(taken))
+    put_time_first(proto.graph)
     if other_floats(proto):
         taken = to_float32(proto, taken)
     infer_outputs(proto, stated)
@@ -198,18 +206,51 @@ def read_foreign(
     ours = ir.from_proto(proto)
     attach_weights(ours, taken)
     ours = infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
-    if ifs := _count_ifs(ours):
-        # Put the taken branch in the place of an If with a constant condition: onnxsim puts it behind its readers, and
-        # ONNX Runtime refuses some of them.
-        fold_constants(ours)
-        ours = infer_shapes(ours)
-        if taken_branches := ifs - _count_ifs(ours):
-            mended(f"{taken_branches} If nodes with a constant condition became the branch that it takes")
+    branching, looping = (_count(ours, name) for name in ("If", "Loop"))
+    ours = _without_control_flow(ours)
+    if taken_branches := branching - _count(ours, "If"):
+        mended(f"{taken_branches} If nodes with a constant condition became the branch that it takes")
+    if unrolled := looping - _count(ours, "Loop"):
+        mended(f"{unrolled} Loop nodes of a fixed number of turns were unrolled")
     return ours
 
 
-def _count_ifs(model: ir.Model) -> int:
-    return sum(node.op_type == "If" for node in model.graph)
+def _without_control_flow(model: ir.Model) -> ir.Model:
+    """Put the taken branch in the place of each If with a constant condition, and unroll each Loop of a fixed number of
+    turns, those inside other Loops too.
+
+    onnxsim puts such a branch behind its readers, and ONNX Runtime refuses some of them.
+    """
+    while any(node.op_type in ("If", "Loop") for node in model.graph):
+        fold_constants(model)  # conditions and numbers of turns may be computed from sizes
+        model = infer_shapes(model)
+        taken = detach_weights(model)
+        try:
+            proto = ir.to_proto(model)
+        finally:
+            attach_weights(model, taken)
+        if not unroll_loops(proto.graph):
+            break
+        model = ir.from_proto(proto)
+        attach_weights(model, taken)
+        model = infer_shapes(model)
+    return model
+
+
+def _cut(path: Path, model: ir.Model, cut_at: Sequence[str]) -> None:
+    """Make tensors the outputs of a graph in place, and remove the nodes and weights that they do not need."""
+    made = {str(value.name): value for node in model.graph for value in node.outputs if value.name}
+    for name in cut_at:
+        if name not in made:
+            near = ", ".join(get_close_matches(name, made)) or ", ".join(list(made)[-_SHOWN:])
+            raise InvalidInput(f"{path}: --cut-at {name}: no node makes such a tensor; there is {near}")
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(made[name] for name in dict.fromkeys(cut_at))
+    remove_unused_nodes(model)
+
+
+def _count(model: ir.Model, op_type: str) -> int:
+    return sum(node.op_type == op_type for node in model.graph)
 
 
 def _what_checker_says(path: Path) -> InvalidArtifact | None:
@@ -246,33 +287,6 @@ def constants_of(path: Path, values: Values) -> dict[str, Array]:
     check(path)
     inputs = {value.name: value.type.tensor_type for value in onnx.load(path, load_external_data=False).graph.input}
     return {name: _constant(path, name, inputs, array) for name, array in values.items()}
-
-
-# Key of the model in a bundle's manifest: the inputs that became constants.
-VALUES = "input_values"
-
-
-def values_json(constants: Values) -> dict[str, Any]:
-    """Return constants as JSON: {name: {"shape", "values"}}; values are texts, which can be "inf" and "nan" too."""
-    return {
-        name: {"shape": list(array.shape), "values": [str(float(value)) for value in array.ravel()]}
-        for name, array in constants.items()
-    }
-
-
-def given_values(bundle: Bundle) -> dict[str, Array]:
-    """Return the inputs that became constants when a bundle was imported, by name, as float64.
-
-    Raises InvalidArtifact for a manifest that states them in another form than values_json.
-    """
-    where, found = f"{bundle.folder}: model.{VALUES}", {}
-    for name, value in Fields({VALUES: bundle.model.get(VALUES, {})}, where, (VALUES,)).mapping(VALUES).items():
-        data = Fields(value, f"{where}.{name}", ("shape", "values"))
-        try:
-            found[name] = np.array([float(text) for text in data.texts("values")]).reshape(data.integers("shape"))
-        except ValueError as error:
-            raise InvalidArtifact(f"{where}.{name}: expected numbers of that shape: {error}") from error
-    return found
 
 
 def _constant(path: Path, name: str, inputs: Mapping[str, onnx.TypeProto.Tensor], array: Array) -> Array:

@@ -133,9 +133,15 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
             sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
             what = f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}"
             if (node := _searching(value)) is not None:
+                computed = [one for one in node.inputs if one is not None and _is_computed(one)]
+                way = (
+                    f"give --cut-at {','.join(str(one.name) for one in computed)}, which makes its inputs the outputs, "
+                    "and search in your program"
+                    if computed
+                    else "it reads inputs of the graph, so that nothing is left to run: search in your program"
+                )
                 raise InvalidInput(
-                    f"{what}; {node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: export "
-                    "the model without it, its inputs as outputs"
+                    f"{what}; {node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: {way}"
                 )
             raise InvalidInput(f"{what}; where those are an input's, give --input-value NAME=...")
         shape = tuple(int(size) for size in value.shape if isinstance(size, int))
@@ -144,6 +150,11 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
         assert value.dtype is not None
         specs.append(TensorSpec(name, shape, value.dtype.numpy().name, "NCHW" if len(shape) == 4 else None))
     return tuple(specs)
+
+
+def _is_computed(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type != "Constant"
 
 
 def _searching(value: ir.Value) -> ir.Node | None:

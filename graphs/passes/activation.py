@@ -1,4 +1,4 @@
-"""Passes over activation functions: GELU, ELU and LogSoftmax."""
+"""Passes over activation functions: GELU, ELU, PReLU and LogSoftmax."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from graphs.onnx.readers import static_shape
+from backends.tensor import Array
+from graphs.onnx.readers import constant, static_shape
 from graphs.onnx.rewriting import add_constant, add_sizes, apply, new_node, replace_node
 from graphs.passes.registry import graph_pass
 
@@ -94,3 +95,71 @@ def write_out_log_softmax(model: ir.Model) -> tuple[ir.Model, bool]:
         result = ir.node("Sub", [below.outputs[0], log.outputs[0]])
         replace_node(model.graph, node, [largest, below, parts, whole, log, result])
     return model, bool(found)
+
+
+@graph_pass("lowering", tolerance=1e-5, after="write_out_log_softmax")
+def write_out_tanh_gelu(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write Gelu(x) with approximate="tanh" as x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+
+    LiteRT's kernel of this Gelu is off by up to 5e-4.
+    """
+    found = [node for node in model.graph if _is_tanh_gelu(node)]
+    for node in found:
+        x, name = node.inputs[0], str(node.outputs[0].name)
+        assert x is not None and x.dtype is not None  # an operator's own, in a graph with its shapes
+        cubic, outer, one, half = (
+            add_constant(model.graph, f"{name}_{what}", np.array(value, x.dtype.numpy()))
+            for what, value in (("cubic", 0.044715), ("outer", math.sqrt(2 / math.pi)), ("one", 1), ("half", 0.5))
+        )
+        square = new_node("Mul", [x, x], output=f"{name}_square")
+        share = new_node("Mul", [square.outputs[0], cubic], output=f"{name}_share")
+        factor = new_node("Add", [share.outputs[0], one], output=f"{name}_factor")
+        scaled = new_node("Mul", [x, outer], output=f"{name}_scaled")
+        inner = new_node("Mul", [scaled.outputs[0], factor.outputs[0]], output=f"{name}_inner")
+        tanh = new_node("Tanh", inner.outputs, output=f"{name}_tanh")
+        above = new_node("Add", [tanh.outputs[0], one], output=f"{name}_above")
+        halved = new_node("Mul", [above.outputs[0], half], output=f"{name}_halved")
+        result = ir.node("Mul", [halved.outputs[0], x])
+        replace_node(model.graph, node, [square, share, factor, scaled, inner, tanh, above, halved, result])
+    return model, bool(found)
+
+
+def _is_tanh_gelu(node: ir.Node) -> bool:
+    return node.op_type == "Gelu" and node.attributes.get_string("approximate", "none") == "tanh"
+
+
+@graph_pass("lowering", tolerance=0.0, after="write_out_tanh_gelu")
+def write_out_prelu(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write PRelu(x, slope) as Relu(x) + slope * Min(x, 0), unless onnx2tf lowers it as it is.
+
+    onnx2tf lowers a slope of one number, and one with a number for each channel of an x with two or four axes.
+    """
+    found = [node for node in model.graph if node.op_type == "PRelu" and not _is_lowered_prelu(node)]
+    for node in found:
+        x, slope = node.inputs
+        name = str(node.outputs[0].name)
+        assert x is not None and x.dtype is not None  # an operator's own, in a graph with its shapes
+        zero = add_constant(model.graph, f"{name}_zero", np.array(0, x.dtype.numpy()))
+        above = new_node("Relu", [x], output=f"{name}_above")
+        negative = new_node("Min", [x, zero], output=f"{name}_negative")
+        below = new_node("Mul", [negative.outputs[0], slope], output=f"{name}_below")
+        both = ir.node("Add", [above.outputs[0], below.outputs[0]])
+        replace_node(model.graph, node, [above, negative, below, both])
+    return model, bool(found)
+
+
+def _is_lowered_prelu(node: ir.Node) -> bool:
+    shape, slope = static_shape(node.inputs[0]), constant(node.inputs[1])
+    if shape is None:
+        return True
+    if slope is None:
+        return False
+    return slope.size == 1 or (
+        len(shape) in (2, 4) and slope.size == shape[1] == math.prod(_over_channels(shape, slope))
+    )
+
+
+def _over_channels(shape: tuple[int, ...], slope: Array) -> tuple[int, ...]:
+    """Return the sizes of a slope along the axis of the channels alone; (0,) if it has sizes along others."""
+    sizes = (1,) * (len(shape) - slope.ndim) + slope.shape
+    return sizes[1:2] if all(size == 1 for axis, size in enumerate(sizes) if axis != 1) else (0,)

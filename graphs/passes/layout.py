@@ -16,7 +16,7 @@ _SWAP_LAST_AXES = (0, 2, 1)
 _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 
-@graph_pass("lowering", tolerance=0.0, after="slice_uneven_splits")
+@graph_pass("lowering", tolerance=0.0, after="write_out_einsum")
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
     """Put two reshapes, over a flat row of values, behind or before each tensor whose axes the converter would move.
 
@@ -112,11 +112,16 @@ def keep_rows(model: ir.Model) -> tuple[ir.Model, bool]:
 
 
 def _gelu_first(graph: ir.Graph, node: ir.Node) -> bool:
-    """Gelu(Reshape(x)) -> Reshape(Gelu(x))"""
+    """Gelu(Reshape(x)) -> Reshape(Gelu(x)) for the rows of a matrix x
+
+    Where x has other axes, onnx2tf drops the Reshape between the GELU and a convolution.
+    """
     reshape = reshape_of(node.inputs[0]) if node.op_type == "Gelu" else None
     if reshape is None or len(reshape.outputs[0].uses()) != 1:
         return False
     x, sizes, output = reshape.inputs[0], reshape.inputs[1], node.outputs[0]
+    if len(static_shape(x) or (0, 0)) != 2:
+        return False
     gelu = ir.node("Gelu", [x], dict(node.attributes), name=node.name)
     set_value_info(gelu.outputs[0], f"{output.name}.rows", x)  # the steps after this one read its shape
     back = ir.node("Reshape", [gelu.outputs[0], sizes], name=f"{node.name}.reshape")

@@ -260,12 +260,17 @@ def test_files_that_cannot_be_timed_are_made_and_said_to_be(tmp_path: Path, monk
 def test_a_wrong_lowering_costs_every_tflite_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = tuple(step for step in passes("lowering") if step.name != "keep_small_bounds")
     monkeypatch.setattr(slices, "passes", lambda stage: fewer)
+    monkeypatch.setattr("toolkit.convert.healing.passes", lambda stage: fewer if stage == "lowering" else passes(stage))
     bundle = _imported(tmp_path, _GUARDED)
-    # The float32 file is judged even where it was not asked for: the INT8 one has the same fault.
-    conversion = convert_bundle(bundle.folder, conversion_rules, ("int8",))
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.convert.healing.other_ways", lambda job: ())
+        # The float32 file is judged even where it was not asked for: the INT8 one has the same fault.
+        conversion = convert_bundle(bundle.folder, conversion_rules, ("int8",))
     assert _made(conversion) == _files(bundle) == {"model.int8.onnx"}
     (failed,) = conversion.failed
     assert "the file of the converter has other outputs than the graph: y: not_finite" in str(failed.why)
+    (healed,) = convert_bundle(bundle.folder, conversion_rules, ("int8",), runtimes=("tflite",)).outcomes
+    assert (healed.why, healed.way) == (None, "by TensorFlow's converter (--route tf)")
 
 
 def test_whether_a_file_is_good_is_said_once_by_the_code_of_compare(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from click.testing import CliRunner
 
 from backends.bundle import Bundle
 from backends.sandbox import SandboxProcess
+from graphs.passes.registry import passes
 from graphs.tflite.part import RefusedOp, find_refused_ops, load_error
 from tests.tiny import FOLDER
 from toolkit.cli import main
+from toolkit.convert import slices
 from toolkit.convert.names import carry_names
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.refused import NodeNames
@@ -64,9 +66,14 @@ def test_a_precision_of_which_nothing_is_left_is_impossible_and_says_why(tmp_pat
     assert "LiteRT does not load it for BATCH_MATMUL of node 'first' (Resize)" in str(failed.why)
 
 
-def test_a_file_that_does_not_load_names_the_node(tmp_path: Path) -> None:
+def test_a_file_that_does_not_load_names_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = _imported(tmp_path, _SLOPES, (8, 1))
-    (failed,) = convert_bundle(bundle.folder, conversion_rules, ("fp32",)).failed
+    fewer = tuple(step for step in passes("lowering") if step.name != "write_out_prelu")
+    with monkeypatch.context() as patch:
+        patch.setattr(slices, "passes", lambda stage: fewer)
+        patch.setattr("toolkit.convert.pipeline.lower_otherwise", lambda lowering, failed, before: failed)
+        (failed,) = convert_bundle(bundle.folder, conversion_rules, ("fp32",)).failed
+    assert not convert_bundle(bundle.folder, conversion_rules, ("fp32",)).failed
     assert failed.why == (
         f"{bundle.folder / 'model.onnx'}: no TFLite file can be made: LiteRT refuses what onnx2tf makes of it: "
         "ONNX_PRELU of node 'first' (PRelu) (TFLite has no such operator); make the files for ONNX Runtime "

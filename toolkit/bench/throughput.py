@@ -147,7 +147,7 @@ def _graphs(
 
 
 def _imported(bundle: Bundle, batch: int, target: Path, source: Path | None, progress: Progress) -> Bundle:
-    from graphs.onnx.foreign import given_values
+    from graphs.onnx.source import given_values
     from toolkit.import_model import ROLE, import_model
 
     if source is None:

@@ -69,7 +69,8 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
 
 
 def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
-    from graphs.onnx.foreign import constants_of, given_values, read_foreign
+    from graphs.onnx.foreign import constants_of, read_foreign
+    from graphs.onnx.source import given_values
 
     shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
     model = read_foreign(source, shapes, constants_of(source, given_values(bundle)))

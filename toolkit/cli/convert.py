@@ -85,8 +85,9 @@ def convert(
     The work is done in the converter's own environment, see `toolkit setup-converter`; --runtime ort needs none. Each
     file is made independently: the table says which were made, and a line for each other one says why not. A file of an
     imported graph is held to the tolerance that compare knows; one that is over it is added too, and the table says so.
-    A float32 file that is over it is not added: the conversion went wrong. Interrupted, and run again with the same
-    options, it goes on after the last slice that was finished.
+    A float32 file that is over it is not added: the conversion went wrong. An imported graph is then tried with less
+    preparation, by the other route, and in parts; the table says which way was taken. Interrupted, and run again with
+    the same options, it goes on after the last slice that was finished.
 
     Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on (64 of
     them, if there are more), and the calibration of int8-static and int16x8, where --calibration gives no other.

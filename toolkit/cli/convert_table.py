@@ -68,7 +68,8 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
 def _outcome(one: "FileOutcome") -> str:
     if not one.made:
         return "failed"
-    return "over its tolerance" if one.over else "made"
+    outcome = "over its tolerance" if one.over else "made"
+    return outcome if one.way is None else f"{outcome} {one.way}"
 
 
 def _slower(speed: "Speed") -> str:

@@ -48,6 +48,11 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     metavar="NAME=2,3",
     help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
 )
+@click.option(
+    "--cut-at",
+    metavar="TENSOR[,TENSOR]",
+    help="Make these tensors the outputs and leave out all behind them, such as a NonMaxSuppression.",
+)
 @judge_option("The bundle keeps it.")
 @input_options
 def import_(
@@ -55,6 +60,7 @@ def import_(
     output: Path,
     shapes: tuple[str, ...],
     values: tuple[str, ...],
+    cut_at: str | None,
     judge: JudgeChoice | None,
     inputs: Path | None,
     preprocess: str | None,
@@ -76,6 +82,7 @@ def import_(
       toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224 --judge top1:logits
       toolkit import bert.onnx -o build/bert --inputs sentences.npz
       toolkit import grey.onnx -o build/grey --inputs photographs --preprocess "mean=0.5,std=0.5,grey"
+      toolkit import detector.onnx -o build/detector --cut-at boxes,scores
     """
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
@@ -93,7 +100,16 @@ def import_(
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}
         bundle = import_model(
-            model, output, given, progress.step, constants, notes.append, inputs, parsed(preprocess), judge
+            model,
+            output,
+            given,
+            progress.step,
+            constants,
+            notes.append,
+            inputs,
+            parsed(preprocess),
+            judge,
+            tuple(cut_at.split(",")) if cut_at else (),
         )
         notes += lowering_problems(bundle, progress.step)
     for note in notes:

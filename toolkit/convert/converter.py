@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Unable to allocate", "Cannot allo
 
 class ConversionFailed(ToolkitError):
     """Error: the converter failed, was killed or took too long. The message names its last step and its log."""
+
+
+class ConverterStopped(ConversionFailed):
+    """Error: the converter ran out of time, memory or disk, or could not start. Another graph would fail as well."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
                 str(python), "worker", paths, log_file, _environment(python), folder, MEMORY_LIMIT_BYTES, PRELOADED
             )
         except OSError as error:
-            raise ConversionFailed(f"cannot start the converter {python}: {error.strerror}") from error
+            raise ConverterStopped(f"cannot start the converter {python}: {error.strerror}") from error
         with process, deadline(process, timeout_s) as late:
             try:
                 assert process.stdout is not None  # a pipe
@@ -72,9 +77,9 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
             finally:
                 kill(process)  # also kills the programs that it started
     if late.is_set():
-        raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log)
+        raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log, stopped=True)
     if returncode:
-        raise _failure(how_it_ended(returncode), step, log)
+        raise _failure(how_it_ended(returncode), step, log, returncode == -signal.SIGKILL)
     if not result_path.is_file():
         raise _failure("ended without a result", step, log)
     result = json.loads(result_path.read_text(encoding="utf-8"))
@@ -82,15 +87,18 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     return WorkerResult(files, result["tools"], result.get("failed", {}))
 
 
-def _failure(what: str, step: str, log: Path) -> ConversionFailed:
+def _failure(what: str, step: str, log: Path, stopped: bool = False) -> ConversionFailed:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     end = " | ".join(lines[-_LOG_LINES:])[-_LOG_CHARACTERS:]
     cause = " ".join(lines[-_CAUSE_LINES:])  # the last error may only be a consequence of an earlier one
     if any(sign in cause for sign in _OUT_OF_MEMORY):
+        stopped = True
         what += f" (it may use {MEMORY_LIMIT_BYTES >> 30} GB: give it smaller slices)"
     if any(sign in cause for sign in _NO_ROOM):
+        stopped = True
         what += " (no room on the disk: make some, and run it again: it goes on after the last finished step)"
-    return ConversionFailed(f"the converter {what} while {step}; its last lines: {end or 'none'}; log: {log}")
+    kind = ConverterStopped if stopped else ConversionFailed
+    return kind(f"the converter {what} while {step}; its last lines: {end or 'none'}; log: {log}")
 
 
 def _environment(python: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ limit is a single slice.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,6 +76,11 @@ def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
     yield batch
 
 
+# Name in the ONNX graph -> the names that the tensor may have in a file, see toolkit/convert/worker/lowering.py.
+TensorNames = dict[str, list[str]]
+QUANTIZER = "ai-edge-quantizer"
+
+
 class _Slices:
     """The slices of one conversion, and the files and values made from them so far."""
 
@@ -94,7 +100,7 @@ class _Slices:
         self._names = cut.names
         self._wanted = precisions
         self._attempts = attempts
-        self._specs = _specs(cut.model)
+        self._specs = specs_by_name(cut.model)
         self._shapes = {name: spec.shape for name, spec in self._specs.items()}
         self._values = self._names.all_carried(job.reference.feeds)
         self._layouts: list[dict[str, str | None]] = []
@@ -142,9 +148,9 @@ class _Slices:
             self._job.progress(f"cutting {self._name(i)}")
             path = self._job.folder / f"slice-{i}.onnx"
             files = write_slice(self._model, self._slices[i], path)
-            models[self._name(i)] = str(path)
+            models[self._name(i)] = path
             feeds = {name: self._values[name] for name in self._slices[i].inputs}
-            draft = self._draft(i, files)
+            draft = slice_artifact(self._job.reference.artifact, self._slices[i], self._specs, files)
             if len(self._slices) == 1:  # the whole graph, whose outputs are known
                 outputs = self._names.all_carried(self._job.reference.outputs)
             else:
@@ -152,12 +158,11 @@ class _Slices:
                     outputs = session.run(feeds)
             expected[i] = (draft, feeds, outputs, files)
             self._values |= outputs
-        result = self._job.run("lower", models=models)
-        self._tools |= result.tools
+        lowered = self._lowered(models)
         for i, (draft, feeds, outputs, files) in expected.items():
-            path = result.files[self._name(i)].replace(self._file(i, "fp32"))
+            file, names = lowered[self._name(i)]
+            path = file.replace(self._file(i, "fp32"))
             self._job.progress(f"comparing {self._name(i)} with the float32 graph")
-            names = json.loads(result.files[f"{self._name(i)}.names"].read_text(encoding="utf-8"))
             try:
                 found = self._job.bind(path, replace(draft, format="tflite", route="direct"), feeds, outputs)
             except InvalidArtifact as error:
@@ -176,12 +181,35 @@ class _Slices:
         needed = {name for piece in self._slices[batch[-1] + 1 :] for name in piece.inputs}
         self._values = {name: value for name, value in self._values.items() if name in needed}
 
+    def _lowered(self, models: Mapping[str, Path]) -> dict[str, tuple[Path, TensorNames]]:
+        """Lower the ONNX file of each slice by the route of the slice. Return, by the slices' names, the float32 TFLite
+        file and the names that its tensors may have, which TensorFlow's converter does not tell."""
+        routes = {self._name(i): piece.route for i, piece in enumerate(self._slices)}
+        direct = {name: str(path) for name, path in models.items() if routes[name] == "direct"}
+        found: dict[str, tuple[Path, TensorNames]] = {}
+        if direct:
+            result = self._job.run("lower", models=direct)
+            self._tools |= result.tools
+            for name in direct:
+                names = json.loads(result.files[f"{name}.names"].read_text(encoding="utf-8"))
+                found[name] = (result.files[name], names)
+        for i, piece in enumerate(self._slices):
+            if (name := self._name(i)) in models and piece.route == "tf":
+                apart = replace(self._job, folder=self._job.folder / f"tf-{i}")  # onnx2tf fills the folder
+                shutil.rmtree(apart.folder, ignore_errors=True)  # of an interrupted conversion
+                apart.folder.mkdir()
+                outputs = list(piece.outputs)
+                result = apart.run("lower-tf", model=str(models[name]), precisions=["fp32"], outputs=outputs)
+                self._tools |= result.tools
+                found[name] = (result.files["fp32"], {})
+        return found
+
     def _located(
         self,
         name: str,
         onnx: Path,
         tflite: Path,
-        names: dict[str, list[str]],
+        names: TensorNames,
         orders: dict[str, Order],
         feeds: dict[str, Array],
     ) -> dict[str, TensorLocation]:
@@ -326,8 +354,9 @@ class _Slices:
             files = [(self._job.folder / name, *place) for name, *place in begun["weights"]]
             copy_weights((WeightRange(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
             self._steps.finish(_joined(precision), (path,), {})
-        tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool == "onnx2tf"}
-        return self._job.tflite(precision, "direct", path, tools, tuple(self._in_float.get(precision, ())))
+        tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool != QUANTIZER}
+        route = "tf" if all(piece.route == "tf" for piece in self._slices) else "direct"
+        return self._job.tflite(precision, route, path, tools, tuple(self._in_float.get(precision, ())))
 
     def _stitched(self, precision: str) -> Graph:
         reference = self._job.reference.artifact
@@ -355,22 +384,28 @@ class _Slices:
     def _values_file(self, batch: Sequence[int]) -> Path:
         return self._job.folder / f"{_step(batch)}.npz"
 
-    def _spec(self, name: str) -> TensorSpec:
-        if name not in self._specs:
-            raise InvalidArtifact(f"{self._job.reference.path}: does not state the shape of {name!r}; export it again")
-        return self._specs[name]
 
-    def _draft(self, i: int, files: tuple[Path, ...]) -> Artifact:
-        """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and
-        size are not those of the file."""
-        piece = self._slices[i]
-        return replace(
-            self._job.reference.artifact,
-            file=files[0].name,
-            inputs=tuple(Binding.same(self._spec(name)) for name in piece.inputs),
-            outputs=tuple(Binding.same(self._spec(name)) for name in piece.outputs),
-            external_files=tuple(path.name for path in files[1:]),
-        )
+def slice_artifact(
+    parent: Artifact, piece: Slice, specs: Mapping[str, TensorSpec], files: tuple[Path, ...]
+) -> Artifact:
+    """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and size
+    are not those of the file.
+
+    parent: of the whole graph. Raises InvalidArtifact for a tensor without a shape.
+    """
+
+    def spec(name: str) -> TensorSpec:
+        if name not in specs:
+            raise InvalidArtifact(f"{parent.file}: does not state the shape of {name!r}; export it again")
+        return specs[name]
+
+    return replace(
+        parent,
+        file=files[0].name,
+        inputs=tuple(Binding.same(spec(name)) for name in piece.inputs),
+        outputs=tuple(Binding.same(spec(name)) for name in piece.outputs),
+        external_files=tuple(path.name for path in files[1:]),
+    )
 
 
 def _step(batch: Sequence[int], precision: str | None = None) -> str:
@@ -385,7 +420,7 @@ def _joined(precision: str) -> str:
     return f"whole-{precision}"
 
 
-def _specs(model: ir.Model) -> dict[str, TensorSpec]:
+def specs_by_name(model: ir.Model) -> dict[str, TensorSpec]:
     """Return the specs, by name, of every tensor whose shape the graph states.
 
     Four axes in the graph's own order are called NCHW here, whatever they mean: only a difference of the file's order

@@ -5,7 +5,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,7 @@ class FileOutcome:
     mostly_float: the operators that keep most of the weights in float32; empty where the precision holds for half of
     them or more.
     in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it.
+    way: how the graph was lowered where the usual way failed, such as "without the pass scale_elu", else None.
     """
 
     file: str
@@ -44,6 +45,7 @@ class FileOutcome:
     weights: Shares = ()
     operations: Shares = ()
     mostly_float: tuple[str, ...] = ()
+    way: str | None = None
 
     @property
     def format(self) -> str:
@@ -98,7 +100,7 @@ class Made:
 
 # A file of one graph, by its runtime and precision.
 Key = tuple[Runtime, str]
-_HIDDEN_FOLDER = re.compile(r"\S*/\.convert-[\w-]+/")
+_HIDDEN_FOLDER = re.compile(r"\S*/\.convert-[\w-]+/(?:way-\w+/)?")
 
 
 @dataclass
@@ -106,7 +108,7 @@ class Attempts:
     """The attempts to make the files of one graph: what was made, and why others failed.
 
     strict: raise the first error instead of recording it. log: where an unexpected error is written with its traceback.
-    notes: for the user, on steps that failed without costing a file.
+    notes: for the user, on steps that failed without costing a file. way: as in FileOutcome, of the TFLite files.
     """
 
     graph: Artifact
@@ -114,8 +116,20 @@ class Attempts:
     strict: bool
     log: Path
     notes: list[str] = field(default_factory=list)
+    way: str | None = None
     _made: dict[Key, Made] = field(default_factory=dict)
     _failed: dict[Key, str] = field(default_factory=dict)
+    _errors: dict[Key, Exception] = field(default_factory=dict)
+
+    def copy(self) -> "Attempts":
+        """Return attempts that begin with the same results, and go on independently."""
+        return replace(
+            self,
+            notes=list(self.notes),
+            _made=dict(self._made),
+            _failed=dict(self._failed),
+            _errors=dict(self._errors),
+        )
 
     def make(self, key: Key, work: Callable[[], Made]) -> None:
         """Make one file, unless it has failed already. Record the result, or the error as the reason of its failure."""
@@ -142,6 +156,7 @@ class Attempts:
         for key in keys:
             self._made.pop(key, None)
             self._failed.setdefault(key, why)
+            self._errors.setdefault(key, error)
 
     def note(self, what: str, error: Exception) -> None:
         """Record a note for the user: `what` was left out because of an error that costs no file."""
@@ -157,14 +172,24 @@ class Attempts:
         """Return the reason why a file failed, or None."""
         return self._failed.get(key)
 
+    def error(self, key: Key) -> Exception | None:
+        """Return the error with which a file failed, or None."""
+        return self._errors.get(key)
+
+    def explain(self, key: Key, more: str) -> None:
+        """Add `more` to the reason why a file failed, and to every other file that failed for the same reason."""
+        why = self._failed[key]
+        self._failed |= {other: f"{why}; {more}" for other, said in self._failed.items() if said == why}
+
     def outcome(self, key: Key) -> FileOutcome:
         """Return the outcome of a file that was tried."""
-        file, role, (runtime, precision) = self._file(key), self.graph.role, key
+        role, (runtime, precision) = self.graph.role, key
         if key in self._failed:
-            return FileOutcome(file, role, precision, runtime, self._failed[key])
+            return FileOutcome(self._file(key), role, precision, runtime, self._failed[key])
         made = self._made[key]
         found = (made.over, made.in_float, made.weights, made.operations, made.mostly_float)
-        return FileOutcome(file, role, precision, runtime, None, *found)
+        way = self.way if runtime == "tflite" else None
+        return FileOutcome(made.artifact.file, role, precision, runtime, None, *found, way)
 
     def _explained(self, error: Exception) -> str:
         said = _HIDDEN_FOLDER.sub("", one_line(error))

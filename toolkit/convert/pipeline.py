@@ -11,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import onnx_ir as ir
+
 from backends.artifact import Artifact
 from backends.atomic import replacing
 from backends.bundle import Bundle, Progress
@@ -26,6 +28,7 @@ from graphs.tflite.writer import write_graph
 from toolkit.convert.calibration import Calibrated, Calibration, read_calibration, read_images
 from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.direct import convert_direct
+from toolkit.convert.healing import Lowering, lower_otherwise
 from toolkit.convert.job import TRIED, Job, Reference
 from toolkit.convert.names import carry_names
 from toolkit.convert.options import Options, check_needed, files_to_make
@@ -196,10 +199,11 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
         )
     if images.refused is not None:
         attempts.fail(options.calibrated, images.refused)
+    before = attempts.copy()
     cut: CutGraph | None = None
     with attempts.guard([("tflite", precision) for precision in options.lowered]):
         if options.lowered:
-            cut = _cut(path, log, options)
+            cut = _cut(path, log, options, open_graph(path, options.slice_limit_bytes))
     sizes = [parent.bytes] if cut is None else [piece.weight_bytes for piece in cut.slices]
     # The search for a mixed file writes one more file at a time, which may be as large as the FP16 file.
     made = options.lowered if cut is not None else [recipe.name for recipe in options.quantized]
@@ -238,6 +242,11 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
                 except ConversionFailed:
                     steps.unfinished = True  # another conversion goes on after the slices that were finished
                     raise
+        if options.rules.check is not None and options.route == "direct":
+            slices = partial(_cut, path, log, options)
+            lowering = Lowering(job, slices, options.slice_limit_bytes, options.lowered, images.calibrated)
+            attempts = lower_otherwise(lowering, attempts, before)
+            steps.unfinished &= attempts.way is None
         for recipe in options.quantized:
             work = partial(job.onnx, recipe, images.calibrated)
             if images.calibrated is not None and (
@@ -251,13 +260,12 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
         return Conversion(_publish(bundle, new, beside) if new else bundle, outcomes, tuple(attempts.notes))
 
 
-def _cut(path: Path, log: Path, options: Options) -> CutGraph:
-    """Return the graph as the converter gets it. Raises NotAvailable for an operator that the converter does not lower,
-    InvalidInput for a node whose weights are over the limit of a slice."""
-    model = open_graph(path, options.slice_limit_bytes)
-    if options.route == "direct":
+def _cut(path: Path, log: Path, options: Options, model: ir.Model, route: str = "direct") -> CutGraph:
+    """Return a graph, which was read from `path`, as the converter gets it. Raises NotAvailable for an operator that
+    the converter does not lower, InvalidInput for a node whose weights are over the limit of a slice."""
+    if (options.route, route) == ("direct", "direct"):
         check_support(path, model, supported_operators(log, options.progress))
-    return cut_graph(model, options.slice_limit_bytes)
+    return cut_graph(model, options.slice_limit_bytes, route)
 
 
 def _probed(

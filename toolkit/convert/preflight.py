@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,18 +44,56 @@ def supported_operators(log: Path, progress: Progress = lambda step: None) -> fr
 
 
 def unsupported_nodes(model: ir.Model, supported: frozenset[str]) -> list[str]:
-    """Return the nodes whose operator is not in `supported`, those in subgraphs too: "'name' (Operator)" for each."""
-    return [
-        f"{node.name or node.outputs[0].name!r} ({node.domain + '.' if node.domain else ''}{node.op_type})"
-        for node in ir.traversal.RecursiveGraphIterator(model.graph)
-        if node.domain not in ("", "ai.onnx") or node.op_type not in supported
-    ]
+    """Return the nodes that the converter does not lower, those in subgraphs too: "'name' (Operator)" for each.
+
+    supported: the names of operators. A node of such an operator may have an attribute or an input that the converter
+    does not lower: it is then named too, as in "'name' (GridSample with mode=cubic)".
+    """
+    found = []
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        known = node.domain in ("", "ai.onnx") and node.op_type in supported
+        if not known or (more := _not_lowered(node)):
+            operator = f"{node.domain + '.' if node.domain else ''}{node.op_type}"
+            described = f"{operator} with {' and '.join(more)}" if known else operator
+            found.append(f"{node.name or node.outputs[0].name!r} ({described})")
+    return found
+
+
+# Attributes and their values that onnx2tf does not lower, of operators that it lowers otherwise.
+_VALUES: Mapping[str, Mapping[str, tuple[object, ...]]] = {
+    "GridSample": {"mode": ("cubic", "bicubic"), "padding_mode": ("reflection",)},
+    "LSTM": {"layout": (1,), "input_forget": (1,)},
+    "GRU": {"layout": (1,)},
+    "RNN": {"layout": (1,)},
+    "Resize": {"coordinate_transformation_mode": ("tf_crop_and_resize", "half_pixel_symmetric")},
+}
+# Optional inputs, by position, that onnx2tf does not lower.
+_INPUTS = {
+    "LSTM": {4: "sequence_lens", 7: "peepholes"},
+    "GRU": {4: "sequence_lens"},
+    "RNN": {4: "sequence_lens"},
+}
+
+
+def _not_lowered(node: ir.Node) -> list[str]:
+    """Return the attributes and inputs of a node that onnx2tf does not lower, such as "mode=cubic"."""
+    found = []
+    for name, refused in _VALUES.get(node.op_type, {}).items():
+        value = node.attributes[name].value if name in node.attributes else None
+        if value in refused:
+            found.append(f"{name}={value}")
+    given = dict(enumerate(node.inputs))
+    return [*found, *(name for at, name in _INPUTS.get(node.op_type, {}).items() if given.get(at) is not None)]
+
+
+class UnsupportedOperators(NotAvailable):
+    """Error: the graph has operators that the converter does not lower. The message names their nodes."""
 
 
 def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> None:
-    """Raise NotAvailable, naming the nodes and a way out, if the converter does not lower every node of a graph."""
+    """Raise UnsupportedOperators, naming a way out, if the converter does not lower every node of a graph."""
     if nodes := unsupported_nodes(model, supported):
-        raise NotAvailable(f"{path}: {_explained(nodes)}")
+        raise UnsupportedOperators(f"{path}: {_explained(nodes)}")
 
 
 def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:
@@ -80,8 +118,8 @@ def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) ->
 def _explained(nodes: list[str]) -> str:
     shown = ", ".join(nodes[:_SHOWN]) + (f" and {len(nodes) - _SHOWN} more" if len(nodes) > _SHOWN else "")
     return (
-        f"no TFLite file can be made: onnx2tf does not lower {shown}; run it on ONNX Runtime, or export the model with "
-        "operators that it lowers in their place"
+        f"no TFLite file can be made: onnx2tf does not lower {shown}; run it on ONNX Runtime (`toolkit convert "
+        "--runtime ort` makes its files), or export the model with operators that it lowers in their place"
     )
 
 

@@ -11,6 +11,7 @@ from graphs.tflite.part import RefusedOp, find_refused_ops, load_error
 from toolkit.convert.names import CarriedNames
 
 _SHOWN = 3
+ADVICE = "make the files for ONNX Runtime alone (--runtime ort), or export the model without these operators"
 # onnx2tf writes an operator that it has none for as this and the name of the ONNX operator, in capitals.
 _CUSTOM = "ONNX_"
 
@@ -85,8 +86,7 @@ def refusal(
         return error
     named = _listed(f"{nodes.described(one, stored)} ({_reason(one)})" for one in found)
     return InvalidArtifact(
-        f"{graph}: no TFLite file can be made: LiteRT refuses what onnx2tf makes of it: {named}; make the files for "
-        "ONNX Runtime alone (--runtime ort), or export the model without these operators"
+        f"{graph}: no TFLite file can be made: LiteRT refuses what onnx2tf makes of it: {named}; {ADVICE}"
     )
 
 

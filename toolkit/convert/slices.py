@@ -1,7 +1,7 @@
 """Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +22,12 @@ DEFAULT_LIMIT_BYTES = 512 << 20
 @dataclass(frozen=True)
 class Slice:
     """Consecutive nodes of a graph. inputs, outputs: names of ONNX tensors; inputs are inputs of the graph or outputs
-    of earlier slices."""
+    of earlier slices. route: how the slice is lowered, one of backends.precision.ROUTES."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weight_bytes: int
+    route: str = "direct"
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,36 @@ class CutGraph:
     slices: tuple[Slice, ...]
 
 
-def cut_graph(model: ir.Model, limit_bytes: int) -> CutGraph:
-    """Rename what the converter does not carry, in place, and plan the slices. Raises InvalidInput as `plan` does."""
+def cut_graph(model: ir.Model, limit_bytes: int, route: str = "direct") -> CutGraph:
+    """Rename what the converter does not carry, in place, and plan the slices. route: of every slice.
+
+    Raises InvalidInput as `plan` does.
+    """
     names = carry_names(model)
-    return CutGraph(model, names, plan(model, limit_bytes))
+    return CutGraph(model, names, tuple(replace(piece, route=route) for piece in plan(model, limit_bytes)))
 
 
-def open_graph(path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> ir.Model:
+def open_graph(
+    path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, steps: Sequence[GraphPass] | None = None
+) -> ir.Model:
     """Read a graph to be cut, and rewrite it for TFLite; dense layers with more weights than `limit_bytes` are split.
 
-    External weights stay in their file until a slice is written.
+    steps: the passes that rewrite it, by default all of the stage "lowering". External weights stay in their file until
+    a slice is written.
     """
-    # Not stepwise: each slice and the whole file are compared with the graph in `path` later.
+    return rewrite_graph(read(path), limit_bytes, steps)[0]
+
+
+def rewrite_graph(
+    model: ir.Model, limit_bytes: int, steps: Sequence[GraphPass] | None = None
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Rewrite a graph as `open_graph` does. Returns the graph and the names of the passes that changed it."""
+    # Not stepwise: each slice and the whole file are compared with the bundle's graph later.
     split = GraphPass("split_large_gemm", "lowering", 0.0, (), partial(split_large_gemm, limit_bytes=limit_bytes))
-    model, _ = prepare(read(path), {}, (*passes("lowering"), split), stepwise=False)
+    model, changed_by = prepare(model, {}, (*(passes("lowering") if steps is None else steps), split), stepwise=False)
     # A constant made by a node in one slice would be passed on to the slices that use it; each slice has initializers.
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    return model
+    return model, changed_by
 
 
 def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
@@ -64,7 +78,7 @@ def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
     Raises InvalidInput if the weights of a single node are over the limit.
     """
     nodes = list(model.graph)
-    passing = _passing(model.graph, nodes)
+    passing = passing_values(model.graph, nodes)
     slices = []
     start = 0
     while start < len(nodes):
@@ -84,7 +98,7 @@ def plan(model: ir.Model, limit_bytes: int) -> tuple[Slice, ...]:
             )
         if end < len(nodes):
             end = min(range(start + 1, end + 1), key=lambda at: (len(passing[at]), -at))
-        slices.append(_slice(model.graph, nodes, start, end, passing[end], weight_bytes[end - start]))
+        slices.append(slice_between(model.graph, nodes, start, end, passing[end]))
         start = end
     return tuple(slices)
 
@@ -95,7 +109,7 @@ def write_slice(model: ir.Model, piece: Slice, path: Path) -> tuple[Path, ...]:
     return save(ir.Model(graph, ir_version=model.ir_version), path)
 
 
-def _passing(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
+def passing_values(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
     """Return, for the place before each node and for the end, the values made before the place and used after it."""
     index = {node: i for i, node in enumerate(nodes)}
     places: list[list[ir.Value]] = [[] for _ in range(len(nodes) + 1)]
@@ -108,9 +122,16 @@ def _passing(graph: ir.Graph, nodes: Sequence[ir.Node]) -> list[list[ir.Value]]:
     return places
 
 
-def _slice(
-    graph: ir.Graph, nodes: Sequence[ir.Node], start: int, end: int, passing: Sequence[ir.Value], weight_bytes: int
+def slice_between(
+    graph: ir.Graph, nodes: Sequence[ir.Node], start: int, end: int, passing: Sequence[ir.Value]
 ) -> Slice:
+    """Return the nodes from `start` to before `end` as a slice. passing: the values at `end`."""
+    constants = {
+        value: value.const_value.nbytes
+        for node in nodes[start:end]
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    }
     made = {value for node in nodes[start:end] for value in node.outputs}
     used = dict.fromkeys(
         value
@@ -121,5 +142,7 @@ def _slice(
     results = [value for value in graph.outputs if value in made]
     seams = [value for value in passing if value in made and value not in results]
     return Slice(
-        tuple(str(value.name) for value in used), tuple(str(value.name) for value in (*seams, *results)), weight_bytes
+        tuple(str(value.name) for value in used),
+        tuple(str(value.name) for value in (*seams, *results)),
+        sum(constants.values()),
     )

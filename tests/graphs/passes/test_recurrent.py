@@ -7,9 +7,8 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from graphs.passes.lowering import states_as_tensors
-from graphs.passes.pipeline import prepare
-from graphs.passes.simplify import state_initial
+from graphs.passes.pipeline import prepare, run_once
+from graphs.passes.recurrent import state_initial, states_as_tensors
 
 _STATES = {
     "none": ("", ""),
@@ -71,3 +70,27 @@ def test_an_lstm_of_any_direction_and_states_becomes_forward_ones_with_computed_
 def test_an_lstm_that_computes_otherwise_stays(attributes: str) -> None:
     model = _model("forward", "constant", "every output", attributes)
     assert not states_as_tensors(model)[1]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "peephole", "kept"), [((4, 4), 0.0, False), ((4, 3), 0.0, True), ((4, 4), 0.1, True)]
+)
+def test_lengths_of_whole_sequences_and_zero_peepholes_are_left_out(
+    lengths: tuple[int, ...], peephole: float, kept: bool
+) -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 20]>
+    g (float[4,2,5] x) => (float[4,1,2,6] y) { y = LSTM<hidden_size = 6>(x, w, r, b, lengths, , , p) }""")
+    rng = np.random.default_rng(0)
+    for name, sizes in {"w": (24, 5), "r": (24, 6), "b": (48,)}.items():
+        array = rng.uniform(-0.5, 0.5, (1, *sizes)).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(lengths, np.int32), "lengths"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.full((1, 18), peephole, np.float32), "p"))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    feeds = _feeds(model)
+    expected = run_once(model, feeds, "before")["y"]
+    model, _ = prepare(model, {}, (state_initial,), stepwise=False)
+    (node,) = (node for node in model.graph if node.op_type == "LSTM")
+    given = [*node.inputs, None, None][:8]
+    assert (given[4] is not None or given[7] is not None) == kept
+    np.testing.assert_allclose(run_once(model, feeds, "after")["y"], expected, atol=1e-6)

@@ -157,3 +157,20 @@ def test_a_factor_a_column_is_moved_where_it_is_reshaped_too() -> None:
     assert changed
     np.testing.assert_array_equal(run_once(model, feeds, "after")["y"], expected)
     assert [list(static_shape(node.outputs[0]) or ()) for node in model.graph if node.op_type == "Mul"] == [[6, 4]]
+
+
+@pytest.mark.parametrize(("rows", "moves"), [("24,10", True), ("2,4,30", False)])
+def test_a_gelu_moves_before_the_reshape_of_a_matrix_alone(rows: str, moves: bool) -> None:
+    """GroupNorm of a sound is a Reshape, a norm and a Reshape: behind the second stands a convolution."""
+    text = f"""<ir_version: 10, opset_import: ["": 20]>
+    g (float[{rows}] x) => (float[2,12,10] y) <int64[3] sizes = {{2,12,10}}> {{
+        map = Reshape(x, sizes)
+        y = Gelu(map)
+    }}"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    feeds = {"x": np.random.default_rng(0).standard_normal([int(n) for n in rows.split(",")], dtype=np.float32)}
+    expected = run_once(model, feeds, "before")["y"]
+    model, changed = keep_rows(model)
+    assert changed == moves
+    assert [node.op_type for node in model.graph] == (["Gelu", "Reshape"] if moves else ["Reshape", "Gelu"])
+    np.testing.assert_array_equal(run_once(model, feeds, "after")["y"], expected)

@@ -49,7 +49,14 @@ def _do(request: dict[str, Any], say: Say, failed: dict[str, str]) -> tuple[dict
 
         for name, model in request["models"].items():
             say(f"lowering {name} to TFLite (onnx2tf)")
-            lowered, names = lower(Path(model), folder)
+            try:
+                lowered, names = lower(Path(model), folder)
+            except Exception as error:
+                if not request.get("each"):
+                    raise
+                traceback.print_exc()
+                failed[name] = f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS]
+                continue
             files[name], files[f"{name}.names"] = str(lowered), str(names)
         return files, ("onnx2tf",)
     if task == "lower-tf":
