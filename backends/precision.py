@@ -1,6 +1,6 @@
 """Precisions: the number types of weights and activations, the file formats that support them, and their error limits.
 
-A precision is one `Recipe`. This module defines seven; another package can register more in the entry-point group
+A precision is one `Recipe`. This module defines eight; another package can register more in the entry-point group
 `seal_toolkit.recipes`. `toolkit convert -p NAME`, the comparison, the benchmark and the report then use them too.
 """
 
@@ -15,7 +15,8 @@ WEIGHTS = ("float32", "float16", "int8")
 # "dynamic int8": each run quantizes activations by their own range; operators take and give float32. "int8" and
 # "int16": activations are quantized by ranges that were measured in a calibration.
 ACTIVATIONS = ("float32", "dynamic int8", "int8", "int16")
-OPERATORS = ("dense", "convolution")
+# "other": every other operator for which the runtime has an integer kernel, and the inputs and outputs of the graph.
+OPERATORS = ("dense", "convolution", "other")
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TFLite", "torch": "PyTorch"}
 # Ways to make a TFLite file: "direct" uses onnx2tf alone; "tf" uses TensorFlow's converter, to check the direct route.
 ROUTES = ("direct", "tf")
@@ -69,6 +70,11 @@ class Recipe:
         return self.activations in ("int8", "int16")
 
     @property
+    def is_integer(self) -> bool:
+        """Whether files compute in integers throughout, from their inputs to their outputs."""
+        return "other" in self.computes
+
+    @property
     def for_onnx(self) -> bool:
         """Whether a conversion makes an ONNX file of this precision, besides the float32 graph."""
         return "onnx" in self.formats and self.weights != "float32"
@@ -90,16 +96,22 @@ class Recipe:
             )
         return self.limits[measure]
 
-    def to_worker(self) -> dict[str, Any]:
-        """Return the fields that the converter's worker needs, as JSON values."""
+    def to_worker(self, convolutions: bool = False) -> dict[str, Any]:
+        """Return the fields that the converter's worker needs, as JSON values.
+
+        convolutions: whether a calibrated file computes its convolutions in integers even if `computes` leaves them
+        out.
+        """
+        more = [one for one in _WEIGHTED if convolutions and self.calibrated and one not in self.computes]
         return {
             "weights": self.weights,
             "activations": self.activations,
-            "computes": list(self.computes),
+            "computes": [*self.computes, *more, *(["depthwise"] if convolutions and self.calibrated else [])],
             "calibrated": self.calibrated,
         }
 
 
+_WEIGHTED = ("dense", "convolution")
 _INT8_W_REASON = (
     "Weights in steps of 1/127 of the largest of their channel, activations as in float32: half of what int8 may do."
 )
@@ -167,7 +179,7 @@ INT8 = Recipe(
     name="int8",
     weights="int8",
     activations="dynamic int8",
-    computes=OPERATORS,
+    computes=_WEIGHTED,
     formats=("onnx", "tflite"),
     limits={
         "binding_error": 0.1,
@@ -193,8 +205,9 @@ INT8 = Recipe(
     routes=ROUTES,
     rank=2,
 )
-# Full convolutions stay float32: the first one reads the image, and a watermark is fainter than a step of eight bits
-# (measured on pocketseal: 1.3% of bits flipped with quantized convolutions, 0.5% without).
+# Full convolutions of models that are judged by known samples stay float32: the first one reads the image, and a
+# watermark is fainter than a step of eight bits (measured on pocketseal: 1.3% of bits flipped with quantized
+# convolutions, 0.5% without). Those of imported models are quantized, except for layers that a search puts back.
 INT8_STATIC = Recipe(
     name="int8-static",
     weights="int8",
@@ -253,7 +266,7 @@ INT16X8 = Recipe(
     name="int16x8",
     weights="int8",
     activations="int16",
-    computes=OPERATORS,
+    computes=_WEIGHTED,
     formats=("tflite",),
     limits={**_HALF_OF_INT8, "binding_error": 0.2},
     reason=f"{_INT8_W_REASON} Activations in 16 bits add nothing that shows.",
@@ -265,7 +278,7 @@ MIXED = Recipe(
     name="mixed",
     weights="int8",
     activations="dynamic int8",
-    computes=OPERATORS,
+    computes=_WEIGHTED,
     formats=("onnx", "tflite"),
     limits={
         "binding_error": 0.1,
@@ -282,6 +295,35 @@ MIXED = Recipe(
     ),
     keeps_layers=True,
     rank=6,
+)
+# The file that NPUs and microcontrollers take: integers in, out and between, so that no operator needs a float.
+INT8_FULL = Recipe(
+    name="int8-full",
+    weights="int8",
+    activations="int8",
+    computes=OPERATORS,
+    formats=("onnx", "tflite"),
+    limits={
+        "binding_error": 0.25,
+        "relative_l2": 0.25,
+        "changed": 0.15,
+        "bits_flipped": 5e-2,
+        "accuracy_loss": 5e-3,
+        "verdicts_changed": 1e-2,
+        "channel_changed": 2e-2,
+        "layer_error": 0.05,
+        "mean_cosine": 0.97,
+        "lost": 6e-2,
+        "choices_changed": 0.15,
+        "captions_changed": 0.95,
+        "latent_error": 0.5,
+        "psnr_db": 22.0,
+    },
+    reason=(
+        "As int8-static, and what lies between the layers is rounded to 256 levels as well, inputs and outputs too: a "
+        "quarter more is allowed, and still less than a fault of the conversion makes."
+    ),
+    rank=7,
 )
 
 

@@ -391,6 +391,47 @@ def test_float32_that_is_not_what_a_float16_file_computes_is_refused(
         import_model(source, tmp_path / "out", {})
 
 
+_HALF_INTEGERS = """<ir_version: 8, opset_import: ["": 17]>
+g (float16[1,64] x) => (int64[1] best, uint8[1,64] picture) {
+  best = ArgMax <axis = 1, keepdims = 0> (x)
+  y = Sigmoid(x)
+  scaled = Mul(y, big)
+  picture = Cast <to = 2> (scaled)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("best", "picture", "said"),
+    [
+        (0, 0, []),
+        (1, 1, ["output 'best' has other values than the file's at 3 of 3 places, which were not compared"]),
+        (0, 60, None),
+    ],
+)
+def test_integers_of_a_file_in_half_precision_are_compared_where_they_are_rounded_floats_and_else_said_not_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int, picture: int, said: list[str] | None
+) -> None:
+    model = onnx.parser.parse_model(_HALF_INTEGERS)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(100, np.float16), "big"))
+    onnx.save(model, tmp_path / "source.onnx")
+    moved = {"best": best, "picture": picture}
+
+    def other(path: Path, feeds: import_check.Feeds, child: object) -> import_check.Outputs:
+        outputs = import_check.run(path, feeds)
+        return [{name: value + np.array(moved[name], value.dtype) for name, value in one.items()} for one in outputs]
+
+    monkeypatch.setattr("toolkit.import_model._run_apart", other)
+    notes: list[str] = []
+    if said is None:
+        with pytest.raises(InvalidArtifact, match="brought to our opset it gives other outputs: 'picture' moved by"):
+            import_model(tmp_path / "source.onnx", tmp_path / "out", {}, note=notes.append)
+        return
+    import_model(tmp_path / "source.onnx", tmp_path / "out", {}, note=notes.append)
+    lines = [line for line in notes if "not compared" in line]
+    assert len(lines) == len(said)
+    assert all(expected in line for expected, line in zip(said, lines, strict=True))
+
+
 _OTHER_DOMAIN = {
     "stated sizes": ("float[2,4] x", "float[2,4] y", "m = com.microsoft.FusedMatMul<alpha = 0.5>(x, w) y = Relu(m)"),
     "an open batch": ("float[n,4] x", "float[n,4] y", "m = com.microsoft.FusedMatMul<alpha = 0.5>(x, w) y = Relu(m)"),

@@ -50,6 +50,7 @@ def test_each_role_has_its_extra() -> None:
         "tflite",
         "video",
         "text",
+        "audio",
         "export",
         "convert",
         "train",

@@ -1,11 +1,12 @@
 """Imports an ONNX file as a bundle, and compares the imported graph's outputs with those of the file."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, Binding
 from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
 from graphs.onnx.file import OPSET, check, save
-from graphs.onnx.floats import HALVES, other_floats
+from graphs.onnx.floats import HALVES, other_floats, rounded_outputs
 from graphs.onnx.foreign import (
     VALUES,
     Values,
@@ -35,14 +36,19 @@ from graphs.onnx.foreign import (
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
 from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
+from graphs.passes.integers import is_quantized
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import passes
 from graphs.passes.simplify import simplify
+from toolkit.convert.rules import QUANTIZED
+from toolkit.inputs import KEY
 from toolkit.inputs.images import Preprocess
-from toolkit.inputs.kept import KEY, KeptInputs, relative_path
+from toolkit.inputs.kept import KeptInputs, relative_path
 from toolkit.inputs.read import read_inputs
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.samples import signed_samples
+from toolkit.metrics.task import JudgeChoice
+from toolkit.models.tensor import ROUNDED, with_judge
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
@@ -96,12 +102,15 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact) -> Outpu
 
 
 def difference(
-    expected: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]], tolerance: float = TOLERANCE
+    expected: Sequence[Mapping[str, Array]],
+    got: Sequence[Mapping[str, Array]],
+    tolerance: float = TOLERANCE,
+    rounded: Collection[str] = (),
 ) -> str | None:
     """Describe the first output that differs, or return None.
 
     Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by `tolerance` of
-    their range and always by FLOOR, other values not at all.
+    their range and always by FLOOR, the integers of outputs in `rounded` by 1 more than that, other values not at all.
     """
     for theirs, ours in zip(expected, got, strict=True):
         for name, value in theirs.items():
@@ -110,7 +119,7 @@ def difference(
             other = ours[name]
             if other.shape != value.shape or other.dtype != value.dtype:
                 return f"{name!r} is {other.dtype} {other.shape}, expected {value.dtype} {value.shape}"
-            if value.dtype.kind != "f":
+            if value.dtype.kind != "f" and name not in rounded:
                 if not np.array_equal(value, other):
                     return f"{name!r} has other {value.dtype} values"
                 continue
@@ -121,7 +130,8 @@ def difference(
             if finite.any():
                 scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()))
                 moved = float(np.abs(a[finite] - b[finite]).max())
-                if not moved <= max(tolerance * scale, FLOOR):
+                step = 1 if name in rounded else 0
+                if not moved <= max(tolerance * scale, FLOOR) + step:
                     return (
                         f"{name!r} moved by {moved / scale if scale else np.inf:.1e} of its range, expected at most "
                         f"{tolerance:.0e}"
@@ -145,6 +155,7 @@ def import_model(
     note: Callable[[str], None] = lambda line: None,
     inputs: Path | None = None,
     preprocess: Preprocess | None = None,
+    judge: JudgeChoice | None = None,
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
@@ -154,14 +165,14 @@ def import_model(
     out, and for floats of another width. The manifest keeps these lines and one for every other change, as
     Bundle.mendings.
     inputs: real inputs, see `read_inputs`, of which MOST_REAL are compared too. The manifest keeps their path relative
-    to `folder`, `preprocess`, and which values integer inputs can have.
+    to `folder`, `preprocess`, which values integer inputs can have, and `judge`.
     Raises InvalidInput and InvalidArtifact as `read_foreign` does, and InvalidInput as `read_inputs`; InvalidInput if
-    no operator is left or an output is not a tensor; InvalidArtifact if the file cannot be run, if its outputs differ
-    from run to run, or if the prepared graph's outputs differ from the file's.
+    no operator is left, an output is not a tensor or the judge cannot read the outputs; InvalidArtifact if the file
+    cannot be run, if its outputs differ from run to run, or if the prepared graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
     with weights_beside(source) as place:
-        return _import(place, source, folder, shapes, progress, values or {}, note, inputs, preprocess)
+        return _import(place, source, folder, shapes, progress, values or {}, note, inputs, preprocess, judge)
 
 
 def _import(
@@ -174,6 +185,7 @@ def _import(
     note: Callable[[str], None],
     inputs: Path | None,
     preprocess: Preprocess | None,
+    judge: JudgeChoice | None,
 ) -> Bundle:
     """Import the file at `source`, which the user calls `named`; all else is as for import_model."""
     mendings: list[str] = []
@@ -191,7 +203,7 @@ def _import(
     specs = specs_of(source, list(foreign.graph.inputs), "input")
     integers = integer_inputs(foreign)
     kept = KeptInputs(None if inputs is None else relative_path(inputs, folder), preprocess, integers)
-    real = () if inputs is None else read_inputs(inputs, specs, preprocess).spread(MOST_REAL)
+    real = () if inputs is None else read_inputs(inputs, specs, preprocess, integers).spread(MOST_REAL)
     digest = sha256_of(source, *external_files(source))
     progress("running it")
     synthetic = (sample for sample in signed_samples(specs, integers=integers) if sample.name in _SAMPLES)
@@ -223,14 +235,16 @@ def _import(
             said = str(error).removeprefix(f"{plain}: ").replace(str(plain), "the graph")
             raise type(error)(f"{source}: brought to opset {OPSET}: {said}") from error
         _state_sizes(foreign, plain, ours)
+        rounded = rounded_outputs(foreign)
         if floats:
-            expected = [
-                _in_float32(theirs, one, bool(floats & HALVES)) for theirs, one in zip(expected, ours, strict=True)
-            ]
-        if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE):
+            stated, halves = expected, bool(floats & HALVES)
+            expected = [_in_float32(theirs, one, halves, rounded) for theirs, one in zip(stated, ours, strict=True)]
+            for line in _not_compared(stated, expected):
+                say(line)
+        if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE, rounded):
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
-        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds)
+        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds, rounded)
         modules = _prepare(source, foreign, candidate, child, say)
         for file in plain_files:
             file.unlink()
@@ -258,15 +272,23 @@ def _import(
             modules=modules,
         )
         weights = {"origin": "checkpoint", "sha256": digest, "source": named.name}
+        if quantized := is_quantized(ir.load(path)):
+            say(
+                "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "
+                "their operators, so their outputs may lie as far apart as those of int8-static"
+            )
         held = {name: values for name, values in kept.integers.items() if name in candidate.input_names}
-        model = {
+        model: dict[str, Any] = {
             "name": folder.name,
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
+            QUANTIZED: quantized,
+            ROUNDED: [spec.name for spec in outputs if spec.name in rounded],
             MENDINGS: mendings,
             VALUES: values_json(constants),
         }
-        Bundle(building, {key: value for key, value in model.items() if value}, weights, (artifact,)).write()
+        bundle = Bundle(building, {key: value for key, value in model.items() if value}, weights, (artifact,))
+        (bundle if judge is None else with_judge(bundle, judge)).write()
     return Bundle.open(folder)
 
 
@@ -299,11 +321,14 @@ def _as_stated(model: onnx.ModelProto, feed: Mapping[str, Array]) -> dict[str, A
     }
 
 
-def _in_float32(theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: bool) -> dict[str, Array]:
+def _in_float32(
+    theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: bool, rounded: Collection[str]
+) -> dict[str, Array]:
     """Return the outputs of a file of other floats as those of its graph in float32 are compared with.
 
     halves: whether the file computes in float16 or bfloat16. Then numbers above the largest become infinity, and
-    rounding puts equal scores into another order: infinity and integers are taken from `ours`.
+    rounding puts equal scores into another order: infinity, and integers that are no `rounded` floats, are taken from
+    `ours`.
     """
     outputs = {}
     for name, value in theirs.items():
@@ -312,16 +337,37 @@ def _in_float32(theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: 
         if is_float:
             value = value.astype(np.float32)
         if halves and other is not None and other.shape == value.shape:
-            value = np.where(np.isfinite(value), value, other) if is_float else other
+            if is_float:
+                value = np.where(np.isfinite(value), value, other)
+            elif name not in rounded:
+                value = other
         outputs[name] = value
     return outputs
+
+
+def _not_compared(theirs: Outputs, compared: Outputs) -> Iterator[str]:
+    """Yield a sentence for each output of integers whose values were not compared where they differ.
+
+    theirs: the outputs of the file. compared: those that the imported graph is compared with, see _in_float32.
+    """
+    for name, value in theirs[0].items():
+        if value.dtype.kind not in "iub":
+            continue
+        pairs = [(one[name], other[name]) for one, other in zip(theirs, compared, strict=True)]
+        if changed := sum(int((one != other).sum()) for one, other in pairs):
+            yield (
+                f"output {name!r} has other values than the file's at {changed} of {sum(one.size for one, _ in pairs)} "
+                "places, which were not compared: a file in half precision rounds scores that are near each other to "
+                "another order"
+            )
 
 
 class _Candidate:
     """The file of a prepared graph, written and compared with the source again for each graph that is tried."""
 
-    def __init__(self, path: Path, expected: Outputs, feeds: Feeds) -> None:
+    def __init__(self, path: Path, expected: Outputs, feeds: Feeds, rounded: Collection[str]) -> None:
         self.path = path
+        self._rounded = rounded
         self._expected = expected
         self._feeds = feeds
         self.files: tuple[Path, ...] = ()
@@ -350,7 +396,7 @@ class _Candidate:
         try:
             check(self.path)
             expected = [{n: v for n, v in one.items() if n not in self.dropped_outputs} for one in self._expected]
-            return difference(expected, run(self.path, given))
+            return difference(expected, run(self.path, given), rounded=self._rounded)
         except InvalidArtifact as error:
             return str(error).removeprefix(f"{self.path}: ").replace(str(self.path), self.path.name)
 

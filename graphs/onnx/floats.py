@@ -1,4 +1,5 @@
-"""Brings graphs that compute in float16, bfloat16 or float64 to float32, in which every runtime computes."""
+"""Brings graphs that compute in float16, bfloat16 or float64 to float32, in which every runtime computes; and finds the
+outputs of integers that are rounded floats."""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,6 +14,20 @@ from graphs.onnx.weights import lazy_tensor
 HALVES = frozenset({"float16", "bfloat16"})
 
 _OTHERS = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
+# Operators that give the values of their inputs, rounded or moved, their sums and products: a count stays a count.
+_TRANSPARENT = frozenset(
+    {
+        "Abs", "Add", "Cast", "Ceil", "Clip", "Concat", "Div", "Expand", "Flatten", "Floor", "Gather", "Identity",
+        "Max", "Min", "Mod", "Mul", "Neg", "Pad", "ReduceMax", "ReduceMin", "ReduceSum", "Reshape", "Round", "Slice",
+        "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
+# Operators that give integers which stand for floats.
+_QUANTIZING = frozenset(
+    {
+        "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
+    }
+)  # fmt: skip
 # Attributes whose value is the dtype of an output.
 _DTYPES = frozenset({"to", "dtype", "output_datatype", "output_dtype"})
 
@@ -70,3 +85,37 @@ def _cast_weight(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         return tensor
     like = ir.tensor(np.zeros((), np.float32))
     return lazy_tensor(tuple(tensor.shape.numpy()), like, lambda: tensor.numpy().astype(np.float32))
+
+
+def rounded_outputs(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the outputs of integers that are rounded floats, such as a picture in uint8.
+
+    Other integers are classes, indices and counts, of which a near one is another answer. Shapes need not be known, and
+    dtypes must be.
+    """
+    return tuple(
+        str(value.name)
+        for value in model.graph.outputs
+        if value.dtype is not None and value.dtype.is_integer() and _is_computed(value)
+    )
+
+
+def _is_computed(value: ir.Value) -> bool:
+    """Return whether a value is a float that was computed, or such a float after rounding."""
+    left: list[ir.Value | None] = [value]
+    seen: set[ir.Value] = set()
+    while left:
+        one = left.pop()
+        if one is None or one in seen:
+            continue
+        seen.add(one)
+        node = one.producer()
+        is_float = one.dtype is not None and one.dtype.is_floating_point()
+        if node is None:
+            if is_float and one.is_graph_input():
+                return True
+        elif node.op_type in _TRANSPARENT:
+            left += node.inputs
+        elif node.op_type in _QUANTIZING or (is_float and node.op_type != "Constant"):
+            return True
+    return False

@@ -10,7 +10,7 @@ from onnxscript.rewriter import pattern
 
 from backends.tensor import Array
 from graphs.onnx.readers import Linear, constant, per_channel, read_linear, read_norm, static_shape
-from graphs.onnx.rewriting import add_constant, add_tensor, apply, new_constant
+from graphs.onnx.rewriting import add_constant, add_tensor, apply, new_constant, new_node, replace_node
 from graphs.onnx.weights import lazy_tensor, transposed
 from graphs.passes.registry import graph_pass
 
@@ -63,6 +63,52 @@ def matmul_to_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
     model, biased = apply(_with_bias(), model)
     model, plain = apply(_without_bias(), model)
     return model, biased or plain
+
+
+@graph_pass("export", after="erf_to_gelu")
+def plain_gemm(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Make every Gemm of a constant matrix plain: alpha and beta become part of its constants, and transA a Transpose.
+
+    Exporters write other Gemms for addmm, and TensorFlow's for every dense layer. The passes behind this one, and the
+    quantizers, take plain ones alone.
+    """
+    changed = [_make_plain(model.graph, node) for node in list(model.graph) if node.op_type == "Gemm"]
+    return model, any(changed)
+
+
+def _make_plain(graph: ir.Graph, node: ir.Node) -> bool:
+    linear = read_linear(node)
+    if linear is None or linear.is_plain or 0 in (linear.alpha, linear.beta):
+        return False
+    name = str(node.outputs[0].name)
+    before: list[ir.Node] = []
+    x, bias, bias_values = linear.x, linear.bias, constant(linear.bias)
+    if linear.transposes_x:
+        before.append(new_node("Transpose", [x], {"perm": [1, 0]}, output=f"{name}.turned", name=f"{name}.turned"))
+        x = before[-1].outputs[0]
+    if bias is not None and linear.beta != 1 and bias_values is not None:
+        bias = add_constant(graph, f"{name}.beta_bias", (bias_values * linear.beta).astype(bias_values.dtype))
+    elif bias is not None and linear.beta != 1:
+        beta = add_constant(graph, f"{name}.beta", np.array(linear.beta, linear.tensor.dtype.numpy()))
+        before.append(new_node("Mul", [bias, beta], output=f"{name}.beta_bias", name=f"{name}.beta_bias"))
+        bias = before[-1].outputs[0]
+    inputs = [x, _plain_weight(graph, linear, name), *([] if bias is None else [bias])]
+    gemm = ir.node("Gemm", inputs, {"transB": 1}, name=node.name)
+    replace_node(graph, node, [*before, gemm])
+    return True
+
+
+def _plain_weight(graph: ir.Graph, linear: Linear, name: str) -> ir.Value:
+    """Return the weight times alpha, with a row for each output."""
+    tensor = linear.tensor if linear.transposes_weight else transposed(linear.tensor)
+    if linear.alpha != 1:
+        rows, alpha = tensor, linear.alpha
+        scaled = lazy_tensor((linear.features_out, linear.features_in), rows, lambda: rows.numpy() * alpha)
+        return add_tensor(graph, f"{name}.alpha_weight", scaled)
+    if linear.transposes_weight:
+        return linear.weight
+    made = graph.initializers.get(f"{linear.weight.name}.transposed")  # of another layer that shares the weight
+    return add_tensor(graph, f"{linear.weight.name}.transposed", tensor) if made is None else made
 
 
 _ROWS_BYTES = 16 << 20

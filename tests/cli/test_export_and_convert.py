@@ -95,7 +95,10 @@ def test_an_export_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-p", "int4"], "the direct route makes fp32, fp16, int8, int8-static, int8-w, int16x8, mixed, not 'int4'"),
+        (
+            ["-p", "int4"],
+            "the direct route makes fp32, fp16, int8, int8-static, int8-w, int16x8, mixed, int8-full, not 'int4'",
+        ),
         (["-p", "int8-static", "--route", "tf"], "the tf route makes fp32, fp16, int8, not 'int8-static'"),
         (["--route", "scenic"], "route: expected one of direct, tf, got 'scenic'"),
         (["-p", "int8-static"], "int8-static: needs calibration images: a folder of photographs, or 'generated'"),
@@ -106,7 +109,7 @@ def test_an_export_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
         (["-p", "mixed", "--budget", "size<=1MB", "--images", "gone"], "images gone: no such folder"),
         (["-p", "mixed", "--recipe", "gone.json"], "recipe gone.json: cannot read: No such file or directory"),
         (["--recipe", "gone.json"], "recipe gone.json: cannot read: No such file or directory"),
-        (["--calibration", "generated"], "no precision that needs them: int8-static and int16x8 do"),
+        (["--calibration", "generated"], "no precision that needs them: int8-static, int16x8, int8-full do"),
         (
             ["-p", "int8-static", "--calibration", "generated", "--calibration-method", "max"],
             "calibration method: expected one of min-max, percentile, entropy, got 'max'",

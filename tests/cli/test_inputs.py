@@ -15,6 +15,7 @@ from backends.bundle import Bundle
 from backends.registry import open_session
 from tests.foreign_graphs import toolkit
 from toolkit.bench.together import timing_feeds
+from toolkit.parity.compare import REAL_ALONE
 
 _TEXT = """<ir_version: 10, opset_import: ["": 18]>
 g (int64[1,6] ids, int64[1,6] attention_mask, float[40,16] words, float[16,16] weight, int64[1] last, int64[1] ones)
@@ -73,7 +74,7 @@ def test_a_text_model_is_calibrated_and_judged_on_its_sentences(tmp_path: Path) 
     (role,) = report["roles"]
     assert role["samples"] == {"real": 6, "synthetic": 38}
     assert role["samples_outside_domain"] == 0
-    assert report["notes"] == []
+    assert report["notes"] == [REAL_ALONE]
     judged = {file["precision"]: file["total"]["outputs"]["y"]["samples"] for file in role["files"]}
     assert judged == {"fp32": 44, "int8-static": 6}
     result = toolkit("bisect", folder, "--candidate", "model.int8-static.tflite", "--json", tmp_path / "layers.json")
@@ -87,7 +88,7 @@ def test_other_sentences_may_be_given_for_one_command(tmp_path: Path) -> None:
     assert "path" not in Bundle.open(folder).model["inputs"]
     result = toolkit("convert", folder, "-p", "fp16", "--runtime", "ort")
     assert result.exit_code == 0
-    assert "the verdict is advisory: no real inputs were given" in result.output
+    assert "The verdict is advisory: no real inputs were given" in result.stderr
     result = toolkit("compare", folder)
     assert result.exit_code == 0
     assert "the verdict is advisory: no real inputs were given" in " ".join(result.output.split())
@@ -181,12 +182,36 @@ def test_the_first_real_sample_is_what_is_timed(tmp_path: Path) -> None:
         assert np.isfinite(session.run(feeds)["y"]).all()
 
 
+def test_places_are_found_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _text_model(tmp_path)
+    (tmp_path / "data").mkdir()
+    _sentences(tmp_path / "data" / "sentences.npz")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for place in ("data/sentences.npz", "linked/sentences.npz"):
+        result = toolkit("import", "text.onnx", "-o", "made/text", "--inputs", place)
+        assert result.exit_code == 0, result.output
+        assert Bundle.open(Path("made/text")).model["inputs"]["path"] == "../../data/sentences.npz"
+    assert toolkit("convert", "made/text", "-p", "fp16", "--runtime", "ort").exit_code == 0
+    monkeypatch.chdir(tmp_path / "made")
+    for bundle in ("text", "../made/text", tmp_path / "made" / "text"):
+        result = toolkit("compare", bundle)
+        assert result.exit_code == 0, result.output
+        assert "on 6 real, 38 synthetic samples" in result.output
+    result = toolkit("compare", "text", "--inputs", "../data")
+    assert "on 6 real, 38 synthetic samples" in result.output
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"token": np.zeros((1, 6), int)}, "expected an array 'ids' for the input of that name, it has token"),
         ({"ids": np.zeros((2, 6), int)}, "expected an array 'attention_mask' for the input of that name, it has ids"),
         ({"ids": np.zeros((2, 7), int)}, "input 'ids': expected int64 [samples, 6] or [1, 6], got int64 [2, 7]"),
+        (
+            {"ids": np.full((2, 6), 40), "attention_mask": np.ones((2, 6), int)},
+            "input 'ids': expected indices of the table that reads them, -40 to 39, got 40 to 40",
+        ),
         ({"ids": np.zeros((2, 6))}, "input 'ids': expected int64 [samples, 6] or [1, 6], got float64 [2, 6]"),
     ],
 )

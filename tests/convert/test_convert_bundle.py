@@ -152,7 +152,7 @@ def test_export_never_removes_what_is_not_a_bundle(tmp_path: Path) -> None:
     [
         (
             {"precisions": ("fp64",)},
-            "the direct route makes fp32, fp16, int8, int8-static, int8-w, int16x8, mixed, not 'fp64'",
+            "the direct route makes fp32, fp16, int8, int8-static, int8-w, int16x8, mixed, int8-full, not 'fp64'",
         ),
         ({"precisions": ()}, "no precision given"),
         ({"route": "magic"}, "route: expected one of direct, tf, got 'magic'"),
@@ -160,7 +160,7 @@ def test_export_never_removes_what_is_not_a_bundle(tmp_path: Path) -> None:
         ({"precisions": ("int8-static",)}, "int8-static: needs calibration images"),
         (
             {"precisions": ("fp32",), "calibration": Calibration(IMAGES)},
-            "no precision that needs them: int8-static and int16x8 do",
+            "no precision that needs them: int8-static, int16x8, int8-full do",
         ),
     ],
 )

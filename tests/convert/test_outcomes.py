@@ -301,20 +301,32 @@ def test_a_map_of_tensors_that_cannot_be_made_is_a_note(tmp_path: Path, monkeypa
 
 
 def test_a_file_that_would_be_the_float32_one_is_not_made_under_another_name(tmp_path: Path) -> None:
+    # Float16 cannot hold the bounds, and int8 is for weights.
+    bundle = _imported(tmp_path, "(float[4,64] x) => (float[4,64] y) { y = Min(x, w) }", np.full((4, 64), 1e38))
+    shown = _convert(bundle)
+    assert shown.exit_code == 2
+    assert [line for line in shown.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: not made: model.{name}.{end}: {name} is impossible here: all weights belong to {operator} "
+        f"(1024 bytes), which it leaves in float32: model.{name}.{end} would be the float32 file under another name; "
+        "use fp32"
+        for end, operator in (("tflite", "MINIMUM"), ("onnx", "Min"))
+        for name in ("fp16", "int8")
+    ]
+    assert _files(bundle) == {"model.fp32.tflite"}
+
+
+def test_a_small_convolution_is_stored_where_nothing_else_is(tmp_path: Path) -> None:
     text = """(float[1,8,6,6] x) => (float[1,8,6,6] y) {
         h = Conv<pads = [1, 1, 1, 1]>(x, w)
         y = Relu(h)
     }"""
-    weight = np.random.default_rng(0).normal(0, 0.1, (8, 8, 3, 3)).astype(np.float32)
-    bundle = _imported(tmp_path, text, weight)  # a kernel that is too small to gain anything on ONNX Runtime
-    shown = _convert(bundle)
-    assert shown.exit_code == 2
-    assert [line for line in shown.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: not made: model.{name}.onnx: {name} is impossible here: all weights belong to Conv (2304 bytes), "
-        f"which it leaves in float32: model.{name}.onnx would be the float32 file under another name; use fp32"
-        for name in ("fp16", "int8")
+    bundle = _imported(tmp_path, text, np.random.default_rng(0).normal(0, 0.1, (8, 8, 3, 3)))
+    conversion = convert_bundle(bundle.folder, conversion_rules, runtimes=("ort",))
+    assert [(one.file, one.weights[0]) for one in conversion.outcomes] == [
+        ("model.fp16.onnx", ("float16", 1.0)),
+        ("model.int8.onnx", ("int8", pytest.approx(576 / 608))),
     ]
-    assert _files(bundle) == {f"model.{precision}.tflite" for precision in ("fp32", "fp16", "int8")}
+    assert compare_bundle(Bundle.open(bundle.folder)).passed
 
 
 def test_a_graph_without_weights_has_one_precision(tmp_path: Path) -> None:
@@ -328,19 +340,19 @@ def test_a_graph_without_weights_has_one_precision(tmp_path: Path) -> None:
 
 
 def test_a_file_whose_weights_mostly_stay_float32_is_said_to_be_so(tmp_path: Path) -> None:
-    text = """(int64[1,6] ids) => (float[1,6,8] y) {
-        rows = Gather(w, ids)
-        y = MatMul(rows, v)
+    text = """(float[1,500,64] x) => (float[1,500,8] y) {
+        bounded = Min(x, w)
+        y = MatMul(bounded, v)
     }"""
-    rng = np.random.default_rng(0)
-    bundle = _imported(tmp_path, text, rng.normal(0, 1, (500, 64)).astype(np.float32), v=rng.normal(0, 0.1, (64, 8)))
+    bounds = np.full((1, 500, 64), 1e38, np.float32)  # more than a float16 holds
+    bundle = _imported(tmp_path, text, bounds, v=np.random.default_rng(0).normal(0, 0.1, (64, 8)))
     shown = _convert(bundle, "-p", "fp32", "-p", "int8", "--runtime", "ort", "--runtime", "tflite")
     assert shown.exit_code == 0
     for name in ("model.int8.onnx", "model.int8.tflite"):
         (row,) = (line for line in shown.stdout.splitlines() if line.startswith(f" {name}"))
         assert " >99% float32, <1% int8 " in row
-        assert f"warning: {name}: most of its weights stay in float32: G" in shown.stderr
-    assert "Gather (128000 bytes)" in shown.stderr
+        assert f"warning: {name}: most of its weights stay in float32: M" in shown.stderr
+    assert "Min (128000 bytes)" in shown.stderr
     assert "warning: model.fp32.tflite" not in shown.stderr
 
 

@@ -59,6 +59,9 @@ def test_operators_that_keep_more_than_half_of_the_bytes_are_named() -> None:
     weights = StoredWeights({("float32", "GATHER"): 60, ("float32", "ADD"): 41, ("int8", "FULLY_CONNECTED"): 100})
     assert mostly_float(INT8, weights) == ("GATHER (60 bytes)", "ADD (41 bytes)")
     assert mostly_float(INT8, weights + StoredWeights({("int8", "CONV_2D"): 1})) == ()
+    assert (
+        mostly_float(INT8, StoredWeights({("float16", "ADD"): 9, ("float32", "ADD"): 2, ("int8", "CONV_2D"): 1})) == ()
+    )
     assert mostly_float(FP32, StoredWeights({("float32", "GATHER"): 1, ("int8", "FULLY_CONNECTED"): 100})) == ()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backends.errors import InvalidInput
-from backends.tensor import TensorSpec
+from backends.tensor import IntegerValues, TensorSpec
 from toolkit.inputs.read import read_inputs
 
 IDS = TensorSpec("ids", (1, 4), "int64", None)
@@ -118,6 +118,15 @@ def test_values_that_an_input_cannot_take_are_named(
     inputs = read_inputs(_npz(tmp_path / "values.npz", small=np.array(values)), (spec,))
     with pytest.raises(InvalidInput, match=rf"values\.npz: .*'small': {message}"):
         list(inputs)
+
+
+def test_an_index_beyond_its_table_is_named(tmp_path: Path) -> None:
+    path = _npz(tmp_path / "a.npz", ids=np.array([[0, 1, 2, 30], [-30, 1, 2, 29]]))
+    inputs = read_inputs(path, (IDS,), integers={"ids": IntegerValues(30)})
+    message = r"a\.npz: input 'ids': expected indices of the table that reads them, -30 to 29, got 0 to 30"
+    with pytest.raises(InvalidInput, match=message):
+        inputs.sample(0)
+    assert inputs.sample(1).feeds["ids"].tolist() == [[-30, 1, 2, 29]]
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backends.errors import InvalidInput
+from backends.errors import InvalidInput, NotAvailable
 from backends.tensor import TensorSpec
 from toolkit.inputs.images import Preprocess
 from toolkit.inputs.read import read_inputs
@@ -65,6 +65,13 @@ def test_files_that_are_no_recordings_are_named(tmp_path: Path) -> None:
         read_inputs(_wav(tmp_path / "a.wav", []), (MONO,))
     with pytest.raises(InvalidInput, match=r"a\.wav: expected 1 or 2 channels, got 4"):
         read_inputs(_wav(tmp_path / "a.wav", np.zeros((100, 4))), (MONO,))
+
+
+def test_without_soundfile_the_command_to_install_it_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _wav(tmp_path / "a.wav", np.zeros(100))
+    monkeypatch.setattr("toolkit.environments.find_spec", lambda name: None)
+    with pytest.raises(NotAvailable, match="not installed: soundfile; run `pip install soundfile`"):
+        read_inputs(tmp_path, (MONO,))
 
 
 def test_a_model_with_other_inputs_is_told_to_take_arrays(tmp_path: Path) -> None:

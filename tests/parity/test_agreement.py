@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.tensor import Binding, TensorSpec
+from toolkit.inputs.kept import with_inputs
 from toolkit.parity.agreement import conversion_rules, disagreements
 
 _ROOT = """<ir_version: 10, opset_import: ["": 20]>
@@ -67,3 +69,37 @@ def test_every_number_outside_the_tolerance_is_one_sentence(tmp_path: Path) -> N
 def test_only_files_of_imported_graphs_are_checked_as_they_are_made(tiny: Bundle, kind: str, is_checked: bool) -> None:
     rules = conversion_rules(replace(tiny, model=tiny.model | {"kind": kind}))
     assert (rules.check is not None) == is_checked
+
+
+def _clipped(folder: Path) -> tuple[Path, Path]:
+    """A graph that passes its input on, and a file of it that does so up to 5: noise ten times as large is more."""
+    paths = folder / "plain.onnx", folder / "clipped.onnx"
+    for path, body in zip(paths, ("{ y = Identity(x) }", "<float most = {5}> { y = Min(x, most) }"), strict=True):
+        text = f'<ir_version: 10, opset_import: ["": 20]> g (float[1,64] x) => (float[1,64] y) {body}'
+        onnx.save(onnx.parser.parse_model(text), path)
+    return paths
+
+
+def test_rounded_files_are_judged_on_real_inputs_alone_and_float32_on_noise_too(tmp_path: Path) -> None:
+    source, clipped = _clipped(tmp_path)
+    bundle, parent, artifact = _bundle(source), _artifact(source), _artifact(clipped)
+    half = replace(artifact, precision="fp16")
+    assert disagreements(bundle, source, parent, clipped, half)
+    np.savez(tmp_path / "given.npz", x=np.random.default_rng(0).random((100, 64), np.float32))
+    given = with_inputs(bundle, tmp_path / "given.npz", None)
+    assert disagreements(given, source, parent, clipped, half) == ()
+    assert disagreements(given, source, parent, clipped, artifact)
+    (tmp_path / "given.npz").unlink()
+    assert disagreements(given, source, parent, clipped, half)
+
+
+def test_of_many_real_inputs_a_conversion_takes_some_evenly(tmp_path: Path) -> None:
+    """A value that only one of 1,000 inputs has is not seen, a value that half of them have is."""
+    source, clipped = _clipped(tmp_path)
+    bundle, parent, half = _bundle(source), _artifact(source), replace(_artifact(clipped), precision="fp16")
+    for large, seen in ((slice(1, 2), False), (slice(500, None), True)):
+        values = np.full((1000, 64), 0.5, np.float32)
+        values[large] = 50
+        np.savez(tmp_path / "given.npz", x=values)
+        given = with_inputs(bundle, tmp_path / "given.npz", None)
+        assert bool(disagreements(given, source, parent, clipped, half)) is seen

@@ -93,3 +93,37 @@ def test_a_judge_sees_no_answer_that_is_not_finite(broken: str) -> None:
     running.add(sample, whole, whole)
     assert Counting.seen == 1
     assert running.result().outputs["y"].values == 6
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_a_file_with_memory_is_found_by_its_first_sample(count: int) -> None:
+    state = np.zeros((), np.float32)
+
+    def remember(x: Array) -> Array:
+        nonlocal state
+        state, before = state + x.mean(), state
+        return np.asarray(x + before)
+
+    opened = {"good": _opened(lambda x: x), "bad": _opened(remember)}
+    compare_stream(_samples(count), Function(lambda x: x), {}, opened, False, repeat_first=True)
+    assert (opened["good"].remembered, opened["bad"].remembered) == (None, "y")
+
+
+def test_without_samples_or_without_a_wish_nothing_runs_again() -> None:
+    calls: list[int] = []
+
+    def counted(x: Array) -> Array:
+        calls.append(1)
+        return x
+
+    opened = {"a": _opened(counted)}
+    compare_stream(_samples(0), Function(lambda x: x), {}, opened, False, repeat_first=True)
+    assert calls == []
+    compare_stream(_samples(3), Function(lambda x: x), {}, opened, False)
+    assert len(calls) == 3
+
+
+def test_nan_that_stays_nan_is_no_memory() -> None:
+    opened = {"a": _opened(lambda x: x * np.float32("nan"))}
+    compare_stream(_samples(3), Function(lambda x: x), {}, opened, False, repeat_first=True)
+    assert opened["a"].remembered is None

@@ -1,4 +1,4 @@
-"""Tests of a package outside this project that adds a backend, a precision, a pass and a kind of model.
+"""Tests of a package outside this project that adds a backend, a precision, a judge, a pass and a kind of model.
 
 The package is installed with pip into a temporary folder and found by its entry points; this project is not changed.
 """
@@ -141,6 +141,15 @@ def test_the_layers_of_a_file_are_bisected_on_the_backend(toolkit: Run, bundle: 
     assert report["candidate"] == "classifier.onnx on reference"
     assert {layer["onnx_op"] for layer in report["layers"]} >= {"Conv", "Gemm"}
     assert all(layer["introduced"] < 1e-5 for layer in report["layers"])
+
+
+def test_the_judge_is_chosen_by_name_for_an_imported_graph(toolkit: Run, bundle: Path, tmp_path: Path) -> None:
+    toolkit("import", bundle / "classifier.onnx", "-o", tmp_path / "imported", "--judge", "signs:logits")
+    toolkit("convert", tmp_path / "imported", "--runtime", "ort", "-p", "fp16")
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    shown = toolkit("compare", tmp_path / "imported", "--images", tmp_path)
+    assert "model.fp16.onnx: signs changed 0 of 6" in shown.stdout
+    assert "signs" in toolkit("import", "--help").stdout
 
 
 def test_the_pass_runs_in_the_pipeline_and_is_bisected(toolkit: Run, bundle: Path, tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.made import made
+from toolkit.parity.report import Check
+from toolkit.report.evidence import ComparedFile
+from toolkit.report.summary import margin
 from toolkit.report.tradeoff import RatedFile, dominates, rows_of, with_front
 
 ROW = RatedFile("a", "detector", "fp32", 1, True, 0.0, 0.0, 1.0, 1.0, ())
@@ -61,3 +64,10 @@ def test_rows_have_the_reference_with_no_verdict_and_times_of_the_bench() -> Non
     assert int8.answer > 0
     assert int8.median_ms == 1.7
     assert all(row.median_ms is None for row in rows_of(replace(evidence, bench=None), evidence.comparisons[0]))
+
+
+def test_a_relative_error_that_is_all_rounding_uses_none_of_its_limit() -> None:
+    used = Check("of_range", "y", 5e-5, 1e-4, True, "")
+    rounding = Check("of_range", "z", 0.1, 1e-4, True, "no value differs by more than 1e-06, which is rounding")
+    assert margin(ComparedFile("a", "fp32", None, None, (used, rounding), "")) == 0.5
+    assert margin(ComparedFile("a", "fp32", None, None, (rounding,), "")) is None

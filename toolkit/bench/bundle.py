@@ -20,7 +20,7 @@ from toolkit.bench.rows import file_result, peer_result, same_target
 from toolkit.bench.throughput import at_batch
 from toolkit.bench.together import BenchTarget, target_row
 from toolkit.bench.unprepared import checked_source
-from toolkit.inputs.kept import KEY
+from toolkit.inputs import KEY
 from toolkit.parity.compare import reference_of
 
 NO_TORCH = "torch is not installed: files of torch weights are left out"

@@ -7,6 +7,8 @@ import click
 
 from toolkit.cli.group import Target
 from toolkit.cli.inputs import input_options, with_given_inputs
+from toolkit.cli.judge import judge_option
+from toolkit.metrics.task import JudgeChoice
 
 DIFFERS = 1
 
@@ -41,6 +43,7 @@ DIFFERS = 1
     metavar="FILE|DIR",
     help="Compare with the outputs kept there instead: what a new version of a runtime moved.",
 )
+@judge_option("Instead of the judge that the bundle keeps.")
 @click.pass_context
 def compare(
     ctx: click.Context,
@@ -55,6 +58,7 @@ def compare(
     threads: int | None,
     record: Path | None,
     recorded: Path | None,
+    judge: JudgeChoice | None,
 ) -> None:
     """Hold every file of BUNDLE to the reference, and to the file that it was made from.
 
@@ -73,12 +77,14 @@ def compare(
     \b
     Example:
       toolkit compare build/pocketseal --html report.html
+      toolkit compare build/resnet50 --judge topk=5:logits
       toolkit compare build/resnet50 --inputs photographs --preprocess "mean=0.485 0.456 0.406,std=0.229 0.224 0.225"
       toolkit compare build/pocketseal --record before.npz
       toolkit compare build/pocketseal --against-record before.npz
     """
     if record is not None or recorded is not None:
-        if (record is not None and recorded is not None) or images or inputs or html or (record is not None and out):
+        alone = (images, inputs, html, judge)
+        if (record is not None and recorded is not None) or any(alone) or (record is not None and out):
             raise click.UsageError(
                 "--record and --against-record go with --threads only, and --against-record with --json too", ctx
             )
@@ -91,12 +97,15 @@ def compare(
     from backends.machine import default_threads
     from toolkit.cli.console import warn_if_random, working
     from toolkit.cli.parity_table import print_report
+    from toolkit.models.tensor import with_judge
     from toolkit.report.evidence import read_bench, read_bisection
     from toolkit.report.page import write_page
 
     if html is None and (timed or bisected):
         raise click.UsageError("--bench and --bisect bring results to the report: give --html too", ctx)
     opened = with_given_inputs(Bundle.open(bundle), inputs, preprocess)
+    if judge is not None:
+        opened = with_judge(opened, judge)
     bench = read_bench(timed, opened) if timed else None
     bisections = [read_bisection(path, opened) for path in bisected]
     warn_if_random(opened)

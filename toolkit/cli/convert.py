@@ -1,5 +1,6 @@
 """The command `toolkit convert`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,8 @@ import click
 from backends.errors import ToolkitError
 from backends.precision import RECIPES
 from toolkit.cli.inputs import input_options, parsed
+from toolkit.cli.judge import judge_option
+from toolkit.metrics.task import JudgeChoice
 
 
 @click.command()
@@ -25,7 +28,8 @@ from toolkit.cli.inputs import input_options, parsed
 @click.option(
     "--calibration",
     metavar="DIR|generated",
-    help="A folder of photographs, or images from a seeded generator: for int8-static and int16x8.",
+    help="A folder of photographs, or images from a seeded generator: for "
+    f"{', '.join(name for name, recipe in RECIPES.items() if recipe.calibrated)}.",
 )
 @click.option(
     "--calibration-method",
@@ -53,6 +57,7 @@ from toolkit.cli.inputs import input_options, parsed
     multiple=True,
     help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
 )
+@judge_option("Instead of the judge that the bundle keeps.")
 @input_options
 @click.option("--strict", is_flag=True, help="End at the first file that cannot be made, and add none of its graph.")
 @click.pass_context
@@ -69,6 +74,7 @@ def convert(
     slice_mb: int,
     roles: tuple[str, ...],
     runtimes: tuple[Literal["ort", "tflite"], ...],
+    judge: JudgeChoice | None,
     inputs: Path | None,
     preprocess: str | None,
     strict: bool,
@@ -82,8 +88,8 @@ def convert(
     A float32 file that is over it is not added: the conversion went wrong. Interrupted, and run again with the same
     options, it goes on after the last slice that was finished.
 
-    Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on, and the
-    calibration of int8-static and int16x8, where --calibration gives no other.
+    Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on (64 of
+    them, if there are more), and the calibration of int8-static and int16x8, where --calibration gives no other.
 
     Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made.
 
@@ -91,6 +97,7 @@ def convert(
     Example:
       toolkit convert build/pocketseal -p fp32 -p int8
       toolkit convert build/pocketseal --runtime ort
+      toolkit convert build/resnet50 --judge top1:logits
       toolkit convert build/bert -p int8-static --inputs sentences.npz
       toolkit convert build/pocketseal -p mixed --budget "flips<=0.2%" --images marked-photographs
     """
@@ -113,7 +120,7 @@ def convert(
         mixed = None if (budget, images, recipe) == (None, None, None) else MixedRequest.of(budget, images, recipe)
         conversion = convert_bundle(
             bundle,
-            conversion_rules,
+            partial(conversion_rules, chosen=judge),
             precisions,
             route,
             seen,

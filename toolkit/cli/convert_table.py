@@ -36,9 +36,10 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
             click.secho(f"warning: {line}", fg="yellow", err=True)
     for speed in (speed for speed in speeds if speed.slower):
         click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
+    samples = "on the real inputs" if conversion.advisory is None else "on noise, constants and extremes"
     for one in conversion.over:
         for check in one.over:
-            click.secho(f"warning: {one.file}: {check}, on noise, constants and extremes", fg="yellow", err=True)
+            click.secho(f"warning: {one.file}: {check}, {samples}", fg="yellow", err=True)
     print_artifacts(
         conversion.bundle,
         {
@@ -60,6 +61,8 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
         reasons.setdefault(str(one.why).removeprefix(f"{one.file}: "), []).append(f"{one.file}{stays}")
     for why, files in reasons.items():
         click.secho(f"error: not made: {', '.join(files)}: {why}", fg="red", err=True)
+    if conversion.advisory is not None:
+        click.echo(f"{conversion.advisory[0].upper()}{conversion.advisory[1:]}", err=True)
 
 
 def _outcome(one: "FileOutcome") -> str:

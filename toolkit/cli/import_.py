@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from toolkit.cli.inputs import input_options, parsed
+from toolkit.cli.judge import judge_option
+from toolkit.metrics.task import JudgeChoice
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -46,12 +48,14 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     metavar="NAME=2,3",
     help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
 )
+@judge_option("The bundle keeps it.")
 @input_options
 def import_(
     model: Path,
     output: Path,
     shapes: tuple[str, ...],
     values: tuple[str, ...],
+    judge: JudgeChoice | None,
     inputs: Path | None,
     preprocess: str | None,
 ) -> None:
@@ -63,9 +67,13 @@ def import_(
     The bundle keeps the place of --inputs, relative to DIR, and --preprocess: later commands need neither. If the
     inputs are gone by then, those commands go on without them, and say so.
 
+    With --judge, compare and convert count how many answers change: labels (top1:OUTPUT, topk=5:OUTPUT), strings
+    (argmax-sequence=BLANK:OUTPUT), boxes (boxes=IOU:BOXES,SCORES,CLASSES, or boxes=IOU:OUTPUT as YOLO writes it), masks
+    (mask-iou=IOU:OUTPUT) or embeddings (embedding-cosine:OUTPUT).
+
     \b
     Example:
-      toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224
+      toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224 --judge top1:logits
       toolkit import bert.onnx -o build/bert --inputs sentences.npz
       toolkit import grey.onnx -o build/grey --inputs photographs --preprocess "mean=0.5,std=0.5,grey"
     """
@@ -84,7 +92,9 @@ def import_(
         from toolkit.import_model import import_model
 
         constants = {name: np.array(numbers) for name, numbers in fixed.items()}
-        bundle = import_model(model, output, given, progress.step, constants, notes.append, inputs, parsed(preprocess))
+        bundle = import_model(
+            model, output, given, progress.step, constants, notes.append, inputs, parsed(preprocess), judge
+        )
         notes += lowering_problems(bundle, progress.step)
     for note in notes:
         click.secho(f"warning: {note}", fg="yellow", err=True)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from backends.bundle import Bundle
-
 if TYPE_CHECKING:
+    from backends.bundle import Bundle
     from toolkit.inputs.images import Preprocess
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +37,7 @@ def parsed(preprocess: str | None) -> "Preprocess | None":
     return None if preprocess is None else Preprocess.parse(preprocess)
 
 
-def with_given_inputs(bundle: Bundle, inputs: Path | None, preprocess: str | None) -> Bundle:
+def with_given_inputs(bundle: "Bundle", inputs: Path | None, preprocess: str | None) -> "Bundle":
     """Return the bundle with the inputs that the options give; the manifest is not written.
 
     Raises InvalidInput for a model that was not imported, and for inputs that do not fit the model.

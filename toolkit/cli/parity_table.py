@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from backends.precision import find_recipe
-from toolkit.convert.weights import is_in_promised_type, shown_shares
+from toolkit.convert.weights import is_as_named, shown_shares
 from toolkit.metrics.error import OutputMetrics
 from toolkit.metrics.limit import SHARES
 from toolkit.models.kind import ModelKind, find_kind
@@ -33,12 +33,18 @@ _TITLES = {
     "tokens_changed": "tokens\nchanged",
     "captions_changed": "captions\nchanged",
     "attention_changed": "attention\nchanged",
+    "labels_changed": "labels\nchanged",
+    "characters_changed": "characters\nchanged",
+    "strings_changed": "strings\nchanged",
+    "boxes_changed": "boxes\nchanged",
+    "masks_changed": "masks\nchanged",
+    "mean_iou": "mean\nIoU",
     "psnr_db": "PSNR dB",
     "latent_max_abs": "latents\nmax abs",
     "latent_error": "latents\nerror",
 }
 _DECIBELS = ("signal_to_noise_db", "psnr_db")
-_COSINES = ("cosine", "mean_cosine")
+_COSINES = ("cosine", "mean_cosine", "mean_iou")
 _NARROW_TASK_COLUMNS = 3
 
 
@@ -156,7 +162,7 @@ def _types_table(role: RoleReport) -> Table:
     for file, types in role.number_types.items():
         recipe = find_recipe(precisions.get(file, "fp32"))
         cells = (file.removeprefix(f"{role.role}."), shown_shares(types.weights), shown_shares(types.operations))
-        table.add_row(*cells, style=None if is_in_promised_type(recipe, types.weights) else "yellow")
+        table.add_row(*cells, style=None if is_as_named(recipe, types.weights) else "yellow")
     return table
 
 

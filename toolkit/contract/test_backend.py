@@ -91,6 +91,16 @@ def test_answers_agree_with_the_float32_graph(bundle: Bundle, case: Case) -> Non
     assert (ours != theirs).mean() <= recipe.limit("bits_flipped")
 
 
+def test_a_file_keeps_no_memory_between_runs(bundle: Bundle, case: Case) -> None:
+    given = images(case[1].inputs[0].spec.shape[-1])
+    with opened(bundle, case) as session:
+        first, *others = [session.run({"image": image}) for image in (*given, given[0])]
+    again = others.pop()
+    for name, value in first.items():
+        assert again[name].tobytes() == value.tobytes(), f"{name}: the same image gave another output after others"
+        assert all(other[name].tobytes() != value.tobytes() for other in others)
+
+
 def test_the_same_input_gives_the_same_bytes_each_time(bundle: Bundle, case: Case) -> None:
     with opened(bundle, case, threads=2) as session:
         first, second, *_ = images(session.artifact.inputs[0].spec.shape[-1])

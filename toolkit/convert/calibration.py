@@ -128,7 +128,9 @@ def _real_feeds(bundle: Bundle, graph: Artifact, most: int) -> Iterator[Mapping[
 def _images(calibration: Calibration, graph: Artifact) -> Iterator[ImageSource]:
     """Yield the images of a folder, or generated images of the size of the graph's image input."""
     if calibration.folder is None:
-        sizes = [binding.spec.shape[-1] for binding in graph.inputs if binding.spec.layout == "NCHW"]
+        shapes = [binding.spec.shape for binding in graph.inputs if binding.spec.layout == "NCHW"]
+        # An imported graph may have the channels last: a size of 3 is not that of pixels.
+        sizes = [shape[-2] if shape[-1] in (1, 3) else shape[-1] for shape in shapes]
         yield from (image.transpose(1, 2, 0) for image in generated((sizes or [_GENERATED_PX])[0], GENERATED_IMAGES))
         return
     paths = image_files(calibration.folder, "calibration")

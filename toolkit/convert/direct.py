@@ -5,7 +5,7 @@ limit is a single slice.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from backends.artifact import Artifact
-from backends.errors import InvalidArtifact
+from backends.errors import InvalidArtifact, NotAvailable
 from backends.precision import RECIPES
 from backends.registry import default_backend
 from backends.tensor import Array, Binding, TensorSpec
+from graphs.tflite.constants import store_constants_of_file
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
 from graphs.tflite.tensor_map import Order, TensorLocation, map_tensors, order_of
@@ -28,7 +29,8 @@ from toolkit.convert.binding import check_error
 from toolkit.convert.calibration import Calibrated, SliceSamples
 from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.job import Job
-from toolkit.convert.outcome import Attempts, Made
+from toolkit.convert.outcome import Attempts, Key, Made
+from toolkit.convert.quantize.tflite_search import search_tflite
 from toolkit.convert.refused import NodeNames, quantized_refusals, refusal
 from toolkit.convert.resume import Steps
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, write_slice
@@ -102,6 +104,7 @@ class _Slices:
         self._samples = SliceSamples(job.folder, cut.slices, calibrated)
         self._nodes = NodeNames(cut.model, cut.names)
         self._in_float: dict[str, list[str]] = {}  # precision -> the operators that are not quantized
+        self._refused_tensors: dict[str, list[str]] = {}  # precision -> the tensors that these operators make
         self._tools: dict[str, str] = {}
 
     @property
@@ -192,9 +195,44 @@ class _Slices:
 
     def quantize(self, batch: Sequence[int]) -> None:
         """Quantize some lowered slices to every precision but fp32 that has not failed."""
+        integer: list[Key] = [("tflite", precision) for precision in self.precisions if RECIPES[precision].is_integer]
+        if integer and len(self._slices) > 1:
+            self._attempts.fail(
+                integer, NotAvailable("slices meet in float32: give a larger --slice-mb, or int8-static")
+            )
         if quantized := [precision for precision in self.precisions if precision != "fp32"]:
             calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
             self._quantize(batch, quantized, calibration, {})
+            for precision in self._searched():
+                with self._attempts.guard([("tflite", precision)]):
+                    write = partial(self._write_variants, precision, calibration)
+                    found = search_tflite(self._job, precision, self._file(0, "fp32"), write, self._stitched)
+                    self._attempts.notes += found.notes
+
+    def _searched(self) -> list[str]:
+        """Return the precisions of which a search may put layers back to float32: those of graphs in one slice."""
+        recipes = [RECIPES[one] for one in self.precisions if len(self._slices) == 1]
+        return [
+            one.name for one in recipes if self._job.rules.searches_layers and one.calibrated and not one.is_integer
+        ]
+
+    def _write_variants(self, precision: str, calibration: Any, variants: Mapping[str, Sequence[str]]) -> None:
+        """Quantize the only slice to variants of a precision: name -> tensors whose layers compute in float32."""
+        name, in_float = self._name(0), self._refused_tensors.get(precision, ())
+        result = self._job.run(
+            "quantize",
+            models={name: str(self._file(0, "fp32"))},
+            recipes=dict.fromkeys(variants, RECIPES[precision].to_worker(convolutions=True)),
+            calibration=calibration,
+            in_float={f"{name}.{variant}": list(in_float) for variant in variants},
+            float_activations={f"{name}.{variant}": list(layers) for variant, layers in variants.items()},
+        )
+        for variant in variants:
+            key = f"{name}.{variant}"
+            if key in result.failed:
+                raise ConversionFailed(f"ai-edge-quantizer cannot make it: {result.failed[key]}; log: {self._job.log}")
+            made = result.files[key].replace(self._file(0, variant))
+            store_constants_of_file(made, RECIPES[precision].weights, in_float)
 
     def _quantize(
         self,
@@ -206,12 +244,18 @@ class _Slices:
         """Quantize slices to precisions that have not failed, but for the operators that make the tensors `in_float`,
         by slice and precision. Operators that LiteRT does not load are found then, and left in float by another run."""
         models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
-        recipes = {precision: RECIPES[precision].to_worker() for precision in precisions}
+        searches = self._job.rules.searches_layers
+        recipes = {precision: RECIPES[precision].to_worker(searches) for precision in precisions}
         if not any(RECIPES[precision].calibrated for precision in precisions):
             calibration = {}
         try:
             result = self._job.run(
-                "quantize", models=models, recipes=recipes, calibration=calibration, in_float=in_float
+                "quantize",
+                models=models,
+                recipes=recipes,
+                calibration=calibration,
+                in_float=in_float,
+                float_activations={},
             )
         except ConversionFailed as error:
             if len(precisions) == 1 or self._attempts.strict:
@@ -228,7 +272,8 @@ class _Slices:
                 self._attempts.fail([("tflite", precision)], ConversionFailed(why))
                 continue
             for i, key in keys.items():
-                result.files[key].replace(self._file(i, precision))
+                made = result.files[key].replace(self._file(i, precision))
+                store_constants_of_file(made, RECIPES[precision].weights, in_float.get(key, ()))
             if not in_float and (refused := self._refused(keys, precision)):
                 self._quantize(batch, [precision], calibration, refused)
 
@@ -240,6 +285,7 @@ class _Slices:
             stored = {tensor: name for name, (tensor, _) in self._locations[i].items()}
             for one in quantized_refusals(self._file(i, precision), self._job.trial):
                 found.setdefault(key, []).extend(one.outputs)
+                self._refused_tensors.setdefault(precision, []).extend(one.outputs)
                 named = self._in_float.setdefault(precision, [])
                 if (operator := self._nodes.described(one, stored)) not in named:
                     named.append(operator)

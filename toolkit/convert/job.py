@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import onnx_ir as ir
+
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress, sha256_of
 from backends.crash_check import remember_safe
@@ -21,7 +23,7 @@ from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import WorkerResult, run_worker
 from toolkit.convert.operations import number_types
 from toolkit.convert.outcome import Made, file_name
-from toolkit.convert.quantize.onnx import observe, quantize_onnx
+from toolkit.convert.quantize.onnx import calibrated_tensors, observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
 from toolkit.convert.weights import check_changed, mostly_float, stored_weights
 
@@ -152,19 +154,33 @@ class Job:
         """
         ranges = None
         if recipe.calibrated and calibrated is not None:
-            self.progress("calibrating (ONNX Runtime)")
-            ranges = observe(self.reference.path, self.reference.artifact, calibrated, self.folder)
+            ranges = self.observe(calibrated, calibrated_tensors)
         self.progress(f"quantizing to {recipe.name} (ONNX Runtime)")
         name = file_name(self.reference.artifact.role, recipe.name, "ort", "direct")
         files = quantize_onnx(self.reference.path, self.folder / name, recipe, ranges, kept)
-        artifact = self.onnx_artifact(recipe, files)
+        return self.judged_onnx(recipe, self.onnx_artifact(recipe, files), files)
+
+    def observe(
+        self, calibrated: Calibrated, watched: Callable[[ir.Graph], list[str]]
+    ) -> dict[str, tuple[float, float]]:
+        """Return the ranges of the tensors that `watched` names, as toolkit.convert.quantize.onnx.observe does."""
+        self.progress("calibrating (ONNX Runtime)")
+        return observe(self.reference.path, self.reference.artifact, calibrated, self.folder, watched)
+
+    def judged_onnx(self, recipe: Recipe, artifact: Artifact, files: tuple[Path, ...]) -> Made:
+        """Judge an ONNX file that was made by a recipe.
+
+        Raises InvalidArtifact if it fails as `_judged` says, NotAvailable if its weights are those of the float32
+        graph.
+        """
         weights = stored_weights(files[0])
-        check_changed(name, recipe, weights)
-        reference = self.reference
-        over = self._judged(
-            files[0], artifact, lambda: relative_error(files[0], artifact, reference.feeds, reference.outputs)
-        )
+        check_changed(artifact.file, recipe, weights)
+        over = self._judged(files[0], artifact, lambda: self.error(files[0], artifact))
         return Made(artifact, files, over, (), *number_types(files[0]), mostly_float(recipe, weights))
+
+    def error(self, path: Path, artifact: Artifact) -> float:
+        """Return the error of a file on the reference's inputs, as `relative_error` measures it."""
+        return relative_error(path, artifact, self.reference.feeds, self.reference.outputs)
 
     def onnx_artifact(self, recipe: Recipe, files: tuple[Path, ...]) -> Artifact:
         """Return the artifact (the manifest's entry) of an ONNX file that was made by a recipe."""

@@ -18,11 +18,11 @@ def check_needed(recipes: Sequence[Recipe], calibration: Calibration | None, mix
     names = " and ".join(recipe.name for recipe in recipes if recipe.calibrated)
     if names and calibration is None:
         raise InvalidInput(
-            f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}; or real "
-            "inputs, for an imported model"
+            f"{names}: needs calibration images: a folder of photographs, or {GENERATED!r}; or real inputs "
+            "(--inputs), for an imported model"
         )
     if calibration is not None and not names:
-        known = " and ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
+        known = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.calibrated)
         raise InvalidInput(f"calibration images were given, and no precision that needs them: {known} do")
     if (mixed is not None) != any(recipe.keeps_layers for recipe in recipes):
         raise InvalidInput(

@@ -58,11 +58,15 @@ class FileOutcome:
 
 @dataclass(frozen=True)
 class Conversion:
-    """The bundle after a conversion, the outcome of every file that was asked for, and notes for the user."""
+    """The bundle after a conversion, the outcome of every file that was asked for, and notes for the user.
+
+    advisory: why the judgement of the files is only advisory; None if it is more than that.
+    """
 
     bundle: Bundle
     outcomes: tuple[FileOutcome, ...]
     notes: tuple[str, ...] = ()
+    advisory: str | None = None
 
     @property
     def failed(self) -> tuple[FileOutcome, ...]:
@@ -77,7 +81,10 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Made:
-    """An artifact and its files, which are not in the bundle yet. The other fields are those of FileOutcome."""
+    """An artifact and its files, which are not in the bundle yet.
+
+    notes: for the user, on how the file was made. The other fields are those of FileOutcome.
+    """
 
     artifact: Artifact
     files: tuple[Path, ...]
@@ -86,6 +93,7 @@ class Made:
     weights: Shares = ()
     operations: Shares = ()
     mostly_float: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 # A file of one graph, by its runtime and precision.
@@ -113,7 +121,9 @@ class Attempts:
         """Make one file, unless it has failed already. Record the result, or the error as the reason of its failure."""
         if key not in self._failed:
             with self.guard([key]):
-                self._made[key] = work()
+                made = work()
+                self.notes += made.notes
+                self._made[key] = made
 
     @contextmanager
     def guard(self, keys: Sequence[Key]) -> Iterator[None]:

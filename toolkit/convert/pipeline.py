@@ -44,8 +44,9 @@ from toolkit.convert.quantize.mixed import (
     find_mixed_recipe,
     make_mixed_tflite,
 )
+from toolkit.convert.quantize.static_search import make_static_onnx
 from toolkit.convert.resume import Steps, kept_steps
-from toolkit.convert.rules import ConversionRules, FindRules
+from toolkit.convert.rules import QUANTIZED, ConversionRules, FindRules
 from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
 from toolkit.environments import converter_python
 from toolkit.inputs.images import Preprocess
@@ -132,9 +133,7 @@ def convert_bundle(
         bundle = result.bundle
         outcomes += result.outcomes
         notes += result.notes
-    if rules.advisory is not None:
-        notes.append(rules.advisory)
-    return Conversion(bundle, tuple(outcomes), tuple(notes))
+    return Conversion(bundle, tuple(outcomes), tuple(notes), rules.advisory)
 
 
 @dataclass(frozen=True)
@@ -191,6 +190,10 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
     attempts = Attempts(parent, options.route, options.strict, log)
+    if bundle.model.get(QUANTIZED) and options.quantized:
+        attempts.notes.append(
+            f"{parent.file} is quantized already, and ONNX Runtime runs it as it is: its other files there gain little"
+        )
     if images.refused is not None:
         attempts.fail(options.calibrated, images.refused)
     cut: CutGraph | None = None
@@ -236,7 +239,12 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
                     steps.unfinished = True  # another conversion goes on after the slices that were finished
                     raise
         for recipe in options.quantized:
-            attempts.make(("ort", recipe.name), partial(job.onnx, recipe, images.calibrated))
+            work = partial(job.onnx, recipe, images.calibrated)
+            if images.calibrated is not None and (
+                recipe.is_integer or (recipe.calibrated and options.rules.searches_layers)
+            ):
+                work = partial(make_static_onnx, job, recipe, images.calibrated)
+            attempts.make(("ort", recipe.name), work)
         beside = {} if options.mixed is None else _mix(job, steps, attempts, options.mixed, images.mixed)
         outcomes = tuple(attempts.outcome(key) for key in options.keys)
         new = [attempts.made(key) for key, outcome in zip(options.keys, outcomes, strict=True) if outcome.made]

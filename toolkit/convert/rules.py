@@ -9,6 +9,9 @@ from backends.bundle import Bundle
 from backends.tensor import Array
 from toolkit.images.open import ImageSource
 
+# The key in a manifest's model that says that an imported graph was quantized already.
+QUANTIZED = "quantized"
+
 # Called with a bundle, a role and images; yields (name, inputs by name) of the role's graph, made from the images.
 Feeds = Callable[[Bundle, str, Iterable[ImageSource]], Iterator[tuple[str, dict[str, Array]]]]
 
@@ -50,6 +53,11 @@ class ConversionRules:
     may_leave_domain: bool
     message_rule: Callable[[Bundle], MessageRule | None]
     advisory: str | None = None
+
+    @property
+    def searches_layers(self) -> bool:
+        """Whether a static file may quantize convolutions, and layers are put back to float until it passes."""
+        return self.check is not None
 
 
 # Called with the opened bundle; returns the rules of its kind.

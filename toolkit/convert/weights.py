@@ -51,18 +51,15 @@ def _percent(share: float) -> str:
     return "<1%" if share < 0.005 else ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
-def is_in_promised_type(recipe: Recipe, of_types: Shares) -> bool:
-    """Return whether half or more of a file's bytes of weights are in the type that its precision promises.
-
-    True for a file without weights, and for one of float32, which promises no smaller type.
-    """
-    return recipe.weights == "float32" or not of_types or 2 * dict(of_types).get(recipe.weights, 0.0) >= 1
+def is_as_named(recipe: Recipe, of_types: Shares) -> bool:
+    """Return whether at most half of a file's bytes of weights are float32, or its precision promises no other type."""
+    return recipe.weights == "float32" or 2 * dict(of_types).get("float32", 0.0) <= 1
 
 
 def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
-    """Return the operators that keep weights in float32, with their bytes and the largest first, if less than half of
-    all bytes are in the type that the precision promises; else nothing."""
-    return () if is_in_promised_type(recipe, shares(weights)) else _owners(weights, "float32")
+    """Return the operators that keep weights in float32, with their bytes and the largest first, if more than half of
+    all bytes are float32 although the precision promises another type; else nothing."""
+    return () if is_as_named(recipe, shares(weights)) else _owners(weights, "float32")
 
 
 def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:

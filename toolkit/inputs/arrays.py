@@ -1,7 +1,7 @@
 """Arrays of .npz and .npy files as samples of a model's inputs. Headers are checked before any array is read."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.errors import InvalidInput, one_line
-from backends.tensor import Array, TensorSpec
+from backends.tensor import Array, IntegerValues, TensorSpec
 
 _BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
@@ -26,17 +26,21 @@ class ArrayFiles:
     """Files of arrays, and for each sample the file and the number within it. The arrays of one file are in memory."""
 
     specs: Sequence[TensorSpec]
+    integers: Mapping[str, IntegerValues]
     places: list[tuple[Path, int]]
     _open: tuple[Path, dict[str, Array]] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, paths: Sequence[Path], specs: Sequence[TensorSpec]) -> "ArrayFiles":
+    def of(
+        cls, paths: Sequence[Path], specs: Sequence[TensorSpec], integers: Mapping[str, IntegerValues] | None = None
+    ) -> "ArrayFiles":
         """Read the headers of all files, and return their samples.
 
-        Raises InvalidInput, naming the file and the input, for a file that cannot be read, an input without an array,
-        an array of another shape or dtype, and inputs with different numbers of samples.
+        integers: the possible values of integer inputs by name, to which the values of arrays are held when they are
+        read. Raises InvalidInput, naming the file and the input, for a file that cannot be read, an input without an
+        array, an array of another shape or dtype, and inputs with different numbers of samples.
         """
-        return cls(specs, [(path, i) for path in paths for i in range(_count(path, specs))])
+        return cls(specs, integers or {}, [(path, i) for path in paths for i in range(_count(path, specs))])
 
     def name(self, number: int) -> str:
         """Return the name of a sample: that of its file, and its number where the file has several."""
@@ -50,7 +54,10 @@ class ArrayFiles:
         if self._open is None or self._open[0] != path:
             self._open = path, _read(path, self.specs)
         held = self._open[1]
-        return {spec.name: _checked(path, spec, _sample(spec, held[spec.name], index)) for spec in self.specs}
+        return {
+            spec.name: _checked(path, spec, self.integers.get(spec.name), _sample(spec, held[spec.name], index))
+            for spec in self.specs
+        }
 
 
 def _count(path: Path, specs: Sequence[TensorSpec]) -> int:
@@ -105,14 +112,17 @@ def _is_convertible(given: npt.DTypeLike, wanted: npt.DTypeLike) -> bool:
     return kinds == ["f", "f"] or all(kind in "iub" for kind in kinds)
 
 
-def _checked(path: Path, spec: TensorSpec, values: Array) -> Array:
+def _checked(path: Path, spec: TensorSpec, possible: IntegerValues | None, values: Array) -> Array:
     wanted = np.dtype(spec.dtype)
     if wanted.kind != "f":
         low, high = (0, 1) if wanted.kind == "b" else (int(np.iinfo(wanted).min), int(np.iinfo(wanted).max))
+        what = f"values of {spec.dtype}"
+        if possible is not None and possible.below is not None:
+            # ONNX counts negative indices from the end.
+            low, high, what = max(low, -possible.below), possible.below - 1, "indices of the table that reads them"
         if int(values.min()) < low or int(values.max()) > high:
             raise InvalidInput(
-                f"{path}: input {spec.name!r}: expected values of {spec.dtype}, {low} to {high}, got {values.min()} to "
-                f"{values.max()}"
+                f"{path}: input {spec.name!r}: expected {what}, {low} to {high}, got {values.min()} to {values.max()}"
             )
     try:
         with np.errstate(over="ignore"):

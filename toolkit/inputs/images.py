@@ -1,6 +1,6 @@
 """Images as the input of an imported model: the preprocessing that `--preprocess` describes, and its result."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,35 +62,62 @@ class Preprocess:
         return cls(**found)  # type: ignore[arg-type]  # each value has the type of its field, see _value
 
 
+_EXPECTED = {
+    "size": "pixels, as in 224, or height x width, as in 224x320",
+    "scale": "a number",
+    "mean": "numbers with spaces between them",
+    "std": "numbers with spaces between them",
+    "layout": "NCHW or NHWC",
+    "order": "RGB or BGR",
+    "grey": "no value",
+    "rate": "samples a second, as in 16000",
+}
+
+
 def _value(key: str, value: str, text: str) -> object:
     """Return the value of one field of Preprocess. Raises InvalidInput for an unknown field or another value."""
-    expected = {
-        "size": "pixels, as in 224, or height x width, as in 224x320",
-        "scale": "a number",
-        "mean": "numbers with spaces between them",
-        "std": "numbers with spaces between them",
-        "layout": "NCHW or NHWC",
-        "order": "RGB or BGR",
-        "grey": "no value",
-        "rate": "samples a second, as in 16000",
-    }
-    if key not in expected:
+    if key not in _EXPECTED:
         raise InvalidInput(
-            f"--preprocess: expected {', '.join(expected)}, got {key!r} in {text!r}; for example {EXAMPLE!r}"
+            f"--preprocess: expected {', '.join(_EXPECTED)}, got {key!r} in {text!r}; for example {EXAMPLE!r}"
         )
     try:
-        if key == "size":
-            sizes = [int(size) for size in value.split("x")]
-            return {1: (sizes[0], sizes[0]), 2: tuple(sizes)}[len(sizes)]
-        if key in ("scale", "rate"):
-            return float(value) if key == "scale" else int(value)
-        if key in ("mean", "std"):
-            return tuple(float(number) for number in value.split()) or (float(value),)
-        if key == "grey":
-            return {"": True, "true": True, "false": False}[value.lower()]
-        return {one: one for one in expected[key].split(" or ")}[value.upper()]
-    except (ValueError, KeyError) as error:
-        raise InvalidInput(f"--preprocess: {key}: expected {expected[key]}, got {value!r}") from error
+        return _READ[key](value)
+    except ValueError as error:
+        raise InvalidInput(f"--preprocess: {key}: expected {_EXPECTED[key]}, got {value!r}") from error
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split() or [text])
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        return names[names.index(text.upper())]
+
+    return read
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("", "true"):
+        raise ValueError(text)
+    return True
+
+
+_READ: dict[str, Callable[[str], object]] = {
+    "size": _size,
+    "scale": float,
+    "mean": _numbers,
+    "std": _numbers,
+    "layout": _one_of("NCHW", "NHWC"),
+    "order": _one_of("RGB", "BGR"),
+    "grey": _flag,
+    "rate": int,
+}
 
 
 @dataclass(frozen=True)

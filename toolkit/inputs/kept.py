@@ -12,11 +12,10 @@ import msgspec
 from backends.bundle import MANIFEST, Bundle
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array, IntegerValues, TensorSpec
+from toolkit.inputs import KEY
 from toolkit.inputs.images import Preprocess
 from toolkit.inputs.read import RealInputs, read_inputs
 from toolkit.metrics.samples import Sample, signed_samples
-
-KEY = "inputs"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def with_inputs(bundle: Bundle, path: Path | None, preprocess: Preprocess | None
     """Return the bundle with other inputs or another preprocessing in its manifest, which is not written.
 
     None leaves what the bundle has. Raises InvalidInput if there is nothing at `path`, or if the bundle's graph does
-    not take the inputs.
+    not take the inputs; the first sample is read.
     """
     if path is None and preprocess is None:
         return bundle
@@ -80,7 +79,7 @@ def with_inputs(bundle: Bundle, path: Path | None, preprocess: Preprocess | None
     changed = replace(bundle, model=bundle.model | {KEY: kept.to_json()})
     for artifact in bundle.artifacts:
         if path is not None and (artifact.format, artifact.parent) == ("onnx", None):
-            read_inputs(path, [binding.spec for binding in artifact.inputs], kept.preprocess)
+            read_inputs(path, [binding.spec for binding in artifact.inputs], kept.preprocess, kept.integers).sample(0)
     return changed
 
 
@@ -107,7 +106,7 @@ def real_inputs(bundle: Bundle, specs: Sequence[TensorSpec]) -> RealInputs | Non
     """
     kept = KeptInputs.of(bundle)
     path = _place(bundle, kept)
-    return None if path is None or not path.exists() else read_inputs(path, specs, kept.preprocess)
+    return None if path is None or not path.exists() else read_inputs(path, specs, kept.preprocess, kept.integers)
 
 
 def synthetic_samples(bundle: Bundle, specs: Sequence[TensorSpec]) -> Iterator[Sample]:

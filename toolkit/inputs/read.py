@@ -1,6 +1,6 @@
 """Reads the inputs that a user gives, a file or a folder, as samples of the family "real"."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.errors import InvalidInput
-from backends.tensor import Array, TensorSpec
+from backends.tensor import Array, IntegerValues, TensorSpec
 from toolkit.images.open import image_files, image_suffixes
 from toolkit.inputs.arrays import ArrayFiles
 from toolkit.inputs.images import ImageInput, Preprocess, image_input
@@ -46,28 +46,42 @@ class RealInputs:
         return map(self.sample, chosen.tolist())
 
 
-def read_inputs(path: Path, specs: Sequence[TensorSpec], preprocess: Preprocess | None = None) -> RealInputs:
+def read_inputs(
+    path: Path,
+    specs: Sequence[TensorSpec],
+    preprocess: Preprocess | None = None,
+    integers: Mapping[str, IntegerValues] | None = None,
+) -> RealInputs:
     """Return the samples in a file or folder for the inputs `specs` of a model.
 
     An .npz file has an array for each input, by its name; other arrays in it are not read. An array of the input's
     shape is one sample. Else its first axis counts the samples, or the rows of all batches. An .npy file serves a model
     with one input. Image files serve a model whose only input takes images, recordings one whose only input takes
-    audio; `preprocess` is for these. Of a folder all files of one such sort are read, sorted by name; files with other
+    audio; `preprocess` is for these. integers: the possible values of integer inputs by name, if they are known. Of a
+    folder all files of one such sort are read, sorted by name; files with other
     suffixes are left out. Incomplete batches are left out.
     Raises InvalidInput, naming the file and the input, if there is no such file, or nothing in it that fits the inputs.
     Array values are checked when a sample is read.
     """
-    files = _files(path)
-    sort, chosen = files
+    sort, chosen = _files(path)
     if sort == "arrays":
-        arrays = ArrayFiles.of(chosen, specs)
+        arrays = ArrayFiles.of(chosen, specs, integers)
         return RealInputs(path, len(arrays.places), arrays.name, arrays.feeds)
     if sort == "recordings":
         recordings = Recordings.of(chosen, specs, (preprocess or Preprocess()).rate)
         count = _batches(path, len(recordings.places), recordings.batch, "stretches of recordings")
         return RealInputs(path, count, partial(_name_of_recording, recordings), recordings.feeds)
+    return image_inputs(path, image_files(path) if path.is_dir() else chosen, specs, preprocess)
+
+
+def image_inputs(
+    path: Path, images: Sequence[Path], specs: Sequence[TensorSpec], preprocess: Preprocess | None = None
+) -> RealInputs:
+    """Return the samples that image files are for a model whose only input takes images. path: where they are.
+
+    Raises InvalidInput as `image_input` does, and for fewer images than a batch of the model.
+    """
     place = image_input(str(path), specs, preprocess)
-    images = image_files(path) if path.is_dir() else chosen
     count = _batches(path, len(images), place.batch, "images")
     return RealInputs(path, count, partial(_name_of_image, images, place.batch), partial(_image_feeds, images, place))
 

@@ -1,11 +1,13 @@
 """Judges, which measure a model's answers beside the raw error. Their numbers have names that a Limit refers to."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from backends.tensor import Array
+from backends.errors import InvalidInput
+from backends.tensor import Array, TensorSpec
 from toolkit.metrics.samples import Sample
 
 
@@ -42,6 +44,40 @@ class NoJudge:
 
 
 NOTHING_REAL = "no sample was a real image"
+ADVISORY = "no sample was a real input, and numbers of synthetic ones are advisory; --inputs gives inputs of yours"
+
+
+class RealFirst:
+    """Another judge, which sees real samples alone if there are any, and else the synthetic ones. The numbers of
+    synthetic samples are advisory: they are shown and not judged.
+
+    make: called twice; returns a new judge. Such a judge gets each sample as one of family "real".
+    """
+
+    def __init__(self, make: Callable[[], Judge]) -> None:
+        self._real, self._synthetic = make(), make()
+        self._is_real = False
+
+    @property
+    def _shown(self) -> Judge:
+        return self._real if self._is_real else self._synthetic
+
+    def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+        self._is_real |= sample.family != "synthetic"
+        judge = self._real if sample.family != "synthetic" else self._synthetic
+        judge.add(replace(sample, family="real"), got, expected)
+
+    def numbers(self) -> dict[str, float]:
+        return self._shown.numbers()
+
+    def uncounted(self) -> dict[str, str]:
+        uncounted = self._shown.uncounted()
+        return uncounted if self._is_real else dict.fromkeys(self.numbers(), ADVISORY) | uncounted
+
+    def details(self) -> dict[str, Any]:
+        return self._shown.details() | {"on": "real" if self._is_real else "synthetic"}
+
+
 # Cosines and images that are kept at most: enough for the 1% quantile, and for the comparison of all pairs.
 MOST_COSINES = 1 << 15
 MOST_IMAGES = 2048
@@ -82,11 +118,16 @@ class VectorJudge:
     def numbers(self) -> dict[str, float]:
         if not self._cosines.seen:
             return {}
+        lost, vectors = self.lost_of()
+        return {"mean_cosine": self._sum / self._cosines.seen, "lost": lost / vectors}
+
+    def lost_of(self) -> tuple[int, int]:
+        """Return how many vectors are lost, of how many."""
         lost, vectors = self._lost, self._vectors
         if self._single.seen:
             ours, theirs = self._single.rows.transpose(1, 0, 2)
             lost, vectors = lost + _lost(ours, theirs), vectors + len(ours)
-        return {"mean_cosine": self._sum / self._cosines.seen, "lost": lost / vectors}
+        return lost, vectors
 
     def uncounted(self) -> dict[str, str]:
         return {} if self._cosines.seen else dict.fromkeys(("mean_cosine", "lost"), NOTHING_REAL)
@@ -96,6 +137,21 @@ class VectorJudge:
             return {}
         low = {f"{share:g}": float(np.quantile(self._cosines.rows, share)) for share in (0, 0.01, 0.1, 0.5)}
         return {"vectors": self._cosines.seen, "cosine_quantiles": low}
+
+
+class EmbeddingJudge(VectorJudge):
+    """A VectorJudge of any graph's output, which tells its counts in words as well."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        """spec: float vectors (..., dim). Raises InvalidInput for another dtype, and for vectors of one number."""
+        if np.dtype(spec.dtype).kind != "f" or not spec.shape or spec.shape[-1] < 2:
+            shown = f"{spec.dtype} {list(spec.shape)}"
+            raise InvalidInput(f"output {spec.name!r}: expected float vectors (..., dim), got {shown}")
+        super().__init__(spec.name)
+
+    def details(self) -> dict[str, Any]:
+        lost, vectors = self.lost_of()
+        return super().details() | {"counted": {"vectors lost": [lost, vectors]}}
 
 
 class Drawn:

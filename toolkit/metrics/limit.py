@@ -13,6 +13,11 @@ SHARES = (
     "tokens_changed",
     "captions_changed",
     "attention_changed",
+    "labels_changed",
+    "strings_changed",
+    "characters_changed",
+    "boxes_changed",
+    "masks_changed",
 )
 
 
@@ -46,9 +51,14 @@ class Tolerance:
 
     outputs: limits of numbers of toolkit.metrics.error.OutputMetrics, for every float output. changed: the highest
     allowed share of changed values, for every output of integers or booleans. task: limits of the judge's numbers.
+    rounded: names of outputs of integers that are rounded floats, such as pictures: values next to the reference's are
+    right, and the limits of float outputs hold for others. decided: names of outputs whose error is not judged where
+    the judge counted enough real answers (see toolkit.metrics.task).
     """
 
     outputs: tuple[Limit, ...]
     changed: float
     task: tuple[Limit, ...]
     reason: str
+    rounded: frozenset[str] = frozenset()
+    decided: frozenset[str] = frozenset()

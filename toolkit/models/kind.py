@@ -72,7 +72,8 @@ class ModelKind(ABC):
     may_leave_domain: the range of valid inputs is not known. Synthetic samples on which the reference is not finite are
     then left out, and counted.
     is_imported: `toolkit import` makes bundles of this kind from a foreign ONNX file, which is needed again for other
-    batch sizes. The meaning of its graphs is not known, so `convert` compares each file on synthetic samples.
+    batch sizes. The meaning of its graphs is not known, so `convert` compares each file on synthetic samples, and a
+    judge can be chosen by name.
     is_run: `toolkit run` runs models of this kind.
     """
 
@@ -121,6 +122,13 @@ class ModelKind(ABC):
 
         reference: the reference file of the role. images: the user's images, used beside the shipped ones.
         """
+
+    def of(self, bundle: "Bundle") -> "ModelKind":
+        """Return the kind with the judge that the bundle's manifest names, if models of this kind are judged by name.
+
+        By default the kind has a judge of its own. Raises InvalidInput and NotAvailable as JudgeChoice does.
+        """
+        return self
 
     def judged_families(self, bundle: "Bundle", precision: str, images: Sequence[Path]) -> tuple[str, ...]:
         """Return the families of samples whose errors count for files of a precision; by default all.
@@ -212,6 +220,12 @@ KINDS: Registry[ModelKind] = Registry("seal_toolkit.kinds", "kind of model")
 def find_kind(name: str) -> ModelKind:
     """Return the kind with this name. Raises NotAvailable, which lists the kinds, for an unknown name."""
     return KINDS.load(name)
+
+
+def kind_of(bundle: "Bundle") -> ModelKind:
+    """Return the kind of a bundle, with the judge that its manifest names. Raises NotAvailable for an unknown kind or
+    judge, and InvalidInput for a judge that cannot read the outputs."""
+    return find_kind(bundle.model["kind"]).of(bundle)
 
 
 def all_kinds() -> tuple[ModelKind, ...]:

@@ -1,20 +1,35 @@
 """The conversion rules of a bundle's kind of model, and the check of files made from an imported graph."""
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.errors import InvalidArtifact
+from backends.precision import FP16, FP32, INT8_STATIC
 from backends.registry import default_backend
-from toolkit.convert.rules import ConversionRules
-from toolkit.models.kind import find_kind
-from toolkit.parity.report import judge
+from toolkit.convert.rules import QUANTIZED, ConversionRules
+from toolkit.inputs.kept import real_inputs, synthetic_samples
+from toolkit.metrics.task import JudgeChoice
+from toolkit.models.kind import kind_of
+from toolkit.models.tensor import with_judge
+from toolkit.parity.report import judge, memory_check
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
 
+# Each file of a conversion is judged on at most this many real inputs; `toolkit compare` takes all.
+MOST_REAL = 64
 
-def conversion_rules(bundle: Bundle) -> ConversionRules:
-    """Return the conversion rules of a bundle's kind for `convert_bundle`. Raises NotAvailable for an unknown kind."""
-    kind = find_kind(bundle.model["kind"])
+
+def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> ConversionRules:
+    """Return the conversion rules of a bundle's kind for `convert_bundle`.
+
+    chosen: the judge of an imported graph's answers, instead of the one that the bundle keeps. Raises NotAvailable for
+    an unknown kind or judge, and InvalidInput for a judge that cannot read the outputs.
+    """
+    if chosen is not None:
+        bundle = with_judge(bundle, chosen)
+    kind = kind_of(bundle)
     return ConversionRules(
         lowered_roles=kind.lowered_roles,
         feeds=kind.feeds,
@@ -25,23 +40,40 @@ def conversion_rules(bundle: Bundle) -> ConversionRules:
     )
 
 
+def judged_precision(bundle: Bundle, artifact: Artifact) -> str:
+    """Return the precision whose tolerance a file is held to: its own.
+
+    If the imported graph was quantized already, a file with floats between its operators rounds to other levels than
+    the graph, as a static file does.
+    """
+    floats = artifact.precision in (FP32.name, FP16.name)
+    is_other = bundle.model.get(QUANTIZED) and floats and artifact.parent is not None
+    return INT8_STATIC.name if is_other else artifact.precision
+
+
 def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
     """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
 
     bundle: the one that the file will belong to. source, parent: its float32 ONNX file and the artifact. artifact: of
-    the file at `path`. Samples, judge and tolerance are those of `toolkit compare`. Raises NotAvailable for an unknown
-    kind, role or precision.
+    the file at `path`. Samples, judge and tolerance are those of `toolkit compare`, but of many real inputs MOST_REAL
+    are taken, evenly. Raises NotAvailable for an unknown kind, role or precision, and InvalidArtifact for a file that
+    keeps memory between runs.
     """
-    kind = find_kind(bundle.model["kind"])
-    tolerance = kind.tolerance(artifact.role, artifact.precision)
-    families = kind.judged_families(bundle, artifact.precision, ())
+    kind = kind_of(bundle)
+    precision = judged_precision(bundle, artifact)
+    tolerance = kind.tolerance(artifact.role, precision)
+    families = kind.judged_families(bundle, precision, ())
     with (
         default_backend("onnx").session(source, parent, 1) as reference,
         default_backend(artifact.format).session(path, artifact, 1) as session,
     ):
         total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families)
         opened = CandidateRun(session, total, None, None)
-        samples = kind.samples(bundle, parent, ())
-        compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain)
+        specs = [binding.spec for binding in parent.inputs]
+        real = real_inputs(bundle, specs)
+        samples = chain(() if real is None else real.spread(MOST_REAL), synthetic_samples(bundle, specs))
+        compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain, repeat_first=True)
+    if opened.remembered is not None:
+        raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)
     return tuple(str(check) for check in checks if check.passed is False)

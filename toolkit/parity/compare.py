@@ -14,9 +14,19 @@ from backends.registry import compared_backends, default_backend, open_session
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
 from toolkit.convert.operations import number_types
-from toolkit.metrics.samples import Sample
-from toolkit.models.kind import EndToEndCase, ModelKind, find_kind
-from toolkit.parity.report import Check, EndToEndReport, FileReport, ParityReport, RoleReport, RunReport, judge
+from toolkit.metrics.samples import FAMILIES, Sample
+from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
+from toolkit.parity.agreement import judged_precision
+from toolkit.parity.report import (
+    Check,
+    EndToEndReport,
+    FileReport,
+    ParityReport,
+    RoleReport,
+    RunReport,
+    judge,
+    memory_check,
+)
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
 
 # Limit for the files that are open at once. Files of a large model are compared one after the other, each beside its
@@ -24,6 +34,11 @@ from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, S
 OPEN_LIMIT_BYTES = 4 << 30
 
 NO_TORCH = "torch is not installed: the reference is the float32 ONNX file, and files of torch weights are left out."
+
+REAL_ALONE = (
+    "files in less than float32 are compared on the real samples alone: noise may be far from what the model was "
+    "trained on"
+)
 
 
 def compare_bundle(
@@ -41,10 +56,12 @@ def compare_bundle(
     Raises NotAvailable for an unknown kind, or a precision without a limit that the kind needs, before anything runs;
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
-    kind = find_kind(bundle.model["kind"])
+    kind = kind_of(bundle)
     notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
     if (why := kind.advisory(bundle, images)) is not None:
         notes.append(why)
+    if any(kind.judged_families(bundle, a.precision, images) != FAMILIES for a in bundle.artifacts):
+        notes.append(REAL_ALONE)
     with_torch = find_spec("torch") is not None
     if not with_torch and any(artifact.format == "torch" for artifact in bundle.artifacts):
         notes.append(NO_TORCH)
@@ -152,8 +169,8 @@ def _compare_role(
             }
             work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file, images) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
-            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain)
-            reports |= {c.name: _report(bundle, c, work[c.name]) for c in running}
+            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain, kind.is_imported)
+            reports |= {c.name: _report(bundle, kind, c, work[c.name]) for c in running}
     return RoleReport(
         reference.role,
         reference,
@@ -174,20 +191,22 @@ def _open(
     images: Sequence[Path],
 ) -> CandidateRun:
     role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
-    families = kind.judged_families(bundle, candidate.artifact.precision, images)
+    families = kind.judged_families(bundle, judged_precision(bundle, candidate.artifact), images)
     total = RunningComparison(reference.file, kind.judge(bundle, role), families)
     step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families)
     return CandidateRun(session, total, parent, step)
 
 
-def _report(bundle: Bundle, candidate: _Candidate, opened: CandidateRun) -> FileReport:
+def _report(bundle: Bundle, kind: ModelKind, candidate: _Candidate, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
-    tolerance = find_kind(bundle.model["kind"]).tolerance(artifact.role, artifact.precision)
+    tolerance = kind.tolerance(artifact.role, judged_precision(bundle, artifact))
     random = bundle.weights["origin"] == "random"
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
     step_passed = None if step is None else all(check.passed is not False for check in judge(step, tolerance, random))
     checks = judge(total, tolerance, random)
+    if opened.remembered is not None:
+        checks = (memory_check(opened.remembered), *checks)
     return FileReport(artifact, candidate.backend, total, step, checks, step_passed, tolerance.reason, candidate.name)
 
 

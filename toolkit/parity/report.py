@@ -8,8 +8,11 @@ from backends.artifact import Artifact
 from toolkit.convert.operations import NumberTypes
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.limit import Limit, Tolerance
+from toolkit.metrics.task import is_enough
 from toolkit.parity.stream import Comparison
 
+# Rounding moves an integer to the next one, however small the difference was before it.
+_NEXT = Limit("max_abs", 1, needs_training=False)
 # The numbers of an output's error that are relative to its size. They say nothing if all of the error is rounding.
 _RELATIVE = ("relative_l2", "of_range")
 
@@ -161,14 +164,19 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
     checks = []
     if not comparison.outputs:
         checks.append(Check("samples", "", None, None, False, "nothing was compared"))
+    decided = tolerance.decided if not comparison.uncounted and is_enough(comparison.details) else frozenset()
     for name, error in comparison.outputs.items():
-        limits = [Limit(number, 0, needs_training=False) for number in ("not_finite", "reference_not_finite")]
-        if error.is_exact:
-            limits.append(Limit("changed", tolerance.changed, needs_training=False))
+        finite = [Limit(number, 0, needs_training=False) for number in ("not_finite", "reference_not_finite")]
+        if error.is_exact and name in tolerance.rounded:
+            limits = (_NEXT,) if _NEXT.allows(error.max_abs) else tolerance.outputs
+        elif error.is_exact:
+            limits = (Limit("changed", tolerance.changed, needs_training=False),)
         else:
-            limits += tolerance.outputs
+            limits = tolerance.outputs
+        checks += [_check(limit, name, getattr(error, limit.number), random, None) for limit in finite]
+        why = "the answers are judged instead" if name in decided else None
         for limit in limits:
-            check = _check(limit, name, getattr(error, limit.number), random, None)
+            check = _check(limit, name, getattr(error, limit.number), random, why)
             if check.passed is False and limit.number in _RELATIVE and error.is_rounding:
                 check = replace(check, passed=True, note=f"no value differs by more than {FLOOR:g}, which is rounding")
             checks.append(check)
@@ -176,6 +184,18 @@ def judge(comparison: Comparison, tolerance: Tolerance, random: bool) -> tuple[C
         value = comparison.numbers.get(limit.number)
         checks.append(_check(limit, "", value, random, comparison.uncounted.get(limit.number)))
     return tuple(checks)
+
+
+def memory_check(output: str) -> Check:
+    """Return the failed check of a file that keeps memory between runs: `output` changed for the same inputs."""
+    return Check(
+        "memory",
+        output,
+        None,
+        None,
+        False,
+        "the same inputs gave another output after other inputs: the file keeps memory between runs",
+    )
 
 
 def _check(limit: Limit, where: str, value: float | None, random: bool, uncounted: str | None) -> Check:

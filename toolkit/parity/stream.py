@@ -61,12 +61,17 @@ class RunningComparison:
 
 @dataclass
 class CandidateRun:
-    """One opened file: its session, its parent's file name, and the sums against the reference and the parent."""
+    """One opened file: its session, its parent's file name, and the sums against the reference and the parent.
+
+    remembered: the output that was another one when the first sample ran once more, after all others; None if all were
+    the same bit for bit.
+    """
 
     session: Runner
     total: RunningComparison
     parent: str | None
     step: RunningComparison | None
+    remembered: str | None = None
 
 
 @dataclass
@@ -83,14 +88,17 @@ def compare_stream(
     parents: Mapping[str, Runner],
     opened: Mapping[str, CandidateRun],
     may_leave_domain: bool,
+    repeat_first: bool = False,
 ) -> SampleCounts:
     """Run every sample on the reference and on each file, and add the results to the files' sums.
 
     parents: files that others are compared with and that are not in `opened`. A file without a `parent` was made from
     the reference: its step would equal its total, and is None. may_leave_domain: leave out synthetic samples on which
-    the reference fails or is not finite. Returns the counts of samples.
+    the reference fails or is not finite. repeat_first: run the first sample once more at the end, and note the files
+    that then give another output. Returns the counts of samples.
     """
     seen = SampleCounts()
+    first: tuple[Sample, dict[str, dict[str, Array]]] | None = None
     remaining = iter(samples)
     while chunk := list(islice(remaining, _CHUNK)):
         outputs = [_inside(reference, sample, may_leave_domain) for sample in chunk]
@@ -102,10 +110,18 @@ def compare_stream(
             file: [runner.run(sample.feeds) for sample in chunk]
             for file, runner in (*parents.items(), *((file, item.session) for file, item in opened.items()))
         }
+        if first is None and chunk:
+            first = chunk[0], {file: results[file][0] for file in opened}
         for file, item in opened.items():
             _add(item.total, chunk, results[file], expected)
             if item.step is not None and item.parent is not None:
                 _add(item.step, chunk, results[file], results[item.parent])
+    if repeat_first and first is not None:
+        sample, outputs_before = first
+        for file, item in opened.items():
+            again = item.session.run(sample.feeds)
+            changed = (name for name, value in outputs_before[file].items() if again[name].tobytes() != value.tobytes())
+            item.remembered = next(changed, None)
     return seen
 
 

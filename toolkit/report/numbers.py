@@ -66,7 +66,7 @@ def count(value: float | None) -> str:
 
 
 def cosine(value: float | None) -> str:
-    """Return a cosine with six decimals, because its distance from 1 matters."""
+    """Return a cosine or an IoU with six decimals, because its distance from 1 matters."""
     return NONE if value is None or not math.isfinite(value) else f"{value:.6f}"
 
 
@@ -91,6 +91,7 @@ _WORDS = {
     "of_variation": "error over what inputs change",
     "real_error": "error on real samples",
     "mean_cosine": "mean cosine",
+    "mean_iou": "mean IoU",
     "lost": "vectors lost",
     "psnr_db": "PSNR, dB",
     "latent_max_abs": "largest error of the latents",
@@ -103,7 +104,7 @@ _WORDS = {
 _FORMS: dict[str, Shown] = {
     **dict.fromkeys(SHARES, share),
     "psnr_db": decibels,
-    "mean_cosine": cosine,
+    **dict.fromkeys(("mean_cosine", "mean_iou"), cosine),
     **dict.fromkeys(("not_finite", "reference_not_finite"), count),
 }
 

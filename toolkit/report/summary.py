@@ -22,9 +22,7 @@ def section(evidence: Evidence) -> Section:
             continue
         blocks.append(Paragraph(_verdict(role)))
         blocks += [Paragraph(line, "fail") for row in rows for line in _failures(row)]
-        blocks += [
-            Paragraph(_hollow(row, row.types), "warn") for row in rows if not row.is_in_promised_type and row.types
-        ]
+        blocks += [Paragraph(_hollow(row, row.types), "warn") for row in rows if not row.is_as_named and row.types]
         if facts := _choices(rows, answer_name(role)):
             blocks.append(Facts(tuple(facts)))
         blocks.append(_table(role, rows))
@@ -78,7 +76,7 @@ def _choices(rows: tuple[RatedFile, ...], answer: str | None) -> list[tuple[str,
     facts = []
     if len(passing) < 2:
         return []
-    if honest := [row for row in passing if row.is_in_promised_type]:
+    if honest := [row for row in passing if row.is_as_named]:
         smallest = min(honest, key=lambda row: row.bytes)
         facts.append(("Smallest that passes", f"{smallest.file}, {significant(megabytes(smallest.bytes))} MB"))
     timed = [row for row in passing if row.median_ms is not None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from backends.precision import find_recipe
 from toolkit.bench.result import BenchResult, Figures, FileResult, PeerResult
 from toolkit.convert.operations import NumberTypes
-from toolkit.convert.weights import is_in_promised_type
+from toolkit.convert.weights import is_as_named
 from toolkit.parity.report import Check
 from toolkit.report.blocks import Block, Cell, Column, Figure, Heading, Pair, Paragraph, Section, Table
 from toolkit.report.evidence import ComparedRole, Evidence
@@ -56,9 +56,9 @@ class RatedFile:
         return self.file.removeprefix(f"{self.role}.")
 
     @property
-    def is_in_promised_type(self) -> bool:
+    def is_as_named(self) -> bool:
         """Whether half or more of the weights are in the type that the precision promises, as far as this is known."""
-        return self.types is None or is_in_promised_type(find_recipe(self.precision), self.types.weights)
+        return self.types is None or is_as_named(find_recipe(self.precision), self.types.weights)
 
     @property
     def cost(self) -> float | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -18,6 +19,7 @@ from graphs.onnx import file as onnx_file
 from graphs.onnx.file import load, save
 from tests.seal_tiny import NAMES, exported, spec
 from toolkit.convert.quantize import layers as onnx_layers
+from toolkit.convert.quantize import onnx as quantizing
 from toolkit.convert.quantize.layers import layers
 from toolkit.convert.quantize.onnx import calibrated_tensors, quantize_onnx
 
@@ -39,6 +41,7 @@ def test_products_compute_what_the_runtimes_own_quantizer_makes_of_them(
 ) -> None:
     source = prepared(name, tmp_path / "detector.onnx")
     monkeypatch.setattr(onnx_layers, "_SMALLEST_CONV_WEIGHT", 1 << 30)  # theirs leaves convolutions alone here
+    monkeypatch.setattr(quantizing, "store_constants", lambda *_, **__: None)  # and constants of other operators
     (ours,) = quantize_onnx(source, tmp_path / "ours.onnx", RECIPES["int8"])
     model = onnx.load(source)
     # Ours quantizes matrices; a stack of small ones, as relative positions are, stays in float32.
@@ -114,6 +117,27 @@ def test_static_layers_run_on_the_runtimes_integer_kernels(name: str, tmp_path: 
     kernels = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert kernels["QGemm"] + kernels["MatMulIntegerToFloat"] == dense > 0
     assert kernels["DequantizeLinear"] == 0
+
+
+@pytest.mark.parametrize("bias", ["matrix", "computed", "vector"])
+def test_a_static_layer_adds_any_bias(bias: str, tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]> g (float[4,32] x) => (float[4,16] y) {
+        computed = Neg(matrix)
+        y = Gemm<transB = 1>(x, w, BIAS)
+    }"""
+    model = onnx.parser.parse_model(text.replace("BIAS", bias))
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (16, 32), "matrix": (4, 16), "vector": (16,)}.items():
+        values = rng.normal(0, 1, shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.save(model, tmp_path / "plain.onnx")
+    x = rng.normal(0, 1, (4, 32)).astype(np.float32)
+    (static,) = quantize_onnx(tmp_path / "plain.onnx", tmp_path / "s.onnx", RECIPES["int8-static"], {"x": (-3.5, 3.5)})
+    got, expected = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for path in (static, tmp_path / "plain.onnx")
+    )
+    assert 0 < relative_error(got, expected) < 0.02
 
 
 def test_a_range_that_was_not_seen_is_an_error(tmp_path: Path) -> None:

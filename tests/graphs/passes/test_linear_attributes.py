@@ -10,8 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from backends.precision import RECIPES
+from graphs.onnx.readers import read_linear
 from graphs.passes.attention import split_qkv
-from graphs.passes.linear import fold_affine, fold_scale, matmul_to_gemm
+from graphs.passes.linear import fold_affine, fold_scale, matmul_to_gemm, plain_gemm
 from graphs.passes.lowering import split_large_gemm
 from graphs.passes.norm import fold_norm
 from graphs.passes.pipeline import prepare, run_once
@@ -113,6 +114,31 @@ def test_a_quantized_gemm_computes_nearly_the_same(precision: str, attributes: s
     expected = _run(_model("plain", attributes))
     got = _run(quantize_model(_model("plain", attributes), RECIPES[precision]))
     assert np.abs(got - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("attributes", ATTRIBUTES)
+def test_every_gemm_of_a_constant_becomes_plain_and_is_quantized(attributes: str) -> None:
+    expected = _run(_model("plain", attributes))
+    model, changed = plain_gemm(_model("plain", attributes))
+    assert changed == (attributes != PLAIN)
+    (gemm,) = [node for node in model.graph if node.op_type == "Gemm"]
+    assert read_linear(gemm).is_plain  # type: ignore[union-attr]  # its weight is constant
+    np.testing.assert_allclose(_run(model), expected, rtol=1e-5, atol=1e-5)
+    quantized = quantize_model(model, RECIPES["int8"])
+    assert "MatMulInteger" in {node.op_type for node in quantized.graph}
+    assert np.abs(_run(quantized) - expected).max() < 0.03 * np.abs(expected).max()
+
+
+def test_a_bias_that_is_computed_keeps_its_factor() -> None:
+    model = _model("plain", "alpha = 0.5, beta = -2.0, transA = 1")
+    sign = ir.node("Neg", [model.graph.initializers["b"]], outputs=[ir.Value(name="computed")])
+    model.graph.insert_before(model.graph[0], sign)
+    (gemm,) = [node for node in model.graph if node.op_type == "Gemm"]
+    gemm.replace_input_with(2, sign.outputs[0])
+    expected = _run(model.clone())
+    model, changed = plain_gemm(model)
+    assert changed
+    np.testing.assert_allclose(_run(model), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rewrite", [fold_affine, fold_norm])

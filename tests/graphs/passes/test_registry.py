@@ -17,14 +17,14 @@ from graphs.passes.pipeline import prepare
 from graphs.passes.registry import GraphPass, find_pass, graph_pass, in_order, passes
 
 EXPORT = (
-    "fold_batch_norm", "erf_to_gelu", "matmul_to_gemm", "reduce_l2_to_sum", "shorten_grn", "layer_norm_over_channels",
-    "fold_affine", "simplify", "keep_rows", "state_initial", "split_qkv", "fold_norm", "fold_scale",
-    "join_relative_positions", "split_queries", "einsum_to_matmul",
+    "fold_batch_norm", "erf_to_gelu", "matmul_to_gemm", "plain_gemm", "reduce_l2_to_sum", "shorten_grn",
+    "layer_norm_over_channels", "fold_affine", "simplify", "keep_rows", "state_initial", "split_qkv", "fold_norm",
+    "fold_scale", "join_relative_positions", "split_queries", "einsum_to_matmul",
 )  # fmt: skip
 LOWERING = (
-    "widen_small_integers", "split_depthwise", "states_as_tensors", "split_large_conv", "patches_to_depth",
-    "transposed_to_conv", "reflect_by_slices", "write_out_layer_norm", "keep_small_bounds", "scale_elu",
-    "write_out_lp_norm", "write_out_log_softmax", "slice_uneven_splits", "pin_io_layout",
+    "integers_to_pairs", "widen_small_integers", "split_depthwise", "states_as_tensors", "split_large_conv",
+    "patches_to_depth", "transposed_to_conv", "reflect_by_slices", "write_out_layer_norm", "keep_small_bounds",
+    "scale_elu", "write_out_lp_norm", "write_out_log_softmax", "slice_uneven_splits", "pin_io_layout",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from backends.errors import InvalidArtifact
 from backends.tensor import Array
 from graphs.onnx.readers import read_linear
 
-_STEPS = 127
+STEPS = 127
 
 
 def int8_weight(
@@ -74,7 +74,7 @@ def _scales(tensor: ir.TensorProtocol, axes: tuple[int, ...]) -> Array:
     """Return the size of one of 127 steps for each output channel: float32, above 0. `axes` are all other axes."""
     values = tensor.numpy()
     largest = np.maximum(values.max(axis=axes), -values.min(axis=axes))
-    scale: Array = np.maximum(largest / np.float32(_STEPS), np.finfo(np.float32).tiny).astype(np.float32)
+    scale: Array = np.maximum(largest / np.float32(STEPS), np.finfo(np.float32).tiny).astype(np.float32)
     del values
     let_go(tensor)
     return scale
@@ -132,26 +132,32 @@ class QuantizableLayer:
         return value
 
     @property
+    def channels(self) -> int:
+        """The number of output channels."""
+        return int(_constant(self.weight).shape.numpy()[self.axis])
+
+    @property
     def bias(self) -> ir.Value | None:
         """The node's third input; None if it has none."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
 
 
-def layers(graph: ir.Graph) -> list[QuantizableLayer]:
-    """Return the layers that can be quantized, in running order. Small convolution kernels and products of two
-    activations are left out."""
-    found = [_layer(node) for node in graph]
+def layers(graph: ir.Graph, least_conv_weight: int | None = None) -> list[QuantizableLayer]:
+    """Return the layers that can be quantized, in running order. Products of two activations are left out, and
+    convolutions whose kernels have less than least_conv_weight values, or _SMALLEST_CONV_WEIGHT if that is None."""
+    least = _SMALLEST_CONV_WEIGHT if least_conv_weight is None else least_conv_weight
+    found = [_layer(node, least) for node in graph]
     return [layer for layer in found if layer is not None]
 
 
-def _layer(node: ir.Node) -> QuantizableLayer | None:
+def _layer(node: ir.Node, least_conv_weight: int) -> QuantizableLayer | None:
     if node.op_type not in ("Gemm", "MatMul", "Conv"):
         return None
     weight = node.inputs[1]
     if weight is None or weight.const_value is None or not weight.is_initializer():
         return None
     if node.op_type == "Conv":
-        return QuantizableLayer(node, False, weight, 0) if weight.const_value.size >= _SMALLEST_CONV_WEIGHT else None
+        return QuantizableLayer(node, False, weight, 0) if weight.const_value.size >= least_conv_weight else None
     linear = read_linear(node)
     if linear is None or not linear.is_unscaled:
         return None
@@ -222,10 +228,15 @@ def compute_static(
     weight = _dequantized_weight(graph, layer)
     nodes.append(weight)
     inputs = [dequantized, weight.outputs[0]]
-    if layer.bias is not None:
-        nodes.append(_dequantized_bias(graph, layer, layer.bias, x_scale))
+    bias, added = layer.bias, None
+    if bias is not None and (bias.const_value is None or bias.const_value.shape.numpy() != (layer.channels,)):
+        bias, added = None, bias  # not one constant for each channel: added behind the integer kernel
+    if bias is not None:
+        nodes.append(_dequantized_bias(graph, layer, bias, x_scale))
         inputs.append(nodes[-1].outputs[0])
     nodes.append(ir.node(layer.node.op_type, inputs, layer.node.attributes, name=layer.node.name))
+    if added is not None:
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], added], name=f"{layer.node.outputs[0].name}_biased"))
     _replace(graph, layer.node, nodes)
 
 

@@ -5,7 +5,7 @@ times the time of its float32 one. Copying each window to a row and multiplying 
 the float32 time, from 128 channels on; with fewer channels, copying costs more than it gains.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from graphs.onnx.readers import Convolution, read_convolution
 from graphs.onnx.rewriting import add_sizes, add_tensor, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
 from toolkit.convert.calibration import Calibrated
+from toolkit.convert.quantize.constants import promised_share, store_constants
 from toolkit.convert.quantize.layers import (
     QuantizableLayer,
     Ranges,
@@ -35,6 +36,8 @@ from toolkit.convert.quantize.layers import (
 from toolkit.convert.worker.ranges import HistogramObserver
 
 LEAST_CHANNELS = 128
+# Of the bytes of weights: a file that stores less in the type of its precision stores its small constants too.
+_LEAST_SHARE = 0.1
 
 
 def unfold(graph: ir.Graph, layer: QuantizableLayer) -> QuantizableLayer | None:
@@ -141,6 +144,7 @@ def quantize_model(
     names = {layer.name for layer in found}
     if unknown := sorted(set(kept) - names):
         raise InvalidInput(f"the graph has no layer {unknown[0]!r} to keep; there is {', '.join(sorted(names))}")
+    others = list(model.graph.initializers)  # before the layers add theirs
     quantized: dict[str, tuple[ir.Value, ...]] = {}
     for layer in found:
         if recipe.weights == "float16" or layer.name in kept:
@@ -155,6 +159,11 @@ def quantize_model(
             assert ranges is not None  # callers of a calibrated recipe give ranges
             compute_static(model.graph, layer, ranges, quantized)
     drop_unused(model.graph)
+    store_constants(model.graph, others, recipe)
+    drop_unused(model.graph)
+    if promised_share(model.graph, recipe) < _LEAST_SHARE:  # a small model, of which nothing would be stored else
+        store_constants(model.graph, others, recipe, least_values=2)
+        drop_unused(model.graph)
     return model
 
 
@@ -163,15 +172,17 @@ def calibrated_tensors(graph: ir.Graph) -> list[str]:
     return list(dict.fromkeys(str(layer.input.name) for layer in layers(graph) if layer.dense))
 
 
-def observe(source: Path, artifact: Artifact, calibrated: Calibrated, folder: Path) -> dict[str, tuple[float, float]]:
-    """Run a float32 graph on the calibration inputs, one run at a time. Returns the range of each tensor of
-    `calibrated_tensors` by the calibration's method: name -> (lowest, highest).
+def observe(
+    source: Path, artifact: Artifact, calibrated: Calibrated, folder: Path, watched: Callable[[ir.Graph], list[str]]
+) -> dict[str, tuple[float, float]]:
+    """Run a float32 graph on the calibration inputs, one run at a time. Returns the range of each tensor that `watched`
+    names by the calibration's method: name -> (lowest, highest).
 
     A copy of the graph with more outputs is written to `folder`, and removed at the end. Raises InvalidArtifact if the
     graph does not state the shape of one of these tensors.
     """
     model = load(source)
-    names = calibrated_tensors(model.graph)
+    names = watched(model.graph)
     specs = []
     known = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     for value in [value for node in model.graph for value in node.outputs if value.name in names]:

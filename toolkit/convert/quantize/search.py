@@ -163,7 +163,7 @@ def search(trials: FileVariants, budget: Budget, watched: Watched, progress: Pro
     if budget.kind == "flips":
         kept = _fewest(order, fits)
     else:
-        kept = frozenset(order[: _last(lambda count: fits(frozenset(order[:count])), len(order))])
+        kept = frozenset(order[: largest_count(lambda count: fits(frozenset(order[:count])), len(order))])
     if not fits(kept):
         raise NotAvailable(
             f"mixed: {budget.text} cannot be kept on {trials.backend}: "
@@ -197,7 +197,7 @@ def _fewest(order: list[str], fits: Callable[[frozenset[str]], bool]) -> frozens
     def too_few(count: int) -> bool:
         return not fits(frozenset(order[:count]))
 
-    count = 0 if not too_few(0) else 1 + _last(too_few, len(order) - 1)
+    count = 0 if not too_few(0) else 1 + largest_count(too_few, len(order) - 1)
     kept = frozenset(order[:count])
     for layer in reversed(order[:count]):
         if fits(kept) and fits(kept - {layer}):
@@ -205,7 +205,7 @@ def _fewest(order: list[str], fits: Callable[[frozenset[str]], bool]) -> frozens
     return kept
 
 
-def _last(holds: Callable[[int], bool], most: int) -> int:
+def largest_count(holds: Callable[[int], bool], most: int) -> int:
     """Return the largest count in 1..most for which `holds` is true, or 0 if there is none, by bisection.
 
     If `holds` is true for a count, it must be true for every smaller count.

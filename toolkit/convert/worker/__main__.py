@@ -69,7 +69,7 @@ def _do(request: dict[str, Any], say: Say, failed: dict[str, str]) -> tuple[dict
 def _quantize(request: dict[str, Any], folder: Path, say: Say, failed: dict[str, str]) -> dict[str, str]:
     """Quantize every model to every precision. Return the files by key; reasons of failures are added to `failed`.
 
-    request["in_float"]: by key, the names of output tensors whose operators are not quantized.
+    request["in_float"], request["float_activations"]: by key, names of output tensors, as for `quantize`.
     """
     from .quantizing import ObservedRanges, observe, quantize
 
@@ -80,7 +80,8 @@ def _quantize(request: dict[str, Any], folder: Path, say: Say, failed: dict[str,
         if calibration := request["calibration"].get(name):
             say(f"calibrating {name}")
             try:
-                seen = observe(Path(model), calibration)
+                every = any("other" in recipe["computes"] for recipe in request["recipes"].values())
+                seen = observe(Path(model), calibration, every)
             except Exception as error:  # noqa: BLE001  other precisions need no ranges
                 unseen = _reason(error)
         for precision, recipe in request["recipes"].items():
@@ -90,8 +91,8 @@ def _quantize(request: dict[str, Any], folder: Path, say: Say, failed: dict[str,
                 continue
             say(f"quantizing {name} to {precision} (ai-edge-quantizer)")
             try:
-                in_float = request["in_float"].get(key, ())
-                files[key] = str(quantize(Path(model), precision, recipe, folder, seen, in_float))
+                kept = (request["in_float"].get(key, ()), request["float_activations"].get(key, ()))
+                files[key] = str(quantize(Path(model), precision, recipe, folder, seen, *kept))
             except Exception as error:  # noqa: BLE001  other precisions may succeed
                 failed[key] = _reason(error)
     return files

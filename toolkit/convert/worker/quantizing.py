@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.schema_py_generated import TensorType
 from ai_edge_quantizer import calibrator, quantizer, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
@@ -18,6 +19,7 @@ SIGNATURE = "serving_default"
 _OPERATIONS = {
     "dense": TFLOperationName.FULLY_CONNECTED,
     "convolution": TFLOperationName.CONV_2D,
+    "depthwise": TFLOperationName.DEPTHWISE_CONV_2D,
 }
 _BITS = {"int8": 8, "int16": 16}
 
@@ -29,12 +31,14 @@ def quantize(
     folder: Path,
     seen: "ObservedRanges | None",
     in_float: Sequence[str] = (),
+    float_activations: Sequence[str] = (),
 ) -> Path:
     """Quantize a float32 TFLite file by one recipe. Returns the path of the new file, STEM.NAME.tflite in `folder`.
 
     recipe: {"weights", "activations", "computes", "calibrated"}, as in backends.precision.Recipe. seen: the result of
-    `observe`, for calibrated recipes. in_float: names of output tensors whose operators are not quantized. Raises
-    ValueError if a calibrated recipe has no `seen`.
+    `observe`, for calibrated recipes. in_float: names of output tensors whose operators are not quantized;
+    float_activations: those of operators that compute in float32 on int8 weights.
+    Raises ValueError if a calibrated recipe has no `seen`.
     """
     work = quantizer.Quantizer(str(model))
     every = TFLOperationName.ALL_SUPPORTED
@@ -45,17 +49,22 @@ def quantize(
         work.add_weight_only_config(".*", every, num_bits=8)
     elif recipe["activations"] == "dynamic int8":
         work.add_dynamic_config(".*", every, num_bits=8)
+    elif bits is not None and seen is None:
+        raise ValueError(f"{name} needs calibration samples")
+    elif bits is not None and "other" in recipe["computes"]:
+        work.add_static_config(".*", every, activation_num_bits=bits, weight_num_bits=8)
     elif bits is not None:
-        if seen is None:
-            raise ValueError(f"{name} needs calibration samples")
         for operator, operation in _OPERATIONS.items():
             if operator in recipe["computes"]:
                 work.add_static_config(".*", operation, activation_num_bits=bits, weight_num_bits=8)
             else:
                 work.add_weight_only_config(".*", operation, num_bits=8)
-    if recipe["weights"] == "int8":
+    if recipe["weights"] == "int8" and not {"depthwise", "other"} & set(recipe["computes"]):
         depthwise = TFLOperationName.DEPTHWISE_CONV_2D
         work.add_weight_only_config(".*", depthwise, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING)
+    for output in float_activations:
+        for operation in _OPERATIONS.values():
+            work.add_weight_only_config(f"(^|;){re.escape(output)};", operation, num_bits=8)
     for output in in_float:  # the latest rule counts; an operator is found by the names of its outputs, each with a ";"
         work.update_quantization_recipe(f"(^|;){re.escape(output)};", every, algorithm_key=AlgorithmName.NO_QUANTIZE)
     recipes = work.get_quantization_recipe()
@@ -91,8 +100,9 @@ class ObservedRanges:
         return ranges
 
 
-def observe(model: Path, calibration: dict[str, Any]) -> ObservedRanges:
-    """Run a file on samples, one at a time, and observe the activations around the operators that have weights.
+def observe(model: Path, calibration: dict[str, Any], every: bool = False) -> ObservedRanges:
+    """Run a file on samples, one at a time, and observe the activations around the operators that have weights, or all
+    activations if `every` is set.
 
     calibration: {"method": one of METHODS in ranges.py, "inputs": {name: {"file", "order"}}, "outputs": {name: file}}.
     The files are .npy files whose first axis is that of the samples. Each sample of an input is transposed by `order`
@@ -101,7 +111,7 @@ def observe(model: Path, calibration: dict[str, Any]) -> ObservedRanges:
     inputs = {name: np.load(source["file"], mmap_mode="r") for name, source in calibration["inputs"].items()}
     orders = {name: source["order"] for name, source in calibration["inputs"].items()}
     interpreter = tfl_interpreter_utils.create_tfl_interpreter(str(model), num_threads=1)
-    watched = {name: HistogramObserver() for name in _around_weights(model)}
+    watched = {name: HistogramObserver() for name in (_floats(model) if every else _around_weights(model))}
     index = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details()}
     written: dict[str, Any] = {}
     count = len(next(iter(inputs.values())))
@@ -130,6 +140,15 @@ def _around_weights(model: Path) -> list[str]:
             for i in (operator.inputs[0], operator.outputs[0]):
                 found[tfl_flatbuffer_utils.get_tensor_name(graph.tensors[i])] = None
     return list(found)
+
+
+def _floats(model: Path) -> list[str]:
+    """Return the names of all float32 activations, inputs and outputs included."""
+    loaded = tfl_flatbuffer_utils.read_model(str(model))
+    (graph,) = loaded.subgraphs
+    made = [*graph.inputs, *(i for operator in graph.operators for i in operator.outputs)]
+    tensors = [graph.tensors[i] for i in dict.fromkeys(made)]
+    return [tfl_flatbuffer_utils.get_tensor_name(one) for one in tensors if one.type == TensorType.FLOAT32]
 
 
 def _ordered(values: Any, order: list[int] | None) -> Any:
