@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
 
 from backends.tensor import TO_NCHW, TO_NHWC, Array, Binding
 from graphs.onnx.part import run_part
@@ -70,15 +71,16 @@ def map_tensors(
     """
     graph = read_graph(tflite)
     made = {tensor.name: tensor for node in graph.nodes for tensor in node.outputs if tensor is not None}
+    before = _before_transposes(graph)
     own = graph.inputs | graph.outputs
     places = {name: (own[name].name, order) for name, order in known.items()}
     pairs: list[_Pair] = []
     for name, likely in names.items():
         if name in known or name not in shapes:
             continue
-        found = [
-            (made[stored], fitting_orders(shapes[name], made[stored].shape)) for stored in likely if stored in made
-        ]
+        tensors = [made[stored] for stored in likely if stored in made]
+        tensors = list(dict.fromkeys(one for tensor in tensors for one in (before.get(tensor), tensor) if one))
+        found = [(tensor, fitting_orders(shapes[name], tensor.shape)) for tensor in tensors]
         pairs += [(name, tensor, orders) for tensor, orders in found if orders]
     if pairs:
         model = ir.load(onnx)
@@ -86,6 +88,20 @@ def map_tensors(
             for name, place in _measured(model, onnx.parent, graph, tflite, group, known, feeds):
                 places.setdefault(name, place)
     return places
+
+
+def _before_transposes(graph: Graph) -> dict[Tensor, Tensor]:
+    """Return, for the result of each TRANSPOSE, the computed tensor that it reads: that stays where the TRANSPOSE is
+    removed."""
+    computed = {tensor for node in graph.nodes for tensor in node.outputs}
+    return {
+        after: source
+        for node in graph.nodes
+        if node.code[0] == schema.BuiltinOperator.TRANSPOSE
+        and (after := node.outputs[0]) is not None
+        and (source := node.inputs[0]) is not None
+        and source in computed
+    }
 
 
 def _groups(pairs: Sequence[_Pair]) -> Iterator[list[_Pair]]:

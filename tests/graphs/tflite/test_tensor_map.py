@@ -98,8 +98,9 @@ def test_a_name_whose_tensor_holds_other_values_is_not_believed(tmp_path: Path) 
     x = np.random.default_rng(1).standard_normal((1, 4, 8, 6)).astype(np.float32)
     found = _mapped(tmp_path, "fused", {"x": TO_NHWC, "y": TO_NHWC}, {"x": x})
     assert "inner" not in found
-    assert found["bent"] == ("bent", None)
-    assert found["other"] == ("other", None)
+    # Both are found before the TRANSPOSE that makes them channels first: the stitched file has none.
+    assert found["bent"] == ("node2_input_nhwc", TO_NHWC)
+    assert found["other"] == ("node2_output_nhwc", TO_NHWC)
 
 
 @pytest.mark.parametrize("side", [8, 64])  # all values are compared, and some
