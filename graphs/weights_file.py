@@ -18,6 +18,10 @@ _PICKLE_LIMIT_BYTES = 64 << 20
 # The index of a model with hundreds of shards has one or two megabytes.
 _INDEX_LIMIT_BYTES = 64 << 20
 _INDEX_SUFFIX = ".index.json"
+# The keys under which training scripts keep the state dict of a network, and the prefix that a wrapper puts before each
+# name in it.
+_STATE_KEYS = ("state_dict", "model", "model_state_dict")
+_WRAPPER = "module."
 
 
 def checkpoint_files(path: Path) -> tuple[Path, ...]:
@@ -51,6 +55,27 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
     for name, value in tensors.items():
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise InvalidArtifact(f"{path}: {name}: expected a plain dense tensor; save the weights as such")
+    return tensors
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict of any network, by name.
+
+    `path` is a .safetensors file, or what torch.save wrote: a state dict, alone or under "state_dict", "model" or
+    "model_state_dict". Names are without the prefix "module." that a parallel wrapper adds.
+    Raises InvalidArtifact as `read_tensors` does.
+    """
+    if path.suffix == ".safetensors":
+        tensors = _read_safetensors(path, lambda name: True)
+    else:
+        content = _load_pickle(path)
+        held = content if isinstance(content, Mapping) else {}
+        state = next((held[key] for key in _STATE_KEYS if isinstance(held.get(key), Mapping)), held)
+        tensors = {name: value.detach() for name, value in state.items() if isinstance(value, Tensor)}
+        if not tensors or len(tensors) < len(state):
+            raise InvalidArtifact(f"{path}: expected a state dict, tensors by name, got {_outline(content)}")
+    if all(name.startswith(_WRAPPER) for name in tensors):
+        tensors = {name.removeprefix(_WRAPPER): value for name, value in tensors.items()}
     return tensors
 
 
@@ -96,12 +121,13 @@ def _weight_map(path: Path) -> dict[str, str]:
     return names
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _load_pickle(path: Path) -> object:
     _check_archive(path)
     try:
         # Training scripts store their arguments as a Namespace beside the weights: plain data, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return content
     except pickle.UnpicklingError as error:
         # The first line says which object was refused; the rest is advice to turn the check off.
         reason = str(error).splitlines()[0].split(". ")[0]
@@ -111,6 +137,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a pickle that was made by hand can make its reader fail in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidArtifact(f"{path}: not a readable torch checkpoint: {reason}; download it again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    content = _load_pickle(path)
     state = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise InvalidArtifact(f'{path}: expected {{"model": state dict, ...}}, got {_outline(content)}')

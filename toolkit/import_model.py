@@ -164,6 +164,7 @@ def import_model(
     preprocess: Preprocess | None = None,
     judge: JudgeChoice | None = None,
     cut_at: Sequence[str] = (),
+    weights: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
@@ -175,13 +176,15 @@ def import_model(
     Bundle.mendings.
     inputs: real inputs, see `read_inputs`, of which MOST_REAL are compared too. The manifest keeps their path relative
     to `folder`, `preprocess`, which values integer inputs can have, and `judge`.
+    weights: the origin and the source of the weights for the manifest, if the file was itself made from something else.
     Raises InvalidInput and InvalidArtifact as `read_foreign` does, and InvalidInput as `read_inputs`; InvalidInput if
     no operator is left, an output is not a tensor or the judge cannot read the outputs; InvalidArtifact if the file
     cannot be run, if its outputs differ from run to run, or if the prepared graph's outputs differ from the file's.
     """
     progress(f"reading {source}")
     with weights_beside(source) as place:
-        return _import(place, source, folder, shapes, progress, values or {}, note, inputs, preprocess, judge, cut_at)
+        kept = inputs, preprocess, judge, cut_at, weights
+        return _import(place, source, folder, shapes, progress, values or {}, note, *kept)
 
 
 def _import(
@@ -196,6 +199,7 @@ def _import(
     preprocess: Preprocess | None,
     judge: JudgeChoice | None,
     cut_at: Sequence[str],
+    weights: Mapping[str, str] | None,
 ) -> Bundle:
     """Import the file at `source`, which the user calls `named`; all else is as for import_model."""
     mendings: list[str] = []
@@ -281,7 +285,7 @@ def _import(
             architecture=None,
             modules=modules,
         )
-        weights = {"origin": "checkpoint", "sha256": digest, "source": named.name}
+        known = {"origin": "checkpoint", "source": named.name} | dict(weights or {}) | {"sha256": digest}
         if quantized := is_quantized(ir.load(path)):
             say(
                 "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "
@@ -298,7 +302,7 @@ def _import(
             MENDINGS: mendings,
             VALUES: values_json(constants),
         }
-        bundle = Bundle(building, {key: value for key, value in model.items() if value}, weights, (artifact,))
+        bundle = Bundle(building, {key: value for key, value in model.items() if value}, known, (artifact,))
         (bundle if judge is None else with_judge(bundle, judge)).write()
     return Bundle.open(folder)
 

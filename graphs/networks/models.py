@@ -55,6 +55,21 @@ def recognized(given: Shapes, spec: ModelSpec) -> str:
     return f"this is {what}: use {' or '.join(names)}."
 
 
+def fitting(given: Shapes) -> dict[str, tuple[str, ...]]:
+    """Return, by the name of a model, the roles of the graphs whose weights a checkpoint holds in the right shapes.
+
+    given: the shape of each key of the file, as the file names it. Models of which the file holds every graph leave out
+    all others.
+    """
+    given = {unwrapped(name): shape for name, shape in given.items()}
+    found = {
+        name: tuple(graph.role for graph in model.graphs if _fits(model, (graph,), given))
+        for name, model in MODELS.items()
+    }
+    whole = {name: roles for name, roles in found.items() if roles == MODELS[name].roles}
+    return whole or {name: roles for name, roles in found.items() if roles}
+
+
 def _fits(model: ModelSpec, graphs: Iterable[GraphSpec], given: Shapes) -> bool:
     """Return whether the file has every key of these graphs, in the right shape."""
     keys = {model.key_names.key(name): shape for name, shape in given.items()}

@@ -5,6 +5,7 @@ import click
 from toolkit.cli.group import CommandGroup
 
 COMMANDS = {
+    "ship": ("toolkit.cli.ship:ship", "Do all of the following for one model, and say which file to take."),
     "models": ("toolkit.cli.models:models", "List the models and what each one is."),
     "export": ("toolkit.cli.export:export", "Export a model's networks to ONNX, as a bundle."),
     "import": ("toolkit.cli.import_:import_", "Make a bundle of any ONNX file."),

@@ -1,10 +1,11 @@
 """The command `toolkit import`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from toolkit.cli.inputs import input_options, parsed
+from toolkit.cli.inputs import Command, input_options, parsed
 from toolkit.cli.judge import judge_option
 from toolkit.metrics.task import JudgeChoice
 
@@ -31,28 +32,44 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     return name, numbers
 
 
+def size_options(command: Command) -> Command:
+    """Add the options that `import` and `ship` share: --input-shape (shapes), --input-value (values), --cut-at."""
+    for option in (
+        click.option(
+            "--cut-at",
+            metavar="TENSOR[,TENSOR]",
+            help="Make these tensors the outputs and leave out all behind them, such as a NonMaxSuppression.",
+        ),
+        click.option(
+            "--input-value",
+            "values",
+            multiple=True,
+            metavar="NAME=2,3",
+            help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
+        ),
+        click.option(
+            "--input-shape",
+            "shapes",
+            multiple=True,
+            metavar="NAME=1,3,224,224",
+            help="Sizes of an input, where the file leaves some open; may be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def sizes_and_values(
+    shapes: Sequence[str], values: Sequence[str]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[float, ...]]]:
+    """Return the sizes and the constants by the names of inputs. Raises UsageError for text of another form."""
+    return dict(_shape(text) for text in shapes), dict(_value(text) for text in values)
+
+
 @click.command("import")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="The bundle.")
-@click.option(
-    "--input-shape",
-    "shapes",
-    multiple=True,
-    metavar="NAME=1,3,224,224",
-    help="Sizes of an input, where the file leaves some open; may be repeated.",
-)
-@click.option(
-    "--input-value",
-    "values",
-    multiple=True,
-    metavar="NAME=2,3",
-    help="Make an input a constant, where sizes inside the graph depend on it; may be repeated.",
-)
-@click.option(
-    "--cut-at",
-    metavar="TENSOR[,TENSOR]",
-    help="Make these tensors the outputs and leave out all behind them, such as a NonMaxSuppression.",
-)
+@size_options
 @judge_option("The bundle keeps it.")
 @input_options
 def import_(
@@ -87,8 +104,7 @@ def import_(
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
 
-    given = dict(_shape(text) for text in shapes)
-    fixed = dict(_value(text) for text in values)
+    given, fixed = sizes_and_values(shapes, values)
     notes: list[str] = []
     need("export")
     with working(f"import {model}") as progress:

@@ -1,0 +1,103 @@
+"""The command `toolkit ship`."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from backends.precision import RECIPES
+from toolkit.cli.group import Target
+from toolkit.cli.import_ import size_options, sizes_and_values
+
+
+@click.command()
+@click.argument("model", metavar="MODEL.onnx|CHECKPOINT|timm/NAME|torchvision/NAME")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", required=True, help="The bundle.")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Weights for timm/NAME, torchvision/NAME or a name of `toolkit models`; without it they are random.",
+)
+@size_options
+@click.option(
+    "-p",
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=("fp32", "fp16", "int8"),
+    show_default="fp32, fp16 and int8",
+    help=f"{', '.join(RECIPES)}; may be repeated.",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    type=click.Choice(["ort", "tflite"]),
+    multiple=True,
+    help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
+@click.option(
+    "--time-limit",
+    "time_limit_s",
+    type=click.FloatRange(min=0),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the rounds of timing of each graph.",
+)
+@click.option("--json", "out", type=Target(), metavar="FILE", help="Write files, figures and advice to FILE.")
+@click.pass_context
+def ship(
+    ctx: click.Context,
+    model: str,
+    output: Path,
+    checkpoints: tuple[Path, ...],
+    shapes: tuple[str, ...],
+    values: tuple[str, ...],
+    precisions: tuple[str, ...],
+    runtimes: tuple[Literal["ort", "tflite"], ...],
+    threads: int | None,
+    time_limit_s: float,
+    out: Path | None,
+) -> None:
+    """Import or export MODEL, convert it, compare and time its files, and write DIR/report.html.
+
+    The summary names the file to take on each runtime: the smallest and the fastest that passes. MODEL is an ONNX file;
+    a published checkpoint of a model of `toolkit models`, or the name of such a model; or a network of timm or
+    torchvision, which must be installed. Nothing is downloaded: without --checkpoint a network has random weights, and
+    the output says so. A step or a file that fails costs no other one.
+
+    Exit code 0 if every file was made and passes, 1 if one is over its tolerance, 2 if a file or a step failed.
+
+    \b
+    Example:
+      toolkit ship resnet50.onnx -o build/resnet50
+      toolkit ship torchvision/resnet50 --checkpoint resnet50.pth -o build/resnet50
+    """
+    from toolkit.cli.console import working
+    from toolkit.cli.ship_table import print_shipped
+    from toolkit.environments import need
+
+    sizes, constants = sizes_and_values(shapes, values)
+    need("export", *(() if runtimes == ("ort",) else ("tflite",)))
+    with working(f"ship {model}") as progress:
+        progress.step("loading torch and onnx")
+        import numpy as np
+
+        from backends.atomic import replacing
+        from toolkit.shipping.ship import ShipOptions, ship_model
+        from toolkit.shipping.source import Source
+
+        arrays = {name: np.array(numbers) for name, numbers in constants.items()}
+        source = Source(model, checkpoints, sizes, arrays)
+        options = ShipOptions(precisions, runtimes or ShipOptions.runtimes, threads, time_limit_s)
+        shipped = ship_model(source.make, output, options, progress.step)
+    if out is not None:
+        with replacing(out) as temporary:
+            temporary.write_text(json.dumps(shipped.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print_shipped(shipped)
+    ctx.exit(shipped.exit_code)
