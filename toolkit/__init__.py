@@ -1,24 +1,31 @@
-"""Hide messages in images and read them back, on several runtimes.
+"""Take a model to several runtimes, with proof that its files agree; hide messages in images and read them back.
+
+Ship a torch module, and run a graph of its bundle, or of any other:
 
     import toolkit
+    print(toolkit.ship(module, x, "build/mine"))
+    toolkit.load("build/mine", backend="tflite", precision="int8").run(x)["output"]
+
+Read the message of an image:
+
     toolkit.load_detector("pocketseal", backend="tflite", precision="int8").detect("photo.jpg").message.hex
-
-Run a graph of any bundle, such as one of `toolkit import`:
-
-    toolkit.load("build/resnet50", backend="tflite", precision="int8").run(x)["logits"]
 
 Importing this package loads no runtime.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from toolkit.models.runner import Model
     from toolkit.models.watermark.detector import Detector
     from toolkit.models.watermark.embed import Embedder
+    from toolkit.shipping.ship import Shipped
 
-__all__ = ["find_bundle", "load", "load_detector", "load_embedder"]
+__all__ = ["find_bundle", "load", "load_detector", "load_embedder", "ship"]
 
 
 def find_bundle(model: str | Path) -> Path:
@@ -47,6 +54,39 @@ def find_bundle(model: str | Path) -> Path:
         hint = "`toolkit models` lists what can be made"
     raise NotAvailable(
         f"no bundle named {model!r} in {places[0].parent}; shipped: {', '.join(shipped) or 'none'}; {hint}"
+    )
+
+
+def ship(
+    module: "nn.Module",
+    example_inputs: object,
+    folder: str | Path,
+    precisions: Sequence[str] = ("fp32", "fp16", "int8"),
+    runtimes: Sequence[Literal["ort", "tflite"]] = ("ort", "tflite"),
+    threads: int | None = None,
+    time_limit_s: float = 20.0,
+    progress: Callable[[str], None] = lambda step: None,
+) -> "Shipped":
+    """Make a bundle of a torch module in `folder`, convert, compare, time and report it, as `toolkit ship` does.
+
+    example_inputs: a tensor, a tuple of the arguments of `forward`, or a dict of them by name. The files have the sizes
+    of these inputs, and the names of the arguments. The other options are those of the command. `progress` is called
+    with a line for each step.
+    Raises InvalidInput if the inputs do not fit the module, InvalidArtifact if no exporter of torch gives an ONNX file
+    that agrees with it, and the errors of `toolkit import`. A failure after that is in the result, which `print` shows.
+    """
+    from toolkit.environments import need
+
+    need("export", *(["tflite"] if "tflite" in runtimes else []))
+    from toolkit.shipping.ship import ShipOptions, ship_model
+    from toolkit.shipping.source import bundle_of_module
+
+    options = ShipOptions(tuple(precisions), tuple(runtimes), threads, time_limit_s)
+    return ship_model(
+        lambda place, said, note: bundle_of_module(module, example_inputs, place, said, note),
+        Path(folder),
+        options,
+        progress,
     )
 
 

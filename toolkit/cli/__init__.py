@@ -5,7 +5,7 @@ import click
 from toolkit.cli.group import CommandGroup
 
 COMMANDS = {
-    "ship": ("toolkit.cli.ship:ship", "Do all of the following for one model, and say which file to take."),
+    "ship": ("toolkit.cli.ship:ship", "Do all that follows for one model; say which file to take."),
     "models": ("toolkit.cli.models:models", "List the models and what each one is."),
     "export": ("toolkit.cli.export:export", "Export a model's networks to ONNX, as a bundle."),
     "import": ("toolkit.cli.import_:import_", "Make a bundle of any ONNX file."),
@@ -21,10 +21,11 @@ COMMANDS = {
 main = CommandGroup(
     COMMANDS,
     name="toolkit",
-    help="""Image watermarks on several runtimes, from one ONNX graph.
+    help="""Models on several runtimes, from one ONNX graph, with proof that the files agree.
 
     \b
     Example:
+      toolkit ship resnet50.onnx -o build/resnet50
       toolkit embed photo.jpg --message 0123456789abcdef -o marked.jpg
       toolkit run marked.jpg --expect 0123456789abcdef
     """,

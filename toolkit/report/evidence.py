@@ -119,14 +119,17 @@ def gather(
     bench: BenchResult | None,
     bisections: Sequence[BisectReport],
     progress: Progress,
+    not_timed: str | None = None,
 ) -> Evidence:
     """Return the data for the page. Times, profiles and bisections are measured if they are not given.
 
-    images: those of the parity report. If a runtime or memory for the timing is missing, or bisections fail,
-    Evidence.missing says so.
+    images: those of the parity report. not_timed: why there are no times, if they were tried before. If a runtime or
+    memory for the timing is missing, or bisections fail, Evidence.missing says so.
     """
     missing: dict[str, str] = {}
-    if bench is None:
+    if not_timed is not None:
+        missing["bench"] = f"Nothing was timed: {not_timed}."
+    elif bench is None:
         try:
             bench = bench_bundle(bundle, BenchOptions(threads, TIME_LIMIT_S, profile=True), progress)
         except NotAvailable as error:

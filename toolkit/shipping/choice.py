@@ -136,7 +136,9 @@ def _choice(role: str, runtime: str, files: Sequence[ShippedFile]) -> Choice:
     smallest = min(honest, key=_size)
     timed = [file for file in passing if file.median_ms is not None]
     fastest = min((file for file in timed if not any(_faster(other, file) for other in timed)), key=_size, default=None)
-    return Choice(role, runtime, smallest, fastest, _reason(runtime, files, smallest, fastest))
+    base = next((file for file in files if file.precision == "fp32" and file.bytes), None)
+    alone = all(file is fastest or (fastest is not None and _faster(fastest, file)) for file in timed)
+    return Choice(role, runtime, smallest, fastest, _reason(smallest, fastest, alone, base))
 
 
 def _size(file: ShippedFile) -> int:
@@ -149,15 +151,14 @@ def _faster(one: ShippedFile, other: ShippedFile) -> bool:
     return (one.median_ms or 0.0) * (1 + noise) < (other.median_ms or 0.0)
 
 
-def _reason(runtime: str, files: Sequence[ShippedFile], smallest: ShippedFile, fastest: ShippedFile | None) -> str:
-    base = next((file for file in files if file.precision == "fp32" and file.bytes), None)
+def _reason(smallest: ShippedFile, fastest: ShippedFile | None, alone: bool, base: ShippedFile | None) -> str:
+    """Return the advice as text. alone: whether the fastest is faster than every other file. base: the float32 file."""
+    quick = "the fastest that passes" if alone else "no other that passes is faster by more than the noise"
+    text = f"{smallest.runtime}: take {smallest.file}: the smallest that passes"
     if smallest == fastest:
-        what = "the smallest and the fastest that passes"
-        return f"{runtime}: take {smallest.file}: {what}{_figures(smallest, base)}"
-    text = f"{runtime}: take {smallest.file}: the smallest that passes{_figures(smallest, base)}"
-    if fastest is not None:
-        text += f"; or {fastest.file}: the fastest that passes{_figures(fastest, base)}"
-    return text
+        return f"{text}, and {quick}{_figures(smallest, base)}"
+    text += _figures(smallest, base)
+    return text if fastest is None else f"{text}; or {fastest.file}: {quick}{_figures(fastest, base)}"
 
 
 def _figures(file: ShippedFile, base: ShippedFile | None) -> str:

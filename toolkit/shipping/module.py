@@ -2,11 +2,12 @@
 
 import copy
 import inspect
+import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,15 @@ def export_module(
                 )
             _check(path, inputs, expected)
         except Exception as error:  # noqa: BLE001  exporters raise anything on a module that they do not understand
-            failed.append(f"{title}: {_short(error)}")
+            failed.append(f"{title} failed: {_short(error)}")
             continue
         if failed:
-            note(f"{_title(module)}: exported by {title}, because of {failed[0]}")
+            note(f"{_title(module)}: exported by {title}; {failed[0]}")
+        if not dynamo and (found := _fixed_path(path, traced, inputs)) is not None:
+            note(
+                f"{_title(module)}: the file follows the branches that the example inputs take, and is wrong for "
+                f"others: {found}"
+            )
         return
     raise InvalidArtifact(f"{_title(module)}: no exporter gives an ONNX file of it: {'; '.join(failed)}")
 
@@ -184,6 +190,24 @@ def _check(path: Path, inputs: Mapping[str, Tensor], expected: Mapping[str, Tens
         raise InvalidArtifact(f"its file has other outputs than the module: {found}")
 
 
+def _fixed_path(path: Path, traced: _Traced, inputs: Mapping[str, Tensor]) -> str | None:
+    """Describe how a traced file differs from its module on the negated example inputs, or return None.
+
+    None as well if the module takes no such inputs, for example because they are no valid images or indices.
+    """
+    others = {name: -tensor if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    try:
+        with torch.no_grad():
+            expected = dict(_leaves(traced.result(*others.values()), ""))
+    except Exception:  # noqa: BLE001  the module is anybody's code, and may refuse them in any way
+        return None
+    try:
+        _check(path, others, expected)
+    except InvalidArtifact as error:
+        return one_line(error)
+    return None
+
+
 def _array(tensor: Tensor) -> Array:
     array: Array = tensor.numpy()
     return array
@@ -193,21 +217,22 @@ def _title(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _short(error: Exception) -> str:
-    """Return the first line of an exporter's error that says something, without its pages of advice."""
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _short(error: BaseException) -> str:
+    """Return the first line of the error behind an exporter's error, without its pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters: their warnings are about their own code, or about values that the comparison checks."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Silence the exporters: their messages are about their own code, or about values that the comparison checks."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

@@ -1,8 +1,10 @@
 """Networks of timm and torchvision: built without any download, with the weights of a file or with random ones."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +127,10 @@ def _imported(package: str) -> Any:
 
 
 def _parameters(function: Any) -> Mapping[str, Any]:
-    from inspect import signature
-
     return signature(function).parameters
 
 
 def _similar(package: str, library: Any, name: str) -> str:
-    from difflib import get_close_matches
-
     known = library.list_models() if package == "timm" else library.models.list_models()
     close = get_close_matches(name, known, 3)
     return f"; did you mean {' or '.join(close)}?" if close and name not in known else ""

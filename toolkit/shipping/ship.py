@@ -154,7 +154,7 @@ def ship_model(
     )
     report = None
     if parity is not None:
-        report = steps.attempt("report", lambda said: _report(bundle, parity, bench, threads, said))
+        report = steps.attempt("report", lambda said: _report(bundle, parity, bench, steps, threads, said))
     return Shipped(bundle, conversion, parity, bench, report, tuple(dict.fromkeys(notes)), steps.failed)
 
 
@@ -169,8 +169,15 @@ def _converted(bundle: Bundle, options: ShipOptions, steps: _Steps, progress: Pr
     return convert_bundle(bundle.folder, conversion_rules, options.precisions, progress=progress, runtimes=runtimes)
 
 
-def _report(bundle: Bundle, parity: ParityReport, bench: BenchResult | None, threads: int, progress: Progress) -> Path:
-    evidence = gather(bundle, parity, (), threads, bench, (), progress)
+def _report(
+    bundle: Bundle,
+    parity: ParityReport,
+    bench: BenchResult | None,
+    steps: _Steps,
+    threads: int,
+    progress: Progress,
+) -> Path:
+    evidence = gather(bundle, parity, (), threads, bench, (), progress, steps.failed.get("bench"))
     progress("writing the report")
     path = bundle.folder / REPORT
     write_page(evidence, path)
