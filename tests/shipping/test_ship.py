@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import toolkit
+from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from tests.foreign_graphs import save_graph, square_root
 from tests.foreign_graphs import toolkit as command
@@ -142,11 +143,40 @@ def test_the_command_prints_a_row_for_each_file_the_advice_and_the_report(tmp_pa
         "ship", _linear(tmp_path), "-o", tmp_path / "bundle", "--runtime", "ort", "-p", "int8", "--time-limit", 0,
         "--threads", 1, "--json", out,
     )  # fmt: skip
-    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert shown.exit_code == 0
+    (note,) = shown.stderr.splitlines()
+    assert note.startswith("note: the verdict is advisory: no real inputs were given")
     assert "model.int8.onnx" in shown.stdout
     assert "ONNX Runtime: take model.int8.onnx: the smallest that passes" in shown.stdout
     assert shown.stdout.rstrip().endswith("report.html")
     assert [file["file"] for file in json.loads(out.read_text())["files"]] == ["model.onnx", "model.int8.onnx"]
+
+
+def test_real_inputs_are_kept_and_calibrate(tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs.npz"
+    np.savez(inputs, x=np.random.default_rng(0).random((3, 1, 64), dtype=np.float32))
+    arguments = ["ship", _linear(tmp_path), "--runtime", "ort", "-p", "int8", "-p", "int8-static", "--time-limit", 0]
+    shown = command(*arguments, "-o", tmp_path / "with", "--inputs", inputs)
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert Bundle.open(tmp_path / "with").model["inputs"]["path"] == "../inputs.npz"
+    shown = command(*arguments, "-o", tmp_path / "without")
+    assert shown.exit_code == 2
+    assert "note: int8-static: calibrated on generated images; --inputs gives those" in shown.stderr
+    assert "model.int8-static.onnx: not made: " in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("precisions", "said"),
+    [(("mixed",), "precision mixed needs a recipe file"), (("fp32",), "nothing to make for ort")],
+)
+def test_precisions_that_cannot_be_made_are_refused_before_anything_is_done(
+    tmp_path: Path, precisions: tuple[str, ...], said: str
+) -> None:
+    shown = command("ship", _linear(tmp_path), "-o", tmp_path / "b", *(f"-p{name}" for name in precisions),
+                    *(() if "mixed" in precisions else ("--runtime", "ort")))  # fmt: skip
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert said in shown.stderr
+    assert not (tmp_path / "b").exists()
 
 
 def test_files_that_cannot_be_made_are_rows_with_a_reason_and_exit_code_2(tmp_path: Path) -> None:
@@ -168,6 +198,7 @@ def test_files_that_cannot_be_made_are_rows_with_a_reason_and_exit_code_2(tmp_pa
         ("m.onnx", {"checkpoints": (Path("w.pth"),)}, InvalidInput, "give no --checkpoint"),
         ("pocketseal", {"shapes": {"x": (1,)}}, InvalidInput, "have fixed sizes"),
         ("timm/x", {"checkpoints": (Path("a"), Path("b"))}, InvalidInput, "expected one --checkpoint, got 2"),
+        ("pocketseal", {"kept": {"inputs": Path("x"), "preprocess": None}}, InvalidInput, "has its own samples"),
         ("timm/x", {"values": {"x": np.zeros(1)}}, InvalidInput, "--input-value is for ONNX files"),
     ],
 )

@@ -9,6 +9,7 @@ import click
 from backends.precision import RECIPES
 from toolkit.cli.group import Target
 from toolkit.cli.import_ import size_options, sizes_and_values
+from toolkit.cli.inputs import input_options, parsed
 
 
 @click.command()
@@ -23,6 +24,7 @@ from toolkit.cli.import_ import size_options, sizes_and_values
     help="Weights for timm/NAME, torchvision/NAME or a name of `toolkit models`; without it they are random.",
 )
 @size_options
+@input_options
 @click.option(
     "-p",
     "--precision",
@@ -58,6 +60,8 @@ def ship(
     checkpoints: tuple[Path, ...],
     shapes: tuple[str, ...],
     values: tuple[str, ...],
+    inputs: Path | None,
+    preprocess: str | None,
     precisions: tuple[str, ...],
     runtimes: tuple[Literal["ort", "tflite"], ...],
     threads: int | None,
@@ -69,13 +73,14 @@ def ship(
     The summary names the file to take on each runtime: the smallest and the fastest that passes. MODEL is an ONNX file;
     a published checkpoint of a model of `toolkit models`, or the name of such a model; or a network of timm or
     torchvision, which must be installed. Nothing is downloaded: without --checkpoint a network has random weights, and
-    the output says so. A step or a file that fails costs no other one.
+    the output says so. A step or a file that fails costs no other one. --inputs gives the inputs that the model is used
+    on: the files are judged on them, and int8-static is calibrated with them.
 
     Exit code 0 if every file was made and passes, 1 if one is over its tolerance, 2 if a file or a step failed.
 
     \b
     Example:
-      toolkit ship resnet50.onnx -o build/resnet50
+      toolkit ship resnet50.onnx -o build/resnet50 --inputs photographs
       toolkit ship torchvision/resnet50 --checkpoint resnet50.pth -o build/resnet50
     """
     from toolkit.cli.console import working
@@ -93,7 +98,8 @@ def ship(
         from toolkit.shipping.source import Source
 
         arrays = {name: np.array(numbers) for name, numbers in constants.items()}
-        source = Source(model, checkpoints, sizes, arrays)
+        kept = {"inputs": inputs, "preprocess": parsed(preprocess)}
+        source = Source(model, checkpoints, sizes, arrays, kept)
         options = ShipOptions(precisions, runtimes or ShipOptions.runtimes, threads, time_limit_s)
         shipped = ship_model(source.make, output, options, progress.step)
     if out is not None:

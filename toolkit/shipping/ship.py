@@ -10,11 +10,15 @@ from typing import Any, TypeVar
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.machine import default_threads
+from backends.precision import chosen
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.result import BenchOptions, BenchResult
+from toolkit.convert.calibration import GENERATED, Calibration
+from toolkit.convert.options import check_needed, files_to_make
 from toolkit.convert.outcome import SUFFIXES, Conversion, Runtime
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.environments import converter_python
+from toolkit.inputs.kept import KeptInputs
 from toolkit.parity.agreement import conversion_rules
 from toolkit.parity.compare import compare_bundle
 from toolkit.parity.report import ParityReport
@@ -139,13 +143,18 @@ def ship_model(
     make: makes the bundle, such as Source.make. A step that fails is recorded, and the others are done all the same.
     Without the converter's environment the files for ONNX Runtime are made. Nothing is left of an older bundle in
     `folder`.
-    Raises the errors of `make`: without a bundle there is nothing to ship.
+    Raises InvalidInput and NotAvailable for precisions and runtimes that do not go together, and the errors of `make`:
+    without a bundle there is nothing to ship.
     """
+    recipes = chosen(options.precisions, "direct")
+    check_needed([recipe for recipe in recipes if not recipe.calibrated], None, None)
+    files_to_make(recipes, "direct", options.runtimes)
     steps, notes = _Steps(progress), list[str]()
     bundle = make(folder, steps.progress("import"), notes.append)
-    conversion = steps.attempt("convert", lambda said: _converted(bundle, options, steps, said))
+    conversion = steps.attempt("convert", lambda said: _converted(bundle, options, steps, notes.append, said))
     if conversion is not None:
-        bundle, notes = conversion.bundle, [*notes, *conversion.notes]
+        bundle = conversion.bundle
+        notes += conversion.notes
     threads = options.threads or default_threads()
     parity = steps.attempt("compare", lambda said: compare_bundle(bundle, (), threads, said))
     bench = steps.attempt(
@@ -154,11 +163,14 @@ def ship_model(
     )
     report = None
     if parity is not None:
+        notes += parity.notes
         report = steps.attempt("report", lambda said: _report(bundle, parity, bench, steps, threads, said))
     return Shipped(bundle, conversion, parity, bench, report, tuple(dict.fromkeys(notes)), steps.failed)
 
 
-def _converted(bundle: Bundle, options: ShipOptions, steps: _Steps, progress: Progress) -> Conversion:
+def _converted(
+    bundle: Bundle, options: ShipOptions, steps: _Steps, note: Callable[[str], None], progress: Progress
+) -> Conversion:
     runtimes: Sequence[Runtime] = options.runtimes
     if "tflite" in runtimes and len(runtimes) > 1:
         try:
@@ -166,7 +178,15 @@ def _converted(bundle: Bundle, options: ShipOptions, steps: _Steps, progress: Pr
         except NotAvailable as error:
             steps.failed["convert"] = f"no files for TFLite: {one_line(error)}"
             runtimes = [runtime for runtime in runtimes if runtime != "tflite"]
-    return convert_bundle(bundle.folder, conversion_rules, options.precisions, progress=progress, runtimes=runtimes)
+    calibration = None
+    if KeptInputs.of(bundle).path is None:
+        names = [recipe.name for recipe in chosen(options.precisions, "direct") if recipe.calibrated]
+        if names:
+            calibration = Calibration.of(GENERATED, "min-max")
+            note(f"{' and '.join(names)}: calibrated on generated images; --inputs gives those that the model is for")
+    return convert_bundle(
+        bundle.folder, conversion_rules, options.precisions, "direct", calibration, progress, runtimes=runtimes
+    )
 
 
 def _report(

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backends.bundle import Bundle, Progress, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable, ToolkitError
@@ -36,12 +36,14 @@ class Source:
 
     model: an ONNX file, a checkpoint of a model of this toolkit, "timm/NAME", "torchvision/NAME", or the name of a
     model. checkpoints: files with its weights. shapes: sizes of inputs by name. values: inputs to make constants.
+    kept: further arguments of import_model, for what the bundle keeps, such as real inputs.
     """
 
     model: str
     checkpoints: tuple[Path, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, folder: Path, progress: Progress, note: Callable[[str], None]) -> Bundle:
         """Make the bundle in `folder`; an older bundle there is replaced. `note` is called with lines for the user.
@@ -54,7 +56,7 @@ class Source:
             return self._of_package(package, name, folder, progress, note)
         if path.suffix == _ONNX:
             self._refuse(_ONNX + " file", checkpoint=True)
-            return import_model(path, folder, dict(self.shapes), progress, dict(self.values), note)
+            return import_model(path, folder, dict(self.shapes), progress, dict(self.values), note, **self.kept)
         if self.model in all_models():
             self._refuse("model of this toolkit", sizes=True)
             return _exported(find_model(self.model), self.checkpoints, folder, progress, note)
@@ -74,6 +76,8 @@ class Source:
             raise InvalidInput(
                 f"{self.model}: the inputs of a {what} have fixed sizes: give neither --input-shape nor --input-value"
             )
+        if sizes and any(value is not None for value in self.kept.values()):
+            raise InvalidInput(f"{self.model}: a {what} has its own samples: give no {_options(self.kept)}")
 
     def _of_package(
         self, package: str, name: str, folder: Path, progress: Progress, note: Callable[[str], None]
@@ -95,7 +99,7 @@ class Source:
                 f"{self.model}: its weights are random, because nothing is downloaded: --checkpoint FILE gives it the "
                 "weights of a file that you have"
             )
-        return bundle_of_module(network, inputs, folder, progress, note, weights)
+        return bundle_of_module(network, inputs, folder, progress, note, weights, self.kept)
 
 
 def bundle_of_module(
@@ -105,8 +109,10 @@ def bundle_of_module(
     progress: Progress,
     note: Callable[[str], None],
     weights: Mapping[str, str] | None = None,
+    kept: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Make the bundle of a torch module in `folder`. weights: their origin and source, see import_model.
+    """Make the bundle of a torch module in `folder`. weights: their origin and source, see import_model. kept: as in
+    Source.
 
     The ONNX file of the exporter is temporary, and no note or error names it.
     Raises the errors of export_module and import_model.
@@ -128,10 +134,15 @@ def bundle_of_module(
                 lambda step: progress(said(step)),
                 None,
                 lambda line: note(said(line)),
-                {"source": f"{title}, a torch module"} | dict(weights or {}),
+                weights={"source": f"{title}, a torch module"} | dict(weights or {}),
+                **(kept or {}),
             )
         except ToolkitError as error:
             raise type(error)(said(str(error))) from error
+
+
+def _options(kept: Mapping[str, Any]) -> str:
+    return " or ".join(f"--{name}" for name in kept)
 
 
 def _recognized(files: Sequence[Path]) -> "ModelSpec":
