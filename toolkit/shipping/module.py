@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from toolkit.import_model import difference
 
 _TIMEOUT_S = 600.0
 # torch's exporters by the names that notes give them: the newer one reads the program, the older one traces a run.
-_EXPORTERS = {"torch's exporter": True, "the TorchScript exporter": False}
+EXPORTERS = {"torch's exporter": True, "the TorchScript exporter": False}
 
 
 def export_module(
@@ -32,6 +32,7 @@ def export_module(
     example_inputs: object,
     path: Path,
     note: Callable[[str], None] = lambda line: None,
+    exporters: Collection[str] = tuple(EXPORTERS),
 ) -> None:
     """Write a torch module as an ONNX file, in eval mode, with the sizes of the example inputs.
 
@@ -41,6 +42,7 @@ def export_module(
     returns it under (a key of a dict, a field of a named tuple or a dataclass), or else "output".
     The module stays as it is. The file is compared with the module on the example inputs. If the newer exporter of
     torch fails, or its file differs, the TorchScript exporter is used, and `note` is called with a line that says so.
+    exporters: those of EXPORTERS that may be used.
     Raises InvalidInput if the inputs do not fit `forward`, or if the module fails on them or returns no tensor;
     InvalidArtifact, with both reasons, if no exporter gives a file that agrees with the module.
     """
@@ -59,7 +61,7 @@ def export_module(
     plain = traced.is_plain(expected)
     target = traced.module if plain else traced
     failed: list[str] = []
-    for title, dynamo in _EXPORTERS.items():
+    for title, dynamo in ((title, dynamo) for title, dynamo in EXPORTERS.items() if title in exporters):
         try:
             with _quiet(), torch.no_grad():
                 torch.onnx.export(

@@ -91,10 +91,12 @@ class Shipped:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON values: the files, the choices, the notes and the failures."""
+        """Return the result as JSON values: the files, the choices, the notes, the failures, and the machine."""
         return {
             "model": self.bundle.model["name"],
             "weights": self.bundle.weights,
+            "machine": self.bench and self.bench.to_json()["machine"],
+            "threads": self.bench and self.bench.threads,
             "exit_code": self.exit_code,
             "files": [asdict(file) for file in self.files],
             "choices": [
