@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import toolkit
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from graphs.checkpoint import random_weights
+from graphs.networks.models import find_spec, fitting
 from tests.foreign_graphs import save_graph, square_root
 from tests.foreign_graphs import toolkit as command
 from tests.shared import made_once
@@ -220,3 +222,41 @@ def test_a_checkpoint_of_no_known_model_is_refused_with_the_way_on(tmp_path: Pat
     torch.save({"model": {"x": torch.zeros(2)}}, tmp_path / "w.pth")
     with pytest.raises(InvalidArtifact, match="the checkpoint of no model in `toolkit models`; export your network"):
         Source(str(tmp_path / "w.pth")).make(tmp_path / "bundle", lambda step: None, lambda line: None)
+
+
+def test_a_checkpoint_is_recognized_and_the_graphs_that_it_holds_are_exported(tmp_path: Path) -> None:
+    spec = find_spec("pocketseal").only("detector")
+    graph = spec.graph("detector")
+    state = random_weights(3, spec).states["detector"]
+    torch.save({"model": {graph.key(name): value for name, value in state.items()}}, tmp_path / "w.pth")
+    bundle = Source(str(tmp_path / "w.pth")).make(tmp_path / "bundle", lambda step: None, lambda line: None)
+    assert (bundle.model["name"], bundle.weights["origin"], bundle.weights["source"]) == (
+        "pocketseal",
+        "checkpoint",
+        "w.pth",
+    )
+    assert {artifact.role for artifact in bundle.artifacts} == {"detector"}
+
+
+def test_a_checkpoint_that_fits_several_models_is_refused_with_the_command_for_one(tmp_path: Path) -> None:
+    detector = find_spec("videoseal-1.0").graph("detector")
+    shapes = {detector.key(name): torch.empty(value.shape) for name, value in detector.expected_state().items()}
+    assert fitting({name: tuple(value.shape) for name, value in shapes.items()}) == {
+        "videoseal-1.0": ("detector",),
+        "pixelseal": ("detector",),
+    }
+    torch.save({"model": shapes}, tmp_path / "w.pth")
+    with pytest.raises(
+        InvalidArtifact, match="several models: name one, `toolkit ship videoseal-1.0 --checkpoint"
+    ):
+        Source(str(tmp_path / "w.pth")).make(tmp_path / "bundle", lambda step: None, lambda line: None)
+
+
+def test_a_model_without_weights_gets_random_ones_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit import export
+
+    notes: list[str] = []
+    monkeypatch.setattr(export, "SHIPPED", tmp_path)
+    bundle = Source("pocketseal").make(tmp_path / "bundle", lambda step: None, notes.append)
+    assert bundle.weights["origin"] == "random"
+    assert notes == ["pocketseal: its weights are random, because none ship with this package: give --checkpoint FILE"]
