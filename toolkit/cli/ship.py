@@ -10,6 +10,8 @@ from backends.precision import RECIPES
 from toolkit.cli.group import Target
 from toolkit.cli.import_ import size_options, sizes_and_values
 from toolkit.cli.inputs import input_options, parsed
+from toolkit.cli.judge import judge_option
+from toolkit.metrics.task import JudgeChoice
 
 
 @click.command()
@@ -24,6 +26,7 @@ from toolkit.cli.inputs import input_options, parsed
     help="Weights for timm/NAME, torchvision/NAME or a name of `toolkit models`; without it they are random.",
 )
 @size_options
+@judge_option("The bundle keeps it.")
 @input_options
 @click.option(
     "-p",
@@ -62,6 +65,7 @@ def ship(
     values: tuple[str, ...],
     inputs: Path | None,
     preprocess: str | None,
+    judge: JudgeChoice | None,
     precisions: tuple[str, ...],
     runtimes: tuple[Literal["ort", "tflite"], ...],
     threads: int | None,
@@ -98,7 +102,7 @@ def ship(
         from toolkit.shipping.source import Source
 
         arrays = {name: np.array(numbers) for name, numbers in constants.items()}
-        kept = {"inputs": inputs, "preprocess": parsed(preprocess)}
+        kept = {"inputs": inputs, "preprocess": parsed(preprocess), "judge": judge}
         source = Source(model, checkpoints, sizes, arrays, kept)
         options = ShipOptions(precisions, runtimes or ShipOptions.runtimes, threads, time_limit_s)
         shipped = ship_model(source.make, output, options, progress.step)
