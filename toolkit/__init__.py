@@ -67,13 +67,15 @@ def ship(
     time_limit_s: float = 20.0,
     inputs: str | Path | None = None,
     preprocess: str | None = None,
+    judge: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> "Shipped":
     """Make a bundle of a torch module in `folder`, convert, compare, time and report it, as `toolkit ship` does.
 
     example_inputs: a tensor, a tuple of the arguments of `forward`, or a dict of them by name. The files have the sizes
-    of these inputs, and the names of the arguments. inputs, preprocess: real inputs on which the files are judged, see
-    `toolkit ship --help`, as are the other options. `progress` is called with a line for each step.
+    of these inputs, and the names of the arguments. The other options are those of `toolkit ship`: inputs, preprocess
+    and judge are the real inputs on which the files are judged, and the answers by which. `progress` is called with a
+    line for each step.
     Raises InvalidInput if the inputs do not fit the module, InvalidArtifact if no exporter of torch gives an ONNX file
     that agrees with it, and the errors of `toolkit import`. A failure after that is in the result, which `print` shows.
     """
@@ -81,12 +83,17 @@ def ship(
 
     need("export", *(["tflite"] if "tflite" in runtimes else []))
     from toolkit.inputs.images import Preprocess
+    from toolkit.metrics.task import JudgeChoice
     from toolkit.shipping.ship import ShipOptions, ship_model
     from toolkit.shipping.source import bundle_of_module
 
     options = ShipOptions(tuple(precisions), tuple(runtimes), threads, time_limit_s)
     how = None if preprocess is None else Preprocess.parse(preprocess)
-    kept = {"inputs": None if inputs is None else Path(inputs), "preprocess": how}
+    kept = {
+        "inputs": None if inputs is None else Path(inputs),
+        "preprocess": how,
+        "judge": None if judge is None else JudgeChoice.parse(judge),
+    }
     return ship_model(
         lambda place, said, note: bundle_of_module(module, example_inputs, place, said, note, kept=kept),
         Path(folder),

@@ -12,12 +12,15 @@ from benchmarks.readme import speed as speed_block
 from benchmarks.readme.kinds import kinds
 from benchmarks.readme.limits import limits
 from benchmarks.readme.recipes import recipes
+from benchmarks.readme.shipped import shipped
 from benchmarks.readme.speed import speed
 from tests.report.made import benched, bundle
 from toolkit.bench.peers import EAGER
 
 
-@pytest.mark.parametrize(("name", "written"), [("speed", speed), ("kinds", kinds), ("recipes", recipes)])
+@pytest.mark.parametrize(
+    ("name", "written"), [("shipped", shipped), ("speed", speed), ("kinds", kinds), ("recipes", recipes)]
+)
 def test_a_block_is_what_the_committed_results_give(name: str, written: Callable[[], str]) -> None:
     assert f"<!-- {name} -->\n{written()}<!-- /{name} -->" in README.read_text()
 

@@ -158,8 +158,9 @@ def test_real_inputs_are_kept_and_calibrate(tmp_path: Path) -> None:
     inputs = tmp_path / "inputs.npz"
     np.savez(inputs, x=np.random.default_rng(0).random((3, 1, 64), dtype=np.float32))
     arguments = ["ship", _linear(tmp_path), "--runtime", "ort", "-p", "int8", "-p", "int8-static", "--time-limit", 0]
-    shown = command(*arguments, "-o", tmp_path / "with", "--inputs", inputs)
-    assert (shown.exit_code, shown.stderr) == (0, "")
+    shown = command(*arguments, "-o", tmp_path / "with", "--inputs", inputs, "--judge", "top1:y")
+    assert shown.exit_code == 0
+    assert Bundle.open(tmp_path / "with").model["judge"] == "top1:y"
     assert Bundle.open(tmp_path / "with").model["inputs"]["path"] == "../inputs.npz"
     shown = command(*arguments, "-o", tmp_path / "without")
     assert shown.exit_code == 2
