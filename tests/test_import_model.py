@@ -16,7 +16,7 @@ from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.registry import open_session
 from graphs.onnx.source import given_values, values_json
 from tests.foreign_graphs import save_graph, square_root, toolkit
-from toolkit import import_model as import_check
+from toolkit import import_check
 from toolkit.bench.unprepared import write_unprepared
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
@@ -409,7 +409,7 @@ def test_float32_that_is_not_what_a_float16_file_computes_is_refused(
         ]
 
     monkeypatch.setattr("toolkit.import_model.run", other)
-    monkeypatch.setattr("toolkit.import_model._run_apart", lambda path, feeds, child: true(path, feeds))
+    monkeypatch.setattr("toolkit.import_check._run_apart", lambda path, feeds, *_: true(path, feeds))
     with pytest.raises(InvalidArtifact, match="brought to our opset it gives other outputs: 'y' moved by"):
         import_model(source, tmp_path / "out", {})
 
@@ -447,11 +447,11 @@ def test_integers_of_a_file_in_half_precision_are_compared_where_they_are_rounde
     onnx.save(model, tmp_path / "source.onnx")
     moved = {"best": best, "picture": picture}
 
-    def other(path: Path, feeds: import_check.Feeds, child: object) -> import_check.Outputs:
+    def other(path: Path, feeds: import_check.Feeds, *_: object) -> import_check.Outputs:
         outputs = import_check.run(path, feeds)
         return [{name: value + np.array(moved[name], value.dtype) for name, value in one.items()} for one in outputs]
 
-    monkeypatch.setattr("toolkit.import_model._run_apart", other)
+    monkeypatch.setattr("toolkit.import_check._run_apart", other)
     notes: list[str] = []
     if said is None:
         with pytest.raises(InvalidArtifact, match="brought to our opset it gives other outputs: 'picture' moved by"):

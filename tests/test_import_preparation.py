@@ -21,7 +21,7 @@ from graphs.onnx.rewriting import replace_node
 from graphs.passes.registry import GraphPass, Rewrite
 from tests import deadly
 from tests.foreign_graphs import square_root, toolkit
-from toolkit import import_model as import_check
+from toolkit import import_check
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.agreement import conversion_rules

@@ -20,7 +20,7 @@ from backends.errors import InvalidArtifact, InvalidInput, one_line
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
 from graphs.onnx.apart import run
-from toolkit.import_model import difference
+from toolkit.import_check import difference
 
 _TIMEOUT_S = 600.0
 # torch's exporters by the names that notes give them: the newer one reads the program, the older one traces a run.

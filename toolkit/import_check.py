@@ -1,0 +1,157 @@
+"""Runs the file that is imported, and compares its outputs with those of a graph that was made of it."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx.reference import ReferenceEvaluator
+
+from backends.errors import InvalidArtifact
+from backends.sandbox import SandboxDied, SandboxProcess
+from backends.tensor import Array
+from graphs.onnx.apart import Feeds, Outputs, cut_model, run
+from toolkit.metrics.error import FLOOR
+
+# The largest absolute difference over the range of the output; the same limit as for exports.
+TOLERANCE = 1e-4
+# The same for a file in float16 or bfloat16 beside its graph in float32: the file rounds each layer to 3 digits or 2.
+HALF_TOLERANCE = 5e-2
+
+
+def outputs_of_source(
+    source: Path, feeds: Feeds, child: SandboxProcess, note: Callable[[str], None], cut_at: Sequence[str] = ()
+) -> Outputs:
+    """Return an ONNX file's outputs for each of `feeds` (maps from input names to arrays), computed by ONNX Runtime.
+
+    cut_at: the names of tensors to return in place of the outputs.
+
+    ONNX Runtime runs in `child`, since some files make it end the whole process. If it cannot run the file, the
+    reference implementation of the onnx package does, and `note` is called with a line that says so.
+    Raises InvalidArtifact if neither can run the file, or if two runs on the same inputs differ.
+    """
+    try:
+        outputs = _run_apart(source, [*feeds, feeds[0]], child, cut_at)
+    except InvalidArtifact as error:
+        outputs = _run_by_reference(source, [*feeds, feeds[0]], error, cut_at)
+        said = str(error).removeprefix(f"{source}: ")
+        note(f"{said}; the imported graph is compared with onnx's reference implementation instead")
+    if found := difference(outputs[:1], outputs[-1:]):
+        raise InvalidArtifact(
+            f"{source}: the same inputs give other outputs each time ({found}): a graph that draws random numbers "
+            "cannot be compared with anything"
+        )
+    return outputs[:-1]
+
+
+def _run_apart(path: Path, feeds: Feeds, child: SandboxProcess, cut_at: Sequence[str]) -> Outputs:
+    try:
+        return child.call(run, path, feeds, cut_at) if cut_at else child.call(run, path, feeds)
+    except SandboxDied as ended:
+        raise InvalidArtifact(
+            f"{path}: ONNX Runtime {onnxruntime.__version__} crashes on this file: the process that ran it {ended}"
+        ) from ended
+
+
+def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact, cut_at: Sequence[str]) -> Outputs:
+    try:
+        with np.errstate(all="ignore"):
+            model = onnx.load(source)
+            if cut_at:
+                model = cut_model(source, cut_at)
+                onnx.load_external_data_for_model(model, str(source.parent))
+            evaluator = ReferenceEvaluator(model)
+            names = list(evaluator.output_names)
+            results = [evaluator.run(names, dict(feed)) for feed in feeds]
+    except Exception as error:  # the reference evaluator is plain Python and may raise any error
+        raise why from error
+    return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
+
+
+def difference(
+    expected: Sequence[Mapping[str, Array]],
+    got: Sequence[Mapping[str, Array]],
+    tolerance: float = TOLERANCE,
+    rounded: Collection[str] = (),
+) -> str | None:
+    """Describe the first output that differs, or return None.
+
+    Outputs must have the same shapes, dtypes and places of NaN and infinity; finite floats may differ by `tolerance` of
+    their range and always by FLOOR, the integers of outputs in `rounded` by 1 more than that, other values not at all.
+    """
+    for theirs, ours in zip(expected, got, strict=True):
+        for name, value in theirs.items():
+            if name not in ours:
+                return f"{name!r} is missing"
+            other = ours[name]
+            if other.shape != value.shape or other.dtype != value.dtype:
+                return f"{name!r} is {other.dtype} {other.shape}, expected {value.dtype} {value.shape}"
+            if value.dtype.kind != "f" and name not in rounded:
+                if not np.array_equal(value, other):
+                    return f"{name!r} has other {value.dtype} values"
+                continue
+            a, b = value.astype(np.float64), other.astype(np.float64)
+            finite = np.isfinite(a)
+            if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+                return f"{name!r} has NaN or infinity in other places"
+            if finite.any():
+                scale = max(float(np.ptp(a[finite])), float(np.abs(a[finite]).max()))
+                moved = float(np.abs(a[finite] - b[finite]).max())
+                step = 1 if name in rounded else 0
+                if not moved <= max(tolerance * scale, FLOOR) + step:
+                    return (
+                        f"{name!r} moved by {moved / scale if scale else np.inf:.1e} of its range, expected at most "
+                        f"{tolerance:.0e}"
+                    )
+    return None
+
+
+def as_stated(model: onnx.ModelProto, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs in the dtypes that a model states."""
+    stated = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    return {
+        name: array.astype(onnx.helper.tensor_dtype_to_np_dtype(stated[name]), copy=False)
+        for name, array in feed.items()
+    }
+
+
+def in_float32(
+    theirs: Mapping[str, Array], ours: Mapping[str, Array], halves: bool, rounded: Collection[str]
+) -> dict[str, Array]:
+    """Return the outputs of a file of other floats as those of its graph in float32 are compared with.
+
+    halves: whether the file computes in float16 or bfloat16. Then numbers above the largest become infinity, and
+    rounding puts equal scores into another order: infinity, and integers that are no `rounded` floats, are taken from
+    `ours`.
+    """
+    outputs = {}
+    for name, value in theirs.items():
+        other = ours.get(name)
+        is_float = value.dtype.kind not in "iub"
+        if is_float:
+            value = value.astype(np.float32)
+        if halves and other is not None and other.shape == value.shape:
+            if is_float:
+                value = np.where(np.isfinite(value), value, other)
+            elif name not in rounded:
+                value = other
+        outputs[name] = value
+    return outputs
+
+
+def not_compared(theirs: Outputs, compared: Outputs) -> Iterator[str]:
+    """Yield a sentence for each output of integers whose values were not compared where they differ.
+
+    theirs: the outputs of the file. compared: those that the imported graph is compared with, see in_float32.
+    """
+    for name, value in theirs[0].items():
+        if value.dtype.kind not in "iub":
+            continue
+        pairs = [(one[name], other[name]) for one, other in zip(theirs, compared, strict=True)]
+        if changed := sum(int((one != other).sum()) for one, other in pairs):
+            yield (
+                f"output {name!r} has other values than the file's at {changed} of {sum(one.size for one, _ in pairs)} "
+                "places, which were not compared: a file in half precision rounds scores that are near each other to "
+                "another order"
+            )
