@@ -63,6 +63,7 @@ def ship(
     checkpoints: tuple[Path, ...],
     shapes: tuple[str, ...],
     values: tuple[str, ...],
+    cut_at: str | None,
     inputs: Path | None,
     preprocess: str | None,
     judge: JudgeChoice | None,
@@ -102,7 +103,12 @@ def ship(
         from toolkit.shipping.source import Source
 
         arrays = {name: np.array(numbers) for name, numbers in constants.items()}
-        kept = {"inputs": inputs, "preprocess": parsed(preprocess), "judge": judge}
+        kept = {
+            "inputs": inputs,
+            "preprocess": parsed(preprocess),
+            "judge": judge,
+            "cut_at": tuple(cut_at.split(",")) if cut_at else (),
+        }
         source = Source(model, checkpoints, sizes, arrays, kept)
         options = ShipOptions(precisions, runtimes or ShipOptions.runtimes, threads, time_limit_s)
         shipped = ship_model(source.make, output, options, progress.step)

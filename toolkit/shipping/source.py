@@ -76,7 +76,7 @@ class Source:
             raise InvalidInput(
                 f"{self.model}: the inputs of a {what} have fixed sizes: give neither --input-shape nor --input-value"
             )
-        if sizes and any(value is not None for value in self.kept.values()):
+        if sizes and any(self.kept.values()):
             raise InvalidInput(f"{self.model}: a {what} has its own samples: give no {_options(self.kept)}")
 
     def _of_package(
@@ -142,7 +142,7 @@ def bundle_of_module(
 
 
 def _options(kept: Mapping[str, Any]) -> str:
-    return " or ".join(f"--{name}" for name in kept)
+    return " or ".join(f"--{name.replace('_', '-')}" for name in kept)
 
 
 def _recognized(files: Sequence[Path]) -> "ModelSpec":
