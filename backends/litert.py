@@ -16,7 +16,7 @@ from backends.errors import InvalidArtifact, NotAvailable, one_line
 from backends.flatbuffer import check_tflite
 from backends.profiling import OperatorTime
 from backends.registry import BackendSpec
-from backends.session import Session
+from backends.session import RuntimeFacts, Session
 from backends.tensor import Array, Binding
 
 _LARGEST_SCALE = 1e6
@@ -82,7 +82,7 @@ class TfliteSession(Session):
             _fill(self._interpreter.tensor(self._inputs[name])(), array)
         return {}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeFacts:
         """Return {"delegated_parts", "delegate", "operators"}: two counts and the delegate's name, None without parts.
 
         The name is assumed: XNNPACK is the only delegate that the interpreter applies by default, and LiteRT writes its

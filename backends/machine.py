@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -82,32 +83,52 @@ PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "torch", "onnx", "onnxsim"
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8", "amx_bf16")
 
 
-def describe() -> dict[str, Any]:
-    """Return the machine, the versions and the date as JSON values, without packages that are not installed."""
-    import psutil
+@dataclass(frozen=True)
+class Machine:
+    """The machine, the date, and the versions of the installed packages; None for a fact that is not known.
 
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "cores": default_threads(),
-        "versions": _versions(),
-        **_processor(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-    }
+    cores: the cores that the process may use. flags: the processor's features that decide which kernels a runtime uses.
+    """
+
+    date: str
+    system: str
+    python: str
+    cores: int
+    versions: dict[str, str]
+    processor: str | None = None
+    flags: list[str] | None = None
+    memory_gb: float | None = None
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """Return the machine on which this process runs."""
+        import psutil
+
+        processor, flags = _processor()
+        return cls(
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            system=f"{platform.system()} {platform.machine()}",
+            python=platform.python_version(),
+            cores=default_threads(),
+            versions=_versions(),
+            processor=processor,
+            flags=list(flags),
+            memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts that are known as JSON values."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @cache
-def _processor() -> dict[str, Any]:
+def _processor() -> tuple[str, tuple[str, ...]]:
     """Return the processor's name and features. It takes a second: the library runs a process to ask the processor."""
     import cpuinfo
 
     found = cpuinfo.get_cpu_info()
     flags = found.get("flags", ())
-    return {
-        "processor": found.get("brand_raw", platform.processor()),
-        "flags": [flag for flag in FLAGS if flag in flags],
-    }
+    return found.get("brand_raw", platform.processor()), tuple(flag for flag in FLAGS if flag in flags)
 
 
 def _versions() -> dict[str, str]:

@@ -1,14 +1,13 @@
 """The OpenVINO backend: ONNX files on its CPU plugin, timed beside the other runtimes."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import openvino
 
 from backends.errors import InvalidArtifact, one_line
 from backends.registry import BackendSpec
-from backends.session import Session
+from backends.session import RuntimeFacts, Session
 from backends.tensor import Array
 
 
@@ -37,7 +36,7 @@ class OpenvinoSession(Session):
     def _close(self) -> None:
         del self._compiled
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeFacts:
         return {"providers": list(self._compiled.get_property("EXECUTION_DEVICES"))}
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,7 +13,7 @@ import onnxruntime
 from backends.errors import InvalidArtifact, one_line
 from backends.profiling import OperatorTime
 from backends.registry import BackendSpec
-from backends.session import Session
+from backends.session import RuntimeFacts, Session
 from backends.tensor import Array, Binding
 
 PROVIDER = "CPUExecutionProvider"
@@ -75,7 +74,7 @@ class OrtSession(Session):
     def _close(self) -> None:
         del self._session
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeFacts:
         return {"providers": self._session.get_providers()}
 
 

@@ -5,11 +5,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Self, final
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array
+
+# Facts about an open session as JSON values, such as "providers", "delegate" and "delegated_parts". In a result,
+# "runtime", "version" and "threads" are among them.
+RuntimeFacts = dict[str, str | int | list[str] | None]
 
 
 class Closing(ABC):
@@ -113,8 +117,8 @@ class Session(Closing):
                 self._closed = True
                 self._close()
 
-    def describe(self) -> dict[str, Any]:
-        """Return facts that the runtime reports about the opened file, as JSON values: its providers, its delegates."""
+    def describe(self) -> RuntimeFacts:
+        """Return facts that the runtime reports about the opened file: its providers, its delegates."""
         return {}
 
     @abstractmethod

@@ -5,11 +5,11 @@ Eager PyTorch is the reference with which the other backends are compared.
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.errors import InvalidArtifact, one_line
 from backends.registry import ARCHITECTURES, BackendSpec
-from backends.session import Session
+from backends.session import RuntimeFacts, Session
 from backends.tensor import Array
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class TorchSession(Session):
             )
         return {name: tensor.numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeFacts:
         import torch
 
         return {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
@@ -101,7 +101,7 @@ class CompiledSession(TorchSession):
         except Exception as error:  # errors of the compiler and of the C++ compiler that it calls
             raise InvalidArtifact(f"{self.path}: torch.compile failed: {one_line(error)}") from error
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeFacts:
         return {**super().describe(), "compiler": "inductor"}
 
 

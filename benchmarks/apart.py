@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from backends.bundle import Bundle
-from backends.machine import default_threads, describe
+from backends.machine import Machine, default_threads
 from backends.timing import Clock, Rounds, Run
 from benchmarks.alone import run_alone, subjects
 from benchmarks.whole_runs import FRAMES
@@ -49,7 +49,12 @@ def looks(found: Measurement) -> list[dict[str, Any]]:
 def main(folder: Path, rounds: int, out: Path) -> None:
     bundle, threads = Bundle.open(folder.resolve()), default_threads()
     chosen, said = subjects(bundle), dict[str, list[dict[str, Any]]]()
-    head = {"machine": describe(), "model": bundle.model["name"], "weights": bundle.weights, "threads": threads}
+    head = {
+        "machine": Machine.here().to_json(),
+        "model": bundle.model["name"],
+        "weights": bundle.weights,
+        "threads": threads,
+    }
     hashes = {artifact.file: artifact.sha256 for artifact in bundle.artifacts}
     log = ResumeLog(out.with_name(f"{out.name}.unfinished"), [head, hashes])
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from backends.bundle import Bundle
-from backends.machine import describe
+from backends.machine import Machine
 from benchmarks.reading_figures import row_of, table_of
 from benchmarks.readings import logits_of, read_marked
 from toolkit.convert.calibration import Calibration
@@ -51,7 +51,7 @@ def main(folder: Path, images: Path, data: Path, out: Path | None) -> None:
     Console().print(table_of([row | {"file": f"{row['calibration']} {row['method']} {row['file']}"} for row in rows]))
     if out is not None:
         result = {
-            "machine": describe(),
+            "machine": Machine.here().to_json(),
             "model": bundle.model["name"],
             "weights": bundle.weights,
             "photographs": len(readings.inputs),

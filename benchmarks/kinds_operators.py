@@ -15,7 +15,7 @@ from typing import Any
 import click
 import onnx_ir as ir
 
-from backends.machine import describe
+from backends.machine import Machine
 from graphs.checkpoint import State, random_weights
 from graphs.export import build_loaded, export
 from graphs.networks.models import find_spec
@@ -62,7 +62,9 @@ def main(models: tuple[str, ...], out: Path | None) -> None:
             totals = {stage: (sum(found.values()), count_removed(found)) for stage, found in counts.items()}
             click.echo(f"{spec.name} {graph.role}, operators and those to be removed: {totals}")
     if out is not None:
-        out.write_text(json.dumps({"machine": describe(), "graphs": rows}, indent=1) + "\n", encoding="utf-8")
+        out.write_text(
+            json.dumps({"machine": Machine.here().to_json(), "graphs": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import numpy as np
 
-from backends.machine import describe
+from backends.machine import Machine
 from backends.sandbox import SandboxProcess
 from benchmarks.large_runs import SEED, compare, run, torch
 from benchmarks.large_steps import PRECISIONS, Command, convert, export, run_command, simplify
@@ -72,7 +72,7 @@ def main(models: tuple[str, ...], folder: Path | None, out: Path) -> None:
             measured = measure(model, Path(name))
         # Replace only this model's result: models can be measured at different times.
         document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-        document[model] = {"machine": describe(), "weights": f"random, seed {SEED}", "measured": measured}
+        document[model] = {"machine": Machine.here().to_json(), "weights": f"random, seed {SEED}", "measured": measured}
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

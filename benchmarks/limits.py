@@ -16,7 +16,7 @@ import click
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.machine import default_threads, describe
+from backends.machine import Machine, default_threads
 from backends.profiling import by_op_type, profile
 from backends.registry import BACKENDS
 from backends.timing import Rounds
@@ -63,7 +63,7 @@ def main(folders: tuple[Path, ...], out: Path) -> None:
         models.append({**about, "files": rows})
     after = ceilings(threads)
     most = {key: max(before[key], after[key]) for key in before}
-    document = {"machine": describe(), "threads": threads, "ceilings": most, "models": models}
+    document = {"machine": Machine.here().to_json(), "threads": threads, "ceilings": most, "models": models}
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

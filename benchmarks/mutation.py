@@ -171,9 +171,13 @@ def main(packages: tuple[str, ...], count: int, seed: int, again: bool, state: P
         rows[package] = {"changes": len(sample), "noticed": len(sample) - len(lived), "survived": lived}
         print(f"{package}: {len(sample) - len(lived)} of {len(sample)} noticed")
     if out is not None:
-        from backends.machine import describe  # imported late: a child imports this module before its own tree
+        from backends.machine import Machine  # imported late: a child imports this module before its own tree
 
-        result = {"machine": describe(), "tree": _git("rev-parse", "HEAD^{tree}").decode().strip(), "seed": seed}
+        result = {
+            "machine": Machine.here().to_json(),
+            "tree": _git("rev-parse", "HEAD^{tree}").decode().strip(),
+            "seed": seed,
+        }
         out.write_text(json.dumps(result | {"packages": rows}, indent=1) + "\n", encoding="utf-8")
 
 

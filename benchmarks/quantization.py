@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from backends.bundle import Bundle
-from backends.machine import describe
+from backends.machine import Machine
 from benchmarks.reading_figures import row_of, table_of
 from benchmarks.readings import PIXELS, logits_of, read_marked
 from toolkit.images.distortions import FURTHER, MAIN
@@ -47,7 +47,7 @@ def main(folder: Path, data: Path, messages: int, out: Path | None) -> None:
     Console().print(table_of(rows))
     if out is not None:
         result = {
-            "machine": describe(),
+            "machine": Machine.here().to_json(),
             "model": bundle.model["name"],
             "weights": bundle.weights,
             "photographs": len(readings.inputs),

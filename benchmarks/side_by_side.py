@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from backends.bundle import Bundle
-from backends.machine import default_threads, describe
+from backends.machine import Machine, default_threads
 from backends.timing import Clock, Rounds, Run, time_after_warmup
 from toolkit.bench.regressions import LEAST
 from toolkit.bench.rounds import OpenRow, Row, measure_rows
@@ -75,7 +75,9 @@ def main(before: Path, folders: tuple[Path, ...], out: Path | None) -> None:
         rows.append({"bundle": folder.name, "file": file, **figures, "outside_noise": off})
         click.echo(f"{folder.name} {file}: {'outside' if off else 'within'} the noise of {noise:.3f}: {now}, {medians}")
     if out is not None:
-        out.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        out.write_text(
+            json.dumps({"machine": Machine.here().to_json(), "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
     raise SystemExit(any(row["outside_noise"] for row in rows))
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from backends.machine import Machine
 from tests.foreign_graphs import toolkit
-from toolkit.bench.result import Machine
 from toolkit.import_model import import_model
 from toolkit.metrics.task import ENOUGH, JudgeChoice
 from toolkit.models.kind import kind_of

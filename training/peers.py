@@ -22,7 +22,7 @@ from rich.progress import track
 from skimage.metrics import structural_similarity
 
 import toolkit
-from backends.machine import describe
+from backends.machine import Machine
 from toolkit.images.distortions import FURTHER, MAIN
 from toolkit.models.watermark.message import Message
 from training.photographs import at_pixels, fetch, held_out, name_of
@@ -114,7 +114,7 @@ def measure(watermark: Watermark, image: Image.Image, seed: int) -> dict[str, An
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(data: Path, methods: tuple[str, ...], out: Path) -> None:
     fetch(data)
-    result: dict[str, Any] = {"machine": describe(), "pixels": PIXELS, "methods": {}}
+    result: dict[str, Any] = {"machine": Machine.here().to_json(), "pixels": PIXELS, "methods": {}}
     if out.exists():  # keep the rows that were measured: rivaGan takes minutes a photograph
         result["methods"] = json.loads(out.read_text())["methods"]
     for name in methods:

@@ -11,13 +11,13 @@ import pytest
 
 from backends import machine
 from backends.errors import NotAvailable
-from backends.machine import check_disk_space, describe, free_bytes, peak_rss_bytes
+from backends.machine import Machine, check_disk_space, free_bytes, peak_rss_bytes
 
 Usage = namedtuple("Usage", "free")
 
 
 def test_a_result_can_say_what_it_was_measured_on() -> None:
-    said = describe()
+    said = Machine.here().to_json()
     assert set(said) == {"date", "system", "python", "cores", "versions", "processor", "flags", "memory_gb"}
     assert said["memory_gb"] == pytest.approx(psutil.virtual_memory().total / 1e9, abs=0.06)
     assert {"numpy", "seal-toolkit"} <= said["versions"].keys() <= set(machine.PACKAGES)
@@ -30,7 +30,7 @@ def test_only_the_flags_that_choose_kernels_are_told(monkeypatch: pytest.MonkeyP
     import cpuinfo
 
     monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: {"brand_raw": "A processor", "flags": ["sse", "avx2"]})
-    assert machine._processor() == {"processor": "A processor", "flags": ["avx2"]}
+    assert machine._processor() == ("A processor", ("avx2",))
     machine._processor.cache_clear()
 
 

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backends.bundle import Bundle
+from backends.machine import Machine
 from backends.profiling import OpTypeTotal
 from backends.timing import Timing
-from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, Machine
+from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult
 from toolkit.bisect.result import BisectReport, LayerReport
 from toolkit.cli import main
 from toolkit.report import evidence as gather

@@ -8,10 +8,11 @@ import numpy as np
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
+from backends.machine import Machine
 from backends.profiling import OperatorTime, by_op_type
 from backends.registry import default_backend
 from backends.tensor import Binding, TensorSpec
-from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, Machine, ModuleTotal, PeerResult
+from toolkit.bench.result import BenchResult, ColdStart, FileProfile, FileResult, ModuleTotal, PeerResult
 from toolkit.bench.rounds import Timing
 from toolkit.bisect.result import BisectReport, LayerReport, Unmatched
 from toolkit.images.samples import shipped_photographs

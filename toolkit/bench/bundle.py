@@ -10,11 +10,11 @@ import msgspec
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
-from backends.machine import describe
+from backends.machine import Machine
 from backends.timing import Rounds
 from toolkit.bench.peers import Peer, make_peers
 from toolkit.bench.profile import profile_files
-from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, Machine, PeerResult
+from toolkit.bench.result import Batch, BenchOptions, BenchResult, FileResult, PeerResult
 from toolkit.bench.rounds import Measurement, ResumeLog, measure_rows
 from toolkit.bench.rows import file_result, peer_result, same_target
 from toolkit.bench.throughput import at_batch
@@ -95,7 +95,7 @@ def bench_bundle(
 def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
     """Return the facts that must be equal for measurements of two runs to go into one result."""
     return {
-        "machine": describe(),
+        "machine": Machine.here().to_json(),
         "files": [
             [target.artifact.role, target.name, artifact.sha256]
             for artifact in bundle.artifacts

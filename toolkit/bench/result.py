@@ -6,13 +6,10 @@ from typing import Any
 
 import msgspec
 
-from backends.machine import describe
+from backends.machine import Machine
 from backends.profiling import OpTypeTotal
+from backends.session import RuntimeFacts
 from backends.timing import Quartiles, Timing
-
-# Facts about an open session: "runtime", "version", "threads", and the facts that Session.describe returns, such as
-# "providers", "delegate" and "delegated_parts", or "cpu_capability".
-RuntimeFacts = dict[str, str | int | list[str] | None]
 
 
 @dataclass(frozen=True)
@@ -34,28 +31,6 @@ class BenchOptions:
     def alone_s(self) -> float:
         """Seconds of runs of a file alone: a tenth of the time limit, at least 0.01 and at most 1."""
         return min(1.0, max(0.01, self.time_limit_s / 10))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine and the versions of installed packages; a field is None if the system does not report it.
-
-    cores: the cores that the process may use. flags: the processor's features that decide which kernels a runtime uses.
-    """
-
-    date: str
-    system: str
-    python: str
-    cores: int
-    versions: dict[str, str]
-    processor: str | None = None
-    flags: list[str] | None = None
-    memory_gb: float | None = None
-
-    @classmethod
-    def here(cls) -> "Machine":
-        """Return the machine on which this process runs."""
-        return msgspec.convert(describe(), cls)
 
 
 @dataclass(frozen=True)

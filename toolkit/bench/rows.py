@@ -6,9 +6,10 @@ import msgspec
 
 from backends.bundle import Progress
 from backends.errors import ToolkitError, one_line
+from backends.session import RuntimeFacts
 from toolkit.bench.cold import measure_cold_start
 from toolkit.bench.peers import Peer
-from toolkit.bench.result import Batch, BenchOptions, ColdStart, FileResult, PeerResult, RuntimeFacts, Streams
+from toolkit.bench.result import Batch, BenchOptions, ColdStart, FileResult, PeerResult, Streams
 from toolkit.bench.rounds import Measurement, ResumeLog, RowTiming
 from toolkit.bench.throughput import throughput
 from toolkit.bench.together import BenchTarget

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.registry import BACKENDS, compared_backends, default_backend, open_session
-from backends.session import Session
+from backends.session import RuntimeFacts, Session
 from backends.tensor import Array
 from toolkit.inputs import KEY
 from toolkit.metrics.samples import signed_samples
@@ -64,7 +64,7 @@ def timing_feeds(bundle: Bundle, artifact: Artifact) -> dict[str, Array]:
     return first_inputs(bundle, specs)
 
 
-def in_use(session: Session, backend: str) -> dict[str, Any]:
+def in_use(session: Session, backend: str) -> RuntimeFacts:
     """Return the runtime of an open session, its version and threads, and the facts that the session reports."""
     from importlib.metadata import version
 

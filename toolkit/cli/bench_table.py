@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backends.session import RuntimeFacts
 from backends.timing import P90_SAMPLES, STEADY
 from graphs.onnx.modules import folded
 from toolkit.bench.regressions import changes, differences
-from toolkit.bench.result import BenchResult, Figures, FileProfile, FileResult, PeerResult, RuntimeFacts
+from toolkit.bench.result import BenchResult, Figures, FileProfile, FileResult, PeerResult
 
 _ROWS = 8
 

@@ -1,19 +1,19 @@
 """Prints a Drift, the changes since a record was made, as tables, on 80 or more columns."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backends.session import RuntimeFacts
 from toolkit.records.drift import Drift, FileDrift
 
 
 def print_drift(drift: Drift, console: Console) -> None:
     """Print how the two environments differ, a table of every role with a row for each output, and the verdict."""
-    title = f"{drift.model}: every file against {drift.record}, recorded on {drift.before['date']}"
+    title = f"{drift.model}: every file against {drift.record}, recorded on {drift.before.date}"
     console.print(Text(title, "bold"))
     for line in drift.unlike:
         console.print(Text(f"not the same: {line}", "yellow"))
@@ -62,8 +62,8 @@ def _table(role: str, files: Sequence[FileDrift]) -> Table:
     return table
 
 
-def _runtimes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    then, after = (used["version"].partition("+")[0] for used in (before, now))
+def _runtimes(before: RuntimeFacts, now: RuntimeFacts) -> str:
+    then, after = (str(used["version"]).partition("+")[0] for used in (before, now))
     return then if then == after else f"{then}, {after}"
 
 

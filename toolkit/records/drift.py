@@ -9,7 +9,8 @@ import numpy as np
 
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
-from backends.machine import describe
+from backends.machine import Machine
+from backends.session import RuntimeFacts
 from backends.tensor import Array
 from toolkit.models.kind import find_kind
 from toolkit.records.making import run_file, runnable, samples_of
@@ -51,8 +52,8 @@ class FileDrift:
     file: str
     role: str
     sha256: str
-    before: dict[str, Any]
-    now: dict[str, Any]
+    before: RuntimeFacts
+    now: RuntimeFacts
     outputs: dict[str, OutputDrift]
     answers: dict[str, Answer]
     note: str
@@ -75,8 +76,8 @@ class Drift:
     record: str
     model: str
     weights: dict[str, Any]
-    before: dict[str, Any]
-    now: dict[str, Any]
+    before: Machine
+    now: Machine
     unlike: tuple[str, ...]
     files: tuple[FileDrift, ...]
 
@@ -88,7 +89,8 @@ class Drift:
     def to_json(self) -> dict[str, Any]:
         """Return the drift as plain JSON values."""
         files = [asdict(file) | {"passed": file.passed} for file in self.files]
-        return asdict(self) | {"passed": self.passed, "files": files}
+        machines = {"before": self.before.to_json(), "now": self.now.to_json()}
+        return asdict(self) | {"passed": self.passed, "files": files} | machines
 
 
 def records_at(path: Path, bundle: Bundle) -> list[tuple[Path, Record]]:
@@ -120,7 +122,7 @@ def drift_of(record: Record, name: str, bundle: Bundle, threads: int | None, pro
     if (reason := _another(record, bundle)) is not None:
         raise InvalidInput(f"record {name}: {reason}")
     here = {(a.role, a.file): a for a in runnable(bundle)}
-    machine = describe()
+    machine = Machine.here()
     unlike = _unlike(record.machine, machine)
     files = []
     for role in record.samples:
@@ -131,7 +133,7 @@ def drift_of(record: Record, name: str, bundle: Bundle, threads: int | None, pro
         ]
         samples = samples_of(record, bundle, role, progress) if there else []
         for file in there:
-            count = threads or file.in_use["threads"]
+            count = threads or file.threads
             now = run_file(bundle, here[role, file.file], samples, count, progress)
             files.append(_compared(bundle, record.samples[role], file, now))
     recorded = {(file.role, file.file) for file in record.files}
@@ -189,12 +191,13 @@ def _output(before: KeptOutput, now: KeptOutput) -> OutputDrift:
     return OutputDrift(same, float(np.abs(difference).max(initial=0)), relative, not_finite)
 
 
-def _unlike(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _unlike(before: Machine, now: Machine) -> list[str]:
     """Return one line for each difference of two machines (processor, flags, versions); date and memory are left
     out."""
-    keys = sorted((before.keys() | now.keys()) - {"date", "versions", "memory_gb"})
-    lines = [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)]
-    versions = before["versions"], now["versions"]
+    then, here = asdict(before), asdict(now)
+    keys = sorted(then.keys() - {"date", "versions", "memory_gb"})
+    lines = [f"{key}: {then[key]} then, {here[key]} now" for key in keys if then[key] != here[key]]
+    versions = before.versions, now.versions
     return lines + [
         f"{name}: {versions[0].get(name)} then, {versions[1].get(name)} now"
         for name in sorted(versions[0].keys() | versions[1].keys())

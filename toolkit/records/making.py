@@ -12,7 +12,7 @@ import numpy as np
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
-from backends.machine import describe
+from backends.machine import Machine
 from backends.registry import default_backend, open_session
 from backends.tensor import Array
 from toolkit.bench.together import in_use
@@ -50,7 +50,7 @@ def record_bundle(bundle: Bundle, threads: int, progress: Progress = lambda step
         model=bundle.model["name"],
         kind=bundle.model["kind"],
         weights=bundle.weights,
-        machine=describe(),
+        machine=Machine.here(),
         samples={role: tuple(kept for kept, _ in found) for role, found in samples.items()},
         inputs={
             (role, kept.name, name): value

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from backends.atomic import replacing
 from backends.errors import InvalidInput
+from backends.machine import Machine
+from backends.session import RuntimeFacts
 from backends.tensor import Array
 
 FORMAT_VERSION = 1
@@ -65,22 +68,26 @@ class KeptFile:
     role: str
     format: str
     sha256: str
-    in_use: dict[str, Any]
+    in_use: RuntimeFacts
     outputs: dict[str, KeptOutput]
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that the file ran with."""
+        return int(str(self.in_use["threads"]))
 
 
 @dataclass(frozen=True)
 class Record:
     """The content of a record file.
 
-    samples: by role. inputs: by (role, sample, input name), only of samples that are kept. machine: as
-    backends.machine.describe returns it.
+    samples: by role. inputs: by (role, sample, input name), only of samples that are kept.
     """
 
     model: str
     kind: str
     weights: dict[str, Any]
-    machine: dict[str, Any]
+    machine: Machine
     samples: dict[str, tuple[KeptSample, ...]]
     inputs: dict[tuple[str, str, str], Array]
     files: tuple[KeptFile, ...]
@@ -104,7 +111,8 @@ def write_record(record: Record, path: Path) -> Path:
             arrays[f"output-{i}-{j}"] = output.values
     meta = {
         "format_version": FORMAT_VERSION,
-        **{key: getattr(record, key) for key in ("model", "kind", "weights", "machine")},
+        **{key: getattr(record, key) for key in ("model", "kind", "weights")},
+        "machine": record.machine.to_json(),
         "samples": {role: [_sample_json(sample) for sample in samples] for role, samples in record.samples.items()},
         "inputs": [[*key, value.dtype.name] for key, value in record.inputs.items()],
         "files": [
@@ -172,8 +180,9 @@ def _read(arrays: dict[str, Array]) -> Record:
         (role, sample, name): _unpacked(arrays[f"input-{number}"], dtype)
         for number, (role, sample, name, dtype) in enumerate(meta["inputs"])
     }
-    described = {key: meta[key] for key in ("model", "kind", "weights", "machine")}
-    return Record(**described, samples=samples, inputs=inputs, files=tuple(files))
+    described = {key: meta[key] for key in ("model", "kind", "weights")}
+    machine = msgspec.convert(meta["machine"], Machine)
+    return Record(**described, machine=machine, samples=samples, inputs=inputs, files=tuple(files))
 
 
 def in_eight_bits(value: Array) -> Array:

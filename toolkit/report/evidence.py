@@ -8,9 +8,10 @@ from pathlib import Path
 
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput, NotAvailable, ToolkitError
+from backends.machine import Machine
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.profile import profile_files
-from toolkit.bench.result import BenchOptions, BenchResult, FileProfile, Machine
+from toolkit.bench.result import BenchOptions, BenchResult, FileProfile
 from toolkit.bisect.result import BisectReport
 from toolkit.convert.operations import NumberTypes
 from toolkit.environments import need
