@@ -76,7 +76,7 @@ class Source:
             raise InvalidInput(
                 f"{self.model}: the inputs of a {what} have fixed sizes: give neither --input-shape nor --input-value"
             )
-        if sizes and any(value is not None for value in self.kept.values()):
+        if sizes and any(self.kept.values()):
             raise InvalidInput(f"{self.model}: a {what} has its own samples: give no {_options(self.kept)}")
 
     def _of_package(
