@@ -10,8 +10,8 @@ import pytest
 
 from backends.bundle import Bundle
 from backends.registry import open_session
+from graphs.onnx.source import is_there, read_again
 from tests.foreign_graphs import toolkit
-from toolkit.convert.healing import _imported
 
 _DETECTOR = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4,8,8] x) => (int64[n,3] chosen, float[1,8,16] raw)
 <int64 k = {10}, float iou = {0.5}, float least = {0.1}, int64[3] flat = {1,8,-1}, int64[2] four = {4,4}> {
@@ -54,10 +54,9 @@ def test_the_tensors_before_the_search_become_the_outputs(tmp_path: Path, apart:
     best = got["scores"][0, chosen[:, 1], chosen[:, 2]]
     assert len(chosen)
     assert (best > 0.1).all()
-    again = _imported(bundle)  # the conversion reads the source again, cut in the same place
-    assert again is not None
-    assert [value.name for value in again().graph.outputs] == ["corners", "scores"]
-    assert "NonMaxSuppression" not in {node.op_type for node in again().graph}
+    assert is_there(bundle)  # the conversion reads the source again, cut in the same place
+    assert [value.name for value in read_again(bundle).graph.outputs] == ["corners", "scores"]
+    assert "NonMaxSuppression" not in {node.op_type for node in read_again(bundle).graph}
 
 
 def test_an_output_may_stay_beside_a_cut_and_a_wrong_name_is_refused(tmp_path: Path) -> None:

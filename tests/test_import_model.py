@@ -58,7 +58,12 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
     assert (shown.exit_code, shown.stderr) == (0, "")
     bundle = Bundle.open(folder)
     mendings = ["the opset (ai.onnx 17) was brought to 20"]
-    assert bundle.model == {"name": "foreign", "kind": "tensor", "mendings": mendings}
+    assert bundle.model == {
+        "name": "foreign",
+        "kind": "tensor",
+        "mendings": mendings,
+        "source": {"file": "../../source.onnx", "sizes": {"x": [1, 3, 12, 16]}},
+    }
     assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
     (artifact,) = bundle.artifacts
     assert (artifact.file, artifact.role) == ("model.onnx", "model")

@@ -69,7 +69,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_bundle_keeps_the_judge_with_its_output(bundle: Bundle, tmp_path: Path) -> None:
-    assert bundle.model == {"name": "bundle", "kind": "tensor", "judge": "top1:scores"}
+    assert bundle.model["judge"] == "top1:scores"
     single = import_model(_classifier(tmp_path), tmp_path / "again", {}, judge=JudgeChoice.parse("topk=2:scores"))
     assert single.model["judge"] == "topk=2:scores"
 
