@@ -46,7 +46,7 @@ def _search(needed: set[str], errors: dict[str, float]) -> tuple[Made, list[tupl
     def alone(groups: Sequence[Sequence[str]]) -> list[float]:
         return [sum(errors[name] for name in group) for group in groups]
 
-    return put_back(NAMES, make, alone), tried
+    return put_back(NAMES, 1000, make, alone), tried
 
 
 def test_a_file_that_passes_is_made_once() -> None:
@@ -62,6 +62,27 @@ def test_the_layers_that_hurt_most_are_put_back_and_said() -> None:
         "model.int8-static.onnx: 2 of 6 layers compute in float32, with int8 weights, or it would be over its "
         "tolerance: c, e",
     )
+
+
+def test_nothing_is_searched_where_rounded_weights_alone_are_too_far() -> None:
+    made, tried = _search({"no layer"}, {})
+    assert (made.over, made.notes, tried) == (("too far",), (), [(), NAMES, ()])
+
+
+@pytest.mark.parametrize(("nbytes", "groups"), [(1000, 48), (64 << 20, 16), (1 << 30, 8)])
+def test_the_larger_the_file_the_fewer_groups_are_tried(nbytes: int, groups: int) -> None:
+    sizes: list[int] = []
+
+    def make(in_float: Collection[str]) -> Made:
+        artifact = cast(Artifact, SimpleNamespace(file="model.int8-static.onnx"))
+        return Made(artifact, (), () if in_float else ("too far",))
+
+    def alone(groups: Sequence[Sequence[str]]) -> list[float]:
+        sizes.append(len(groups))
+        return [1.0 for _ in groups]
+
+    put_back([f"layer {i}" for i in range(100)], nbytes, make, alone)
+    assert sizes == [groups]
 
 
 def test_a_file_of_which_no_layer_could_be_static_is_over_its_tolerance() -> None:

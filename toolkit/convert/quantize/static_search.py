@@ -18,8 +18,10 @@ from toolkit.convert.outcome import Made
 from toolkit.convert.quantize.search import largest_count
 from toolkit.convert.quantize.static import integer_ends, observed_tensors, quantize_static, static_layers
 
-# Layers are tried in at most this many groups of neighbours: each costs a file and a run.
-MOST_GROUPS = 48
+# Layers are tried in groups of neighbours, each of which costs a file and a run: at least and at most this many, and
+# between these as many as have so many bytes of float32 files together.
+LEAST_GROUPS, MOST_GROUPS = 8, 48
+_GROUP_BYTES = 1 << 30
 _SHOWN = 5
 
 # Groups of layers -> the error of a file in which these alone are quantized.
@@ -59,22 +61,25 @@ def make_static_onnx(job: Job, recipe: Recipe, calibrated: Calibrated) -> Made:
 
     if recipe.is_integer or not job.rules.searches_layers:
         return make(())
-    return put_back(names, make, alone)
+    return put_back(names, job.reference.artifact.bytes, make, alone)
 
 
-def put_back(names: Sequence[str], make: Callable[[Collection[str]], Made], alone: Alone) -> Made:
+def put_back(names: Sequence[str], nbytes: int, make: Callable[[Collection[str]], Made], alone: Alone) -> Made:
     """Return the file with the fewest layers in float32 that is within its tolerance.
 
-    Only if the file with every layer quantized is not, layers are ranked by the error that each alone makes, and the
-    shortest start of the ranking that suffices is put back. If no layer could stay quantized, the file with every layer
-    quantized is returned, which is over its tolerance.
-    names: of all layers in running order. make: makes and judges the file with some layers in float32. alone: measures
-    groups of layers.
+    Only if the file with every layer quantized is not, and the file with none is, layers are ranked by the error that
+    each alone makes, and the shortest start of the ranking that suffices is put back. If no layer could stay quantized,
+    the file with every layer quantized is returned, which is over its tolerance.
+    names: of all layers in running order. nbytes: of the float32 file. make: makes and judges the file with some layers
+    in float32. alone: measures groups of layers.
     """
     whole = make(())
     if not whole.over or not names:
         return whole
-    groups = [list(group) for group in np.array_split(np.array(names, object), min(MOST_GROUPS, len(names)))]
+    if make(names).over:  # rounding of the weights alone is too much
+        return make(())
+    count = max(LEAST_GROUPS, min(MOST_GROUPS, _GROUP_BYTES // nbytes))
+    groups = [list(group) for group in np.array_split(np.array(names, object), min(count, len(names)))]
     ranked = sorted(zip(alone(groups), groups, strict=True), key=lambda one: -one[0])
 
     def over(count: int) -> bool:

@@ -55,6 +55,6 @@ def search_tflite(job: Job, precision: str, floats: Path, write: Write, stitched
         return errors
 
     try:
-        return put_back(names, make, alone)
+        return put_back(names, job.reference.artifact.bytes, make, alone)
     finally:
         trial.unlink(missing_ok=True)
