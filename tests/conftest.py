@@ -42,6 +42,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(shared.root(), ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not time the files after `toolkit convert`, two seconds each: tests/bench/test_speed.py does."""
+    monkeypatch.setattr("toolkit.bench.speed.compare_speed", lambda *_: ())
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Bundle:
     """A copy of the tiny bundle, free to be damaged."""

@@ -121,7 +121,7 @@ def test_one_that_hangs_is_stopped_with_everything_it_started(tmp_path: Path, fa
     )
     start = time.monotonic()
     with pytest.raises(ConversionFailed, match="took longer than 10 s and was stopped while lowering"):
-        _run(tmp_path, timeout_s=10)
+        _run(tmp_path, timeout_s=3)
     assert time.monotonic() - start < 60
     assert not _is_running(int(pid_file.read_text(encoding="utf-8")))
 

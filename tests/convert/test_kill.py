@@ -46,7 +46,7 @@ def test_a_killed_conversion_goes_on(seed: int, kills: int, graph: Bundle, tmp_p
     draw = random.Random(seed)
     killed = 0
     for _ in range(kills):
-        killed += _kill_after(graph.folder, lines=draw.randrange(1, _MOST_LINES), seconds=draw.random())
+        killed += _kill_after(graph.folder, lines=draw.randrange(1, _MOST_LINES), seconds=draw.random() / 5)
         _check(graph.folder)
     assert killed >= kills / 2
     for folder in (graph.folder, other):

@@ -64,12 +64,6 @@ def _made(conversion: Conversion) -> set[str]:
     return {one.file for one in conversion.outcomes if one.made}
 
 
-@pytest.fixture(autouse=True)
-def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not time the files: tests/bench/test_speed.py does."""
-    monkeypatch.setattr("toolkit.bench.speed.compare_speed", lambda *_: ())
-
-
 def _convert(bundle: Bundle, *arguments: str) -> Result:
     command = ["convert", str(bundle.folder), *arguments]
     return CliRunner(env={"COLUMNS": "150"}).invoke(main, command, catch_exceptions=False)
