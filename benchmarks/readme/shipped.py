@@ -25,7 +25,7 @@ def shipped() -> str:
 def _restless(files: list[dict[str, Any]]) -> str:
     """Return a remark on times that moved while they were taken, or ""."""
     noise = max(file["noise"] or 0.0 for file in files)
-    return f"; other work ran on the machine, and times moved by up to {noise:.0%}" if noise > STEADY else ""
+    return f"; the times of one file moved by up to {noise:.0%}" if noise > STEADY else ""
 
 
 def _row(file: dict[str, Any]) -> list[str]:
