@@ -120,7 +120,7 @@ def test_one_that_hangs_is_stopped_with_everything_it_started(tmp_path: Path, fa
         "time.sleep(600)"
     )
     start = time.monotonic()
-    with pytest.raises(ConversionFailed, match="took longer than 10 s and was stopped while lowering"):
+    with pytest.raises(ConversionFailed, match="took longer than 3 s and was stopped while lowering"):
         _run(tmp_path, timeout_s=3)
     assert time.monotonic() - start < 60
     assert not _is_running(int(pid_file.read_text(encoding="utf-8")))

@@ -137,3 +137,9 @@ def test_what_cannot_calibrate_is_refused(tmp_path: Path) -> None:
         Calibration.of("generated", "max")
     assert Calibration.of("generated", "entropy").folder is None
     assert Calibration.of("./generated", "entropy").folder == Path("generated")
+
+
+def test_the_pad_of_a_maximum_belongs_to_no_range() -> None:
+    lowest = np.finfo(np.float32).min
+    seen = observed([np.full(3, lowest, np.float32), np.array([lowest, -1.5, 2], np.float32)])
+    assert seen.range("min-max") == (-1.5, 2)

@@ -16,6 +16,7 @@ from toolkit.models.kind import kind_of
 from toolkit.models.tensor import with_judge
 from toolkit.parity.report import judge, memory_check
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
+from toolkit.parity.ties import Ties
 
 # Each file of a conversion is judged on at most this many real inputs; `toolkit compare` takes all.
 MOST_REAL = 64
@@ -72,7 +73,7 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
         specs = [binding.spec for binding in parent.inputs]
         real = real_inputs(bundle, specs)
         samples = chain(() if real is None else real.spread(MOST_REAL), synthetic_samples(bundle, specs))
-        compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain, repeat_first=True)
+        compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain, True, Ties.of(source))
     if opened.remembered is not None:
         raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)

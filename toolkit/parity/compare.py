@@ -28,6 +28,7 @@ from toolkit.parity.report import (
     memory_check,
 )
 from toolkit.parity.stream import CandidateRun, Comparison, RunningComparison, SampleCounts, compare_stream
+from toolkit.parity.ties import Ties
 
 # Limit for the files that are open at once. Files of a large model are compared one after the other, each beside its
 # reference and its parent.
@@ -169,7 +170,8 @@ def _compare_role(
             }
             work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file, images) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
-            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain, kind.is_imported)
+            ties = Ties.of(bundle.folder / reference.file) if kind.is_imported else None
+            seen = compare_stream(samples, base, parents, work, kind.may_leave_domain, kind.is_imported, ties)
             reports |= {c.name: _report(bundle, kind, c, work[c.name]) for c in running}
     return RoleReport(
         reference.role,

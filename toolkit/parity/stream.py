@@ -12,6 +12,7 @@ from toolkit.metrics.error import OutputMetrics, RunningMetrics, all_finite
 from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.runner import Runner
+from toolkit.parity.ties import Ties
 
 # Each file runs this many samples before the next file does. If two runtimes took turns at every sample, the threads of
 # one would slow down the other, because a pool spins for a while before it sleeps.
@@ -89,13 +90,15 @@ def compare_stream(
     opened: Mapping[str, CandidateRun],
     may_leave_domain: bool,
     repeat_first: bool = False,
+    ties: Ties | None = None,
 ) -> SampleCounts:
     """Run every sample on the reference and on each file, and add the results to the files' sums.
 
     parents: files that others are compared with and that are not in `opened`. A file without a `parent` was made from
     the reference: its step would equal its total, and is None. may_leave_domain: leave out synthetic samples on which
     the reference fails or is not finite. repeat_first: run the first sample once more at the end, and note the files
-    that then give another output. Returns the counts of samples.
+    that then give another output. ties: of the reference, whose indices count as equal where their scores are.
+    Returns the counts of samples.
     """
     seen = SampleCounts()
     first: tuple[Sample, dict[str, dict[str, Array]]] | None = None
@@ -112,6 +115,11 @@ def compare_stream(
         }
         if first is None and chunk:
             first = chunk[0], {file: results[file][0] for file in opened}
+        if ties is not None:
+            for i, sample in enumerate(chunk):
+                settled = ties.settle(sample.feeds, expected[i], [results[file][i] for file in results])
+                for file, outputs_of_file in zip(results, settled, strict=True):
+                    results[file][i] = outputs_of_file
         for file, item in opened.items():
             _add(item.total, chunk, results[file], expected)
             if item.step is not None and item.parent is not None:

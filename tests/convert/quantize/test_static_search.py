@@ -156,6 +156,26 @@ def test_a_full_file_takes_and_gives_integers_on_both_runtimes(converted: Bundle
         assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.1
 
 
+def test_constants_beside_an_activation_take_its_scale_in_a_full_file(tmp_path: Path) -> None:
+    """The pad of a MaxPool is a constant of fewer axes, as in a ResNet; so is the bound of a Max."""
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[1,3,16,16] x) => (float[1,8,8,8] y) {
+        h = Conv<pads = [1, 1, 1, 1]>(x, w)
+        bounded = Max(h, low)
+        y = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(bounded)
+    }"""
+    model = onnx.parser.parse_model(text)
+    weight = np.random.default_rng(0).normal(0, 0.2, (8, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-0.5], np.float32), "low"))
+    onnx.save(model, tmp_path / "source.onnx")
+    bundle = import_model(tmp_path / "source.onnx", tmp_path / "foreign", {})
+    arguments: dict[str, Any] = {"calibration": Calibration(None), "runtimes": ("tflite",)}
+    conversion = convert_bundle(bundle.folder, conversion_rules, ("int8-full",), **arguments)
+    assert [(one.file, one.why) for one in conversion.outcomes] == [("model.int8-full.tflite", None)]
+    graph = read_graph(bundle.folder / "model.int8-full.tflite")
+    assert {tensor.dtype for tensor in graph.tensors()} <= {"int8", "int32"}
+
+
 def _precisions(conversion: Conversion) -> dict[str, str]:
     return {one.precision: str(one.why) for one in conversion.failed}
 

@@ -3,6 +3,7 @@ ranges of their activations."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 from ai_edge_quantizer import calibrator, quantizer, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
-from ai_edge_quantizer.qtyping import TFLOperationName
+from ai_edge_quantizer.algorithms.uniform_quantize import uniform_quantize_tensor
+from ai_edge_quantizer.qtyping import TFLOperationName, UniformQuantParams
 from ai_edge_quantizer.utils import tfl_flatbuffer_utils, tfl_interpreter_utils
 
 from .ranges import HistogramObserver
@@ -22,6 +24,23 @@ _OPERATIONS = {
     "depthwise": TFLOperationName.DEPTHWISE_CONV_2D,
 }
 _BITS = {"int8": 8, "int16": 16}
+
+_fix_rank = uniform_quantize_tensor.fix_quantization_params_rank
+
+
+def _fix_rank_of_one_scale(values: Any, parameters: UniformQuantParams) -> UniformQuantParams:
+    """Give the only scale of an activation the rank of a constant with the same scale, such as the value of a pad.
+
+    ai-edge-quantizer adds the axes of the constant to those of the scale, and then refuses the constant.
+    """
+    if values.ndim and parameters.scale.size == parameters.zero_point.size == 1:
+        rank = (1,) * values.ndim
+        scale, zero_point = parameters.scale.reshape(rank), parameters.zero_point.reshape(rank)
+        return replace(parameters, scale=scale, zero_point=zero_point)
+    return _fix_rank(values, parameters)
+
+
+uniform_quantize_tensor.fix_quantization_params_rank = _fix_rank_of_one_scale
 
 
 def quantize(

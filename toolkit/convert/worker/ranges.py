@@ -9,6 +9,7 @@ import numpy as np
 METHODS = ("min-max", "percentile", "entropy")
 # The share of values that a percentile range leaves out on each side.
 OUTSIDE = 1e-4
+_LOWEST = float(np.finfo(np.float32).min)  # stands for minus infinity
 _BINS = 4096
 _ENTROPY_STEP = 8  # bins between two candidates
 
@@ -27,7 +28,12 @@ class HistogramObserver:
         self._counts = np.zeros(_BINS, np.int64)
 
     def add(self, values: Any) -> None:
-        """Count the values of a float32 array of any shape. Raises ValueError if a value is not finite."""
+        """Count the values of a float32 array of any shape, without those that stand for minus infinity, as the pad of
+        a MaxPool does: quantized, they are the smallest value. Raises ValueError if a value is not finite."""
+        if float(values.min()) == _LOWEST:
+            values = values[values != _LOWEST]
+        if not values.size:
+            return
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
         largest = max(-self.low, self.high)

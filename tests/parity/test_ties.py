@@ -1,0 +1,89 @@
+"""An index counts as changed only where the number that it stands for is another one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+from backends.artifact import Artifact
+from backends.bundle import Bundle
+from backends.tensor import Binding, TensorSpec
+from toolkit.parity.agreement import disagreements
+from toolkit.parity.ties import Ties
+
+
+def _written(path: Path, nodes: str, output: str) -> Path:
+    """Write a graph in which two of six columns of scores are the same."""
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[4,8] x) => ({output} y) {{ {nodes} }}'
+    model = onnx.parser.parse_model(text)
+    weight = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    weight[:, 4] = weight[:, 1]
+    for name, array in (("w", weight), ("k", np.array([3]))):
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.save(model, path)
+    return path
+
+
+def _artifact(path: Path, shape: tuple[int, ...]) -> Artifact:
+    return Artifact(
+        file=path.name,
+        role="model",
+        format="onnx",
+        precision="fp32",
+        route=None,
+        inputs=(Binding.same(TensorSpec("x", (4, 8), "float32", None)),),
+        outputs=(Binding.same(TensorSpec("y", shape, "int32", None)),),
+        sha256="0" * 64,
+        bytes=path.stat().st_size,
+        external_files=(),
+        parent=None,
+        tools={},
+        architecture=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "keepdims", "shape"), [("ArgMax", 1, 0, (4,)), ("ArgMax", -1, 1, (4, 1)), ("ArgMin", 1, 0, (4,))]
+)
+def test_the_other_of_two_equal_scores_is_no_other_answer(
+    tmp_path: Path, name: str, axis: int, keepdims: int, shape: tuple[int, ...]
+) -> None:
+    def disagree(other: str, last: int) -> tuple[str, ...]:
+        choosing = f"{name}<axis = {axis}, keepdims = {keepdims}, select_last_index = "
+        output = f"int32[{','.join(map(str, shape))}]"
+        source = _written(tmp_path / "a.onnx", f"s = MatMul(x, w) i = {choosing}0>(s) y = Cast<to = 6>(i)", output)
+        path = _written(
+            tmp_path / "b.onnx", f"s = MatMul(x, w) n = {other}(s) i = {choosing}{last}>(n) y = Cast<to = 6>(i)", output
+        )
+        parent, artifact = _artifact(source, shape), _artifact(path, shape)
+        weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "a.onnx"}
+        bundle = Bundle(tmp_path, {"name": "a", "kind": "tensor"}, weights, (parent,))
+        return disagreements(bundle, source, parent, path, artifact)
+
+    assert disagree("Identity", 1) == ()
+    assert disagree("Neg", 0)
+
+
+def test_the_indices_of_a_top_k_are_settled_where_their_values_are_the_same(tmp_path: Path) -> None:
+    nodes = "scores = MatMul(x, w) values, y = TopK<axis = 1, sorted = 1>(scores, k)"
+    path = _written(tmp_path / "a.onnx", nodes, "int64[4,3]")
+    ties = Ties.of(path)
+    assert ties is not None
+    x = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
+    scores = x @ numpy_helper.to_array(onnx.load(path).graph.initializer[0])
+    expected = {"y": np.argsort(-scores, axis=1, kind="stable")[:, :3]}
+    assert {1, 4} <= set(expected["y"].flat)
+    swapped = {"y": np.choose(np.isin(expected["y"], (1, 4)), [expected["y"], 5 - expected["y"]])}
+    other = {"y": expected["y"][:, ::-1].copy()}
+    outside = {"y": np.full((4, 3), 99)}
+    settled = ties.settle({"x": x}, expected, [swapped, other, outside])
+    np.testing.assert_array_equal(settled[0]["y"], expected["y"])
+    assert not np.array_equal(settled[1]["y"], expected["y"])
+    np.testing.assert_array_equal(settled[2]["y"], outside["y"])
+
+
+def test_a_graph_without_indices_has_no_ties(tmp_path: Path) -> None:
+    assert Ties.of(_written(tmp_path / "a.onnx", "y = MatMul(x, w)", "float[4,6]")) is None
