@@ -1,13 +1,87 @@
-"""The pass that runs onnxsim: constant folding, dead code, shapes."""
+"""The passes that fold constants: large weights here, and all else in onnxsim, which also removes dead code."""
 
+from functools import partial
+from math import prod
+
+import numpy as np
+import onnx
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 
 from backends.errors import InvalidArtifact
 from backends.sandbox import SandboxDied, SandboxProcess
+from backends.tensor import Array
 from graphs.onnx.apart import run_onnxsim
-from graphs.onnx.rewriting import forget_shapes
-from graphs.onnx.weights import attach_weights, detach_weights
+from graphs.onnx.file import OPSET
+from graphs.onnx.readers import static_shape
+from graphs.onnx.rewriting import add_tensor, forget_shapes
+from graphs.onnx.weights import LARGE_BYTES, attach_weights, detach_weights
 from graphs.passes.registry import graph_pass
+
+# Operators that a runtime must see: their weights are stored as integers.
+_QUANTIZED = ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear")
+
+
+# It runs first, so that the other passes see weights: torch's exporter reorders the gates of an LSTM in the graph.
+@graph_pass("export")
+def compute_weights(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Put weights in the place of nodes that compute them from large weights alone, such as a Slice or a Transpose.
+
+    onnxsim folds smaller ones. A node stays if its outputs are larger than its inputs, or of unknown sizes.
+    """
+    computed: set[ir.Value] = set()
+    for node in list(model.graph):
+        if node.domain or not node.inputs or node.op_type in _QUANTIZED or _has_graph(node):
+            continue
+        given = [value for value in node.inputs if value is not None]
+        tensors = [value.const_value for value in given if value.is_initializer()]
+        if len(tensors) < len(given) or any(tensor is None for tensor in tensors):
+            continue
+        sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
+        if max(sizes) < LARGE_BYTES and computed.isdisjoint(given):
+            continue
+        shapes = [static_shape(value) for value in node.outputs]
+        if any(shape is None or value.dtype is None for shape, value in zip(shapes, node.outputs, strict=True)):
+            continue
+        if sum(prod(v.shape.numpy()) * v.dtype.itemsize for v in node.outputs if v.shape and v.dtype) > sum(sizes):
+            continue
+        computed.update(_fold(model.graph, node))
+    return model, bool(computed)
+
+
+def _has_graph(node: ir.Node) -> bool:
+    return any(value.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for value in node.attributes.values())
+
+
+def _fold(graph: ir.Graph, node: ir.Node) -> list[ir.Value]:
+    """Put constants, which are computed when they are used, in the place of a node. Returns their values."""
+    proto = ir.to_proto(node)
+    feeds = {str(v.name): v.const_value for v in node.inputs if v is not None and v.const_value is not None}
+    made = []
+    for number, output in enumerate(node.outputs):
+        assert output.dtype is not None and output.shape is not None  # the caller has looked
+        make = partial(_evaluated, proto, feeds, number)
+        tensor = ir.LazyTensor(make, dtype=output.dtype, shape=output.shape)
+        name, output.name = str(output.name), None
+        value = add_tensor(graph, name, tensor)
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        made.append(value)
+    graph.remove(node, safe=True)
+    return made
+
+
+def _evaluated(node: onnx.NodeProto, feeds: dict[str, ir.TensorProtocol], number: int) -> ir.TensorProtocol:
+    """Compute one output of a node on constants by name."""
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, tensor.dtype.value, list(tensor.shape.numpy()))
+        for name, tensor in feeds.items()
+    ]
+    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output]
+    graph = onnx.helper.make_graph([node], "weights", inputs, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    results = ReferenceEvaluator(model).run(None, {name: tensor.numpy() for name, tensor in feeds.items()})
+    array: Array = list(results)[number]
+    return ir.tensor(np.ascontiguousarray(array))
 
 
 # It runs late: onnxsim changes the Erf of a GELU, and turns a MatMul into a Gemm whose weight is not transposed.

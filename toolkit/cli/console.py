@@ -71,6 +71,10 @@ def warn_if_random(bundle: Bundle) -> None:
         )
 
 
+# Names of files up to this length stand in one line of a table, also where the table is as wide as the terminal.
+_NAME_WIDTH = 26
+
+
 def print_artifacts(
     bundle: Bundle,
     columns: Mapping[str, Mapping[str, str]] | None = None,
@@ -84,7 +88,9 @@ def print_artifacts(
     """
     click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("file", overflow="fold")
+    there = {artifact.file for artifact in bundle.artifacts}
+    longest = max(len(name) for name in (*there, *(name for name, _, _ in missing), "file"))
+    table.add_column("file", overflow="fold", min_width=min(longest, _NAME_WIDTH))
     table.add_column("format")
     table.add_column("precision")
     table.add_column("MB", justify="right")
@@ -94,7 +100,6 @@ def print_artifacts(
     for artifact in bundle.artifacts:
         row = (artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
         table.add_row(*row, *(cells.get(artifact.file, "") for cells in further.values()))
-    there = {artifact.file for artifact in bundle.artifacts}
     for name in (name for name in missing if name[0] not in there):
         table.add_row(*name, "", *(cells.get(name[0], "") for cells in further.values()))
     Console().print(table)

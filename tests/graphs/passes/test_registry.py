@@ -17,9 +17,9 @@ from graphs.passes.pipeline import prepare
 from graphs.passes.registry import GraphPass, find_pass, graph_pass, in_order, passes
 
 EXPORT = (
-    "fold_batch_norm", "erf_to_gelu", "matmul_to_gemm", "plain_gemm", "reduce_l2_to_sum", "shorten_grn",
-    "layer_norm_over_channels", "fold_affine", "simplify", "keep_rows", "state_initial", "split_qkv", "fold_norm",
-    "fold_scale", "join_relative_positions", "split_queries", "einsum_to_matmul",
+    "compute_weights", "fold_batch_norm", "erf_to_gelu", "matmul_to_gemm", "plain_gemm", "reduce_l2_to_sum",
+    "shorten_grn", "layer_norm_over_channels", "fold_affine", "simplify", "keep_rows", "state_initial", "split_qkv",
+    "fold_norm", "fold_scale", "join_relative_positions", "split_queries", "einsum_to_matmul",
 )  # fmt: skip
 LOWERING = (
     "integers_to_pairs", "widen_small_integers", "split_depthwise", "states_as_tensors", "split_large_conv",
@@ -90,7 +90,7 @@ def test_a_pass_that_a_module_only_imports_is_the_same_pass(plugin: ModuleType) 
 
 
 def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(InvalidInput, match=r"no pass 'gone'; there is fold_batch_norm, .*pin_io_layout"):
+    with pytest.raises(InvalidInput, match=r"no pass 'gone'; there is compute_weights, .*pin_io_layout"):
         find_pass("gone")
     with pytest.raises(InvalidInput, match=r"pass b: expected to run after a pass of stage export, there is no 'gone'"):
         in_order([_step("a"), _step("b", "a", "gone")])
