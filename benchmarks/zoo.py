@@ -140,10 +140,16 @@ def show(results: dict[str, Any]) -> str:
             )
             continue
         verdicts = {file["file"]: file["verdict"] for file in shipped["files"]}
-        marks = [verdicts.get(f"model.{name}", "not made") for name in ("fp32.tflite", "fp16.tflite", "int8.tflite")]
+        marks = [_mark(verdicts, precision) for precision in ("fp32", "fp16", "int8")]
         chain = [_said(result["plain"][name]) for name in ("onnx2tf", "quantize_dynamic")]
         rows.append([key, *marks, *chain])
     return table(["network", "float32", "FP16", "INT8", "onnx2tf", "quantize_dynamic"], rows, left=6)
+
+
+def _mark(verdicts: dict[str, str], precision: str) -> str:
+    """Return the verdict on the TFLite file of a precision, and whether TensorFlow's converter made it."""
+    other = verdicts.get(f"model.{precision}.tf.tflite")
+    return f"{other} (TensorFlow's route)" if other else verdicts.get(f"model.{precision}.tflite", "not made")
 
 
 def _said(made: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ def print_artifacts(
     have.
     """
     click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     there = {artifact.file for artifact in bundle.artifacts}
     longest = max(len(name) for name in (*there, *(name for name, _, _ in missing), "file"))
     table.add_column("file", overflow="fold", min_width=min(longest, _NAME_WIDTH))
