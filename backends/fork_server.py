@@ -93,14 +93,17 @@ class _Server:
 
     def start(self, request: Mapping[str, Any], log: IO[Any]) -> ForkedProcess:
         (stdin, to_stdin), (from_stdout, stdout), (from_status, status) = (os.pipe() for _ in range(3))
-        sent = (stdin, stdout, status)
+        ours, theirs = (to_stdin, from_stdout, from_status), (stdin, stdout, status)
         try:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [*sent, log.fileno()])
-        finally:
-            for end in sent:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], [*theirs, log.fileno()])
+        except OSError:
+            for end in ours:
                 os.close(end)
-            pipes = os.fdopen(to_stdin, "wb"), os.fdopen(from_stdout, "rb"), os.fdopen(from_status, "rb")
-        return ForkedProcess(*pipes)
+            raise
+        finally:
+            for end in theirs:
+                os.close(end)
+        return ForkedProcess(os.fdopen(to_stdin, "wb"), os.fdopen(from_stdout, "rb"), os.fdopen(from_status, "rb"))
 
     def close(self) -> None:
         self._socket.close()

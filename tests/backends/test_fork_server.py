@@ -1,5 +1,6 @@
 """Forks of a server behave as fresh processes do: their own group, files and environment, and an end of their own."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -74,6 +75,20 @@ def test_a_server_that_died_is_replaced(modules: Path) -> None:
     server._process.kill()
     server._process.wait()
     assert _code(_fork(modules, "exit")) == 3
+
+
+def test_a_server_that_ends_at_once_leaves_no_pipe_open(modules: Path) -> None:
+    """A pipe that was left open would be a ResourceWarning, which fails a test."""
+    program = modules / "no-python"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    with (modules / "log").open("a") as log:
+        server = fork_server._Server(str(program), (), log, os.environ)
+        server._process.wait()
+        with pytest.raises(OSError, match="Broken pipe"):
+            server.start({}, log)
+        server.close()
+    gc.collect()
 
 
 def test_a_module_that_cannot_be_preloaded_fails_in_the_child(modules: Path) -> None:
