@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.precision import RECIPES
 from backends.registry import default_backend
-from backends.tensor import Array, Binding, TensorSpec
+from backends.tensor import Array
 from graphs.tflite.constants import store_constants_of_file
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
@@ -34,7 +32,7 @@ from toolkit.convert.outcome import Attempts, Key, Made
 from toolkit.convert.quantize.tflite_search import search_tflite
 from toolkit.convert.refused import NodeNames, quantized_refusals, refusal
 from toolkit.convert.resume import Steps
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, write_slice
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, slice_artifact, specs_by_name, write_slice
 
 
 def convert_direct(
@@ -385,29 +383,6 @@ class _Slices:
         return self._job.folder / f"{_step(batch)}.npz"
 
 
-def slice_artifact(
-    parent: Artifact, piece: Slice, specs: Mapping[str, TensorSpec], files: tuple[Path, ...]
-) -> Artifact:
-    """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and size
-    are not those of the file.
-
-    parent: of the whole graph. Raises InvalidArtifact for a tensor without a shape.
-    """
-
-    def spec(name: str) -> TensorSpec:
-        if name not in specs:
-            raise InvalidArtifact(f"{parent.file}: does not state the shape of {name!r}; export it again")
-        return specs[name]
-
-    return replace(
-        parent,
-        file=files[0].name,
-        inputs=tuple(Binding.same(spec(name)) for name in piece.inputs),
-        outputs=tuple(Binding.same(spec(name)) for name in piece.outputs),
-        external_files=tuple(path.name for path in files[1:]),
-    )
-
-
 def _step(batch: Sequence[int], precision: str | None = None) -> str:
     return f"slices-{batch[0]}-{batch[-1]}" + (f"-{precision}" if precision else "")
 
@@ -418,18 +393,3 @@ def _begun(precision: str) -> str:
 
 def _joined(precision: str) -> str:
     return f"whole-{precision}"
-
-
-def specs_by_name(model: ir.Model) -> dict[str, TensorSpec]:
-    """Return the specs, by name, of every tensor whose shape the graph states.
-
-    Four axes in the graph's own order are called NCHW here, whatever they mean: only a difference of the file's order
-    matters.
-    """
-    specs = {}
-    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
-        if value.shape is not None and value.dtype is not None and value.shape.is_static():
-            sizes = tuple(int(size) for size in value.shape if isinstance(size, int))
-            layout = "NCHW" if len(sizes) == 4 else None
-            specs[str(value.name)] = TensorSpec(str(value.name), sizes, value.dtype.numpy().name, layout)
-    return specs

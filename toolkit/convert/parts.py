@@ -19,9 +19,16 @@ from graphs.tflite.tensor_map import order_of
 from toolkit.convert import repro_script
 from toolkit.convert.binding import check_error
 from toolkit.convert.converter import ConversionFailed
-from toolkit.convert.direct import slice_artifact, specs_by_name
 from toolkit.convert.job import Job
-from toolkit.convert.slices import CutGraph, Slice, passing_values, slice_between, write_slice
+from toolkit.convert.slices import (
+    CutGraph,
+    Slice,
+    passing_values,
+    slice_artifact,
+    slice_between,
+    specs_by_name,
+    write_slice,
+)
 
 SCRIPT = "repro.py"
 # The most parts that a part is cut into at a time.

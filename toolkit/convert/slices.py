@@ -1,6 +1,6 @@
 """Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,9 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from backends.errors import InvalidInput
+from backends.artifact import Artifact
+from backends.errors import InvalidArtifact, InvalidInput
+from backends.tensor import Binding, TensorSpec
 from graphs.onnx.file import read, save
 from graphs.passes.lowering import split_large_gemm
 from graphs.passes.pipeline import prepare
@@ -146,3 +148,41 @@ def slice_between(
         tuple(str(value.name) for value in (*seams, *results)),
         sum(constants.values()),
     )
+
+
+def slice_artifact(
+    parent: Artifact, piece: Slice, specs: Mapping[str, TensorSpec], files: tuple[Path, ...]
+) -> Artifact:
+    """Return the artifact of a slice, with the fields that a session reads. It is never published, so its hash and size
+    are not those of the file.
+
+    parent: of the whole graph. Raises InvalidArtifact for a tensor without a shape.
+    """
+
+    def spec(name: str) -> TensorSpec:
+        if name not in specs:
+            raise InvalidArtifact(f"{parent.file}: does not state the shape of {name!r}; export it again")
+        return specs[name]
+
+    return replace(
+        parent,
+        file=files[0].name,
+        inputs=tuple(Binding.same(spec(name)) for name in piece.inputs),
+        outputs=tuple(Binding.same(spec(name)) for name in piece.outputs),
+        external_files=tuple(path.name for path in files[1:]),
+    )
+
+
+def specs_by_name(model: ir.Model) -> dict[str, TensorSpec]:
+    """Return the specs, by name, of every tensor whose shape the graph states.
+
+    Four axes in the graph's own order are called NCHW here, whatever they mean: only a difference of the file's order
+    matters.
+    """
+    specs = {}
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
+        if value.shape is not None and value.dtype is not None and value.shape.is_static():
+            sizes = tuple(int(size) for size in value.shape if isinstance(size, int))
+            layout = "NCHW" if len(sizes) == 4 else None
+            specs[str(value.name)] = TensorSpec(str(value.name), sizes, value.dtype.numpy().name, layout)
+    return specs
