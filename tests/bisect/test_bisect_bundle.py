@@ -315,7 +315,7 @@ def test_bad_input_is_one_error_that_says_what_there_is(bundle: Bundle, tmp_path
         bisect_bundle(bundle, "gone.tflite")
     with pytest.raises(InvalidInput, match=r"model.onnx is the reference itself: give a pass, a graph of before, or"):
         bisect_bundle(bundle, "model.onnx")
-    with pytest.raises(InvalidInput, match=r"no pass 'gone'; there is fold_batch_norm, "):
+    with pytest.raises(InvalidInput, match=r"no pass 'gone'; there is compute_weights, "):
         bisect_bundle(bundle, "model.onnx", around_pass="gone")
     with pytest.raises(InvalidInput, match=r"pass reflect_by_slices changes nothing in model.onnx"):
         bisect_bundle(bundle, "model.onnx", around_pass="reflect_by_slices")
