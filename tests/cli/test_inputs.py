@@ -91,7 +91,7 @@ def test_other_sentences_may_be_given_for_one_command(tmp_path: Path) -> None:
     assert "The verdict is advisory: no real inputs were given" in result.stderr
     result = toolkit("compare", folder)
     assert result.exit_code == 0
-    assert "the verdict is advisory: no real inputs were given" in " ".join(result.output.split())
+    assert "The verdict is advisory: no real inputs were given" in " ".join(result.output.split())
     result = toolkit("compare", folder, "--inputs", _sentences(tmp_path / "sentences.npz"))
     assert result.exit_code == 0
     assert "on 6 real, 38 synthetic samples" in result.output
@@ -114,7 +114,7 @@ def test_inputs_that_are_gone_are_said_and_fail_nothing(tmp_path: Path) -> None:
     result = toolkit("compare", folder, "--html", page)
     assert result.exit_code == 0, result.output
     assert "the real inputs are gone" in " ".join(result.output.split())
-    assert "the verdict is advisory: the real inputs are gone" in page.read_text()
+    assert "The verdict is advisory: the real inputs are gone" in page.read_text()
 
 
 _PICTURE = """<ir_version: 10, opset_import: ["": 18]>

@@ -147,7 +147,7 @@ def test_the_command_prints_a_row_for_each_file_the_advice_and_the_report(tmp_pa
     )  # fmt: skip
     assert shown.exit_code == 0
     (note,) = shown.stderr.splitlines()
-    assert note.startswith("note: the verdict is advisory: no real inputs were given")
+    assert note.startswith("note: The verdict is advisory: no real inputs were given")
     assert "model.int8.onnx" in shown.stdout
     assert "ONNX Runtime: take model.int8.onnx: the smallest that passes" in shown.stdout
     assert shown.stdout.rstrip().endswith("report.html")

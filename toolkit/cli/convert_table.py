@@ -62,7 +62,7 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
     for why, files in reasons.items():
         click.secho(f"error: not made: {', '.join(files)}: {why}", fg="red", err=True)
     if conversion.advisory is not None:
-        click.echo(f"{conversion.advisory[0].upper()}{conversion.advisory[1:]}", err=True)
+        click.echo(conversion.advisory, err=True)
 
 
 def _outcome(one: "FileOutcome") -> str:

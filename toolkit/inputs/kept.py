@@ -127,7 +127,7 @@ def advisory(bundle: Bundle) -> str | None:
         return None
     why = "no real inputs were given" if path is None else f"the real inputs are gone: there is no {path}"
     return (
-        f"the verdict is advisory: {why}, and synthetic inputs say little about the values that this model reads; "
+        f"The verdict is advisory: {why}, and synthetic inputs say little about the values that this model reads; "
         "give some with --inputs FILE.npz|DIR"
     )
 
