@@ -11,6 +11,7 @@ the same command goes on. The plain chain is onnx2tf with its defaults, and onnx
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,11 +102,18 @@ def plain(bundle: Any, source: Path) -> dict[str, Any]:
             error = child.call(relative_error, target, artifact, feeds, expected)
             found["quantize_dynamic"] = {"bytes": target.stat().st_size, "error": error}
         except Exception as error:  # noqa: BLE001  likewise
-            found["quantize_dynamic"] = {"failed": f"{type(error).__name__}: {error}"[:300]}
+            found["quantize_dynamic"] = {"failed": without_paths(f"{type(error).__name__}: {error}")[:300]}
         (Path(name) / "peers").mkdir()
         (peer,) = make_peers(bundle, "model", Path(name) / "peers", source, names=[ONNX2TF])
-        found["onnx2tf"] = {"note": peer.note} | ({"bytes": peer.target.artifact.bytes} if peer.target else {})
+        found["onnx2tf"] = {"note": without_paths(peer.note)} | (
+            {"bytes": peer.target.artifact.bytes} if peer.target else {}
+        )
     return found
+
+
+def without_paths(text: str) -> str:
+    """Return a text with the names of files alone in the place of their paths on this machine."""
+    return re.sub(r"(?:/[\w.+-]+)+/(?=[\w.+-])", "", text)
 
 
 def run(name: str, exporter: str) -> dict[str, Any]:

@@ -83,6 +83,18 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
         save_graph(tmp_path, graph).rename(f"{name}.onnx")
     np.savez("inputs.npz", input=np.random.default_rng(1).random((4, 3, 16, 16), dtype=np.float32))
+    table = np.random.default_rng(2).standard_normal((100, 64)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"]), helper.make_node("MatMul", ["rows", "w"], ["tokens"])],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 8])],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [1, 8, 64])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(table[:64], "w")],
+    )
+    save_graph(tmp_path, graph).rename("bert.onnx")
+    np.savez("sentences.npz", ids=np.random.default_rng(3).integers(0, 100, (4, 8)))
+    Path("photographs").mkdir()
+    shutil.copy(COFFEE, "photographs")
     shutil.copy(COFFEE, "photo.jpg")
     shutil.copytree(ROOT / "toolkit" / "bundles" / "pocketseal", "build/pocketseal")
 
