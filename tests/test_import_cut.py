@@ -12,6 +12,8 @@ from backends.bundle import Bundle
 from backends.registry import open_session
 from graphs.onnx.source import is_there, read_again
 from tests.foreign_graphs import toolkit
+from toolkit.bench import throughput
+from toolkit.bench.unprepared import write_unprepared
 
 _DETECTOR = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4,8,8] x) => (int64[n,3] chosen, float[1,8,16] raw)
 <int64 k = {10}, float iou = {0.5}, float least = {0.1}, int64[3] flat = {1,8,-1}, int64[2] four = {4,4}> {
@@ -57,6 +59,19 @@ def test_the_tensors_before_the_search_become_the_outputs(tmp_path: Path, apart:
     assert is_there(bundle)  # the conversion reads the source again, cut in the same place
     assert [value.name for value in read_again(bundle).graph.outputs] == ["corners", "scores"]
     assert "NonMaxSuppression" not in {node.op_type for node in read_again(bundle).graph}
+
+
+def test_the_benchmark_reads_the_source_up_to_the_cut(tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    assert toolkit("import", source, "-o", tmp_path / "bundle", "--cut-at", "corners,scores").exit_code == 0
+    bundle = Bundle.open(tmp_path / "bundle")
+    (tmp_path / "peer").mkdir()
+    unprepared = write_unprepared(bundle, "model", tmp_path / "peer", source)
+    graph = onnx.load(tmp_path / "peer" / unprepared.file).graph
+    assert [value.name for value in graph.output] == ["corners", "scores"]
+    assert "NonMaxSuppression" not in {node.op_type for node in graph.node}
+    again = throughput._imported(bundle, 1, tmp_path / "batch", source, lambda step: None)
+    assert again.artifacts[0].outputs == bundle.artifacts[0].outputs
 
 
 def test_an_output_may_stay_beside_a_cut_and_a_wrong_name_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from graphs.onnx.foreign import (
     Values,
     constants_of,
     drop_given_outputs,
+    drop_unread_inputs,
     external_files,
     read_foreign,
     weights_beside,
@@ -199,7 +200,7 @@ def _import(
             modules=modules,
         )
         known = {"origin": "checkpoint", "source": named.name} | dict(weights or {}) | {"sha256": digest}
-        if quantized := is_quantized(ir.load(path)):
+        if candidate.is_quantized:
             say(
                 "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "
                 "their operators, so their outputs may lie as far apart as those of int8-static"
@@ -210,7 +211,7 @@ def _import(
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
             SOURCE: source_json(named, folder, shapes, cut_at),
-            QUANTIZED: quantized,
+            QUANTIZED: candidate.is_quantized,
             ROUNDED: [spec.name for spec in outputs if spec.name in rounded],
             MENDINGS: mendings,
             VALUES: values_json(constants),
@@ -252,6 +253,7 @@ class _Candidate:
         self.dropped_outputs: dict[str, str] = {}
         self.input_names: frozenset[str] = frozenset()
         self.outputs: list[ir.Value] = []
+        self.is_quantized = False
 
     def fault_of(self, model: ir.Model) -> str | None:
         """Write a graph, without the inputs that nothing reads. Returns what is wrong with it, or None.
@@ -261,10 +263,10 @@ class _Candidate:
         """
         stated = infer_shapes(model)
         self.dropped_outputs = drop_given_outputs(stated)
-        for value in [one for one in stated.graph.inputs if not one.uses() and not one.is_graph_output()]:
-            stated.graph.inputs.remove(value)
+        drop_unread_inputs(stated)
         self.input_names = frozenset(str(value.name) for value in stated.graph.inputs)
         self.outputs = list(stated.graph.outputs)
+        self.is_quantized = is_quantized(stated)
         if not self.outputs:
             return None
         for file in self.files:

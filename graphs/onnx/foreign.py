@@ -335,6 +335,12 @@ def _drop_missing_last_inputs(graph: onnx.GraphProto) -> None:
             del node.input[-1]
 
 
+def drop_unread_inputs(model: ir.Model) -> None:
+    """Remove the inputs of a graph that no operator reads and that are no outputs, in place."""
+    for value in [value for value in model.graph.inputs if not value.uses() and not value.is_graph_output()]:
+        model.graph.inputs.remove(value)
+
+
 def drop_given_outputs(model: ir.Model) -> dict[str, str]:
     """Remove the outputs that no node computes: constants, inputs, and an output's second mention.
 

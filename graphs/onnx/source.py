@@ -12,7 +12,7 @@ from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidArtifact
 from backends.manifest import Fields
 from backends.tensor import Array
-from graphs.onnx.foreign import Values, constants_of, drop_given_outputs, external_files, read_foreign, weights_beside
+from graphs.onnx.foreign import Values, constants_of, drop_unread_inputs, external_files, read_foreign, weights_beside
 from graphs.onnx.sizes import Shapes
 
 SOURCE = "source"
@@ -56,6 +56,20 @@ def source_json(source: Path, folder: Path, shapes: Shapes, cut_at: Sequence[str
     return {key: value for key, value in found.items() if value}
 
 
+def cut_of(bundle: Bundle) -> tuple[str, ...]:
+    """Return the names of the tensors at which an imported file was cut; none for a file that was not."""
+    source = bundle.model.get(SOURCE)
+    return tuple(source.get("cut_at", ())) if isinstance(source, Mapping) else ()
+
+
+def is_source(bundle: Bundle, path: Path) -> bool:
+    """Whether the file at `path`, as `weights_beside` gives it, is the one that a bundle was imported from.
+
+    Raises the errors of onnx for a file that is no readable ONNX model.
+    """
+    return bool(sha256_of(path, *external_files(path)) == bundle.weights["sha256"])
+
+
 def is_there(bundle: Bundle) -> bool:
     """Whether the file that a bundle was imported from lies where it lay, and is the same."""
     source = bundle.model.get(SOURCE)
@@ -63,24 +77,35 @@ def is_there(bundle: Bundle) -> bool:
         return False
     try:
         with weights_beside(bundle.folder / source["file"]) as path:
-            return path.is_file() and sha256_of(path, *external_files(path)) == bundle.weights["sha256"]
+            return path.is_file() and is_source(bundle, path)
     except Exception:  # noqa: BLE001  anything may lie there now, of which onnx raises errors without a base class
         return False
 
 
 def read_again(bundle: Bundle) -> ir.Model:
-    """Read the file that a bundle was imported from as at its import, before any pass.
-
-    Inputs that nothing reads are removed, and outputs that no node computes. Run `is_there` before.
-    """
-    source = bundle.model[SOURCE]
-    sizes = {name: tuple(shape) for name, shape in source.get("sizes", {}).items()}
-    named = bundle.folder / source["file"]
+    """Read the file that a bundle was imported from, where it lay then, as `read_source`. Run `is_there` before."""
+    named = bundle.folder / bundle.model[SOURCE]["file"]
     with weights_beside(named) as path:
-        model = read_foreign(path, sizes, constants_of(path, given_values(bundle)), source.get("cut_at", ()))
+        model = read_source(bundle, path)
         if path.resolve() != named.resolve():  # a copy, which is there for this block
             model = ir.external_data.load_to_model(model)
-    drop_given_outputs(model)
-    for value in [one for one in model.graph.inputs if not one.uses() and not one.is_graph_output()]:
-        model.graph.inputs.remove(value)
+    return model
+
+
+def read_source(bundle: Bundle, path: Path) -> ir.Model:
+    """Read the file that a bundle was imported from as it was read then, before any pass.
+
+    Its inputs and outputs are those of the bundle's graph, which has no input that nothing reads and no output that
+    nothing computes.
+    """
+    source = bundle.model.get(SOURCE, {})
+    graph = next(a for a in bundle.artifacts if (a.format, a.parent) == ("onnx", None))
+    sizes = {name: tuple(shape) for name, shape in source.get("sizes", {}).items()}
+    sizes |= {binding.spec.name: binding.spec.shape for binding in graph.inputs}
+    model = read_foreign(path, sizes, constants_of(path, given_values(bundle)), cut_of(bundle))
+    names = {binding.spec.name for binding in graph.outputs}
+    kept = [value for value in dict.fromkeys(model.graph.outputs) if value.name in names]
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(kept)
+    drop_unread_inputs(model)
     return model

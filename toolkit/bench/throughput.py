@@ -147,14 +147,14 @@ def _graphs(
 
 
 def _imported(bundle: Bundle, batch: int, target: Path, source: Path | None, progress: Progress) -> Bundle:
-    from graphs.onnx.source import given_values
+    from graphs.onnx.source import cut_of, given_values
     from toolkit.import_model import ROLE, import_model
 
     if source is None:
         raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
     graph = bundle.find(ROLE, "onnx", "fp32")
     shapes = {b.spec.name: (batch * b.spec.shape[0], *b.spec.shape[1:]) for b in graph.inputs}
-    return import_model(source, target, shapes, progress, given_values(bundle))
+    return import_model(source, target, shapes, progress, given_values(bundle), cut_at=cut_of(bundle))
 
 
 def _converted(

@@ -25,6 +25,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
     Raises NotAvailable without torch weights and source, InvalidInput if `source` is another file.
     """
     from graphs.onnx.file import save
+    from graphs.onnx.source import read_source
 
     graph = bundle.find(role, "onnx", "fp32")
     weights = [a for a in bundle.artifacts if (a.role, a.format) == (role, "torch")]
@@ -33,7 +34,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
         files, tools = save(_exported(bundle, weights[0]), path), ["torch", "onnxscript"]
     elif source is not None:
         with checked_source(bundle, source) as place:
-            files, tools = save(_imported(bundle, graph, place), path), ["onnx"]
+            files, tools = save(read_source(bundle, place), path), ["onnx"]
     elif find_kind(bundle.model["kind"]).is_imported:
         raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
     else:
@@ -68,36 +69,21 @@ def _exported(bundle: Bundle, weights: Artifact) -> Any:
     return export(module.eval(), graph)
 
 
-def _imported(bundle: Bundle, graph: Artifact, source: Path) -> Any:
-    from graphs.onnx.foreign import constants_of, read_foreign
-    from graphs.onnx.source import given_values
-
-    shapes = {binding.spec.name: binding.spec.shape for binding in graph.inputs}
-    model = read_foreign(source, shapes, constants_of(source, given_values(bundle)))
-    # The bundle has neither inputs that nothing reads nor outputs that nothing computes.
-    names = {binding.spec.name for binding in graph.outputs}
-    kept = [value for value in dict.fromkeys(model.graph.outputs) if value.name in names]
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(kept)
-    for value in [value for value in model.graph.inputs if not value.uses()]:
-        model.graph.inputs.remove(value)
-    return model
-
-
 @contextmanager
 def checked_source(bundle: Bundle, source: Path) -> Iterator[Path]:
     """Give, for a block, the path at which the file that a bundle was imported from can be read, see weights_beside.
 
     Raises InvalidInput unless `source` is that file.
     """
-    from graphs.onnx.foreign import external_files, weights_beside
+    from graphs.onnx.foreign import weights_beside
+    from graphs.onnx.source import is_source
 
     if not find_kind(bundle.model["kind"]).is_imported:
         raise InvalidInput(f"--source {source}: {bundle.folder} was not imported; leave it out")
     if not source.is_file():
         raise InvalidInput(f"--source {source}: no such file")
     with weights_beside(source) as place:
-        if sha256_of(place, *external_files(place)) != bundle.weights["sha256"]:
+        if not is_source(bundle, place):
             raise InvalidInput(
                 f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights['source']}; "
                 "give that, or import this one"
