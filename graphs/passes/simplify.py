@@ -1,7 +1,7 @@
 """The passes that fold constants: large weights here, and all else in onnxsim, which also removes dead code."""
 
 from functools import partial
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import onnx
@@ -40,17 +40,19 @@ def compute_weights(model: ir.Model) -> tuple[ir.Model, bool]:
         sizes = [tensor.nbytes for tensor in tensors if tensor is not None]
         if max(sizes) < LARGE_BYTES and computed.isdisjoint(given):
             continue
-        shapes = [static_shape(value) for value in node.outputs]
-        if any(shape is None or value.dtype is None for shape, value in zip(shapes, node.outputs, strict=True)):
-            continue
-        if sum(prod(v.shape.numpy()) * v.dtype.itemsize for v in node.outputs if v.shape and v.dtype) > sum(sizes):
-            continue
-        computed.update(_fold(model.graph, node))
+        if sum(map(_nbytes, node.outputs)) <= sum(sizes):
+            computed.update(_fold(model.graph, node))
     return model, bool(computed)
 
 
 def _has_graph(node: ir.Node) -> bool:
     return any(value.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for value in node.attributes.values())
+
+
+def _nbytes(value: ir.Value) -> float:
+    """Return the bytes of a value, infinity if its sizes or its type are not known."""
+    shape = static_shape(value)
+    return inf if shape is None or value.dtype is None else prod(shape) * value.dtype.itemsize
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> list[ir.Value]:

@@ -70,7 +70,7 @@ def test_the_other_of_two_equal_scores_is_no_other_answer(
 def test_the_indices_of_a_top_k_are_settled_where_their_values_are_the_same(tmp_path: Path) -> None:
     nodes = "scores = MatMul(x, w) values, y = TopK<axis = 1, sorted = 1>(scores, k)"
     path = _written(tmp_path / "a.onnx", nodes, "int64[4,3]")
-    ties = Ties.of(path)
+    ties = Ties.of(path, [Binding.same(TensorSpec("y", (4, 3), "int64", None))])
     assert ties is not None
     x = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32)
     scores = x @ numpy_helper.to_array(onnx.load(path).graph.initializer[0])
@@ -86,4 +86,6 @@ def test_the_indices_of_a_top_k_are_settled_where_their_values_are_the_same(tmp_
 
 
 def test_a_graph_without_indices_has_no_ties(tmp_path: Path) -> None:
-    assert Ties.of(_written(tmp_path / "a.onnx", "y = MatMul(x, w)", "float[4,6]")) is None
+    path = _written(tmp_path / "a.onnx", "s = MatMul(x, w) y = Cast<to = 7>(s)", "int64[4,6]")
+    assert Ties.of(path, [Binding.same(TensorSpec("y", (4, 6), "int64", None))]) is None
+    assert Ties.of(tmp_path / "unread.onnx", [Binding.same(TensorSpec("y", (4, 6), "float32", None))]) is None

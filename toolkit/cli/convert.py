@@ -8,22 +8,35 @@ import click
 
 from backends.errors import ToolkitError
 from backends.precision import RECIPES
-from toolkit.cli.inputs import input_options, parsed
+from toolkit.cli.inputs import Command, input_options, parsed
 from toolkit.cli.judge import judge_option
 from toolkit.metrics.task import JudgeChoice
 
 
+def file_options(command: Command) -> Command:
+    """Add the options that `convert` and `ship` share: --precision (precisions) and --runtime (runtimes)."""
+    precision = click.option(
+        "-p",
+        "--precision",
+        "precisions",
+        multiple=True,
+        default=("fp32", "fp16", "int8"),
+        show_default="fp32, fp16 and int8",
+        help=f"{', '.join(RECIPES)}; may be repeated.",
+    )
+    runtime = click.option(
+        "--runtime",
+        "runtimes",
+        type=click.Choice(["ort", "tflite"]),
+        multiple=True,
+        help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
+    )
+    return precision(runtime(command))
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "-p",
-    "--precision",
-    "precisions",
-    multiple=True,
-    default=("fp32", "fp16", "int8"),
-    show_default="fp32, fp16 and int8",
-    help=f"{', '.join(RECIPES)}; may be repeated.",
-)
+@file_options
 @click.option("--route", default="direct", show_default=True, help="direct, or tf: through TensorFlow's own converter.")
 @click.option(
     "--calibration",
@@ -50,13 +63,6 @@ from toolkit.metrics.task import JudgeChoice
     help="Megabytes of float32 weights lowered at a time: less needs less memory, and more time.",
 )
 @click.option("--role", "roles", multiple=True, metavar="ROLE", help="This graph alone, as `toolkit models` lists it.")
-@click.option(
-    "--runtime",
-    "runtimes",
-    type=click.Choice(["ort", "tflite"]),
-    multiple=True,
-    help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
-)
 @judge_option("Instead of the judge that the bundle keeps.")
 @input_options
 @click.option("--strict", is_flag=True, help="End at the first file that cannot be made, and add none of its graph.")

@@ -32,12 +32,17 @@ def _value(text: str) -> tuple[str, tuple[float, ...]]:
     return name, numbers
 
 
+def _names(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split(","))
+
+
 def size_options(command: Command) -> Command:
     """Add the options that `import` and `ship` share: --input-shape (shapes), --input-value (values) and --cut-at."""
     for option in (
         click.option(
             "--cut-at",
             metavar="TENSOR[,TENSOR]",
+            callback=_names,
             help="Make these tensors the outputs and leave out all behind them, such as a NonMaxSuppression.",
         ),
         click.option(
@@ -77,7 +82,7 @@ def import_(
     output: Path,
     shapes: tuple[str, ...],
     values: tuple[str, ...],
-    cut_at: str | None,
+    cut_at: tuple[str, ...] | None,
     judge: JudgeChoice | None,
     inputs: Path | None,
     preprocess: str | None,
@@ -125,7 +130,7 @@ def import_(
             inputs,
             parsed(preprocess),
             judge,
-            None if cut_at is None else tuple(cut_at.split(",")),
+            cut_at,
         )
         notes += lowering_problems(bundle, progress.step)
     for note in notes:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from backends.precision import RECIPES
+from toolkit.cli.convert import file_options
 from toolkit.cli.group import Target
 from toolkit.cli.import_ import size_options, sizes_and_values
 from toolkit.cli.inputs import input_options, parsed
@@ -28,22 +28,7 @@ from toolkit.metrics.task import JudgeChoice
 @size_options
 @judge_option("The bundle keeps it.")
 @input_options
-@click.option(
-    "-p",
-    "--precision",
-    "precisions",
-    multiple=True,
-    default=("fp32", "fp16", "int8"),
-    show_default="fp32, fp16 and int8",
-    help=f"{', '.join(RECIPES)}; may be repeated.",
-)
-@click.option(
-    "--runtime",
-    "runtimes",
-    type=click.Choice(["ort", "tflite"]),
-    multiple=True,
-    help="Files for this runtime alone: ONNX Runtime or TFLite; may be repeated.",
-)
+@file_options
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the cores this process may use.")
 @click.option(
     "--time-limit",
@@ -63,7 +48,7 @@ def ship(
     checkpoints: tuple[Path, ...],
     shapes: tuple[str, ...],
     values: tuple[str, ...],
-    cut_at: str | None,
+    cut_at: tuple[str, ...] | None,
     judge: JudgeChoice | None,
     inputs: Path | None,
     preprocess: str | None,
@@ -103,8 +88,7 @@ def ship(
         from toolkit.shipping.source import Source
 
         arrays = {name: np.array(numbers) for name, numbers in constants.items()}
-        cut = None if cut_at is None else tuple(cut_at.split(","))
-        kept = {"inputs": inputs, "preprocess": parsed(preprocess), "judge": judge, "cut_at": cut}
+        kept = {"inputs": inputs, "preprocess": parsed(preprocess), "judge": judge, "cut_at": cut_at}
         source = Source(model, checkpoints, sizes, arrays, kept)
         options = ShipOptions(precisions, runtimes or ShipOptions.runtimes, threads, time_limit_s)
         shipped = ship_model(source.make, output, options, progress.step)

@@ -73,7 +73,15 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
         specs = [binding.spec for binding in parent.inputs]
         real = real_inputs(bundle, specs)
         samples = chain(() if real is None else real.spread(MOST_REAL), synthetic_samples(bundle, specs))
-        compare_stream(samples, reference, {}, {artifact.file: opened}, kind.may_leave_domain, True, Ties.of(source))
+        compare_stream(
+            samples,
+            reference,
+            {},
+            {artifact.file: opened},
+            kind.may_leave_domain,
+            True,
+            Ties.of(source, parent.outputs),
+        )
     if opened.remembered is not None:
         raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)

@@ -170,7 +170,7 @@ def _compare_role(
             }
             work = {c.name: _open(bundle, kind, c, sessions[c.name], reference, by_file, images) for c in running}
             samples = _told(kind.samples(bundle, reference, images), progress)
-            ties = Ties.of(bundle.folder / reference.file) if kind.is_imported else None
+            ties = Ties.of(bundle.folder / reference.file, reference.outputs) if kind.is_imported else None
             seen = compare_stream(samples, base, parents, work, kind.may_leave_domain, kind.is_imported, ties)
             reports |= {c.name: _report(bundle, kind, c, work[c.name]) for c in running}
     return RoleReport(

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import onnx_ir as ir
 
-from backends.tensor import Array
+from backends.tensor import Array, Binding
 from graphs.onnx.part import OnnxPartSession, part_of, read_with_shapes
 from graphs.onnx.readers import static_shape
 
@@ -38,11 +38,14 @@ class Ties:
         self._session = session
 
     @classmethod
-    def of(cls, path: Path) -> Self | None:
+    def of(cls, path: Path, outputs: Sequence[Binding]) -> Self | None:
         """Open the part of a graph before its choices. Returns None for a graph without an output of indices.
 
-        Raises InvalidArtifact if ONNX Runtime cannot load the part.
+        outputs: of the graph; without integers among them it is not read. Raises InvalidArtifact if ONNX Runtime cannot
+        load the part.
         """
+        if not any(np.dtype(binding.spec.dtype).kind in "iu" for binding in outputs):
+            return None
         model = read_with_shapes(path)
         found = [one for value in model.graph.outputs if (one := _choice(value)) is not None]
         if not found:
