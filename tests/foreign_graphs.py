@@ -7,6 +7,8 @@ import onnx.parser
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
 
+from backends.artifact import Artifact
+from backends.tensor import Binding, TensorSpec
 from toolkit.cli import main
 
 
@@ -18,6 +20,25 @@ def save_graph(folder: Path, graph: onnx.GraphProto, opset: int = 17) -> Path:
     path = folder / "source.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return path
+
+
+def onnx_artifact(path: Path, x: TensorSpec, y: TensorSpec) -> Artifact:
+    """The artifact of a float32 ONNX file with one input and one output. Its hash is not that of the file."""
+    return Artifact(
+        file=path.name,
+        role="model",
+        format="onnx",
+        precision="fp32",
+        route=None,
+        inputs=(Binding.same(x),),
+        outputs=(Binding.same(y),),
+        sha256="0" * 64,
+        bytes=path.stat().st_size,
+        external_files=(),
+        parent=None,
+        tools={},
+        architecture=None,
+    )
 
 
 def square_root(folder: Path) -> Path:

@@ -127,6 +127,18 @@ g (float[1,10,14,CHANNELS] image, float[4,CHANNELS,3,3] kernel) => (float[1,4] y
 }"""
 
 
+def _compared(source: Path, folder: Path, inputs: Path, preprocess: str) -> str:
+    """Import a model with real inputs, calibrate a TFLite file on them, and return the output of the comparison."""
+    for command in (
+        ("import", source, "-o", folder, "--inputs", inputs, "--preprocess", preprocess),
+        ("convert", folder, "-p", "int8-static", "--runtime", "tflite"),
+        ("compare", folder),
+    ):
+        result = toolkit(*command)
+        assert result.exit_code == 0, result.output
+    return result.output
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_folder_of_images_serves_a_model_that_is_neither_square_nor_channels_first(
     tmp_path: Path, channels: int
@@ -138,13 +150,8 @@ def test_a_folder_of_images_serves_a_model_that_is_neither_square_nor_channels_f
     for i in range(4):
         Image.new("RGB", (30, 20), (60 * i, 90, 200 - 30 * i)).save(photos / f"{i}.jpg")
     folder, spec = tmp_path / "picture", "mean=0.5,std=0.25" + (",order=BGR" if channels == 3 else ",grey")
-    result = toolkit("import", source, "-o", folder, "--inputs", photos, "--preprocess", spec)
-    assert result.exit_code == 0, result.output
-    result = toolkit("convert", folder, "-p", "int8-static", "--runtime", "tflite")
-    assert result.exit_code == 0, result.output
-    result = toolkit("compare", folder)
-    assert result.exit_code == 0, result.output
-    assert "on 4 real, 38 synthetic samples" in result.output
+    compared = _compared(source, folder, photos, spec)
+    assert "on 4 real, 38 synthetic samples" in compared
     bundle = Bundle.open(folder)
     feeds = timing_feeds(bundle, bundle.find("model", "tflite", "int8-static"))["image"]
     assert feeds.shape == (1, 10, 14, channels)
@@ -160,13 +167,8 @@ def test_a_folder_of_recordings_serves_an_audio_model(tmp_path: Path) -> None:
     sounds.mkdir()
     soundfile.write(sounds / "tone.wav", 0.5 * np.sin(np.arange(1000) / 5), 16000)
     folder = tmp_path / "audio"
-    result = toolkit("import", source, "-o", folder, "--inputs", sounds, "--preprocess", "rate=16000")
-    assert result.exit_code == 0, result.output
-    result = toolkit("convert", folder, "-p", "int8-static", "--runtime", "tflite")
-    assert result.exit_code == 0, result.output
-    result = toolkit("compare", folder)
-    assert result.exit_code == 0, result.output
-    assert "on 2 real, 38 synthetic samples" in result.output
+    compared = _compared(source, folder, sounds, "rate=16000")
+    assert "on 2 real, 38 synthetic samples" in compared
     result = toolkit("bench", folder, "--time-limit", "0")
     assert result.exit_code == 0, result.output
 

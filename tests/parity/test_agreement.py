@@ -10,7 +10,8 @@ import pytest
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.tensor import Binding, TensorSpec
+from backends.tensor import TensorSpec
+from tests.foreign_graphs import onnx_artifact
 from toolkit.inputs.kept import with_inputs
 from toolkit.parity.agreement import conversion_rules, disagreements
 
@@ -28,22 +29,7 @@ def _written(folder: Path, shift: str) -> Path:
 
 
 def _artifact(path: Path) -> Artifact:
-    x, y = (Binding.same(TensorSpec(name, (1, 64), "float32", None)) for name in "xy")
-    return Artifact(
-        file=path.name,
-        role="model",
-        format="onnx",
-        precision="fp32",
-        route=None,
-        inputs=(x,),
-        outputs=(y,),
-        sha256="0" * 64,
-        bytes=path.stat().st_size,
-        external_files=(),
-        parent=None,
-        tools={},
-        architecture=None,
-    )
+    return onnx_artifact(path, *(TensorSpec(name, (1, 64), "float32", None) for name in "xy"))
 
 
 def _bundle(path: Path) -> Bundle:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.tensor import Binding, TensorSpec
+from tests.foreign_graphs import onnx_artifact
 from toolkit.parity.agreement import disagreements
 from toolkit.parity.ties import Ties
 
@@ -28,21 +29,7 @@ def _written(path: Path, nodes: str, output: str) -> Path:
 
 
 def _artifact(path: Path, shape: tuple[int, ...]) -> Artifact:
-    return Artifact(
-        file=path.name,
-        role="model",
-        format="onnx",
-        precision="fp32",
-        route=None,
-        inputs=(Binding.same(TensorSpec("x", (4, 8), "float32", None)),),
-        outputs=(Binding.same(TensorSpec("y", shape, "int32", None)),),
-        sha256="0" * 64,
-        bytes=path.stat().st_size,
-        external_files=(),
-        parent=None,
-        tools={},
-        architecture=None,
-    )
+    return onnx_artifact(path, TensorSpec("x", (4, 8), "float32", None), TensorSpec("y", shape, "int32", None))
 
 
 @pytest.mark.parametrize(

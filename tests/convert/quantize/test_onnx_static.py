@@ -32,8 +32,7 @@ SHAPES = {"w1": (64, 3, 3, 3), "b1": (64,), "w2": (64, 64, 3, 3), "w3": (64, 1, 
 SPECS = (TensorSpec("x", (1, 3, 16, 16), "float32", "NCHW"), TensorSpec("y", (1, 10), "float32", None))
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+def write_graph(path: Path) -> Path:
     model = onnx.parser.parse_model(TEXT)
     rng = np.random.default_rng(0)
     for name, shape in SHAPES.items():
@@ -41,8 +40,13 @@ def source(tmp_path: Path) -> Path:
         model.graph.initializer.append(numpy_helper.from_array(values, name))
     for name, bound in (("least", 0), ("most", 6)):
         model.graph.initializer.append(numpy_helper.from_array(np.array(bound, np.float32), name))
-    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "model.onnx")
-    return tmp_path / "model.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_graph(tmp_path / "model.onnx")
 
 
 def _images() -> list[Array]:

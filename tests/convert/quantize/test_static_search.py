@@ -19,7 +19,7 @@ from backends.bundle import Bundle
 from backends.registry import open_session
 from graphs.onnx.file import load
 from graphs.tflite.graph import Node, read_graph
-from tests.convert.quantize.test_onnx_static import SHAPES, TEXT
+from tests.convert.quantize.test_onnx_static import write_graph
 from tests.shared import made_once
 from toolkit.convert.calibration import Calibration
 from toolkit.convert.job import Job
@@ -91,15 +91,7 @@ def test_a_file_of_which_no_layer_could_be_static_is_over_its_tolerance() -> Non
 
 
 def _convert(folder: Path) -> None:
-    model = onnx.parser.parse_model(TEXT)
-    rng = np.random.default_rng(0)
-    for name, shape in SHAPES.items():
-        values = rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, name))
-    for name, bound in (("least", 0), ("most", 6)):
-        model.graph.initializer.append(numpy_helper.from_array(np.array(bound, np.float32), name))
-    onnx.save(model, folder / "source.onnx")
-    bundle = import_model(folder / "source.onnx", folder / "foreign", {})
+    bundle = import_model(write_graph(folder / "source.onnx"), folder / "foreign", {})
     conversion = convert_bundle(
         bundle.folder, conversion_rules, ("int8-static", "int8-full"), calibration=Calibration(None)
     )
