@@ -58,7 +58,7 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
         "mendings": mendings,
         "source": {"file": "../../source.onnx", "sizes": {"x": [1, 3, 12, 16]}},
     }
-    assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
+    assert (bundle.weights.origin, bundle.weights.source) == ("checkpoint", "source.onnx")
     (artifact,) = bundle.artifacts
     assert (artifact.file, artifact.role) == ("model.onnx", "model")
     assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx"]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from backends.artifact import Artifact
 from backends.atomic import replacing_folder
-from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, sha256_of
+from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, WeightsOrigin, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.sandbox import SandboxProcess
 from backends.tensor import Binding
@@ -199,7 +199,7 @@ def _import(
             architecture=None,
             modules=modules,
         )
-        known = {"origin": "checkpoint", "source": named.name} | dict(weights or {}) | {"sha256": digest}
+        known = WeightsOrigin(**{"origin": "checkpoint", "source": named.name, **(weights or {}), "sha256": digest})
         if candidate.is_quantized:
             say(
                 "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import IntegerValues, TensorSpec
 from tests.foreign_graphs import square_root
@@ -87,7 +87,7 @@ def test_what_is_written_is_read_again() -> None:
     assert KeptInputs.of(replace(bundle, model={"name": "a", "kind": "tensor"})) == KeptInputs()
 
 
-_WEIGHTS = {"origin": "checkpoint", "sha256": "0" * 64, "source": "a.onnx"}
+_WEIGHTS = WeightsOrigin("checkpoint", "0" * 64, "a.onnx")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from backends.bundle import WeightsOrigin
 from backends.machine import Machine
 from backends.profiling import OpTypeTotal
 from backends.session import RuntimeFacts
@@ -193,7 +194,7 @@ class BenchResult:
     machine: Machine
     model: str
     kind: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     threads: int
     reference: dict[str, str]
     files: tuple[FileResult, ...]
