@@ -85,6 +85,7 @@ class Job:
             external_files=(),
             parent=parent.file,
             tools=tools,
+            axes=None,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
         weights = stored_weights(path)

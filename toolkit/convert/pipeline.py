@@ -22,7 +22,7 @@ from backends.registry import open_session
 from backends.sandbox import SandboxProcess
 from backends.session import Session
 from backends.tensor import Array, probe
-from graphs.onnx.file import read, save
+from graphs.onnx.file import save
 from graphs.tflite.graph import read_graph
 from graphs.tflite.writer import write_graph
 from toolkit.convert.calibration import Calibrated, Calibration, read_calibration, read_images
@@ -50,7 +50,7 @@ from toolkit.convert.quantize.mixed import (
 from toolkit.convert.quantize.static_search import make_static_onnx
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import QUANTIZED, ConversionRules, FindRules
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, fixed_graph, open_graph
 from toolkit.environments import converter_python
 from toolkit.inputs.images import Preprocess
 from toolkit.inputs.kept import KeptInputs, not_imported, real_inputs, synthetic_samples, with_inputs
@@ -321,8 +321,8 @@ def _tensorflow(job: Job, precisions: Sequence[str], attempts: Attempts) -> None
     for name in artifact.files:  # onnx2tf overwrites its input file
         shutil.copyfile(job.bundle.folder / name, job.folder / name)
     path = job.folder / artifact.file
-    model = read(path)
-    if names := carry_names(model):
+    model = fixed_graph(path)
+    if (names := carry_names(model)) or artifact.axes:
         path = save(model, job.folder / "renamed.onnx")[0]
     outputs = [names.carried(binding.spec.name) for binding in artifact.outputs]
     result = job.run("lower-tf", model=str(path), precisions=list(precisions), outputs=outputs)
