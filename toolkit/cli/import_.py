@@ -130,9 +130,9 @@ def import_(
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
 
-    given, fixed = sizes_and_values(shapes, values)
     notes: list[str] = []
     need("export")
+    given, fixed = sizes_and_values(shapes, values)
     with working(f"import {model}") as progress:
         progress.step("loading onnx")
         import numpy as np
