@@ -237,7 +237,8 @@ def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
         (["--input-value", "ids=1,a"], "expected NAME=2,3, got 'ids=1,a'"),
         (["--input-value", "z=1"], "--input-value z: no such input; there is x, ids"),
         (["--input-shape", "x"], "expected NAME=1,3,224,224, got 'x'"),
-        (["--input-shape", "x=1,a"], "expected NAME=1,3,224,224, got 'x=1,a'"),
+        (["--input-shape", "x=1,2b"], "expected NAME=1,3,224,224, got 'x=1,2b'"),
+        (["--input-shape", "x=1,a"], "--input-shape x=1,a: the file states n,3,h,w"),
         ([], "input 'x': expected static sizes, the file states n,3,h,w"),
     ],
 )

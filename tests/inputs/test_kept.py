@@ -77,7 +77,7 @@ def test_a_bundle_elsewhere_finds_the_same_inputs(bundle: Bundle, tmp_path: Path
 
 def test_what_is_written_is_read_again() -> None:
     kept = KeptInputs(
-        "../a", Preprocess((8, 12), 255.0, (1.0, 2.0, 3.0), (4.0,), "NHWC", "BGR", True, 16000),
+        "../a", Preprocess((8, 12), 255.0, (1.0, 2.0, 3.0), (4.0,), "NHWC", "BGR", True, 16000, "bicubic", 0.875),
         {"ids": IntegerValues(30, distinct=1), "mask": IntegerValues(mask=True)},
     )  # fmt: skip
     written = json.loads(json.dumps(kept.to_json()))
