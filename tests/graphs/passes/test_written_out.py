@@ -5,8 +5,10 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from graphs.onnx.sizes import infer_shapes
 from graphs.passes.activation import write_out_prelu, write_out_tanh_gelu
@@ -18,6 +20,7 @@ from graphs.passes.sampling import (
     part_backward_slices,
     reflect_grid,
     smooth_resize_to_products,
+    write_out_cubic_grid,
 )
 
 
@@ -147,6 +150,40 @@ def test_a_reflected_grid_is_reflected_before(mode: str, corners: int, is_writte
     {{ y = GridSample<mode="{mode}", padding_mode="reflection", align_corners={corners}>(x, g) }}"""
     operators = {"Add", "Abs", "Mul", "Floor", "Sub", "Min", "GridSample"}
     _check(reflect_grid, _model(text), operators if is_written else None, 1e-5)
+
+
+_CUBIC = {
+    "Reshape", "Add", "Mul", "Floor", "Sub", "Max", "Min", "Slice", "Transpose", "Cast", "Gather", "MatMul",
+}  # fmt: skip
+_PADDED = {"zeros": {"Equal"}, "border": set[str](), "reflection": {"Abs", "Div"}}
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("sizes", [(1, 4, 9, 11), (3, 2, 5, 1)])
+def test_a_cubic_grid_is_written_out_with_the_numbers_of_torch(
+    sizes: tuple[int, ...], padding: str, corners: bool
+) -> None:
+    text = f"""(float[{",".join(map(str, sizes))}] x, float[{sizes[0]},7,8,2] g) => (float[n,c,7,8] y)
+    {{ y = GridSample<mode="cubic", padding_mode="{padding}", align_corners={int(corners)}>(x, g) }}"""
+    model, changed = run_pass(write_out_cubic_grid, _model(text))
+    assert changed
+    assert {node.op_type for node in model.graph} - {"Sub"} == (_CUBIC | _PADDED[padding]) - {"Sub"}
+    random = np.random.default_rng(3)
+    x, g = random.normal(size=sizes).astype(np.float32), random.uniform(-3, 3, (sizes[0], 7, 8, 2)).astype(np.float32)
+    expected = functional.grid_sample(torch.tensor(x), torch.tensor(g), "bicubic", padding, corners).numpy()
+    np.testing.assert_allclose(run_once(model, {"x": x, "g": g}, "after")["y"], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode"), [((1, 4, 9, 11), "linear"), ((1, 1, 4097, 4096), "cubic"), (("n", 4, 9, 11), "cubic")]
+)
+def test_another_grid_one_of_too_many_pixels_and_one_of_open_sizes_stay(
+    sizes: tuple[int | str, ...], mode: str
+) -> None:
+    text = f"""(float[{",".join(map(str, sizes))}] x, float[1,7,8,2] g) => (float[1,c,7,8] y)
+    {{ y = GridSample<mode="{mode}">(x, g) }}"""
+    assert not run_pass(write_out_cubic_grid, _model(text))[1]
 
 
 _EQUATIONS = [
