@@ -1,18 +1,23 @@
 """Runs the file that is imported, and compares its outputs with those of a graph that was made of it."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from backends.errors import InvalidArtifact
+from backends.artifact import ANY_SIZE
+from backends.errors import InvalidArtifact, InvalidInput
 from backends.sandbox import SandboxDied, SandboxProcess
-from backends.tensor import Array
+from backends.tensor import Array, IntegerValues, TensorSpec
 from graphs.onnx.apart import Feeds, Outputs, cut_model, run
+from graphs.onnx.sizes import OpenAxis, Shapes
 from toolkit.metrics.error import FLOOR
+from toolkit.metrics.samples import signed_samples
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
@@ -67,6 +72,81 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact, cut_at: 
     except Exception as error:  # the reference evaluator is plain Python and may raise any error
         raise why from error
     return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
+
+
+def at_other_sizes(
+    source: Path,
+    specs: Sequence[TensorSpec],
+    shapes: Shapes,
+    sizes: Mapping[str, int],
+    integers: Mapping[str, IntegerValues],
+    stated: Callable[[Mapping[str, Array]], dict[str, Array]],
+    child: SandboxProcess,
+    cut_at: Sequence[str] = (),
+) -> Iterator[dict[str, Array]]:
+    """Yield noise for the inputs of an ONNX file at other sizes of its open axes, at which ONNX Runtime runs the file.
+
+    shapes, sizes: of the inputs and of the open axes by name. stated: returns inputs as the file takes them. All sizes
+    are doubled together or else halved, and that of the first axis is doubled alone.
+    Raises InvalidInput if ONNX Runtime runs the file at none of these sizes.
+    """
+    (first, size), *others = sizes.items()
+    ways = [{name: 2 * size for name, size in sizes.items()}, {name: -(-size // 2) for name, size in sizes.items()}]
+    alone = [{**sizes, first: 2 * size}] if others else []
+    why, found = "", 0
+    for choices in (ways, alone):
+        for other in (way for way in choices if way != sizes):
+            sample = next(signed_samples(tuple(_sized(spec, shapes, other) for spec in specs), integers=integers))
+            feed = dict(sample.feeds)
+            try:
+                _run_apart(source, [stated(feed)], child, cut_at)
+            except InvalidArtifact as error:
+                why = why or f"at {', '.join(f'{name}={n}' for name, n in other.items())}: {error}"
+                continue
+            yield feed
+            found += 1
+            break
+    if not found:
+        raise InvalidInput(f"{source}: --input-shape: it runs at no other sizes of {', '.join(sizes)}; {why}")
+
+
+def _sized(spec: TensorSpec, shapes: Shapes, sizes: Mapping[str, int]) -> TensorSpec:
+    given = shapes.get(spec.name, spec.shape)
+    return replace(spec, shape=tuple(sizes[one.name] if isinstance(one, OpenAxis) else one for one in given))
+
+
+def shapes_of(results: Outputs) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the outputs that have the same in all results, which are of inputs of the same shapes."""
+    shapes = {name: {one[name].shape for one in results} for name in results[0]}
+    return {name: next(iter(seen)) for name, seen in shapes.items() if len(seen) == 1}
+
+
+def open_axes(
+    values: Sequence[ir.Value], runs: Sequence[Mapping[str, Array]], names: Collection[str]
+) -> dict[str, tuple[str | None, ...]]:
+    """Return the axes of the inputs and outputs that have open ones, see Artifact.axes.
+
+    runs: inputs and outputs of runs at several sizes. names: of the inputs' open axes; the size of any other open axis
+    follows from theirs. An axis is open if the graph does not state its size, or if the
+    size differs between runs.
+    """
+    found = {}
+    for value in values:
+        name = str(value.name)
+        shapes = [one[name].shape for one in runs if name in one]
+        rank = len(shapes[0])
+        stated = list(value.shape) if value.shape is not None and len(value.shape) == rank else [None] * rank
+        axes = tuple(
+            None
+            if isinstance(size, int) and len({shape[at] for shape in shapes}) == 1
+            else str(size)
+            if str(size) in names
+            else ANY_SIZE
+            for at, size in enumerate(stated)
+        )
+        if any(axes):
+            found[name] = axes
+    return found
 
 
 def difference(

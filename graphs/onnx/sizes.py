@@ -1,16 +1,36 @@
 """Sizes of the tensors of foreign graphs: inputs get the sizes that are given, and all others follow from them."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from backends.artifact import SIZES
 from backends.errors import InvalidInput
 from backends.tensor import DTYPES, TensorSpec
 from graphs.onnx.weights import attach_weights, detach_weights
 
-Shapes = Mapping[str, tuple[int, ...]]
+
+@dataclass(frozen=True)
+class OpenAxis:
+    """An axis of an input that stays open in ONNX files.
+
+    Axes of one name have one size. size: at which files are compared, and that all other files have; None for the size
+    of another axis of the name, or else a usual one.
+    """
+
+    name: str
+    size: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.size is None else f"{self.name}:{self.size}"
+
+
+Shapes = Mapping[str, tuple[int | OpenAxis, ...]]
+FixedShapes = Mapping[str, tuple[int, ...]]
 
 # Operators whose number of results depends on the values that they are given.
 _SEARCHES = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
@@ -18,8 +38,60 @@ _SEARCHES = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
 _BATCH, _PIXELS, _LENGTH = 1, 224, 128
 
 
+def sizes_of_axes(shapes: Shapes) -> dict[str, int]:
+    """Return the size of each open axis by its name. Raises InvalidInput if one is given two sizes."""
+    usual: dict[str, int] = {}
+    given: dict[str, int] = {}
+    for sizes in shapes.values():
+        for at, axis in enumerate(sizes):
+            if not isinstance(axis, OpenAxis):
+                continue
+            usual.setdefault(axis.name, _usual(at, len(sizes)))
+            if axis.size is not None and given.setdefault(axis.name, axis.size) != axis.size:
+                raise InvalidInput(f"--input-shape: axis {axis.name} has the sizes {given[axis.name]} and {axis.size}")
+    return usual | given
+
+
+def fixed_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of inputs with the sizes of `sizes_of_axes` in the places of open axes."""
+    known = sizes_of_axes(shapes)
+    return {
+        name: tuple(known[size.name] if isinstance(size, OpenAxis) else size for size in sizes)
+        for name, sizes in shapes.items()
+    }
+
+
+def close_axes(model: ir.Model) -> ir.Model:
+    """Return a graph with the sizes that its file states for open axes, and every size that follows from them.
+
+    A graph without open axes is returned as it is. Sizes are computed where shape inference does not tell them.
+    """
+    sizes = json.loads(model.metadata_props.get(SIZES, "{}"))
+    if not sizes:
+        return model
+    taken = detach_weights(model)
+    proto = ir.to_proto(ir.external_data.load_to_model(model))
+    attach_weights(model, taken)
+    for value in proto.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    remove_shapes(proto.graph)
+    closed = ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
+    attach_weights(closed, taken)
+    if any(v.shape is None or not v.shape.is_static() for node in closed.graph for v in node.outputs if v.name):
+        from onnxscript.optimizer import fold_constants  # takes a second to import, and few graphs need it
+
+        fold_constants(closed)
+        closed = infer_shapes(closed)
+    return closed
+
+
 def fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: frozenset[str]) -> None:
-    """Give the inputs of a graph their static sizes. Raises InvalidInput naming the input whose sizes do not fit."""
+    """Give the inputs of a graph the sizes and the names of open axes in `shapes`.
+
+    Raises InvalidInput naming the input whose sizes do not fit.
+    """
     inputs = [value for value in graph.input if value.name not in weights]
     names = [value.name for value in inputs]
     if unknown := sorted(set(shapes) - set(names)):
@@ -41,7 +113,7 @@ def fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: froz
             len(given) == len(stated)
             and all(not isinstance(size, int) or size == want for size, want in zip(stated, given, strict=True))
         )
-        if any(size < 1 for size in given):
+        if any((size.size or 1) < 1 if isinstance(size, OpenAxis) else size < 1 for size in given):
             raise InvalidInput(
                 f"{path}: --input-shape {value.name}={','.join(map(str, given))}: expected sizes of at least 1"
             )
@@ -49,10 +121,15 @@ def fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: froz
             raise InvalidInput(
                 f"{path}: --input-shape {value.name}={','.join(map(str, given))}: the file states "
                 f"{','.join(map(str, stated))}"
+                + ("; only an axis that the file leaves open can have a name" if _has_open(given) else "")
             )
         tensor.shape.ClearField("dim")
         for size in given:
-            tensor.shape.dim.add().dim_value = size
+            dim = tensor.shape.dim.add()
+            if isinstance(size, OpenAxis):
+                dim.dim_param = size.name
+            else:
+                dim.dim_value = size
     if open_inputs:
         name, sizes = open_inputs[0]
         shown = "nothing" if sizes is None else ",".join(map(str, sizes))
@@ -63,14 +140,20 @@ def fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: froz
         )
 
 
+def _has_open(sizes: Iterable[int | OpenAxis]) -> bool:
+    return any(isinstance(size, OpenAxis) for size in sizes)
+
+
 def _example(sizes: list[int | str] | None) -> str:
     """Return sizes that an input may have, where the file leaves some open."""
     if sizes is None:
         return "1,3,224,224"
-    longer = _PIXELS if len(sizes) == 4 else _LENGTH
-    return ",".join(
-        str(size if isinstance(size, int) else _BATCH if axis == 0 else longer) for axis, size in enumerate(sizes)
-    )
+    return ",".join(str(size if isinstance(size, int) else _usual(axis, len(sizes))) for axis, size in enumerate(sizes))
+
+
+def _usual(axis: int, rank: int) -> int:
+    """Return the usual size of an axis, which is a batch, the pixels of an image, or a length."""
+    return _BATCH if axis == 0 else _PIXELS if rank == 4 else _LENGTH
 
 
 def remove_shapes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
@@ -117,9 +200,10 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     return inferred
 
 
-def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec, ...]:
+def specs_of(path: Path, values: list[ir.Value], side: str, known: FixedShapes | None = None) -> tuple[TensorSpec, ...]:
     """Return the TensorSpecs of one side of a graph; `side` is "input" or "output".
 
+    known: shapes of tensors with open axes, by name.
     A tensor of four axes has the layout "NCHW", whatever its axes mean: see TensorSpec. Raises InvalidInput if there is
     no tensor, or naming the first tensor with an unknown size, a size of 0, or a dtype that is not in DTYPES.
     """
@@ -129,7 +213,8 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
     for value in values:
         name = str(value.name)
         _check_type(path, side, name, value.type, value.dtype)
-        if value.shape is None or not value.shape.is_static():
+        shape = (known or {}).get(name)
+        if shape is None and (value.shape is None or not value.shape.is_static()):
             sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
             what = f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}"
             if (node := _searching(value)) is not None:
@@ -144,7 +229,8 @@ def specs_of(path: Path, values: list[ir.Value], side: str) -> tuple[TensorSpec,
                     f"{what}; {node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: {way}"
                 )
             raise InvalidInput(f"{what}; where those are an input's, give --input-value NAME=...")
-        shape = tuple(int(size) for size in value.shape if isinstance(size, int))
+        if shape is None:
+            shape = tuple(int(size) for size in value.shape or () if isinstance(size, int))
         if 0 in shape:
             raise InvalidInput(f"{path}: {side} {name!r}: expected sizes of at least 1, got {list(shape)}")
         assert value.dtype is not None

@@ -167,3 +167,13 @@ def test_every_part_of_a_text_is_read() -> None:
 def test_a_text_that_cannot_be_read_says_which_part(text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=f"--preprocess: .*{message}|--preprocess: {message}"):
         Preprocess.parse(text)
+
+
+def test_images_of_class_folders_have_the_names_of_their_folders(tmp_path: Path) -> None:
+    for number, name in enumerate(("dog/1.png", "cat/1.png", "cat/2.png", "1.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20, 10), (number, 0, 0)).save(tmp_path / name)
+    samples = list(read_inputs(tmp_path, (NCHW,)))
+    assert [sample.name for sample in samples] == ["1.png", "cat/1.png", "cat/2.png", "dog/1.png"]
+    reds = [round(255 * float(sample.feeds["image"][0, 0, 0, 0])) for sample in samples]
+    assert reds == [3, 1, 2, 0]

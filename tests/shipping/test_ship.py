@@ -192,6 +192,20 @@ def test_files_that_cannot_be_made_are_rows_with_a_reason_and_exit_code_2(tmp_pa
     assert "ONNX Runtime: take model.onnx" in shown.stdout
 
 
+def test_a_usual_precision_that_changes_no_weight_is_a_row_and_no_failure(tmp_path: Path) -> None:
+    shown = command("ship", square_root(tmp_path), "-o", tmp_path / "bundle", "--runtime", "ort", "--time-limit", 0,
+                    "--json", tmp_path / "shipped.json")  # fmt: skip
+    assert shown.exit_code == 0
+    result = json.loads((tmp_path / "shipped.json").read_text())
+    assert {file["file"]: file["verdict"] for file in result["files"]} == {
+        "model.onnx": "reference",
+        "model.fp16.onnx": "impossible",
+        "model.int8.onnx": "impossible",
+    }
+    assert "model.fp16.onnx: impossible: fp16 is impossible here: the graph has no weights" in shown.stderr
+    assert shown.stdout.count("impossible") == 2
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "said"),
     [

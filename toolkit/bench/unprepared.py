@@ -47,6 +47,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
         external_files=tuple(file.name for file in files[1:]),
         parent=None,
         modules=None,
+        axes=None,
         tools={tool: version(tool) for tool in tools},
     )
 

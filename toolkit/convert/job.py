@@ -71,7 +71,7 @@ class Job:
         """Run the whole TFLite file at `path`, judge it, and return its artifact.
 
         in_float: as in FileOutcome. Raises InvalidArtifact if LiteRT cannot run the file, or if it fails as `_judged`
-        says; NotAvailable if its weights are those of the float32 file.
+        says; NothingToChange if its weights are those of the float32 file.
         """
         parent = self.reference.artifact
         draft = replace(
@@ -85,6 +85,7 @@ class Job:
             external_files=(),
             parent=parent.file,
             tools=tools,
+            axes=None,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
         weights = stored_weights(path)
@@ -119,7 +120,7 @@ class Job:
         if over and artifact.precision == "fp32":
             raise InvalidArtifact(
                 f"{source}: no TFLite file can be made: the file of the converter has other outputs than the graph: "
-                f"{over[0]}, on noise, constants and extremes; run the graph on ONNX Runtime"
+                f"{over[0]}; run the graph on ONNX Runtime"
             )
         return over
 
@@ -150,7 +151,7 @@ class Job:
         """Quantize the graph to an ONNX file by a recipe, with the `kept` layers in FP16, and judge it.
 
         Raises InvalidArtifact if it fails as `_judged` says, InvalidInput if `kept` names an unknown layer,
-        NotAvailable if its weights are those of the float32 graph.
+        NothingToChange if its weights are those of the float32 graph.
         """
         ranges = None
         if recipe.calibrated and calibrated is not None:
@@ -170,7 +171,7 @@ class Job:
     def judged_onnx(self, recipe: Recipe, artifact: Artifact, files: tuple[Path, ...]) -> Made:
         """Judge an ONNX file that was made by a recipe.
 
-        Raises InvalidArtifact if it fails as `_judged` says, NotAvailable if its weights are those of the float32
+        Raises InvalidArtifact if it fails as `_judged` says, NothingToChange if its weights are those of the float32
         graph.
         """
         weights = stored_weights(files[0])

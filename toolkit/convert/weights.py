@@ -62,16 +62,22 @@ def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
     return () if is_as_named(recipe, shares(weights)) else _owners(weights, "float32")
 
 
+class NothingToChange(NotAvailable):
+    """Error: a precision would change no weight of a graph. The message names the operators to blame."""
+
+
 def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:
-    """Raise NotAvailable, naming the operators, if a file stores no weight in the type that its precision promises: it
-    would be the float32 file under another name. in_float: as in FileOutcome."""
+    """Raise NothingToChange, naming the operators, if a file stores no weight in the type that its precision promises.
+
+    It would be the float32 file under another name. in_float: as in FileOutcome.
+    """
     if recipe.weights == "float32" or recipe.keeps_layers or any(dtype == recipe.weights for dtype, _ in weights):
         return
     named = ", ".join(_owners(weights))
     why = f"all weights belong to {named}, which it leaves in float32" if named else "the graph has no weights"
     if in_float:
         why += f"; LiteRT does not load it for {', '.join(in_float)}"
-    raise NotAvailable(
+    raise NothingToChange(
         f"{recipe.name} is impossible here: {why}: {file} would be the float32 file under another name; use fp32"
     )
 

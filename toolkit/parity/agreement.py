@@ -1,5 +1,6 @@
 """The conversion rules of a bundle's kind of model, and the check of files made from an imported graph."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -53,7 +54,8 @@ def judged_precision(bundle: Bundle, artifact: Artifact) -> str:
 
 
 def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
-    """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
+    """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision, with the
+    sort of inputs on which it was judged.
 
     bundle: the one that the file will belong to. source, parent: its float32 ONNX file and the artifact. artifact: of
     the file at `path`. Samples, judge and tolerance are those of `toolkit compare`, but of many real inputs MOST_REAL
@@ -85,4 +87,13 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
     if opened.remembered is not None:
         raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)
-    return tuple(str(check) for check in checks if check.passed is False)
+    judged_on = _named(families, real is not None)
+    return tuple(f"{check}, {judged_on}" for check in checks if check.passed is False)
+
+
+def _named(families: Sequence[str], has_real: bool) -> str:
+    """Return the inputs on which a file was judged in words."""
+    synthetic = "noise, constants and extremes"
+    if not has_real:
+        return f"on {synthetic}"
+    return "on the real inputs" if "synthetic" not in families else f"on the real inputs, {synthetic}"

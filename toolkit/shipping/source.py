@@ -11,6 +11,7 @@ from backends.bundle import Bundle, Progress, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable, ToolkitError
 from backends.tensor import Array
 from graphs.networks.models import fitting
+from graphs.onnx.sizes import Shapes, fixed_shapes, sizes_of_axes
 from graphs.weights_file import read_tensors
 from toolkit.export import choose_weights, export_bundle
 from toolkit.import_model import import_model
@@ -41,7 +42,7 @@ class Source:
 
     model: str
     checkpoints: tuple[Path, ...] = ()
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,9 +87,11 @@ class Source:
             raise InvalidInput(f"{self.model}: expected one --checkpoint, got {len(self.checkpoints)}")
         if self.values:
             raise InvalidInput(f"{self.model}: --input-value is for ONNX files")
+        if sizes_of_axes(self.shapes):
+            raise InvalidInput(f"{self.model}: --input-shape: only axes of ONNX files stay open: give sizes alone")
         progress(f"building {self.model}")
         network = build_network(package, name)
-        inputs = example_inputs(package, name, network, self.shapes)
+        inputs = example_inputs(package, name, network, fixed_shapes(self.shapes))
         weights = {"origin": "random", "source": f"{self.model}, seed {SEED}"}
         if self.checkpoints:
             (path,) = self.checkpoints
