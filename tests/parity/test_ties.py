@@ -78,6 +78,20 @@ def test_a_graph_without_indices_has_no_ties(tmp_path: Path) -> None:
     assert Ties.of(tmp_path / "unread.onnx", [Binding.same(TensorSpec("y", (4, 6), "float32", None))]) is None
 
 
+def test_boxes_of_the_same_score_are_the_same_choice(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4,4] b, float[1,2,4] s) => (int64[n,3] y)
+        <int64 k = {2}> { y = NonMaxSuppression(b, s, k) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "a.onnx")
+    ties = Ties.of(tmp_path / "a.onnx", [Binding.same(TensorSpec("y", (4, 3), "int64", None))])
+    assert ties is not None
+    b = np.array([[[n, n, n + 1, n + 1] for n in range(0, 8, 2)]], np.float32)
+    feeds = {"b": b, "s": np.array([[[0.5, 0.9, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]]], np.float32)}
+    expected = {"y": np.array([[0, 0, 1], [0, 0, 0], [0, 1, 3], [0, 1, 2]])}
+    other = {"y": np.array([[0, 0, 1], [0, 0, 3], [0, 1, 3], [0, 1, 0], [-1, -1, -1]])}
+    (settled,) = ties.settle(feeds, expected, [other])
+    np.testing.assert_array_equal(settled["y"], [[0, 0, 1], [0, 0, 0], [0, 1, 3], [0, 1, 0], [-1, -1, -1]])
+
+
 def _gathering(path: Path) -> Path:
     """Write a graph that gathers rows of `x` by the three largest of eight scores, of which two are the same."""
     text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,8] s, float[8,4] x)

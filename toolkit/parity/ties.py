@@ -1,6 +1,7 @@
 """Choices between numbers that are equal but for rounding, which no file can be held to.
 
-They are the indices of an ArgMax, ArgMin or TopK, and the rows that a graph gathers by these indices.
+They are the indices of an ArgMax, ArgMin or TopK, the rows that a graph gathers by these indices, and the boxes that a
+NonMaxSuppression chooses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,10 +43,18 @@ class _Choice:
 class Ties:
     """The numbers among which the outputs of a graph choose, for each sample."""
 
-    def __init__(self, choices: Sequence[_Choice], scores: OnnxPartSession, rows: OnnxPartSession | None) -> None:
-        """scores: the part of the graph before its choices. rows: the outputs that the graph computes from its choices,
-        computed from given choices; None if there are none."""
+    def __init__(
+        self,
+        choices: Sequence[_Choice],
+        searches: Mapping[str, str],
+        scores: OnnxPartSession,
+        rows: OnnxPartSession | None,
+    ) -> None:
+        """searches: the outputs of chosen boxes, with the name of the scores of each. scores: the part of the graph
+        before its choices. rows: the outputs that the graph computes from its choices, computed from given choices;
+        None if there are none."""
         self._choices = choices
+        self._searches = searches
         self._scores = scores
         self._rows = rows
 
@@ -60,21 +69,24 @@ class Ties:
             return None
         model = read_with_shapes(path)
         found = [one for value in model.graph.outputs if (one := _choice(value)) is not None]
-        if not found:
+        searches = {str(v.name): s for v in model.graph.outputs if (s := _scores_of_search(v)) is not None}
+        if not found and not searches:
             return None
         choices = [choice for choice, _ in found]
-        before = part_of(model, list(model.graph.inputs), list(dict.fromkeys(scores for _, scores in found)))
+        values = dict.fromkeys([*(scores for _, scores in found), *searches.values()])
+        before = part_of(model, list(model.graph.inputs), list(values))
         scores = OnnxPartSession(before, path.parent)
         after = _rows(model, choices)
-        return cls(choices, scores, None if after is None else OnnxPartSession(after, path.parent))
+        names = {output: str(value.name) for output, value in searches.items()}
+        return cls(choices, names, scores, None if after is None else OnnxPartSession(after, path.parent))
 
     def settle(
         self, feeds: Mapping[str, Array], expected: Mapping[str, Array], results: Sequence[Mapping[str, Array]]
     ) -> list[dict[str, Array]]:
         """Return results of one sample as if each file had chosen as the reference, where its choice is as good.
 
-        An index becomes the expected one wherever its score is the same. An output that is computed from indices keeps
-        its error over what the reference computes from the same indices.
+        An index becomes the expected one wherever its score is the same, and so does a chosen box. An output that is
+        computed from indices keeps its error over what the reference computes from the same indices.
         """
         scores = self._scores.run(feeds)
         return [self._settled(feeds, scores, expected, got) for got in results]
@@ -87,6 +99,8 @@ class Ties:
         got: Mapping[str, Array],
     ) -> dict[str, Array]:
         settled = dict(got)
+        for output, name in self._searches.items():
+            settled[output] = _settled_boxes(scores[name], got[output], expected[output])
         given: dict[str, Array] = {}
         differs = False
         for choice in self._choices:
@@ -107,6 +121,30 @@ class Ties:
         return settled
 
 
+def _settled_boxes(scores: Array, ours: Array, theirs: Array) -> Array:
+    """Return rows (batch, class, box) with the expected row in the place of each row of the same batch and class whose
+    score is the same as that of an expected row which `ours` lacks. scores: (batches, classes, boxes)."""
+    settled = ours.copy()
+    rows, free = set(map(tuple, ours.tolist())), set(map(tuple, theirs.tolist()))
+    places = [i for i, row in enumerate(ours.tolist()) if tuple(row) not in free and min(row) >= 0]
+    free -= rows
+    rounding = _rounding(scores)
+    for i in places:
+        batch, label, box = ours[i].tolist()
+        near = (row for row in free if row[:2] == (batch, label))
+        of_row = scores[batch, label]
+        same = next((row for row in near if abs(float(of_row[row[2]]) - float(of_row[box])) <= rounding), None)
+        if same is not None:
+            settled[i] = same
+            free.remove(same)
+    return settled
+
+
+def _rounding(scores: Array) -> float:
+    """Return the largest difference of two scores that are equal but for rounding."""
+    return max(_ALIKE * float(np.ptp(scores)), _ALIKE_OF_LARGEST * float(np.abs(scores).max()))
+
+
 def _moved(got: Array, rows: Array, expected: Array) -> Array:
     """Return what an output would be if its rows were the expected ones: its error over `rows`, added to `expected`."""
     if got.dtype.kind != "f":
@@ -122,9 +160,9 @@ def _alike(choice: _Choice, scores: Array, ours: Array, theirs: Array) -> tuple[
     inside = (indices[0] >= 0) & (indices[0] < count)
     chosen = [np.take_along_axis(scores, np.where(inside, side, 0), choice.axis).astype(np.float64) for side in indices]
     with np.errstate(invalid="ignore"):
-        difference, width = np.abs(chosen[0] - chosen[1]), float(np.ptp(scores))
-        rounding = max(_ALIKE * width, _ALIKE_OF_LARGEST * float(np.abs(scores).max()))
-        return inside & (difference <= rounding), inside & (difference <= max(_NEAR * width, rounding))
+        difference, rounding = np.abs(chosen[0] - chosen[1]), _rounding(scores)
+        near = max(_NEAR * float(np.ptp(scores)), rounding)
+        return inside & (difference <= rounding), inside & (difference <= near)
 
 
 def _rows(model: ir.Model, choices: Sequence[_Choice]) -> ir.Model | None:
@@ -152,6 +190,12 @@ def _rows(model: ir.Model, choices: Sequence[_Choice]) -> ir.Model | None:
 
 def _given(name: str) -> str:
     return f"{name}_chosen"
+
+
+def _scores_of_search(output: ir.Value) -> ir.Value | None:
+    """Return the scores by which a NonMaxSuppression chooses the boxes that an output is, or None for any other."""
+    node = output.producer()
+    return node.inputs[1] if node is not None and node.op_type == "NonMaxSuppression" and not node.domain else None
 
 
 def _choice(output: ir.Value) -> tuple[_Choice, ir.Value] | None:
