@@ -11,8 +11,9 @@ from backends.tensor import Binding, TensorSpec
 
 # Key of an ONNX file's metadata: the size of each open axis, by its name as JSON, wherever one size is needed.
 SIZES = "seal_toolkit.sizes"
-# In the place of an open axis's name: its size follows from those of other axes.
-ANY_SIZE = "?"
+# In the place of an open axis's name: its size follows from those of other axes; or it is the number of results that
+# the graph finds in the values of a run, such as the boxes of a NonMaxSuppression.
+ANY_SIZE, FOUND = "?", "*"
 FORMATS = ("onnx", "tflite", "torch")
 
 # A plain name: no folder, no leading dot, no character that a shell or another system reads differently.
@@ -32,8 +33,9 @@ class Artifact:
     architecture (torch only): the name of the module and its config, {"name": ..., "config": {...}}.
     modules (ONNX only): the path of the source module by node; None where the source states no modules.
     axes (ONNX only): the inputs and outputs with open axes, by the names that callers see: for each axis its name, or
-    None for a fixed size. Axes of one name have one size in a run; the size of an axis "?" follows from the others. The
-    specs have the sizes at which the file is compared. None where all sizes are fixed.
+    None for a fixed size. Axes of one name have one size in a run; the size of an axis "?" follows from the others, and
+    an axis "*" has as many entries as the graph finds, 0 among them. The specs have the sizes at which the file is
+    compared, and for an axis "*" the largest number. None where all sizes are fixed.
     Raises InvalidArtifact for a field outside these rules.
     """
 

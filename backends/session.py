@@ -10,9 +10,9 @@ from typing import Self, final
 
 import numpy as np
 
-from backends.artifact import ANY_SIZE, Artifact
+from backends.artifact import ANY_SIZE, FOUND, Artifact
 from backends.errors import InvalidArtifact, InvalidInput
-from backends.tensor import Array, TensorSpec
+from backends.tensor import Array
 
 # Facts about an open session as JSON values, such as "providers", "delegate" and "delegated_parts". In a result,
 # "runtime", "version" and "threads" are among them.
@@ -79,8 +79,8 @@ class Session(Closing):
         outputs = {}
         for binding in self.artifact.outputs:
             array = results[binding.stored.name]
-            expected_here = self._sized(binding.stored, binding.spec.name, array, {})
-            if array.shape != expected_here.shape or array.dtype != expected_here.dtype:
+            shape = self._shape(binding.stored.shape, binding.spec.name, array, {})
+            if array.shape != shape or array.dtype != binding.stored.dtype:
                 raise InvalidArtifact(
                     f"{self.path}: output {binding.stored.name!r}: the manifest says {binding.stored.dtype} "
                     f"{binding.stored.shape}, the file gave {array.dtype} {array.shape}"
@@ -113,23 +113,23 @@ class Session(Closing):
         for binding in self.artifact.inputs:
             if binding.spec.name in feeds:
                 array = feeds[binding.spec.name]
-                spec = self._sized(binding.spec, binding.spec.name, array, sizes)
+                shape = self._shape(binding.spec.shape, binding.spec.name, array, sizes)
+                spec = binding.spec if 0 in shape else replace(binding.spec, shape=shape)
                 stored[binding.stored.name] = binding.to_stored(spec.validate(array))
         return stored
 
-    def _sized(self, spec: TensorSpec, name: str, array: Array, sizes: dict[str, int]) -> TensorSpec:
-        """Return a spec with the sizes of an array on the open axes of the tensor `name`, if it has as many axes.
+    def _shape(self, shape: tuple[int, ...], name: str, array: Array, sizes: dict[str, int]) -> tuple[int, ...]:
+        """Return a shape with the sizes of an array on the open axes of the tensor `name`, if it has as many axes.
 
         sizes: of the axes by name, to which those of the array are added; an axis has the size that is there already.
         """
         axes = None if self.artifact.axes is None else self.artifact.axes.get(name)
-        if axes is None or np.ndim(array) != len(axes) or 0 in array.shape:
-            return spec
-        shape = [
-            size if axis is None else got if axis == ANY_SIZE else sizes.setdefault(axis, got)
-            for axis, size, got in zip(axes, spec.shape, array.shape, strict=True)
-        ]
-        return replace(spec, shape=tuple(shape))
+        if axes is None or np.ndim(array) != len(axes):
+            return shape
+        return tuple(
+            size if axis is None else got if axis in (ANY_SIZE, FOUND) else sizes.setdefault(axis, got)
+            for axis, size, got in zip(axes, shape, np.shape(array), strict=True)
+        )
 
     @final
     def close(self) -> None:

@@ -10,12 +10,12 @@ import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from backends.artifact import ANY_SIZE
+from backends.artifact import ANY_SIZE, FOUND
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array, IntegerValues, TensorSpec
 from graphs.onnx.apart import Feeds, Outputs, cut_model, run
-from graphs.onnx.sizes import OpenAxis, Shapes
+from graphs.onnx.sizes import OpenAxis, Shapes, depends_on_values, most_along
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.samples import signed_samples
 
@@ -135,14 +135,28 @@ def shapes_of(results: Outputs) -> dict[str, tuple[int, ...]]:
     return {name: next(iter(seen)) for name, seen in shapes.items() if len(seen) == 1}
 
 
+def shapes_of_found(outputs: Sequence[ir.Value], results: Outputs) -> dict[str, tuple[int, ...]]:
+    """Return shapes of the outputs whose sizes depend on values: each size is the largest possible one, if it is known,
+    and else the largest of `results`, at least 1."""
+    shapes = {}
+    for value in filter(depends_on_values, outputs):
+        seen = [one[str(value.name)].shape for one in results]
+        rank = len(seen[0])
+        stated = value.shape if value.shape is not None and len(value.shape) == rank else [ir.SymbolicDim(None)] * rank
+        shapes[str(value.name)] = tuple(
+            most_along(size) or max(1, *(shape[at] for shape in seen)) for at, size in enumerate(stated)
+        )
+    return shapes
+
+
 def open_axes(
     values: Sequence[ir.Value], runs: Sequence[Mapping[str, Array]], names: Collection[str]
 ) -> dict[str, tuple[str | None, ...]]:
     """Return the axes of the inputs and outputs that have open ones, see Artifact.axes.
 
     runs: inputs and outputs of runs at several sizes. names: of the inputs' open axes; the size of any other open axis
-    follows from theirs. An axis is open if the graph does not state its size, or if the
-    size differs between runs.
+    follows from theirs, or from the number of results that are found. An axis is open if the graph does not state its
+    size, or if the size differs between runs.
     """
     found = {}
     for value in values:
@@ -150,12 +164,13 @@ def open_axes(
         shapes = [one[name].shape for one in runs if name in one]
         rank = len(shapes[0])
         stated = list(value.shape) if value.shape is not None and len(value.shape) == rank else [None] * rank
+        any_size = FOUND if depends_on_values(value) else ANY_SIZE
         axes = tuple(
             None
             if isinstance(size, int) and len({shape[at] for shape in shapes}) == 1
             else str(size)
             if str(size) in names
-            else ANY_SIZE
+            else any_size
             for at, size in enumerate(stated)
         )
         if any(axes):

@@ -32,7 +32,7 @@ from graphs.onnx.foreign import (
 )
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
-from graphs.onnx.sizes import Shapes, fixed_shapes, infer_shapes, sizes_of_axes, specs_of
+from graphs.onnx.sizes import Shapes, fixed_shapes, infer_shapes, name_found_axes, sizes_of_axes, specs_of
 from graphs.onnx.source import SOURCE, VALUES, source_json, values_json
 from graphs.passes.integers import is_quantized
 from graphs.passes.pipeline import prepare, prepare_without_faults
@@ -49,6 +49,7 @@ from toolkit.import_check import (
     open_axes,
     outputs_of_source,
     shapes_of,
+    shapes_of_found,
 )
 from toolkit.inputs import KEY
 from toolkit.inputs.images import Preprocess
@@ -190,7 +191,8 @@ def _import(
         for name in [spec.name for spec in specs if spec.name not in candidate.input_names]:
             say(f"input {name!r}: no operator reads it, so the bundle leaves this input out")
         specs = tuple(spec for spec in specs if spec.name in candidate.input_names)
-        known = shapes_of(ours[:at_fixed]) if sizes else {}
+        sized = shapes_of_found(candidate.outputs, ours[:at_fixed])
+        known = (shapes_of(ours[:at_fixed]) if sizes else {}) | sized
         outputs = specs_of(source, candidate.outputs, "output", known)
         if sizes:
             shown = " ".join(f"{spec.name}={','.join(map(str, spec.shape))}" for spec in specs)
@@ -211,7 +213,7 @@ def _import(
             tools={tool: version(tool) for tool in _TOOLS},
             architecture=None,
             modules=modules,
-            axes=open_axes([*candidate.inputs, *candidate.outputs], [*feeds, *ours], sizes) if sizes else None,
+            axes=open_axes([*candidate.inputs, *candidate.outputs], [*feeds, *ours], sizes) if sizes or sized else None,
         )
         origin = WeightsOrigin(**{"origin": "checkpoint", "source": named.name, **(weights or {}), "sha256": digest})
         if candidate.is_quantized:
@@ -285,7 +287,7 @@ class _Candidate:
         The given graph stays as it is. A wrong graph is invalid, does not run on ONNX Runtime, or computes something
         else than the source.
         """
-        stated = infer_shapes(model)
+        stated = name_found_axes(infer_shapes(model))
         self.dropped_outputs = drop_given_outputs(stated)
         drop_unread_inputs(stated)
         self.inputs = list(stated.graph.inputs)

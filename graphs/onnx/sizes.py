@@ -1,6 +1,8 @@
 """Sizes of the tensors of foreign graphs: inputs get the sizes that are given, and all others follow from them."""
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ import onnx_ir as ir
 from backends.artifact import SIZES
 from backends.errors import InvalidInput
 from backends.tensor import DTYPES, TensorSpec
+from graphs.onnx.readers import constant, static_shape
 from graphs.onnx.weights import attach_weights, detach_weights
 
 
@@ -34,6 +37,9 @@ FixedShapes = Mapping[str, tuple[int, ...]]
 
 # Operators whose number of results depends on the values that they are given.
 _SEARCHES = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
+# The name of an axis along which a NonMaxSuppression gives its results: the largest number of them, then a number that
+# tells such axes apart.
+_AT_MOST = re.compile(r"at_most_(\d+)(_\d+)?")
 # Sizes for an example: of the first axis, of other axes of an image, and of all others.
 _BATCH, _PIXELS, _LENGTH = 1, 224, 128
 
@@ -221,17 +227,6 @@ def specs_of(path: Path, values: list[ir.Value], side: str, known: FixedShapes |
         if shape is None and (value.shape is None or not value.shape.is_static()):
             sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
             what = f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}"
-            if (node := _searching(value)) is not None:
-                computed = [one for one in node.inputs if one is not None and _is_computed(one)]
-                way = (
-                    f"give --cut-at {','.join(str(one.name) for one in computed)}, which makes its inputs the outputs, "
-                    "and search in your program"
-                    if computed
-                    else "it reads inputs of the graph, so that nothing is left to run: search in your program"
-                )
-                raise InvalidInput(
-                    f"{what}; {node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: {way}"
-                )
             raise InvalidInput(f"{what}; where those are an input's, give --input-value NAME=...")
         if shape is None:
             shape = tuple(int(size) for size in value.shape or () if isinstance(size, int))
@@ -240,6 +235,67 @@ def specs_of(path: Path, values: list[ir.Value], side: str, known: FixedShapes |
         assert value.dtype is not None
         specs.append(TensorSpec(name, shape, value.dtype.numpy().name, "NCHW" if len(shape) == 4 else None))
     return tuple(specs)
+
+
+def how_to_fix_sizes(value: ir.Value) -> str:
+    """Return a sentence about the operator on whose results the sizes of a value depend: see `depends_on_values`."""
+    node = _searching(value)
+    assert node is not None  # the caller has asked depends_on_values
+    computed = ",".join(str(one.name) for one in node.inputs if one is not None and _is_computed(one))
+    way = (
+        f"import it with --cut-at {computed}, which makes its inputs the outputs, and search in your program"
+        if computed
+        else "it reads inputs of the graph, so that nothing is left to run: search in your program"
+    )
+    if node.op_type == "NonMaxSuppression":
+        way += ", or export it with a constant max_output_boxes_per_class, up to which a file can be filled"
+    return f"{node.name or node.outputs[0].name!r} ({node.op_type}) gives as many as it finds: {way}"
+
+
+def depends_on_values(value: ir.Value) -> bool:
+    """Return whether a value has an unknown size that follows from the number of results that an operator finds."""
+    return (value.shape is None or not value.shape.is_static()) and _searching(value) is not None
+
+
+def name_found_axes(model: ir.Model) -> ir.Model:
+    """Name the axes of outputs along which a NonMaxSuppression's results lie after the largest number of results.
+
+    Returns a copy, or the graph itself if it has no NonMaxSuppression of a known largest number.
+    """
+    found = [(node, most) for node in model.graph if (most := _most_found(node)) is not None]
+    if not found:
+        return model
+    named = model.clone()
+    values = {str(value.name): value for node in named.graph for value in node.outputs if value.name}
+    stated = {name: value.shape for name, value in values.items() if value.shape is None or not value.shape.is_static()}
+    for name in stated:
+        values[name].shape = None
+    for i, (node, most) in enumerate(found):
+        values[str(node.outputs[0].name)].shape = ir.Shape([f"at_most_{most}" + (f"_{i}" if i else ""), 3])
+    named = infer_shapes(named)
+    for value in named.graph.outputs:
+        if value.shape is None:
+            value.shape = stated[str(value.name)]
+    return named
+
+
+def most_along(size: int | ir.SymbolicDim) -> int | None:
+    """Return the largest size of an axis of an output: of a fixed size, or one that `name_found_axes` named."""
+    if isinstance(size, int):
+        return size
+    match = _AT_MOST.fullmatch(str(size.value))
+    return int(match[1]) if match else None
+
+
+def _most_found(node: ir.Node) -> int | None:
+    """Return how many results a NonMaxSuppression gives at most, or None for any other operator and unknown sizes."""
+    if node.op_type != "NonMaxSuppression" or node.domain or len(node.inputs) < 3:
+        return None
+    boxes, scores = static_shape(node.inputs[0]), static_shape(node.inputs[1])
+    most = constant(node.inputs[2])
+    if boxes is None or scores is None or most is None or int(most.item()) < 1:
+        return None
+    return math.prod(scores[:2]) * min(int(most.item()), boxes[1])
 
 
 def _is_computed(value: ir.Value) -> bool:

@@ -15,6 +15,7 @@ from toolkit.inputs.kept import real_inputs, synthetic_samples
 from toolkit.metrics.task import JudgeChoice
 from toolkit.models.kind import kind_of
 from toolkit.models.tensor import with_judge
+from toolkit.parity.found import FoundRows
 from toolkit.parity.report import judge, memory_check
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
 from toolkit.parity.ties import Ties
@@ -70,7 +71,7 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
         default_backend("onnx").session(source, parent, 1) as reference,
         default_backend(artifact.format).session(path, artifact, 1) as session,
     ):
-        total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families)
+        total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families, FoundRows.of(parent))
         opened = CandidateRun(session, total, None, None)
         specs = [binding.spec for binding in parent.inputs]
         real = real_inputs(bundle, specs)

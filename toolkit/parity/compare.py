@@ -17,6 +17,7 @@ from toolkit.convert.operations import number_types
 from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
 from toolkit.parity.agreement import judged_precision
+from toolkit.parity.found import FoundRows
 from toolkit.parity.report import (
     Check,
     EndToEndReport,
@@ -194,8 +195,9 @@ def _open(
 ) -> CandidateRun:
     role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
     families = kind.judged_families(bundle, judged_precision(bundle, candidate.artifact), images)
-    total = RunningComparison(reference.file, kind.judge(bundle, role), families)
-    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families)
+    found = FoundRows.of(reference)
+    total = RunningComparison(reference.file, kind.judge(bundle, role), families, found)
+    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families, found)
     return CandidateRun(session, total, parent, step)
 
 
