@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,7 +108,9 @@ def _dtype_and_shape(port: "openvino.Output") -> tuple[str, tuple[int, ...]]:
 def _message(error: Exception) -> str:
     """Return the lines of an error that say what is wrong, without the places in OpenVINO's source that raised it."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from ", "Check '", "FrontEnd API failed"))]
+    said = [
+        line for line in lines if line and not line.startswith(("Exception from ", "Check '", "FrontEnd API failed"))
+    ]
     return " ".join(said or filter(None, lines))
 
 
@@ -127,21 +128,26 @@ def _capabilities() -> list[str]:
 
 
 def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
-    """Return the operators of a file in running order after OpenVINO's fusions, with their median time over `runs` runs
-    on inputs of zeros. One more run, the first, is not counted. Operators that take no time of their own, because
-    another one was fused with them, are left out."""
+    """Return the operators of a file in running order after OpenVINO's fusions, and their time in `runs` runs on zeros.
+
+    OpenVINO tells means over all runs since the file was opened, in whole microseconds. One more run, the first, packs
+    weights and is not counted. Operators that are not executed, such as those fused with others, are left out.
+    """
     import openvino
 
     compiled = _compile(_read(path), threads, precision, PERF_COUNT=True)
     request = compiled.create_infer_request()
     feeds = [np.zeros(shape, dtype) for dtype, shape in map(_dtype_and_shape, compiled.inputs)]
-    times: dict[tuple[str, str], list[float]] = {}
-    for run in range(1 + runs):
+    request.infer(dict(enumerate(feeds)))
+    first = request.get_profiling_info()
+    for _ in range(runs):
         request.infer(dict(enumerate(feeds)))
-        for node in request.get_profiling_info() if run else ():
-            if node.status == openvino.ProfilingInfo.Status.EXECUTED:
-                times.setdefault((node.node_name, node.node_type), []).append(node.real_time.total_seconds() * 1e3)
-    return tuple(OperatorTime(kind, median(found), name) for (name, kind), found in times.items())
+    found = []
+    for node, before in zip(request.get_profiling_info(), first, strict=True):
+        if node.status == openvino.ProfilingInfo.Status.EXECUTED:
+            later = ((1 + runs) * node.real_time - before.real_time) / runs
+            found.append(OperatorTime(node.node_type, max(0.0, 1e3 * later.total_seconds()), node.node_name))
+    return tuple(found)
 
 
 BACKEND = BackendSpec(

@@ -69,7 +69,9 @@ class Recipe:
         if bool(self.computes) != (self.activations != "float32"):
             raise ValueError(f"{self.name}: activations are quantized for the operators that compute on them")
         if (self.base is None) != bool(self.routes):
-            raise ValueError(f"{self.name}: a precision has routes that make its files, or the base whose files it runs")
+            raise ValueError(
+                f"{self.name}: a precision has routes that make its files, or the base whose files it runs"
+            )
 
     @property
     def calibrated(self) -> bool:
@@ -339,7 +341,7 @@ INT8_FULL = Recipe(
 )
 
 
-# No file: the runtime rounds a float32 file's numbers as it runs them. OpenVINO keeps most tensors between the operators
+# No file: the runtime rounds a float32 file's numbers as it runs. OpenVINO keeps most tensors between the operators
 # of `computes` in bfloat16 too, and adds up products in float32.
 BF16 = Recipe(
     name="bf16",

@@ -14,7 +14,8 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator of a file: the runtime's name for its type, and its median milliseconds over the runs.
+    """One operator of a file: the runtime's name for its type, and its median milliseconds over the runs; their mean
+    where the runtime tells means alone.
 
     name: the runtime's name for the operator, taken from a node or a value of the file; "" without a name.
     """

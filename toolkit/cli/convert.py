@@ -22,7 +22,7 @@ def file_options(command: Command) -> Command:
         multiple=True,
         default=("fp32", "fp16", "int8"),
         show_default="fp32, fp16 and int8",
-        help=f"{', '.join(RECIPES)}; may be repeated.",
+        help=f"{', '.join(name for name, recipe in RECIPES.items() if recipe.routes)}; may be repeated.",
     )
     runtime = click.option(
         "--runtime",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
-from backends.errors import InvalidArtifact, ToolkitError, one_line
+from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_line
+from backends.precision import find_recipe
 from backends.registry import RunTarget, default_backend, open_session, run_targets
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
@@ -67,8 +68,7 @@ def compare_bundle(
         notes.append(NO_TORCH)
     chosen = [artifact for artifact in bundle.artifacts if with_torch or artifact.format != "torch"]
     for artifact in chosen:
-        for target in run_targets(artifact):
-            kind.tolerance(artifact.role, target.artifact.precision)
+        kind.tolerance(artifact.role, artifact.precision)
         bundle.verify(artifact)
     for whole in kind.end_to_end:
         for _, precision in variants(whole, chosen):
@@ -94,10 +94,21 @@ def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
     raise InvalidArtifact(f"{artifacts[0].role}: no float32 torch or ONNX file to compare with; export it again")
 
 
-def _candidates(artifacts: Sequence[Artifact], reference: Artifact) -> list[RunTarget]:
-    """Return every file with every backend and precision that runs it, except the reference on its default backend."""
-    targets = [target for artifact in artifacts for target in run_targets(artifact)]
-    return [target for target in targets if target.artifact is not reference or not target.is_default]
+def _candidates(kind: ModelKind, artifacts: Sequence[Artifact], reference: Artifact) -> list[RunTarget]:
+    """Return every file with every backend and precision that runs it, except the reference on its default backend.
+
+    A precision without files of its own is left out where the kind has no tolerance for it.
+    """
+    found = []
+    for target in (target for artifact in artifacts for target in run_targets(artifact)):
+        if find_recipe(target.artifact.precision).base is not None:
+            try:
+                kind.tolerance(reference.role, target.artifact.precision)
+            except NotAvailable:
+                continue  # such as an embedder, which is float32 alone
+        if target.artifact is not reference or not target.is_default:
+            found.append(target)
+    return found
 
 
 def _compare_role(
@@ -114,7 +125,7 @@ def _compare_role(
     seen = SampleCounts()
     reports: dict[str, FileReport] = {}
     comparable = []
-    candidates = _candidates(artifacts, reference)
+    candidates = _candidates(kind, artifacts, reference)
     for candidate in candidates:
         if (reason := _unlike(candidate.artifact, reference)) is not None:
             why = "Files of one role have the same inputs and outputs."
