@@ -12,7 +12,7 @@ from rich.table import Table
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import default_backend
+from backends.registry import run_targets
 from toolkit.cli.console import warn_if_random, working
 from toolkit.models.watermark.detector import Detector
 from toolkit.models.watermark.embed import Embedder
@@ -57,20 +57,18 @@ class Reading:
 def read_with_everything(
     bundle: Bundle, image: Path, expected: Message, step: Callable[[str], None] = lambda file: None
 ) -> list[Reading]:
-    """Run every detector file of the bundle on `image`, on the default backend of its format, RUNS times each.
+    """Run every detector file of the bundle on `image`, on every backend and precision that runs it, RUNS times each.
 
     `expected` is the hidden message; `step` is called with the name of each file. The readings are sorted by backend.
     """
     readings = []
-    for artifact in bundle.artifacts:
-        if artifact.role != "detector":
-            continue
-        step(artifact.file)
-        backend = default_backend(artifact.format).name
-        with Detector.open(bundle, backend, artifact.precision, route=artifact.route) as detector:
+    for target in (target for one in bundle.artifacts if one.role == "detector" for target in run_targets(one)):
+        step(target.name)
+        artifact = target.artifact
+        with Detector.open(bundle, target.backend, artifact.precision, route=artifact.route) as detector:
             detections = [detector.detect(image) for _ in range(RUNS)]
         times = sorted(detection.timing_ms["run"] for detection in detections)
-        readings.append(Reading(backend, artifact, detections[0].match(expected), times[RUNS // 2]))
+        readings.append(Reading(target.backend, artifact, detections[0].match(expected), times[RUNS // 2]))
     return sorted(readings, key=lambda reading: reading.backend)
 
 

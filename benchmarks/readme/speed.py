@@ -16,6 +16,8 @@ FILES = {
     "detector.int8.tflite": "TFLite INT8",
     "detector.onnx": "ONNX Runtime float32",
     "detector.int8.onnx": "ONNX Runtime INT8",
+    "detector.onnx on openvino": "OpenVINO float32",
+    "detector.onnx on openvino in bf16": "OpenVINO bf16",
 }
 
 
@@ -26,7 +28,7 @@ def speed() -> str:
 
 
 def _timed(model: str) -> tuple[dict[str, Any], dict[str, float], dict[str, int]]:
-    """Return the machine with its threads, the medians in ms by name, and the bytes by file of the bundle.
+    """Return the machine with its threads, the medians in ms by name, and the bytes by name of the bundle's files.
 
     They are from a result of `toolkit bench --json`, or else from a result of the script that came before it.
     """
@@ -34,11 +36,11 @@ def _timed(model: str) -> tuple[dict[str, Any], dict[str, float], dict[str, int]
     if path.is_file():
         result = BenchResult.read(path)
         files = [file for file in result.files if file.role == "detector" and file.in_use["runtime"] != "torch"]
-        medians = {file.file: file.timing.median_ms for file in files}
+        medians = {file.name: file.timing.median_ms for file in files}
         peers = [peer for peer in result.peers if peer.role == "detector" and peer.name in PEERS]
         medians |= {peer.name: peer.timing.median_ms for peer in peers if peer.timing is not None}
         machine = {"processor": result.machine.processor, "date": result.machine.date, "threads": result.threads}
-        return machine, medians, {file.file: file.bytes for file in files}
+        return machine, medians, {file.name: file.bytes for file in files}
     older = read(f"speed-{model}")
     sizes = {row["name"]: row["bytes"] for row in older["timed"] if "bytes" in row}
     machine = older["machine"] | {"threads": older["threads"]}
@@ -50,7 +52,9 @@ def _small() -> str:
     timed = [_timed(model) for model in MODELS]
     machine = timed[0][0]
     rows = [
-        [name, *(f"{ms[file]:.1f} ({sizes[file] / 1e6:.1f})" for _, ms, sizes in timed)] for file, name in FILES.items()
+        [name, *(f"{ms[file]:.1f} ({sizes[file] / 1e6:.1f})" for _, ms, sizes in timed)]
+        for file, name in FILES.items()
+        if all(file in ms for _, ms, _ in timed)  # results of older versions had default backends alone
     ]
     peers = [name for name in timed[0][1] if name not in timed[0][2]]
     rows += [[f"*{name}*", *(f"{ms[name]:.1f}" if name in ms else "" for _, ms, _ in timed)] for name in peers]

@@ -106,11 +106,17 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())
 
 
-def on_another_backend(parity: ParityReport, file: str) -> ParityReport:
-    """The report with one more entry: `file` on a second backend, which reads every bit as the first does."""
+def on_another_backend(parity: ParityReport, file: str, precision: str | None = None) -> ParityReport:
+    """The report with one more entry: `file` on a second backend, which reads every bit as the first does.
+
+    precision: one without files of its own, in which the backend ran it.
+    """
     (role,) = parity.roles
     (first,) = [one for one in role.files if one.artifact.file == file]
     second = replace(first, backend="openvino", name=f"{file} on openvino")
+    if precision is not None:
+        ran = replace(first.artifact, precision=precision)
+        second = replace(second, artifact=ran, name=f"{file} on openvino in {precision}")
     return replace(parity, roles=(replace(role, files=(*role.files, second)),))
 
 

@@ -66,7 +66,7 @@ class FileReport(Judged):
 
     total: against the reference; None if the file could not be compared. step: against its parent; None if the parent
     is the reference or there is none. step_passed: whether `step` is within the same limits; no part of the verdict.
-    reason: why the limits are these. name: the file, followed by " on BACKEND" for a backend that is not the default.
+    reason: why the limits are these. name: as in RunTarget; the artifact's precision is the one in which it ran.
     """
 
     artifact: Artifact
