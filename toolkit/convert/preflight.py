@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
 from backends import machine
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, one_line
+from backends.litert import open_interpreter
 from backends.precision import RECIPES
 from backends.tensor import Array
 from graphs.tflite.graph import Graph, Node, Payload, Tensor
@@ -164,7 +164,7 @@ def _cannot_load_large(folder: Path) -> str | None:
         weight = np.arange(1, 5, dtype="<f4")
         _write_large(path, weight)
         try:
-            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter = open_interpreter(path)
             interpreter.allocate_tensors()
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ones(4, np.float32))
             interpreter.invoke()
