@@ -54,6 +54,16 @@ def test_json_is_one_object_an_image_with_exactly_the_keys_of_the_contract(choic
         assert all(ms > 0 for ms in row["timing_ms"].values())
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [((COFFEE,), "the first run of the network"), ((COFFEE, ROCKET), "The first row has its first run")],
+)
+def test_a_time_of_a_first_run_is_called_so(images: tuple[str, ...], said: str) -> None:
+    shown = " ".join(run(*images).stdout.split())
+    assert said in shown
+    assert f"`toolkit bench {FOLDER}` times warm runs" in shown
+
+
 def test_no_line_of_the_runtime_reaches_stderr() -> None:
     # A process of its own: a runtime writes such lines once in a process.
     shipped = str(Path(toolkit.__file__).parent / "bundles" / "pocketseal")
