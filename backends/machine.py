@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -81,6 +81,13 @@ def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> Non
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "torch", "onnx", "onnxsim", "openvino", "seal-toolkit")
 # Processor features that decide which kernels the runtimes choose.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8", "amx_bf16")
+# What of these a reader looks for, each with the features of which one is enough.
+_EXTENSIONS = {
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "BF16": ("avx512_bf16", "amx_bf16"),
+    "FP16": ("avx512_fp16",),
+    "AMX": ("amx_int8", "amx_bf16"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,8 @@ class Machine:
     """The machine, the date, and the versions of the installed packages; None for a fact that is not known.
 
     cores: the cores that the process may use. flags: the processor's features that decide which kernels a runtime uses.
+    load: the mean over the last minute of the number of processes that ran or waited for a core, at the moment when
+    the facts were taken. Two machines are equal whatever their loads are.
     """
 
     date: str
@@ -98,12 +107,14 @@ class Machine:
     processor: str | None = None
     flags: list[str] | None = None
     memory_gb: float | None = None
+    load: float | None = field(default=None, compare=False)
 
     @classmethod
     def here(cls) -> "Machine":
-        """Return the machine on which this process runs."""
+        """Return the machine on which this process runs. Call it before a measurement, which adds to the load."""
         import psutil
 
+        load = round(psutil.getloadavg()[0], 2)
         processor, flags = _processor()
         return cls(
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -114,7 +125,23 @@ class Machine:
             processor=processor,
             flags=list(flags),
             memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+            load=load,
         )
+
+    @property
+    def instruction_sets(self) -> str:
+        """The instruction sets that decide the speed, such as "AVX-512, VNNI, BF16" or "AVX2 only"; "" if unknown."""
+        flags = self.flags or []
+        base = ["AVX-512"] if "avx512f" in flags else ["AVX2"] if "avx2" in flags else []
+        more = [name for name, needs in _EXTENSIONS.items() if any(flag in flags for flag in needs)]
+        return ", ".join([*base, *more]) + (" only" if base and not more else "")
+
+    def __str__(self) -> str:
+        """Return a line for results, such as "A processor (AVX2 only), 8 cores, load 0.3 at the start"."""
+        sets = f" ({self.instruction_sets})" if self.instruction_sets else ""
+        load = "" if self.load is None else f", load {self.load:.1f} at the start"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        return f"{self.processor or self.system}{sets}, {cores}{load}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts that are known as JSON values."""

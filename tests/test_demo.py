@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import tests.tiny as tiny_networks
 from backends.bundle import Bundle
 from backends.errors import NotAvailable
+from backends.machine import Machine
 from backends.ort import OrtSession
 from backends.registry import BACKENDS
 from toolkit.demo import main, read_with_everything, timing_note
@@ -59,8 +60,10 @@ def test_a_file_is_called_fastest_if_none_is_clearly_faster(bundle: Bundle, monk
         ("tflite", 1.25, True),
         ("torch", 2.0, False),
     }
-    assert timing_note(readings).startswith("Fastest: ort fp32 (1.00 ms), and not clearly slower: ")
-    assert "the median of 8 runs" in timing_note(readings)
+    note = timing_note(readings, Machine("2026-01-02", "Linux", "3", 2, {}, "A processor", ["avx2"], load=0.5))
+    assert note.startswith("Fastest: ort fp32 (1.00 ms), and not clearly slower: ")
+    assert "the median of 8 runs" in note
+    assert note.endswith(" threads of A processor (AVX2 only), 2 cores, load 0.5 at the start.")
 
 
 def test_a_backend_that_is_no_default_is_left_out_with_a_line_if_it_fails(

@@ -14,7 +14,7 @@ from rich.text import Text
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidArtifact, NotAvailable, one_line
-from backends.machine import default_threads
+from backends.machine import Machine, default_threads
 from backends.timing import Rounds
 from toolkit.bench.rounds import measure_rows
 from toolkit.bench.together import BenchTarget, target_row
@@ -132,15 +132,15 @@ def table_of(readings: list[Reading]) -> Table:
     return table
 
 
-def timing_note(readings: list[Reading]) -> str:
-    """Return sentences on the times of the table: which files are the fastest, and how the times were taken."""
+def timing_note(readings: list[Reading], machine: Machine) -> str:
+    """Return sentences on the times of the table: the fastest files, how the times were taken, and on which machine."""
     fastest = sorted((reading for reading in readings if reading.fastest), key=lambda reading: reading.run_ms)
     names = [f"{reading.backend} {reading.precision} ({reading.run_ms:.2f} ms)" for reading in fastest]
     ties = f", and not clearly slower: {', '.join(names[1:])}" if names[1:] else ""
     return (
         f"Fastest: {names[0]}{ties}.\n"
         f"ms: one image through the network, the median of {fastest[0].runs} runs. All files take turns, each after a "
-        f"warm-up; {default_threads()} threads."
+        f"warm-up; {default_threads()} threads of {machine}."
     )
 
 
@@ -152,6 +152,7 @@ def main(folder: Path, photograph: Path, svg: Path | None) -> None:
     """Hide a random message in PHOTOGRAPH with the bundle in FOLDER, and read it back."""
     bundle = Bundle.open(folder)
     warn_if_random(bundle)
+    machine = Machine.here()
     with tempfile.TemporaryDirectory() as temporary, working("demo") as progress:
         marked = Path(temporary) / "marked.jpg"
         with Embedder.open(bundle) as embedder:
@@ -164,7 +165,7 @@ def main(folder: Path, photograph: Path, svg: Path | None) -> None:
     console.print(f"Hid {message.hex} in {photograph.name}, {size}, PSNR {result.psnr_db:.1f} dB.", soft_wrap=True)
     console.print(f"Saved it as JPEG, quality {JPEG_QUALITY}, and read it back with every file of the bundle:")
     console.print(table_of(readings))
-    console.print(timing_note(readings))
+    console.print(timing_note(readings, machine))
     if svg is not None:
         console.save_svg(str(svg), title=f"make demo: {bundle.model['name']}", code_format=_PICTURE)
 
