@@ -64,13 +64,18 @@ def _read(path: Path) -> str:
         return ""  # the hierarchy is not mounted, or sets no limit
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(there).free
+
+
 def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> None:
     """Raise NotAvailable if the disk of `folder` has less than `need_bytes` free. The folder need not exist yet.
 
     freed_bytes: bytes on that disk that count as free, because they will be removed or are already a part of the need.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free + freed_bytes
+    free = free_disk_bytes(folder) + freed_bytes
     if free < need_bytes:
         raise NotAvailable(
             f"{folder}: {free / 1e9:.1f} GB of disk are free, and this needs about {need_bytes / 1e9:.1f} GB"

@@ -6,14 +6,13 @@ A package adds a backend with one line of its metadata, `NAME = "module:SPEC"` i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.crash_check import check_crash
-from backends.errors import InvalidArtifact, NotAvailable
-from backends.plugins import Registry
+from backends.errors import InvalidArtifact, NotAvailable, NotInstalled
+from backends.plugins import Registry, is_installed
 from backends.precision import check_runs
 from backends.profiling import Profiler
 from backends.session import Session
@@ -53,26 +52,25 @@ class BackendSpec:
         if not self.name or not self.formats:
             raise ValueError(f"backend {self.name!r}: expected a name and at least one file format")
 
+    def compares(self, artifact: Artifact) -> bool:
+        """Return whether `compare` and `bench` run a file on this backend."""
+        known = self.precisions is None or artifact.precision in self.precisions
+        return self.compared and known and artifact.format in self.formats
+
 
 class BackendRegistry(Registry[BackendSpec]):
     """The registry of backends. A backend whose runtime is not installed cannot be loaded."""
 
     def load(self, name: str) -> BackendSpec:
-        """Return the spec of a backend. Raises NotAvailable for an unknown name or a missing package."""
+        """Return the spec of a backend. Raises the errors of Registry.load, and NotInstalled without a module that the
+        backend requires."""
         spec = super().load(name)
-        if missing := [module for module in spec.requires if not _is_installed(module)]:
-            raise NotAvailable(
+        if missing := [module for module in spec.requires if not is_installed(module)]:
+            raise NotInstalled(
                 f"backend {name!r} cannot be loaded: no module named {missing[0]!r}; install it with "
                 f"`pip install {' '.join(module.replace('_', '-') for module in spec.requires)}`"
             )
         return spec
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ImportError:
-        return False
 
 
 BACKENDS = BackendRegistry("seal_toolkit.backends", "backend")
@@ -89,11 +87,7 @@ def backends_for(file_format: str) -> tuple[BackendSpec, ...]:
 
 def compared_backends(artifact: Artifact) -> tuple[BackendSpec, ...]:
     """Return the installed backends on which `compare` and `bench` run a file, sorted by rank and name."""
-    return tuple(
-        spec
-        for spec in backends_for(artifact.format)
-        if spec.compared and (spec.precisions is None or artifact.precision in spec.precisions)
-    )
+    return tuple(spec for spec in backends_for(artifact.format) if spec.compares(artifact))
 
 
 def default_backend(file_format: str) -> BackendSpec:

@@ -127,15 +127,20 @@ def _explained(nodes: list[str]) -> str:
 _SPARE_BYTES = 64 << 20
 
 
-def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
-    """Raise NotAvailable if the disk of `folder` has too little space for a conversion's files and temporary files.
+def conversion_bytes(weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> int:
+    """Return the bytes of disk that a conversion's files and temporary files need.
 
     weight_bytes: of the float32 graph; slice_bytes: of the weights of its largest slice.
     """
     recipes = [RECIPES[precision] for precision in precisions]
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
     # A slice's weights exist in an ONNX file, in a float32 TFLite file, and again while they are copied.
-    need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
+    return int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
+
+
+def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
+    """Raise NotAvailable if the disk of `folder` has too little space for a conversion, see `conversion_bytes`."""
+    need = conversion_bytes(weight_bytes, slice_bytes, precisions)
     machine.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 
 
