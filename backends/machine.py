@@ -134,6 +134,11 @@ class Machine:
         )
 
     @property
+    def is_busy(self) -> bool:
+        """Whether more processes ran or waited than the machine has cores for: times are then too long, and uneven."""
+        return self.load is not None and self.load > self.cores
+
+    @property
     def instruction_sets(self) -> str:
         """The instruction sets that decide the speed, such as "AVX-512, VNNI, BF16" or "AVX2 only"; "" if unknown."""
         flags = self.flags or []

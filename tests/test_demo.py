@@ -13,6 +13,7 @@ from backends.errors import NotAvailable
 from backends.machine import Machine
 from backends.ort import OrtSession
 from backends.registry import BACKENDS
+from backends.timing import Rounds
 from toolkit.demo import main, read_with_everything, timing_note
 from toolkit.models.watermark.message import Message
 
@@ -22,6 +23,11 @@ COFFEE = Path(__file__).parent / "images" / "coffee.jpg"
 class _Failing(OrtSession):
     def _open(self) -> None:
         raise NotAvailable("no such processor")
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.demo.ROUNDS", Rounds(0.0, warm_ups=1, least=5))
 
 
 @pytest.fixture
@@ -64,6 +70,10 @@ def test_a_file_is_called_fastest_if_none_is_clearly_faster(bundle: Bundle, monk
     assert note.startswith("Fastest: ort fp32 (1.00 ms), and not clearly slower: ")
     assert "the median of 8 runs" in note
     assert note.endswith(" threads of A processor (AVX2 only), 2 cores, load 0.5 at the start.")
+    busy = Machine("2026-01-02", "Linux", "3", 2, {}, "A processor", ["avx2"], load=2.5)
+    assert timing_note(readings, busy).endswith(
+        "load 2.5 at the start. That is more than it has cores for: the times are too long."
+    )
 
 
 def test_a_backend_that_is_no_default_is_left_out_with_a_line_if_it_fails(

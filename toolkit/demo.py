@@ -136,11 +136,12 @@ def timing_note(readings: list[Reading], machine: Machine) -> str:
     """Return sentences on the times of the table: the fastest files, how the times were taken, and on which machine."""
     fastest = sorted((reading for reading in readings if reading.fastest), key=lambda reading: reading.run_ms)
     names = [f"{reading.backend} {reading.precision} ({reading.run_ms:.2f} ms)" for reading in fastest]
+    busy = " That is more than it has cores for: the times are too long." if machine.is_busy else ""
     ties = f", and not clearly slower: {', '.join(names[1:])}" if names[1:] else ""
     return (
         f"Fastest: {names[0]}{ties}.\n"
         f"ms: one image through the network, the median of {fastest[0].runs} runs. All files take turns, each after a "
-        f"warm-up; {default_threads()} threads of {machine}."
+        f"warm-up; {default_threads()} threads of {machine}.{busy}"
     )
 
 

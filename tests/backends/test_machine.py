@@ -58,6 +58,7 @@ def test_a_machine_is_told_in_a_line_and_is_the_same_under_any_load() -> None:
     assert str(replace(one, processor=None, flags=None, cores=1, load=None)) == "Linux, 1 core"
     assert one == replace(one, load=7.0)
     assert one != replace(one, cores=4)
+    assert [replace(one, load=load).is_busy for load in (None, 8.0, 8.1)] == [False, False, True]
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,8 @@ def _print(found: "Diagnosis") -> None:
     console.print(_parts(found))
     if found.trials:
         console.print(_trials(found))
+        if machine.is_busy:
+            console.print(Text("the machine is busy: these times are too long, and uneven", "yellow"))
         if found.untried:
             names = ", ".join(found.untried)
             console.print(Text(f"not tried, because {found.shipped} ships without such a file: {names}", "dim"))
