@@ -17,7 +17,17 @@ from toolkit.doctor.runtimes import BROKEN, MISSING, WORKS, Check, Trial
 from toolkit.models.kind import all_models
 
 FLAGS = ["avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"]
-MACHINE = Machine("2026-01-02", "Linux x86_64", "3.12.1", 64, {}, "A(R) Processor of a long name", FLAGS, 256.0, 0.5)
+MACHINE = Machine(
+    "2026-01-02",
+    "Linux x86_64",
+    "3.12.1",
+    64,
+    {"seal-toolkit": "0.1.0"},
+    "A(R) Processor of a long name",
+    FLAGS,
+    256.0,
+    0.5,
+)
 LONG = "its outputs differ from float32 by 0.3 of their size, expected at most 0.1"
 FOUND = Diagnosis(
     MACHINE,
@@ -51,6 +61,7 @@ def test_the_tables_fit_80_columns_and_advice_is_a_line_each(monkeypatch: pytest
     text = " ".join(shown.stdout.split())
     for word in (
         "A(R) Processor of a long name (AVX-512, VNNI, BF16, AMX), 64 cores, load 0.5 at the start; 256.0 GB",
+        "seal-toolkit 0.1.0, Python 3.12.1, Linux x86_64",
         "ort int8 works 2.50 fastest",
         "ort fp32 works 4.13",
         "missing: this processor has none",

@@ -53,7 +53,9 @@ def _print(found: "Diagnosis") -> None:
 
     console = Console(highlight=False)
     machine = found.machine
-    console.print(Text(f"{machine}; {machine.memory_gb} GB of memory; {machine.system}, Python {machine.python}"))
+    console.print(Text(f"{machine}; {machine.memory_gb} GB of memory"))
+    toolkit = machine.versions.get("seal-toolkit", "not installed")
+    console.print(Text(f"seal-toolkit {toolkit}, Python {machine.python}, {machine.system}"))
     console.print(_parts(found))
     if found.trials:
         console.print(_trials(found))
