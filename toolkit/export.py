@@ -60,6 +60,12 @@ _SPARE_BYTES = 64 << 20
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
 
 
+def export_bytes(spec: ModelSpec, with_torch: bool = True) -> int:
+    """Return the bytes of disk that an export of a model needs. with_torch: the torch weights are written as well."""
+    once = sum(like.nbytes for like in spec.expected_state().values())
+    return once * (2 if with_torch else 1) + _SPARE_BYTES
+
+
 def export_bundle(
     spec: ModelSpec,
     weights: Weights,
@@ -77,8 +83,7 @@ def export_bundle(
     Raises InvalidArtifact if a graph's outputs differ from torch's by more than TOLERANCE, InvalidInput if the folder
     holds something other than a bundle, NotAvailable if the disk has too little space.
     """
-    weight_bytes_once = sum(like.nbytes for like in spec.expected_state().values())
-    check_disk_space(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
+    check_disk_space(folder, export_bytes(spec, with_torch))
     source = WeightsOrigin(weights.origin, weights.sha256, weights.source)
     with replacing_folder(folder, MANIFEST, "bundle") as building:
         description = spec.description | learned_json(weights.learned)

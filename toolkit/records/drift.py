@@ -192,10 +192,10 @@ def _output(before: KeptOutput, now: KeptOutput) -> OutputDrift:
 
 
 def _unlike(before: Machine, now: Machine) -> list[str]:
-    """Return one line for each difference of two machines (processor, flags, versions); date and memory are left
-    out."""
+    """Return one line for each difference of two machines (processor, flags, versions); date, memory and load are
+    left out."""
     then, here = asdict(before), asdict(now)
-    keys = sorted(then.keys() - {"date", "versions", "memory_gb"})
+    keys = sorted(then.keys() - {"date", "versions", "memory_gb", "load"})
     lines = [f"{key}: {then[key]} then, {here[key]} now" for key in keys if then[key] != here[key]]
     versions = before.versions, now.versions
     return lines + [

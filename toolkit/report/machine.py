@@ -59,7 +59,7 @@ def _row(name: str, count: float, total_ms: float, part: float) -> tuple[Cell, .
     )
 
 
-_NAMES = {"memory_gb": "memory, GB", "cores": "cores of this process"}
+_NAMES = {"memory_gb": "memory, GB", "cores": "cores of this process", "load": "load of the machine"}
 
 
 def machine(evidence: Evidence) -> Section:
