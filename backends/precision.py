@@ -402,6 +402,10 @@ def check_runs(precision: str, file_format: str) -> None:
     raise NotAvailable(f"{RUNTIMES[file_format]} cannot run {precision}{why}; {can} can")
 
 
+# The precisions that are made where none is named.
+USUAL = (FP32.name, FP16.name, INT8.name)
+
+
 def chosen(precisions: Iterable[str], route: str) -> tuple[Recipe, ...]:
     """Return the recipes of the names, in the order of RECIPES.
 

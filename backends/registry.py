@@ -6,14 +6,13 @@ A package adds a backend with one line of its metadata, `NAME = "module:SPEC"` i
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.crash_check import check_crash
-from backends.errors import InvalidArtifact, NotAvailable
-from backends.plugins import Registry
+from backends.errors import InvalidArtifact, NotAvailable, NotInstalled
+from backends.plugins import Registry, is_installed
 from backends.precision import RECIPES, check_runs
 from backends.profiling import Profiler
 from backends.session import Session
@@ -84,21 +83,15 @@ class BackendRegistry(Registry[BackendSpec]):
     """The registry of backends. A backend whose runtime is not installed cannot be loaded."""
 
     def load(self, name: str) -> BackendSpec:
-        """Return the spec of a backend. Raises NotAvailable for an unknown name or a missing package."""
+        """Return the spec of a backend. Raises the errors of Registry.load, and NotInstalled without a module that the
+        backend requires."""
         spec = super().load(name)
-        if missing := [module for module in spec.requires if not _is_installed(module)]:
-            raise NotAvailable(
+        if missing := [module for module in spec.requires if not is_installed(module)]:
+            raise NotInstalled(
                 f"backend {name!r} cannot be loaded: no module named {missing[0]!r}; install it with "
                 f"`pip install {' '.join(module.replace('_', '-') for module in spec.requires)}`"
             )
         return spec
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ImportError:
-        return False
 
 
 BACKENDS = BackendRegistry("seal_toolkit.backends", "backend")

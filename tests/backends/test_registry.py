@@ -4,13 +4,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from backends import plugins
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.errors import InvalidArtifact, NotAvailable
+from backends.errors import InvalidArtifact, NotAvailable, NotInstalled
 from backends.plugins import Registry
 from backends.registry import BACKENDS, BackendSpec, backends_for, find_artifact, open_session, run_targets
 from backends.session import Session
@@ -141,15 +142,39 @@ def test_a_miss_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_package_is_named_with_the_command_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     things = _points(monkeypatch, ("a", "no_such_module.here:x"), ("b", "math:cos"))
-    with pytest.raises(NotAvailable, match=r"No module named 'no_such_module'.*pip install no-such-module"):
+    with pytest.raises(NotInstalled, match=r"No module named 'no_such_module'.*pip install no-such-module"):
         things.load("a")
+    assert [thing(0.0) for thing in things.installed()] == [1.0]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("raise RuntimeError('numpy 1 was\\nexpected')", r"RuntimeError: numpy 1 was expected; install it again$"),
+        (
+            "raise ImportError('lib.so: no such file', name='broken_runtime')",
+            r"ImportError: lib.so: no such file; install it again with `pip install --force-reinstall broken-runtime`",
+        ),
+        ("import onnx.no_such_part", r"No module named 'onnx.no_such_part'; .*--force-reinstall onnx`"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported_is_no_traceback(
+    lines: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"broken_module_{len(lines)}"
+    (tmp_path / f"{name}.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    things = _points(monkeypatch, ("a", f"{name}:x"), ("b", "math:cos"))
+    with pytest.raises(NotAvailable, match=f"thing 'a' cannot be loaded: .*{reason}") as raised:
+        things.load("a")
+    assert not isinstance(raised.value, NotInstalled)
     assert [thing(0.0) for thing in things.installed()] == [1.0]  # type: ignore[operator]
 
 
 def test_a_backend_whose_runtime_is_missing_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = BackendSpec("late", "Late", ("onnx",), "late-runtime", Session, requires=("no_such_module",))
     monkeypatch.setitem(BACKENDS._added, "late", spec)
-    with pytest.raises(NotAvailable, match=r"'late' .*no module named 'no_such_module'.*pip install no-such"):
+    with pytest.raises(NotInstalled, match=r"'late' .*no module named 'no_such_module'.*pip install no-such"):
         BACKENDS.load("late")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from backends.bundle import WeightsOrigin
 from backends.machine import Machine
 from backends.profiling import OpTypeTotal
 from backends.session import RuntimeFacts
@@ -61,7 +62,7 @@ class ColdStart:
 
     load_ms: the time to check the file's hash and to open it, without the runtime's import. energy_mj_a_run: energy of
     the processor packages in millijoules; None if the machine does not report it. delegate: the delegate that LiteRT
-    created, by its log; None without one, as for other runtimes.
+    names and that runs a part of the file; None without one, as for other runtimes.
     """
 
     load_ms: float
@@ -194,7 +195,7 @@ class BenchResult:
     machine: Machine
     model: str
     kind: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     threads: int
     reference: dict[str, str]
     files: tuple[FileResult, ...]

@@ -109,7 +109,7 @@ def bisect_bundle(
         progress("writing the repro")
         described = {
             "model": bundle.model["name"],
-            "weights": bundle.weights["origin"],
+            "weights": bundle.weights.origin,
             "candidate": names[1],
             "reference": names[0],
             "sample": samples[worst.sample].name,

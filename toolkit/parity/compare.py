@@ -17,6 +17,7 @@ from toolkit.convert.operations import number_types
 from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.kind import EndToEndCase, ModelKind, find_kind, kind_of
 from toolkit.parity.agreement import judged_precision
+from toolkit.parity.found import FoundRows
 from toolkit.parity.report import (
     Check,
     EndToEndReport,
@@ -58,7 +59,7 @@ def compare_bundle(
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
     kind = kind_of(bundle)
-    notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
+    notes = [kind.random_note] if bundle.weights.is_random else []
     if (why := kind.advisory(bundle, images)) is not None:
         notes.append(why)
     if any(kind.judged_families(bundle, a.precision, images) != FAMILIES for a in bundle.artifacts):
@@ -186,15 +187,16 @@ def _open(
 ) -> CandidateRun:
     role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
     families = kind.judged_families(bundle, judged_precision(bundle, candidate.artifact), images)
-    total = RunningComparison(reference.file, kind.judge(bundle, role), families)
-    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families)
+    found = FoundRows.of(reference)
+    total = RunningComparison(reference.file, kind.judge(bundle, role), families, found)
+    step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families, found)
     return CandidateRun(session, total, parent, step)
 
 
 def _report(bundle: Bundle, kind: ModelKind, candidate: RunTarget, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
     tolerance = kind.tolerance(artifact.role, judged_precision(bundle, artifact))
-    random = bundle.weights["origin"] == "random"
+    random = bundle.weights.is_random
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
     step_passed = None if step is None else all(check.passed is not False for check in judge(step, tolerance, random))
@@ -320,5 +322,5 @@ def _compare_case(
 
 def _run_report(bundle: Bundle, whole: EndToEndCase, variant: tuple[str, str], total: Comparison) -> RunReport:
     tolerance = find_kind(bundle.model["kind"]).tolerance(whole.name, variant[1])
-    checks = judge(total, tolerance, bundle.weights["origin"] == "random")
+    checks = judge(total, tolerance, bundle.weights.is_random)
     return RunReport(*variant, total, checks, tolerance.reason)

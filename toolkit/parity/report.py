@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from backends.artifact import Artifact
+from backends.bundle import WeightsOrigin
 from toolkit.convert.operations import NumberTypes
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.limit import Limit, Tolerance
@@ -128,7 +129,7 @@ class ParityReport:
 
     model: str
     kind: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     roles: tuple[RoleReport, ...]
     notes: tuple[str, ...]
     wholes: tuple[EndToEndReport, ...] = ()
@@ -146,7 +147,7 @@ class ParityReport:
         return {
             "model": self.model,
             "kind": self.kind,
-            "weights": self.weights,
+            "weights": asdict(self.weights),
             "passed": self.passed,
             "notes": list(self.notes),
             "mendings": list(self.mendings),
