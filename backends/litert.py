@@ -196,11 +196,12 @@ class _Event(Structure):
     )
 
 
-def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
     """Return the operators of a file in running order, with their median time over `runs` runs.
 
     The file runs as LiteRT's compiled model, with XNNPACK. Handles are not freed, so call this in a process that ends
-    afterwards. Raises NotAvailable if this release of LiteRT lacks the profiler or it lists no operators.
+    afterwards. precision: the file has its own. Raises NotAvailable if this release of LiteRT lacks the profiler or it
+    lists no operators.
     """
     library = _Library()
     environment, model, options, compiled, signature, profiler = (c_void_p() for _ in range(6))

@@ -8,7 +8,7 @@ model are measured too. Interrupted, the same command goes on where it stopped.
 
 import json
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -53,7 +53,7 @@ def main(folder: Path, rounds: int, out: Path) -> None:
     head = {
         "machine": machine.to_json(),
         "model": bundle.model["name"],
-        "weights": bundle.weights,
+        "weights": asdict(bundle.weights),
         "threads": threads,
     }
     hashes = {artifact.file: artifact.sha256 for artifact in bundle.artifacts}

@@ -59,7 +59,7 @@ def main(folders: tuple[Path, ...], out: Path) -> None:
         spent = cost(load(bundle.verify(bundle.find("detector", "onnx", "fp32"))))
         files = [a for a in bundle.artifacts if a.role == "detector" and a.format != "torch"]
         rows = [measure(bundle, artifact, spent.operations, threads) for artifact in files]
-        about = {"name": bundle.model["name"], "weights": bundle.weights["origin"], "cost": asdict(spent)}
+        about = {"name": bundle.model["name"], "weights": bundle.weights.origin, "cost": asdict(spent)}
         models.append({**about, "files": rows})
     after = ceilings(threads)
     most = {key: max(before[key], after[key]) for key in before}

@@ -78,7 +78,8 @@ def read_with_everything(
     step: Progress = lambda line: None,
     say: Progress = lambda line: None,
 ) -> list[Reading]:
-    """Read `image` with every detector file of the bundle on every backend that runs it, and time them side by side.
+    """Read `image` with every detector file on every backend and in every precision that runs it, and time them side by
+    side.
 
     expected: the hidden message. step: called with each step. say: called with a line for each backend that does not
     run a file, unless it is the default of the file's format, whose errors are raised. The readings are sorted by

@@ -18,6 +18,8 @@ FILES = {
     "detector.int8.tflite": "TFLite INT8",
     "detector.onnx": "ONNX Runtime float32",
     "detector.int8.onnx": "ONNX Runtime INT8",
+    "detector.onnx on openvino": "OpenVINO float32",
+    "detector.onnx on openvino in bf16": "OpenVINO bf16",
 }
 
 
@@ -29,7 +31,7 @@ def speed() -> str:
 
 
 def _timed(model: str, ending: str = "") -> tuple[str, dict[str, float], dict[str, int]]:
-    """Return the place of the measurement, the medians in ms by name, and the bytes by file of the bundle.
+    """Return the place of the measurement, the medians in ms by name, and the bytes by name of the bundle's files.
 
     ending: of the result's name, as `machines` returns it. The figures are from a result of `toolkit bench --json`, or
     else from a result of the script that came before it.
@@ -38,10 +40,10 @@ def _timed(model: str, ending: str = "") -> tuple[str, dict[str, float], dict[st
     if path.is_file():
         result = BenchResult.read(path)
         files = [file for file in result.files if file.role == "detector" and file.in_use["runtime"] != "torch"]
-        medians = {file.file: file.timing.median_ms for file in files}
+        medians = {file.name: file.timing.median_ms for file in files}
         peers = [peer for peer in result.peers if peer.role == "detector" and peer.name in PEERS]
         medians |= {peer.name: peer.timing.median_ms for peer in peers if peer.timing is not None}
-        return measured_on(result.machine, result.threads), medians, {file.file: file.bytes for file in files}
+        return measured_on(result.machine, result.threads), medians, {file.name: file.bytes for file in files}
     older = read(f"speed-{model}")
     sizes = {row["name"]: row["bytes"] for row in older["timed"] if "bytes" in row}
     place = measured_on(msgspec.convert(older["machine"], Machine), older["threads"])
@@ -56,7 +58,9 @@ def _small(ending: str) -> str:
     models = [model for model in MODELS if not ending or path_of(f"bench-{model}{ending}").is_file()]
     timed = [_timed(model, ending) for model in models]
     rows = [
-        [name, *(f"{ms[file]:.1f} ({sizes[file] / 1e6:.1f})" for _, ms, sizes in timed)] for file, name in FILES.items()
+        [name, *(f"{ms[file]:.1f} ({sizes[file] / 1e6:.1f})" for _, ms, sizes in timed)]
+        for file, name in FILES.items()
+        if all(file in ms for _, ms, _ in timed)  # results of older versions had default backends alone
     ]
     peers = [name for name in timed[0][1] if name not in timed[0][2]]
     rows += [[f"*{name}*", *(f"{ms[name]:.1f}" if name in ms else "" for _, ms, _ in timed)] for name in peers]

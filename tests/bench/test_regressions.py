@@ -41,7 +41,7 @@ def before() -> dict[str, Any]:
                     "versions": {"onnxruntime": "1.0"}},
         "model": "m",
         "kind": "watermark",
-        "weights": {"origin": "trained"},
+        "weights": {"origin": "trained", "sha256": "0" * 64, "source": "by hand"},
         "threads": 2,
         "reference": {"detector": "a.onnx"},
         "files": [_file("a.onnx", 1.0), _file("b.tflite", 0.5)],

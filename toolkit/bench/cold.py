@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ def _measure(bundle: Bundle, artifact: Artifact, backend: str, threads: int, sec
     feeds = timing_feeds(bundle, artifact)
     # Neither the runtime's import, equal for all files, nor the crash check, which runs once, counts as load time.
     spec = BACKENDS.load(backend)
+    for module in spec.requires:
+        import_module(module)
     if spec.can_crash:
         check_crash(bundle.verify(artifact), artifact, spec.session, spec.package, threads)
     imported_bytes = peak_rss_bytes()

@@ -22,12 +22,13 @@ def print_shipped(shipped: "Shipped") -> None:
     warn_if_random(shipped.bundle)
     for note in shipped.notes:
         click.echo(f"note: {note}", err=True)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for file in (file for file in shipped.files if file.why):
         said = "; ".join(file.why).removeprefix(f"{file.file}: ")
-        reasons.setdefault(f"{file.verdict}: {said}", []).append(file.file)
-    for why, names in reasons.items():
-        click.secho(f"{', '.join(names)}: {why}", fg="red", err=True)
+        reasons.setdefault((file.verdict, said), []).append(file.file)
+    for (verdict, why), names in reasons.items():
+        colour = None if verdict == "impossible" else "red"
+        click.secho(f"{', '.join(names)}: {verdict}: {why}", fg=colour, err=True)
     for step, why in shipped.failed.items():
         click.secho(f"error: {step}: {why}", fg="red", err=True)
     console = Console(highlight=False)

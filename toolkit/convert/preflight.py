@@ -16,6 +16,7 @@ from backends.errors import NotAvailable, one_line
 from backends.litert import open_interpreter
 from backends.precision import RECIPES
 from backends.tensor import Array
+from graphs.onnx.sizes import depends_on_values, how_to_fix_sizes
 from graphs.tflite.graph import Graph, Node, Payload, Tensor
 from graphs.tflite.writer import LARGEST_FLATBUFFER_BYTES, write_graph
 from toolkit.convert.converter import ConversionFailed, run_worker
@@ -91,9 +92,26 @@ class UnsupportedOperators(NotAvailable):
 
 
 def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> None:
-    """Raise UnsupportedOperators, naming a way out, if the converter does not lower every node of a graph."""
+    """Raise UnsupportedOperators, naming a way out, if the converter does not lower every node of a graph.
+
+    Raises NotAvailable if a TFLite file cannot have the sizes of an output.
+    """
+    if why := _open_size(model):
+        raise NotAvailable(f"{path}: {why}")
     if nodes := unsupported_nodes(model, supported):
         raise UnsupportedOperators(f"{path}: {_explained(nodes)}")
+
+
+def _open_size(model: ir.Model) -> str | None:
+    """Return why no TFLite file can have the sizes of an output, and a way out, or None."""
+    for value in model.graph.outputs:
+        if depends_on_values(value):
+            return (
+                f"no TFLite file can be made: output {value.name!r} has no largest size, and a TFLite file has fixed "
+                f"sizes; {how_to_fix_sizes(value)}; or run it on ONNX Runtime (`toolkit convert --runtime ort` makes "
+                "its files)"
+            )
+    return None
 
 
 def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:
@@ -108,11 +126,12 @@ def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) ->
         return [f"whether TFLite has every operator is not known: {error}"]
     log.unlink(missing_ok=True)  # the log is kept only if the converter failed
     found = {
-        artifact.file: unsupported_nodes(open_graph(bundle.folder / artifact.file), supported)
+        artifact.file: open_graph(bundle.folder / artifact.file)
         for artifact in bundle.artifacts
         if artifact.format == "onnx"
     }
-    return [f"{file}: {_explained(nodes)}" for file, nodes in found.items() if nodes]
+    problems = [(file, _open_size(model), unsupported_nodes(model, supported)) for file, model in found.items()]
+    return [f"{file}: {size or _explained(nodes)}" for file, size, nodes in problems if size or nodes]
 
 
 def _explained(nodes: list[str]) -> str:

@@ -20,7 +20,7 @@ from backends.bundle import Progress
 from backends.errors import NotAvailable, one_line
 from backends.machine import Machine, free_bytes, free_disk_bytes
 from backends.plugins import Registry
-from backends.precision import INT8, RECIPES
+from backends.precision import INT8, RECIPES, USUAL
 from backends.registry import BACKENDS
 from backends.sandbox import SandboxProcess
 from toolkit import environments
@@ -220,14 +220,13 @@ def needs_of_models() -> tuple[Needs, ...]:
     from toolkit.convert.slices import DEFAULT_LIMIT_BYTES
     from toolkit.export import export_bytes
     from toolkit.models.kind import all_models, find_kind
-    from toolkit.shipping.ship import ShipOptions
 
     found = []
     for spec in all_models().values():
         sizes = {graph.role: sum(like.nbytes for like in graph.expected_state().values()) for graph in spec.graphs}
         lowered = [sizes[role] for role in find_kind(spec.description["kind"]).lowered_roles(spec.roles)]
         piece = min(max(lowered), DEFAULT_LIMIT_BYTES)
-        disk = export_bytes(spec) + conversion_bytes(sum(lowered), piece, ShipOptions.precisions)
+        disk = export_bytes(spec) + conversion_bytes(sum(lowered), piece, USUAL)
         weights = sum(like.nbytes for like in spec.expected_state().values())
         found.append(Needs(spec.name, weights, disk, _MEMORY_COPIES * max(sizes.values())))
     return tuple(found)

@@ -13,7 +13,7 @@ from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, NotInstalled, ToolkitError, one_line
 from backends.machine import default_threads
 from backends.precision import RECIPES
-from backends.registry import BACKENDS
+from backends.registry import BACKENDS, target_name
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
 from backends.timing import Rounds
@@ -125,8 +125,14 @@ def try_backend(bundle: Bundle, name: str, threads: int) -> TriedBackend:
     Called in a child process. Raises the errors of BACKENDS.load.
     """
     spec = BACKENDS.load(name)
-    files = [artifact for artifact in bundle.artifacts if artifact.role == ROLE and spec.compares(artifact)]
-    targets = {f"{one.file} on {name}": BenchTarget(f"{one.file} on {name}", bundle, one, name) for one in files}
+    files = [one for one in bundle.artifacts if spec.compared and one.role == ROLE and one.format in spec.formats]
+    files = [one for one in files if spec.precisions is None or one.precision in spec.precisions]
+    # Those that this machine's processor refuses are among them, so that the reason is told.
+    casts = [
+        replace(one, precision=cast) for cast in spec.casts for one in files if RECIPES[cast].base == one.precision
+    ]
+    named = {target_name(one, name): one for one in (*files, *casts)}
+    targets = {key: BenchTarget(key, bundle, one, name) for key, one in named.items()}
     trials: dict[str, Trial] = {}
     outputs: dict[str, dict[str, Array]] = {}
     for key, target in targets.items():

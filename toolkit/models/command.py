@@ -90,7 +90,7 @@ class RunRequest:
             "backend": self.backend,
             "precision": self.precision,
             "artifact_sha256": artifact.sha256,
-            "weights": self.bundle.weights["origin"],
+            "weights": self.bundle.weights.origin,
             **found,
         }
 

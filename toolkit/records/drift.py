@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.bundle import Bundle, Progress
+from backends.bundle import Bundle, Progress, WeightsOrigin
 from backends.errors import InvalidInput
 from backends.machine import Machine
 from backends.session import RuntimeFacts
@@ -75,7 +75,7 @@ class Drift:
 
     record: str
     model: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     before: Machine
     now: Machine
     unlike: tuple[str, ...]

@@ -64,7 +64,7 @@ def _read(detector: Detector, images: Iterable[str], expected: Message | None) -
             "backend": detector.backend,
             "precision": detector.artifact.precision,
             "artifact_sha256": detector.artifact.sha256,
-            "weights": detector.bundle.weights["origin"],
+            "weights": detector.bundle.weights.origin,
             "confidence": detection.confidence,
             "message": detection.message.hex,
             "bits": len(detection.message),
