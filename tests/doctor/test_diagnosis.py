@@ -12,7 +12,7 @@ import pytest
 
 from backends.errors import NotAvailable, NotInstalled
 from backends.machine import Machine
-from backends.sandbox import SandboxDied, SandboxProcess
+from backends.sandbox import SandboxDied, SandboxLate, SandboxProcess
 from toolkit import environments
 from toolkit.doctor import diagnosis, runtimes
 from toolkit.doctor.diagnosis import Needs, check_converter, diagnose, import_extra
@@ -96,6 +96,22 @@ def test_a_runtime_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     assert [(check.part, check.state, check.detail) for check in checks[:1]] == [
         ("runtime hangs", BROKEN, "its process took longer than 1.5 s")
     ]
+
+
+def test_files_that_cannot_be_timed_in_time_are_not_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "BACKENDS", SimpleNamespace(names=("ort",)))
+    with SandboxProcess(tmp_path / "log", 60.0) as sandbox:
+        whole = sandbox.call
+
+        def call(function: Callable[..., object], *arguments: object) -> object:
+            if function is runtimes.time_targets:
+                raise SandboxLate("took longer than 60 s")
+            return whole(function, *arguments)
+
+        monkeypatch.setattr(sandbox, "call", call)
+        checks, trials = check_backends(sandbox, lambda step: None)
+    assert [(check.part, check.state) for check in checks] == [("runtime ort", WORKS), ("timing", MISSING)]
+    assert {(trial.state, trial.median_ms) for trial in trials} == {(WORKS, None)}
 
 
 def test_without_any_runtime_run_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
