@@ -1,11 +1,13 @@
 """The OpenVINO backend: ONNX files on its CPU plugin, in float32 or in bfloat16, and their operator profile."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backends.artifact import SIZES
 from backends.errors import InvalidArtifact
 from backends.precision import BF16
 from backends.profiling import OperatorTime
@@ -43,10 +45,13 @@ class OpenvinoSession(Session):
         """
         found = {name: (i, port) for i, port in enumerate(ports) for name in port.get_names()}
         for binding in bindings:
-            name, wanted = binding.stored.name, (binding.stored.dtype, binding.stored.shape)
+            name, shape = binding.stored.name, binding.stored.shape
+            open_axes = (self.artifact.axes or {}).get(binding.spec.name, (None,) * len(shape))
+            sizes = tuple(None if axis else size for axis, size in zip(open_axes, shape, strict=True))
+            wanted = (binding.stored.dtype, sizes)
             if name not in found:
                 raise InvalidArtifact(f"{self.path}: {kind} {name!r} of the manifest is not in the file")
-            got = _dtype_and_shape(found[name][1])
+            got = _dtype_and_sizes(found[name][1])
             if got != wanted:
                 raise InvalidArtifact(f"{self.path}: {kind} {name!r}: the manifest says {wanted}, the file has {got}")
         return {binding.stored.name: found[binding.stored.name][0] for binding in bindings}
@@ -100,9 +105,10 @@ def _inference_precision(compiled: "openvino.CompiledModel") -> str:
     return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
 
-def _dtype_and_shape(port: "openvino.Output") -> tuple[str, tuple[int, ...]]:
+def _dtype_and_sizes(port: "openvino.Output") -> tuple[str, tuple[int | None, ...]]:
+    """Return the dtype and the shape of a tensor, with None for the size of an open axis."""
     dtype = port.get_element_type().to_dtype()
-    return np.dtype(dtype).name, tuple(port.get_shape())
+    return np.dtype(dtype).name, tuple(None if d.is_dynamic else d.get_length() for d in port.get_partial_shape())
 
 
 def _message(error: Exception) -> str:
@@ -112,6 +118,16 @@ def _message(error: Exception) -> str:
         line for line in lines if line and not line.startswith(("Exception from ", "Check '", "FrontEnd API failed"))
     ]
     return " ".join(said or filter(None, lines))
+
+
+def _closed(port: "openvino.Output", path: Path) -> list[int]:
+    """Return the shape of an input with the sizes that the file's metadata states for its open axes."""
+    import onnx
+
+    proto = onnx.load(path, load_external_data=False)
+    sizes = json.loads({entry.key: entry.value for entry in proto.metadata_props}[SIZES])
+    (value,) = [value for value in proto.graph.input if value.name in port.get_names()]
+    return [dim.dim_value or sizes[dim.dim_param] for dim in value.type.tensor_type.shape.dim]
 
 
 def refuses(precision: str) -> str | None:
@@ -131,13 +147,16 @@ def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[Operat
     """Return the operators of a file in running order after OpenVINO's fusions, and their time in `runs` runs on zeros.
 
     OpenVINO tells means over all runs since the file was opened, in whole microseconds. One more run, the first, packs
-    weights and is not counted. Operators that are not executed, such as those fused with others, are left out.
+    weights and is not counted. Operators that are not executed, such as those fused with others, are left out. Open
+    axes have the sizes that the file states for them.
     """
     import openvino
 
-    compiled = _compile(_read(path), threads, precision, PERF_COUNT=True)
+    model = _read(path)
+    model.reshape({port: _closed(port, path) for port in model.inputs if port.get_partial_shape().is_dynamic})
+    compiled = _compile(model, threads, precision, PERF_COUNT=True)
     request = compiled.create_infer_request()
-    feeds = [np.zeros(shape, dtype) for dtype, shape in map(_dtype_and_shape, compiled.inputs)]
+    feeds = [np.zeros(port.get_shape(), port.get_element_type().to_dtype()) for port in compiled.inputs]
     request.infer(dict(enumerate(feeds)))
     first = request.get_profiling_info()
     for _ in range(runs):

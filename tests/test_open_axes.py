@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import toolkit
+from backends import openvino
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.ort import profile
+from backends.registry import run_targets
 from graphs.onnx.sizes import OpenAxis, fixed_shapes
 from graphs.passes.registry import GraphPass, passes
 from tests.foreign_graphs import toolkit as command
@@ -97,6 +99,16 @@ def test_every_onnx_file_runs_at_any_size_and_every_tflite_file_at_one(made: Pat
             model.run(rng.random((3, 3, 32, 48), dtype=np.float32))
 
 
+def test_openvino_takes_any_size_too_and_profiles_at_the_stated_one(made: Path) -> None:
+    pytest.importorskip("openvino", reason="a machine without the extra [openvino]; the lock of `make test` has it")
+    image = np.random.default_rng(1).random((3, 3, 64, 40), dtype=np.float32)
+    with toolkit.load(made / "open") as model, toolkit.load(made / "open", backend="openvino") as other:
+        expected, got = model.run(image), other.run(image)
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name], values, rtol=0, atol=1e-5 * np.ptp(values))
+    assert openvino.profile(made / "open" / "model.onnx", 1, 1, "fp32")
+
+
 def test_the_manifest_says_which_axes_are_open(made: Path) -> None:
     bundle = Bundle.open(made / "open")
     for artifact in bundle.artifacts:
@@ -124,7 +136,7 @@ def test_a_fixed_axis_stays_fixed_and_an_open_one_is_the_same_everywhere(made: P
 
 
 def test_a_file_says_its_sizes_to_what_reads_it_alone(made: Path) -> None:
-    assert {one.kind for one in profile(made / "open" / "model.onnx", 1, 1)} >= {"Conv"}
+    assert {one.kind for one in profile(made / "open" / "model.onnx", 1, 1, "fp32")} >= {"Conv"}
     operations = computed_operations(made / "open" / "model.onnx")
     tflite = computed_operations(made / "open" / "model.fp32.tflite")
     assert operations["float32"] == pytest.approx(tflite["float32"], rel=0.01)
@@ -158,7 +170,7 @@ def test_layers_are_found_in_the_files_of_an_open_graph(made: Path, tmp_path: Pa
     )
     assert shown.exit_code == 0, shown.stderr
     assert {one["name"] for one in json.loads((tmp_path / "c.json").read_text())["files"]} == {
-        artifact.file for artifact in Bundle.open(made / "open").artifacts
+        target.name for artifact in Bundle.open(made / "open").artifacts for target in run_targets(artifact)
     }
 
 
