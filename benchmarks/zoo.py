@@ -1,11 +1,13 @@
 """Public architectures, each exported by both exporters of torch and shipped, beside the plain chain of a user.
 
     python -m benchmarks.zoo [timm/resnet10t ...]      # all of zoo_models.json without names
+    python -m benchmarks.zoo --untimed                 # beside other work, which would spoil times
     python -m benchmarks.zoo --table
 
 The weights are random. Run it in an environment of its own, with this project, torchvision, timm, transformers and
 ultralytics. Each model is a child process with a time limit, and each result is written when it is there: interrupted,
-the same command goes on. The plain chain is onnx2tf with its defaults, and onnxruntime's quantize_dynamic.
+the same command goes on; without --untimed it makes those again that have no times. The plain chain is onnx2tf with its
+defaults, and onnxruntime's quantize_dynamic.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import time
 from importlib import import_module
 from importlib.metadata import version
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from benchmarks.readme import RESULTS, table
 
 MODELS = Path(__file__).parent / "zoo_models.json"
 LIMIT_S, TIMED_S = 900.0, 3.0
+EXPORTED_BY = ("dynamo", "torchscript")
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "ultralytics", "onnxruntime", "ai-edge-litert")
 
 
@@ -57,7 +61,7 @@ def build(package: str, name: str, shapes: dict[str, list[int]]) -> tuple[Any, d
     return network.eval(), inputs
 
 
-def one(name: str, exporter: str, folder: Path) -> dict[str, Any]:
+def one(name: str, exporter: str, folder: Path, time_limit_s: float | None) -> dict[str, Any]:
     """Export a network, ship its file and make the plain chain's files. Returns the result as JSON values."""
     from toolkit.shipping.module import EXPORTERS, export_module
     from toolkit.shipping.ship import ShipOptions, ship_model
@@ -73,7 +77,7 @@ def one(name: str, exporter: str, folder: Path) -> dict[str, Any]:
         return {"exported": f"{type(error).__name__}: {error}"[:400]}
     start = time.monotonic()
     try:
-        shipped = ship_model(Source(str(path)).make, folder / "bundle", ShipOptions(time_limit_s=TIMED_S))
+        shipped = ship_model(Source(str(path)).make, folder / "bundle", ShipOptions(time_limit_s=time_limit_s))
     except Exception as error:  # noqa: BLE001  likewise
         return {"exported": True, "shipped": f"{type(error).__name__}: {error}"[:400]}
     seconds = time.monotonic() - start
@@ -102,24 +106,24 @@ def plain(bundle: Any, source: Path) -> dict[str, Any]:
             error = child.call(relative_error, target, artifact, feeds, expected)
             found["quantize_dynamic"] = {"bytes": target.stat().st_size, "error": error}
         except Exception as error:  # noqa: BLE001  likewise
-            found["quantize_dynamic"] = {"failed": without_paths(f"{type(error).__name__}: {error}")[:300]}
+            found["quantize_dynamic"] = {"failed": f"{type(error).__name__}: {error}"}
         (Path(name) / "peers").mkdir()
         (peer,) = make_peers(bundle, "model", Path(name) / "peers", source, names=[ONNX2TF])
-        found["onnx2tf"] = {"note": without_paths(peer.note)} | (
-            {"bytes": peer.target.artifact.bytes} if peer.target else {}
-        )
+        found["onnx2tf"] = {"note": peer.note} | ({"bytes": peer.target.artifact.bytes} if peer.target else {})
     return found
 
 
 def without_paths(text: str) -> str:
-    """Return a text with the names of files alone in the place of their paths on this machine."""
-    return re.sub(r"(?:/[\w.+-]+)+/(?=[\w.+-])", "", text)
+    """Return a text with the names of files alone in the place of their paths in temporary folders and in packages."""
+    places = "|".join(re.escape(place) for place in (tempfile.gettempdir(), sys.prefix, sys.base_prefix))
+    return re.sub(rf"(?:{places})(?:/[\w.+-]+)*/(?=[\w.+-])", "", text)
 
 
-def run(name: str, exporter: str) -> dict[str, Any]:
+def run(name: str, exporter: str, timed: bool) -> dict[str, Any]:
     """Return the result of one network and exporter, from a child process that ends at the time limit."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "benchmarks.zoo", "--one", name, exporter, folder]
+        command += [] if timed else ["--untimed"]
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
             child.wait(LIMIT_S)
@@ -131,10 +135,10 @@ def run(name: str, exporter: str) -> dict[str, Any]:
                 child.wait()
         result = Path(folder) / "result.json"
         if result.is_file():
-            found: dict[str, Any] = json.loads(result.read_text())
+            found: dict[str, Any] = json.loads(without_paths(result.read_text()))
             return found
         log.seek(0)
-        return {"exported": f"ended with {child.returncode}: {log.read()[-300:]}"}
+        return {"exported": f"ended with {child.returncode}: {without_paths(log.read())[-300:]}"}
 
 
 def show(results: dict[str, Any]) -> str:
@@ -173,24 +177,36 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=RESULTS / "zoo.json")
     parser.add_argument("--table", action="store_true", help="print the table of the results, and run nothing")
+    parser.add_argument("--untimed", action="store_true", help="time nothing")
     options = parser.parse_args()
     if options.one:
         name, exporter, folder = options.one
-        (Path(folder) / "result.json").write_text(json.dumps(one(name, exporter, Path(folder))))
+        result = one(name, exporter, Path(folder), None if options.untimed else TIMED_S)
+        (Path(folder) / "result.json").write_text(json.dumps(result))
         return
     kept = json.loads(options.results.read_text()) if options.results.is_file() else {"versions": {}, "networks": {}}
     if options.table:
         print(show(kept["networks"]))
         return
-    listed = [f"{package}/{name}" for package, names in json.loads(MODELS.read_text()).items() for name in names]
     kept["versions"] = {package: version(package) for package in PACKAGES}
-    for name in options.names or listed:
-        for exporter in ("dynamo", "torchscript"):
-            key = f"{name}, {exporter}"
-            if key not in kept["networks"]:
-                kept["networks"][key] = run(name, exporter)
-                options.results.write_text(json.dumps(kept, indent=1) + "\n")
-                print(show({key: kept["networks"][key]}).splitlines()[-1], flush=True)
+    for exporter, name in product(EXPORTED_BY, options.names or listed()):
+        key = f"{name}, {exporter}"
+        if key not in kept["networks"] or not (options.untimed or timed(kept["networks"][key])):
+            kept["networks"][key] = run(name, exporter, not options.untimed)
+            options.results.write_text(json.dumps(kept, indent=1) + "\n")
+            print(show({key: kept["networks"][key]}).splitlines()[-1], flush=True)
+
+
+def listed() -> list[str]:
+    """Return the names of all networks of the list: the first of each package, then the second of each, and so on."""
+    by_package = [[f"{package}/{name}" for name in names] for package, names in json.loads(MODELS.read_text()).items()]
+    return [name for names in zip_longest(*by_package) for name in names if name]
+
+
+def timed(result: dict[str, Any]) -> bool:
+    """Return whether a result has times, or can have none because its network was not exported or not shipped."""
+    shipped = result.get("shipped")
+    return not isinstance(shipped, dict) or any(file["median_ms"] for file in shipped["files"])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_results_are_kept_after_each_network_and_not_made_again(
 ) -> None:
     out, ran = tmp_path / "zoo.json", []
 
-    def run(name: str, exporter: str) -> dict[str, Any]:
+    def run(name: str, exporter: str, timed: bool) -> dict[str, Any]:
         ran.append(f"{name}, {exporter}")
         if len(ran) == 4:
             raise KeyboardInterrupt
@@ -52,16 +53,27 @@ def test_results_are_kept_after_each_network_and_not_made_again(
 
     monkeypatch.setattr(zoo, "run", run)
     monkeypatch.setattr(zoo, "version", lambda name: "1")
-    monkeypatch.setattr(sys, "argv", ["zoo", "timm/a", "timm/b", "--results", str(out)])
+    monkeypatch.setattr(sys, "argv", ["zoo", "timm/a", "timm/b", "--untimed", "--results", str(out)])
     with pytest.raises(KeyboardInterrupt):
         zoo.main()
     assert list(json.loads(out.read_text())["networks"]) == ran[:3]
     zoo.main()
-    assert ran[3:] == ["timm/b, torchscript"] * 2
+    assert ran == ["timm/a, dynamo", "timm/b, dynamo", "timm/a, torchscript", *["timm/b, torchscript"] * 2]
     assert len(json.loads(out.read_text())["networks"]) == 4
 
 
 def test_a_network_that_takes_too_long_or_dies_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "KeyError" in str(zoo.run("timm/no-such-network", "dynamo")["exported"])
+    assert "KeyError" in str(zoo.run("timm/no-such-network", "dynamo", False)["exported"])
     monkeypatch.setattr(zoo, "LIMIT_S", 0.01)
-    assert zoo.run("timm/no-such-network", "dynamo") == {"exported": "took longer than 0.01 s"}
+    assert zoo.run("timm/no-such-network", "dynamo", False) == {"exported": "took longer than 0.01 s"}
+
+
+def test_only_results_without_times_are_made_again_to_be_timed() -> None:
+    files = {"a": [{"median_ms": None}, {"median_ms": 2.5}], "b": [{"median_ms": None}]}
+    assert {name: zoo.timed({"shipped": {"files": of}}) for name, of in files.items()} == {"a": True, "b": False}
+    assert zoo.timed({"exported": "too late"})
+
+
+def test_results_name_files_without_their_places_and_nodes_as_they_are() -> None:
+    text = f"{tempfile.gettempdir()}/x1/peers/a.tflite: node /model/conv/Conv; {sys.prefix}/lib/torch.py"
+    assert zoo.without_paths(text) == "a.tflite: node /model/conv/Conv; torch.py"
