@@ -131,13 +131,18 @@ def _reasons(networks: dict[str, Any]) -> str:
 
 
 def _reasons_of(result: dict[str, Any]) -> Iterator[str]:
+    """Yield each reason once, after the names of its files."""
     shipped = result.get("shipped")
     if not isinstance(shipped, dict):
         yield _line(shipped or f"not exported: {result['exported']}", 1000)
         return
+    reasons: dict[str, list[str]] = {}
     for file in shipped["files"]:
         if file["verdict"] not in ("pass", "reference"):
-            yield f"{file['file']}: {file['verdict']}: {_line('; '.join(file['why']), 1000)}"
+            said = f"{file['verdict']}: {_line('; '.join(file['why']), 1000)}"
+            reasons.setdefault(said, []).append(file["file"])
+    for said, files in reasons.items():
+        yield f"{', '.join(files)}: {said}"
     for step, why in shipped["failed"].items():
         yield f"{step} failed: {_line(why, 1000)}"
     for name in _unsaid(result):
