@@ -9,6 +9,11 @@ from backends.manifest import Fields
 from backends.precision import RECIPES, ROUTES
 from backends.tensor import Binding, TensorSpec
 
+# Key of an ONNX file's metadata: the size of each open axis, by its name as JSON, wherever one size is needed.
+SIZES = "seal_toolkit.sizes"
+# In the place of an open axis's name: its size follows from those of other axes; or it is the number of results that
+# the graph finds in the values of a run, such as the boxes of a NonMaxSuppression.
+ANY_SIZE, FOUND = "?", "*"
 FORMATS = ("onnx", "tflite", "torch")
 
 # A plain name: no folder, no leading dot, no character that a shell or another system reads differently.
@@ -27,6 +32,10 @@ class Artifact:
     route (TFLite only): how it was converted, one of precision.ROUTES.
     architecture (torch only): the name of the module and its config, {"name": ..., "config": {...}}.
     modules (ONNX only): the path of the source module by node; None where the source states no modules.
+    axes (ONNX only): the inputs and outputs with open axes, by the names that callers see: for each axis its name, or
+    None for a fixed size. Axes of one name have one size in a run; the size of an axis "?" follows from the others, and
+    an axis "*" has as many entries as the graph finds, 0 among them. The specs have the sizes at which the file is
+    compared, and for an axis "*" the largest number. None where all sizes are fixed.
     Raises InvalidArtifact for a field outside these rules.
     """
 
@@ -44,6 +53,7 @@ class Artifact:
     tools: dict[str, str]
     architecture: dict[str, Any] | None
     modules: dict[str, str] | None = None
+    axes: dict[str, tuple[str | None, ...]] | None = None
 
     def __post_init__(self) -> None:
         for name in self.files:
@@ -70,6 +80,8 @@ class Artifact:
             architecture.text("name"), architecture.mapping("config")
         if self.modules is not None and self.format != "onnx":
             raise InvalidArtifact(f"{self.file}: only ONNX files list modules of nodes, got a {self.format} file")
+        if self.axes is not None:
+            self._check_axes(self.axes)
         if not _SHA256.fullmatch(self.sha256):
             raise InvalidArtifact(f"{self.file}: expected sha256 as 64 lowercase hex digits, got {self.sha256!r}")
         if self.bytes < 1:
@@ -79,6 +91,17 @@ class Artifact:
                 names = [getattr(binding, side).name for binding in bindings]
                 if not names or len(set(names)) != len(names):
                     raise InvalidArtifact(f"{self.file}: expected distinct {kind} names, got {names}")
+
+    def _check_axes(self, axes: dict[str, tuple[str | None, ...]]) -> None:
+        if self.format != "onnx":
+            raise InvalidArtifact(f"{self.file}: only ONNX files have open axes, got a {self.format} file")
+        specs = {binding.spec.name: binding.spec for binding in (*self.inputs, *self.outputs)}
+        for name, of_tensor in axes.items():
+            rank = len(specs[name].shape) if name in specs else None
+            if rank != len(of_tensor) or not any(of_tensor):
+                raise InvalidArtifact(
+                    f"{self.file}: axes of {name!r}: expected those of an input or output, got {list(of_tensor)}"
+                )
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -91,15 +114,17 @@ class Artifact:
         values["external_files"] = list(self.external_files)
         values["inputs"] = [_binding_to_json(binding) for binding in self.inputs]
         values["outputs"] = [_binding_to_json(binding) for binding in self.outputs]
-        if self.modules is None:
-            del values["modules"]
+        for name in ("modules", "axes"):
+            if values[name] is None:
+                del values[name]
         return values
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "Artifact":
-        """Return the artifact that to_json wrote. Raises InvalidArtifact, which names `where`, for any other value."""
+        """Return the artifact that to_json wrote. Raises InvalidArtifact, which names `where`, for any other value, and
+        for a precision that has no files of its own."""
         if isinstance(value, dict):
-            value = {"modules": None, **value}  # older manifests lack this key
+            value = {"modules": None, "axes": None, **value}  # where there is none, manifests lack these keys
         data = Fields(value, where, tuple(field.name for field in fields(cls)))
         tools, modules = data.mapping("tools"), data.optional_mapping("modules")
         for name, version in tools.items():
@@ -108,11 +133,15 @@ class Artifact:
         for name, module in (modules or {}).items():
             if not isinstance(module, str):
                 raise InvalidArtifact(f"{where}.modules.{name}: expected the path of a module, got {module!r}")
+        axes = data.optional_mapping("axes")
+        precision = data.text("precision")
+        if precision in RECIPES and RECIPES[precision].base is not None:
+            raise InvalidArtifact(f"{where}.precision: {RECIPES[precision].without_file}")
         return cls(
             file=data.text("file"),
             role=data.text("role"),
             format=data.text("format"),
-            precision=data.text("precision"),
+            precision=precision,
             route=data.optional_text("route"),
             inputs=tuple(_binding_from_json(v, f"{where}.inputs[{i}]") for i, v in enumerate(data.items("inputs"))),
             outputs=tuple(_binding_from_json(v, f"{where}.outputs[{i}]") for i, v in enumerate(data.items("outputs"))),
@@ -123,7 +152,16 @@ class Artifact:
             tools=tools,
             architecture=data.optional_mapping("architecture"),
             modules=modules,
+            axes=None if axes is None else {name: _axes_from_json(axes, name, f"{where}.axes") for name in axes},
         )
+
+
+def _axes_from_json(axes: dict[str, Any], name: str, where: str) -> tuple[str | None, ...]:
+    found = Fields(axes, where, tuple(axes)).items(name)
+    for axis in found:
+        if axis is not None and (not isinstance(axis, str) or not axis):
+            raise InvalidArtifact(f"{where}.{name}: expected names of axes and null, got {axis!r}")
+    return tuple(found)
 
 
 def _binding_to_json(binding: Binding) -> dict[str, Any]:

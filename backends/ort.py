@@ -3,13 +3,14 @@
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import onnxruntime
 
+from backends.artifact import SIZES
 from backends.errors import InvalidArtifact, one_line
 from backends.profiling import OperatorTime
 from backends.registry import BackendSpec
@@ -59,8 +60,11 @@ class OrtSession(Session):
         self._output_names = [binding.stored.name for binding in self.artifact.outputs]
 
     def _check(self, kind: str, found: list[onnxruntime.NodeArg], bindings: tuple[Binding, ...]) -> None:
-        got = {arg.name: (_DTYPES.get(arg.type, arg.type), tuple(arg.shape)) for arg in found}
-        expected = {binding.stored.name: (binding.stored.dtype, binding.stored.shape) for binding in bindings}
+        axes = {b.stored.name: (self.artifact.axes or {}).get(b.spec.name, ()) for b in bindings}
+        got = {
+            arg.name: (_DTYPES.get(arg.type, arg.type), _without(axes.get(arg.name, ()), arg.shape)) for arg in found
+        }
+        expected = {b.stored.name: (b.stored.dtype, _without(axes[b.stored.name], b.stored.shape)) for b in bindings}
         if got != expected:
             raise InvalidArtifact(f"{self.path}: {kind}s: the manifest says {expected}, the file has {got}")
 
@@ -78,13 +82,21 @@ class OrtSession(Session):
         return {"providers": self._session.get_providers()}
 
 
+def _without(axes: Sequence[str | None], sizes: Sequence[int | str | None]) -> tuple[int | str | None, ...]:
+    """Return sizes with the names of open axes in the places of their sizes."""
+    if len(axes) != len(sizes):
+        return tuple(sizes)
+    return tuple(axis or size for axis, size in zip(axes, sizes, strict=True))
+
+
 _SUFFIX = "_kernel_time"
 _PROFILE_DTYPES = {"float": "float32", "double": "float64"}  # other types have numpy's names
 
 
-def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
     """Return the operators of a file in running order after ONNX Runtime's fusions, with their median time over `runs`
-    runs on inputs of zeros. One more run, the first, is not counted."""
+    runs on inputs of zeros. One more run, the first, is not counted. Open axes have the sizes that the file states for
+    them. precision: the file has its own."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -92,7 +104,8 @@ def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        feeds = {given.name: _zeros(given) for given in session.get_inputs()}
+        sizes = json.loads(session.get_modelmeta().custom_metadata_map.get(SIZES, "{}"))
+        feeds = {given.name: _zeros(given, sizes) for given in session.get_inputs()}
         for _ in range(1 + runs):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -107,9 +120,9 @@ def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
     )
 
 
-def _zeros(given: onnxruntime.NodeArg) -> np.ndarray:
+def _zeros(given: onnxruntime.NodeArg, sizes: Mapping[str, int]) -> np.ndarray:
     name = given.type.removeprefix("tensor(").removesuffix(")")
-    return np.zeros(given.shape, _PROFILE_DTYPES.get(name, name))
+    return np.zeros([sizes.get(size, size) for size in given.shape], _PROFILE_DTYPES.get(name, name))
 
 
 BACKEND = BackendSpec(

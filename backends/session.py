@@ -3,11 +3,14 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from backends.artifact import Artifact
+import numpy as np
+
+from backends.artifact import ANY_SIZE, FOUND, Artifact
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import Array
 
@@ -35,8 +38,9 @@ class Closing(ABC):
 class Session(Closing):
     """An artifact opened on a backend.
 
-    run() validates inputs and is the same for every backend. A backend implements _open, _run and _close, which handle
-    tensors in the file's stored form. Threads may share a session: its runs happen one after the other.
+    run() validates inputs and is the same for every backend. Axes that the artifact calls open take any size. A backend
+    implements _open, _run and _close, which handle tensors in the file's stored form. Threads may share a session: its
+    runs happen one after the other.
     """
 
     @final
@@ -60,7 +64,8 @@ class Session(Closing):
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the artifact once and return a new C-contiguous array for each output name.
 
-        feeds: for each input name of artifact.inputs that is not held, an array of exactly its spec's shape and dtype.
+        feeds: for each input name of artifact.inputs that is not held, an array of exactly its spec's dtype and shape,
+        but for open axes.
         Raises InvalidInput for a wrong name, shape or dtype, for NaN or infinity, and for a closed session;
         InvalidArtifact if the runtime fails or an output differs from the manifest.
         """
@@ -74,7 +79,8 @@ class Session(Closing):
         outputs = {}
         for binding in self.artifact.outputs:
             array = results[binding.stored.name]
-            if array.shape != binding.stored.shape or array.dtype != binding.stored.dtype:
+            shape = self._shape(binding.stored.shape, binding.spec.name, array, {})
+            if array.shape != shape or array.dtype != binding.stored.dtype:
                 raise InvalidArtifact(
                     f"{self.path}: output {binding.stored.name!r}: the manifest says {binding.stored.dtype} "
                     f"{binding.stored.shape}, the file gave {array.dtype} {array.shape}"
@@ -103,11 +109,27 @@ class Session(Closing):
 
     def _stored(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Check inputs and return them in stored form, by their stored names."""
-        return {
-            binding.stored.name: binding.to_stored(binding.spec.validate(feeds[binding.spec.name]))
-            for binding in self.artifact.inputs
-            if binding.spec.name in feeds
-        }
+        stored, sizes = {}, dict[str, int]()
+        for binding in self.artifact.inputs:
+            if binding.spec.name in feeds:
+                array = feeds[binding.spec.name]
+                shape = self._shape(binding.spec.shape, binding.spec.name, array, sizes)
+                spec = binding.spec if 0 in shape else replace(binding.spec, shape=shape)
+                stored[binding.stored.name] = binding.to_stored(spec.validate(array))
+        return stored
+
+    def _shape(self, shape: tuple[int, ...], name: str, array: Array, sizes: dict[str, int]) -> tuple[int, ...]:
+        """Return a shape with the sizes of an array on the open axes of the tensor `name`, if it has as many axes.
+
+        sizes: of the axes by name, to which those of the array are added; an axis has the size that is there already.
+        """
+        axes = None if self.artifact.axes is None else self.artifact.axes.get(name)
+        if axes is None or np.ndim(array) != len(axes):
+            return shape
+        return tuple(
+            size if axis is None else got if axis in (ANY_SIZE, FOUND) else sizes.setdefault(axis, got)
+            for axis, size, got in zip(axes, shape, np.shape(array), strict=True)
+        )
 
     @final
     def close(self) -> None:

@@ -177,6 +177,12 @@ class Binding:
         return tuple(shape[axis] for axis in order)
 
 
+def filler(dtype: np.dtype[Any]) -> int:
+    """Return the number in the rows of a file of fixed sizes for which nothing was found: -1 for signed integers, else
+    0."""
+    return -1 if dtype.kind == "i" else 0
+
+
 def probe(specs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
     """Return seeded inputs for a comparison: 4-D float inputs uniform in [0, 1), all other inputs random 0 and 1.
 

@@ -58,7 +58,7 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
         "mendings": mendings,
         "source": {"file": "../../source.onnx", "sizes": {"x": [1, 3, 12, 16]}},
     }
-    assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
+    assert (bundle.weights.origin, bundle.weights.source) == ("checkpoint", "source.onnx")
     (artifact,) = bundle.artifacts
     assert (artifact.file, artifact.role) == ("model.onnx", "model")
     assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx"]
@@ -113,9 +113,9 @@ def _not_lowered(folder: Path) -> Path:
     ("text", "said"),
     [
         (
-            """(float[1,3,9,11] x, float[1,7,8,2] g) => (float[1,3,7,8] y)
-            { [grid] y = GridSample<mode = "cubic", padding_mode = "reflection">(x, g) }""",
-            "'grid' (GridSample with mode=cubic and padding_mode=reflection)",
+            """(float[1,3,8,8] x, float[8] corners) => (float[1,3,9,7] y)
+            { [crop] y = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(x, corners, , sizes) }""",
+            "'crop' (Resize with coordinate_transformation_mode=tf_crop_and_resize)",
         ),
         (
             """(float[6,2,5] x) => (float[6,1,2,7] y) <float[1,28,5] w, float[1,28,7] r, float[1,56] b, float[1,21] p>
@@ -131,7 +131,9 @@ def test_an_operator_that_the_lowering_has_is_named_with_what_it_lacks(tmp_path:
     if "LSTM" in text:
         constants = {name: np.full(size, 0.1, np.float32) for name, size in sizes.items()}
         constants["lengths"] = np.array([6, 4], np.int32)
-        model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    else:
+        constants = {"sizes": np.array([1, 3, 9, 7])}
+    model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
     onnx.save(model, tmp_path / "source.onnx")
     shown = toolkit("import", tmp_path / "source.onnx", "-o", tmp_path / "bundle")
     assert shown.exit_code == 0
@@ -237,7 +239,8 @@ def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
         (["--input-value", "ids=1,a"], "expected NAME=2,3, got 'ids=1,a'"),
         (["--input-value", "z=1"], "--input-value z: no such input; there is x, ids"),
         (["--input-shape", "x"], "expected NAME=1,3,224,224, got 'x'"),
-        (["--input-shape", "x=1,a"], "expected NAME=1,3,224,224, got 'x=1,a'"),
+        (["--input-shape", "x=1,2b"], "expected NAME=1,3,224,224, got 'x=1,2b'"),
+        (["--input-shape", "x=1,a"], "--input-shape x=1,a: the file states n,3,h,w"),
         ([], "input 'x': expected static sizes, the file states n,3,h,w"),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_pass_that_breaks_a_graph_is_left_out_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Rewrite, said: str
 ) -> None:
     steps = (GraphPass("broken", "export", 0.0, (), broken), GraphPass("named", "export", 0.0, (), _named))
-    monkeypatch.setattr("toolkit.import_model.passes", lambda stage: steps)
+    monkeypatch.setattr("graphs.passes.simplify.passes", lambda stage: steps)
     notes: list[str] = []
     bundle = import_model(square_root(tmp_path), tmp_path / "root", {}, note=notes.append)
     (node,) = onnx.load(bundle.folder / "model.onnx").graph.node

@@ -61,7 +61,7 @@ def ship(
     module: "nn.Module",
     example_inputs: object,
     folder: str | Path,
-    precisions: Sequence[str] = ("fp32", "fp16", "int8"),
+    precisions: Sequence[str] | None = None,
     runtimes: Sequence[Literal["ort", "tflite"]] = ("ort", "tflite"),
     threads: int | None = None,
     time_limit_s: float | None = 20.0,
@@ -73,9 +73,9 @@ def ship(
     """Make a bundle of a torch module in `folder`, convert, compare, time and report it, as `toolkit ship` does.
 
     example_inputs: a tensor, a tuple of the arguments of `forward`, or a dict of them by name. The files have the sizes
-    of these inputs, and the names of the arguments. The other options are those of `toolkit ship`: inputs, preprocess
-    and judge are the real inputs on which the files are judged, and the answers by which; time_limit_s=None times and
-    reports nothing. `progress` is called with a line for each step.
+    of these inputs, and the names of the arguments. precisions: by default fp32, fp16 and int8. The other options are
+    those of `toolkit ship`: inputs, preprocess and judge are the real inputs on which the files are judged, and the
+    answers by which; time_limit_s=None times and reports nothing. `progress` is called with a line for each step.
     Raises InvalidInput if the inputs do not fit the module, InvalidArtifact if no exporter of torch gives an ONNX file
     that agrees with it, and the errors of `toolkit import`. A failure after that is in the result, which `print` shows.
     """
@@ -87,7 +87,7 @@ def ship(
     from toolkit.shipping.ship import ShipOptions, ship_model
     from toolkit.shipping.source import bundle_of_module
 
-    options = ShipOptions(tuple(precisions), tuple(runtimes), threads, time_limit_s)
+    options = ShipOptions(None if precisions is None else tuple(precisions), tuple(runtimes), threads, time_limit_s)
     how = None if preprocess is None else Preprocess.parse(preprocess)
     kept = {
         "inputs": None if inputs is None else Path(inputs),

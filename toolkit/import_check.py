@@ -1,18 +1,23 @@
 """Runs the file that is imported, and compares its outputs with those of a graph that was made of it."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from backends.errors import InvalidArtifact
+from backends.artifact import ANY_SIZE, FOUND
+from backends.errors import InvalidArtifact, InvalidInput
 from backends.sandbox import SandboxDied, SandboxProcess
-from backends.tensor import Array
+from backends.tensor import Array, IntegerValues, TensorSpec
 from graphs.onnx.apart import Feeds, Outputs, cut_model, run
+from graphs.onnx.sizes import OpenAxis, Shapes, depends_on_values, most_along
 from toolkit.metrics.error import FLOOR
+from toolkit.metrics.samples import signed_samples
 
 # The largest absolute difference over the range of the output; the same limit as for exports.
 TOLERANCE = 1e-4
@@ -67,6 +72,110 @@ def _run_by_reference(source: Path, feeds: Feeds, why: InvalidArtifact, cut_at: 
     except Exception as error:  # the reference evaluator is plain Python and may raise any error
         raise why from error
     return [dict(zip(names, (np.asarray(value) for value in result), strict=True)) for result in results]
+
+
+def at_other_sizes(
+    source: Path,
+    specs: Sequence[TensorSpec],
+    shapes: Shapes,
+    sizes: Mapping[str, int],
+    integers: Mapping[str, IntegerValues],
+    stated: Callable[[Mapping[str, Array]], dict[str, Array]],
+    child: SandboxProcess,
+    cut_at: Sequence[str] = (),
+) -> Iterator[dict[str, Array]]:
+    """Yield noise for the inputs of an ONNX file at other sizes of its open axes, at which ONNX Runtime runs the file.
+
+    shapes, sizes: of the inputs and of the open axes by name. stated: returns inputs as the file takes them. All sizes
+    are doubled together, or else halved, and that of the first axis is doubled alone. Where they do not change
+    together, each is doubled or halved alone.
+    Raises InvalidInput naming an axis of which ONNX Runtime runs the file at none of these sizes.
+    """
+    errors: list[InvalidArtifact] = []
+
+    def feeds(ways: Sequence[Mapping[str, int]]) -> dict[str, Array] | None:
+        """Return noise for the first of several ways to choose sizes with which the file runs, or None."""
+        for way in (way for way in ways if way != sizes):
+            specs_there = tuple(_sized(spec, shapes, way) for spec in specs)
+            feed = dict(next(signed_samples(specs_there, integers=integers)).feeds)
+            try:
+                _run_apart(source, [stated(feed)], child, cut_at)
+            except InvalidArtifact as error:
+                errors.append(error)
+                continue
+            return feed
+        return None
+
+    def changed(names: Collection[str]) -> list[dict[str, int]]:
+        doubled = {name: 2 * size if name in names else size for name, size in sizes.items()}
+        return [doubled, {name: -(-size // 2) if name in names else size for name, size in sizes.items()}]
+
+    together = feeds(changed(sizes))
+    if together is not None:
+        yield together
+        alone = feeds(changed([next(iter(sizes))])[:1]) if len(sizes) > 1 else None
+        if alone is not None:
+            yield alone
+        return
+    for name, size in sizes.items():
+        found = feeds(changed([name]))
+        if found is None:
+            raise InvalidInput(f"{source}: --input-shape: it runs at no other size of {name} than {size}: {errors[-1]}")
+        yield found
+
+
+def _sized(spec: TensorSpec, shapes: Shapes, sizes: Mapping[str, int]) -> TensorSpec:
+    given = shapes.get(spec.name, spec.shape)
+    return replace(spec, shape=tuple(sizes[one.name] if isinstance(one, OpenAxis) else one for one in given))
+
+
+def shapes_of(results: Outputs) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the outputs that have the same in all results, which are of inputs of the same shapes."""
+    shapes = {name: {one[name].shape for one in results} for name in results[0]}
+    return {name: next(iter(seen)) for name, seen in shapes.items() if len(seen) == 1}
+
+
+def shapes_of_found(outputs: Sequence[ir.Value], results: Outputs) -> dict[str, tuple[int, ...]]:
+    """Return shapes of the outputs whose sizes depend on values: each size is the largest possible one, if it is known,
+    and else the largest of `results`, at least 1."""
+    shapes = {}
+    for value in filter(depends_on_values, outputs):
+        seen = [one[str(value.name)].shape for one in results]
+        rank = len(seen[0])
+        stated = value.shape if value.shape is not None and len(value.shape) == rank else [ir.SymbolicDim(None)] * rank
+        shapes[str(value.name)] = tuple(
+            most_along(size) or max(1, *(shape[at] for shape in seen)) for at, size in enumerate(stated)
+        )
+    return shapes
+
+
+def open_axes(
+    values: Sequence[ir.Value], runs: Sequence[Mapping[str, Array]], names: Collection[str]
+) -> dict[str, tuple[str | None, ...]]:
+    """Return the axes of the inputs and outputs that have open ones, see Artifact.axes.
+
+    runs: inputs and outputs of runs at several sizes. names: of the inputs' open axes; the size of any other open axis
+    follows from theirs, or from the number of results that are found. An axis is open if the graph does not state its
+    size, or if the size differs between runs.
+    """
+    found = {}
+    for value in values:
+        name = str(value.name)
+        shapes = [one[name].shape for one in runs if name in one]
+        rank = len(shapes[0])
+        stated = list(value.shape) if value.shape is not None and len(value.shape) == rank else [None] * rank
+        any_size = FOUND if depends_on_values(value) else ANY_SIZE
+        axes = tuple(
+            None
+            if isinstance(size, int) and len({shape[at] for shape in shapes}) == 1
+            else str(size)
+            if str(size) in names
+            else any_size
+            for at, size in enumerate(stated)
+        )
+        if any(axes):
+            found[name] = axes
+    return found
 
 
 def difference(

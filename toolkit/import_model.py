@@ -1,5 +1,6 @@
 """Imports an ONNX file as a bundle, and compares the imported graph's outputs with those of the file."""
 
+import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -11,12 +12,12 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from backends.artifact import Artifact
+from backends.artifact import SIZES, Artifact
 from backends.atomic import replacing_folder
-from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, sha256_of
+from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, WeightsOrigin, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.sandbox import SandboxProcess
-from backends.tensor import Binding
+from backends.tensor import Array, Binding
 from graphs.onnx.apart import Feeds, Outputs, run, sizes_by_runtime
 from graphs.onnx.file import OPSET, check, save
 from graphs.onnx.floats import HALVES, other_floats, rounded_outputs
@@ -31,21 +32,24 @@ from graphs.onnx.foreign import (
 )
 from graphs.onnx.integers import integer_inputs
 from graphs.onnx.modules import modules_by_node, read_scopes
-from graphs.onnx.sizes import Shapes, infer_shapes, specs_of
+from graphs.onnx.sizes import Shapes, fixed_shapes, infer_shapes, name_found_axes, sizes_of_axes, specs_of
 from graphs.onnx.source import SOURCE, VALUES, source_json, values_json
 from graphs.passes.integers import is_quantized
 from graphs.passes.pipeline import prepare, prepare_without_faults
-from graphs.passes.registry import passes
-from graphs.passes.simplify import simplify
+from graphs.passes.simplify import PRELOADED, steps_with
 from toolkit.convert.rules import QUANTIZED
 from toolkit.import_check import (
     HALF_TOLERANCE,
     TOLERANCE,
     as_stated,
+    at_other_sizes,
     difference,
     in_float32,
     not_compared,
+    open_axes,
     outputs_of_source,
+    shapes_of,
+    shapes_of_found,
 )
 from toolkit.inputs import KEY
 from toolkit.inputs.images import Preprocess
@@ -57,8 +61,6 @@ from toolkit.models.tensor import ROUNDED, with_judge
 
 # Far more than it takes to load a graph of several gigabytes and to run it a few times.
 TIMEOUT_S = 3600.0
-PRELOADED = ("graphs.onnx.apart:load_onnxsim",)
-
 
 KIND = "tensor"
 ROLE = "model"
@@ -82,12 +84,13 @@ def import_model(
 ) -> Bundle:
     """Make a bundle in `folder` from an ONNX file; an older bundle there is replaced.
 
-    `shapes` gives inputs fixed shapes; inputs named in `values` become constants; the tensors named in `cut_at` become
-    the outputs, and nothing behind them is in the bundle. The graph is converted to the
-    toolkit's opset, simplified and prepared, and its outputs are compared with those of the source on ONNX Runtime.
-    `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and output that is left
-    out, and for floats of another width. The manifest keeps these lines and one for every other change, as
-    Bundle.mendings.
+    `shapes` gives inputs their shapes. Axes that it names stay open in the ONNX files: the graph is also compared with
+    the source at other sizes of them, and everything else has the sizes of `fixed_shapes`. Inputs named in `values`
+    become constants; the tensors named in `cut_at` become the outputs, and nothing behind them is in the bundle. The
+    graph is converted to the toolkit's opset, simplified and prepared, and its outputs are compared with those of the
+    source on ONNX Runtime. `note` is called with a line if ONNX Runtime cannot run the source, for each pass, input and
+    output that is left out, and for floats of another width. The manifest keeps these lines and one for every other
+    change, as Bundle.mendings.
     inputs: real inputs, see `read_inputs`, of which MOST_REAL are compared too. The manifest keeps their path relative
     to `folder`, `preprocess`, which values integer inputs can have, and `judge`.
     weights: the origin and the source of the weights for the manifest, if the file was itself made from something else.
@@ -122,13 +125,14 @@ def _import(
         mendings.append(line)
         note(f"{named}: {line}")
 
+    fixed, sizes = fixed_shapes(shapes), sizes_of_axes(shapes)
     constants = constants_of(source, values)
     foreign = read_foreign(source, shapes, constants, cut_at, mendings.append)
     dropped = drop_given_outputs(foreign)
     if not foreign.graph.outputs:
         raise _nothing_left(source)
     read_scopes(foreign)
-    specs = specs_of(source, list(foreign.graph.inputs), "input")
+    specs = specs_of(source, list(foreign.graph.inputs), "input", fixed)
     integers = integer_inputs(foreign)
     kept = KeptInputs(None if inputs is None else relative_path(inputs, folder), preprocess, integers)
     real = () if inputs is None else read_inputs(inputs, specs, preprocess, integers).spread(MOST_REAL)
@@ -150,6 +154,12 @@ def _import(
         SandboxProcess(Path(os.devnull), TIMEOUT_S, PRELOADED) as child,
         replacing_folder(folder, MANIFEST, "bundle") as building,
     ):
+        at_fixed = len(feeds)
+        if sizes:
+            progress("running it at other sizes")
+            as_source = partial(_as_source, proto if floats else None, constants)
+            others = list(at_other_sizes(source, specs, shapes, sizes, integers, as_source, child, cut_at))
+            given, feeds = [*given, *map(as_source, others)], [*feeds, *others]
         expected = [
             {name: value for name, value in one.items() if name not in outputs_given}
             for one in outputs_of_source(source, [feed | constants for feed in given], child, say, cut_at)
@@ -172,7 +182,7 @@ def _import(
         if found := difference(expected, ours, HALF_TOLERANCE if floats & HALVES else TOLERANCE, rounded):
             raise InvalidArtifact(f"{source}: brought to our opset it gives other outputs: {found}")
         progress("simplifying and preparing the graph")
-        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds, rounded)
+        candidate = _Candidate(building / f"{ROLE}.onnx", ours if floats else expected, feeds, rounded, sizes)
         modules = _prepare(source, foreign, candidate, child, say)
         for file in plain_files:
             file.unlink()
@@ -181,7 +191,12 @@ def _import(
         for name in [spec.name for spec in specs if spec.name not in candidate.input_names]:
             say(f"input {name!r}: no operator reads it, so the bundle leaves this input out")
         specs = tuple(spec for spec in specs if spec.name in candidate.input_names)
-        outputs = specs_of(source, candidate.outputs, "output")
+        sized = shapes_of_found(candidate.outputs, ours[:at_fixed])
+        known = (shapes_of(ours[:at_fixed]) if sizes else {}) | sized
+        outputs = specs_of(source, candidate.outputs, "output", known)
+        if sizes:
+            shown = " ".join(f"{spec.name}={','.join(map(str, spec.shape))}" for spec in specs)
+            say(f"{', '.join(sizes)} stay open for ONNX Runtime; files for TFLite and all comparisons have {shown}")
         path, files = candidate.path, candidate.files
         artifact = Artifact(
             file=path.name,
@@ -198,8 +213,9 @@ def _import(
             tools={tool: version(tool) for tool in _TOOLS},
             architecture=None,
             modules=modules,
+            axes=open_axes([*candidate.inputs, *candidate.outputs], [*feeds, *ours], sizes) if sizes or sized else None,
         )
-        known = {"origin": "checkpoint", "source": named.name} | dict(weights or {}) | {"sha256": digest}
+        origin = WeightsOrigin(**{"origin": "checkpoint", "source": named.name, **(weights or {}), "sha256": digest})
         if candidate.is_quantized:
             say(
                 "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "
@@ -210,13 +226,13 @@ def _import(
             "name": folder.name,
             "kind": KIND,
             KEY: replace(kept, integers=held).to_json(),
-            SOURCE: source_json(named, folder, shapes, cut_at),
+            SOURCE: source_json(named, folder, fixed, cut_at),
             QUANTIZED: candidate.is_quantized,
             ROUNDED: [spec.name for spec in outputs if spec.name in rounded],
             MENDINGS: mendings,
             VALUES: values_json(constants),
         }
-        bundle = Bundle(building, {key: value for key, value in model.items() if value}, known, (artifact,))
+        bundle = Bundle(building, {key: value for key, value in model.items() if value}, origin, (artifact,))
         (bundle if judge is None else with_judge(bundle, judge)).write()
     return Bundle.open(folder)
 
@@ -241,17 +257,27 @@ def _state_sizes(model: ir.Model, path: Path, results: Outputs) -> None:
             value.shape = None
 
 
+def _as_source(model: onnx.ModelProto | None, constants: Values, feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs as the source takes them. model: the source, if its floats are others than those of the inputs."""
+    return (dict(feed) if model is None else as_stated(model, feed)) | dict(constants)
+
+
 class _Candidate:
     """The file of a prepared graph, written and compared with the source again for each graph that is tried."""
 
-    def __init__(self, path: Path, expected: Outputs, feeds: Feeds, rounded: Collection[str]) -> None:
+    def __init__(
+        self, path: Path, expected: Outputs, feeds: Feeds, rounded: Collection[str], sizes: Mapping[str, int]
+    ) -> None:
+        """sizes: of the graph's open axes, which the file states."""
         self.path = path
+        self._sizes = sizes
         self._rounded = rounded
         self._expected = expected
         self._feeds = feeds
         self.files: tuple[Path, ...] = ()
         self.dropped_outputs: dict[str, str] = {}
         self.input_names: frozenset[str] = frozenset()
+        self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.is_quantized = False
 
@@ -261,16 +287,19 @@ class _Candidate:
         The given graph stays as it is. A wrong graph is invalid, does not run on ONNX Runtime, or computes something
         else than the source.
         """
-        stated = infer_shapes(model)
+        stated = name_found_axes(infer_shapes(model))
         self.dropped_outputs = drop_given_outputs(stated)
         drop_unread_inputs(stated)
-        self.input_names = frozenset(str(value.name) for value in stated.graph.inputs)
+        self.inputs = list(stated.graph.inputs)
+        self.input_names = frozenset(str(value.name) for value in self.inputs)
         self.outputs = list(stated.graph.outputs)
         self.is_quantized = is_quantized(stated)
         if not self.outputs:
             return None
         for file in self.files:
             file.unlink()
+        if self._sizes:
+            stated.metadata_props[SIZES] = json.dumps(self._sizes)
         self.files = save(stated, self.path)
         given = [{name: value for name, value in feed.items() if name in self.input_names} for feed in self._feeds]
         try:
@@ -289,9 +318,7 @@ def _prepare(
     A graph that is wrong with all passes is prepared pass by pass, and `note` names each pass that is left out and why.
     Raises InvalidInput if no operator is left.
     """
-    steps = [
-        replace(step, run=partial(step.run, child=child)) if step is simplify else step for step in passes("export")
-    ]
+    steps = steps_with(child)
     try:
         model, _ = prepare(foreign.clone(), {}, steps, stepwise=False)
         found = candidate.fault_of(model)

@@ -9,7 +9,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from backends.artifact import SIZES
 from backends.errors import InvalidArtifact
+from graphs.onnx.sizes import close_axes
 
 # The IR version that the converter's onnx and onnx2tf can read.
 IR_VERSION = 10
@@ -94,7 +96,7 @@ def load(path: Path) -> ir.Model:
 
 
 def read(path: Path) -> ir.Model:
-    """Read an ONNX file of this project, without checking it.
+    """Read an ONNX file of this project, without checking it. Open axes get the sizes that the file states for them.
 
     Raises InvalidArtifact if a file of its weights has hard links. onnx_ir refuses hard links, which may lead to files
     that do not belong to the model, but only when it reads a weight.
@@ -104,7 +106,7 @@ def read(path: Path) -> ir.Model:
     for file in {Path(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}:
         if file.exists() and file.stat().st_nlink > 1:
             raise _linked(path)
-    return model
+    return close_axes(model)
 
 
 def check(path: Path) -> None:
@@ -126,9 +128,14 @@ def _linked(path: Path) -> InvalidArtifact:
 
 
 def strip(model: ir.Model) -> None:
-    """Remove doc strings and metadata, in place: exporters put stack traces with paths of this machine there."""
+    """Remove doc strings and metadata, in place: exporters put stack traces with paths of this machine there.
+
+    The sizes of open axes are kept.
+    """
     model.doc_string = None
+    kept = {key: value for key, value in model.metadata_props.items() if key == SIZES}
     model.metadata_props.clear()
+    model.metadata_props.update(kept)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         graph.doc_string = None
         graph.metadata_props.clear()

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnxscript.optimizer import fold_constants
 
+from backends.artifact import SIZES
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.tensor import Array
 from graphs.onnx.file import IR_VERSION, OPSET, check
@@ -145,10 +146,10 @@ def read_foreign(
     """Read an ONNX file of any origin, bring it to OPSET and IR_VERSION, and state its sizes.
 
     External data and local functions are included; large weights stay in their files. `shapes` gives sizes of inputs by
-    name; every other input must have static sizes in the file. Inputs among `constants`, see constants_of, become
-    weights: sizes inside the graph may depend on their values. cut_at: the names of tensors that become the outputs;
-    nothing behind them is read. Tensors of float16, bfloat16 and float64 become float32. `mended` is called with a line
-    for everything else that is done to the graph.
+    name, and names of axes that stay open; every other input must have static sizes in the file. Inputs among
+    `constants`, see constants_of, become weights: sizes inside the graph may depend on their values. cut_at: the names
+    of tensors that become the outputs; nothing behind them is read. Tensors of float16, bfloat16 and float64 become
+    float32. `mended` is called with a line for everything else that is done to the graph.
     Raises InvalidArtifact if the file is not a valid ONNX model or cannot be brought to OPSET; InvalidInput if there is
     no file, or naming an input that does not exist, whose sizes are missing or wrong, or that is not a tensor, or a
     tensor of `cut_at` that no node makes.
@@ -158,6 +159,7 @@ def read_foreign(
     broken = _what_checker_says(path)
     external_files(path)
     model = ir.load(path)
+    model.metadata_props.pop(SIZES, None)  # of a file of this project, whose open axes get other sizes here
     if broken is not None:
         try:
             model.graph.sort()
@@ -207,7 +209,7 @@ def read_foreign(
     attach_weights(ours, taken)
     ours = infer_shapes(ours)  # passes need shapes: without shapes, a dense layer stays a MatMul
     branching, looping = (_count(ours, name) for name in ("If", "Loop"))
-    ours = _without_control_flow(ours)
+    ours = without_control_flow(ours)
     if taken_branches := branching - _count(ours, "If"):
         mended(f"{taken_branches} If nodes with a constant condition became the branch that it takes")
     if unrolled := looping - _count(ours, "Loop"):
@@ -215,7 +217,7 @@ def read_foreign(
     return ours
 
 
-def _without_control_flow(model: ir.Model) -> ir.Model:
+def without_control_flow(model: ir.Model) -> ir.Model:
     """Put the taken branch in the place of each If with a constant condition, and unroll each Loop of a fixed number of
     turns, those inside other Loops too.
 

@@ -13,7 +13,7 @@ from backends.errors import InvalidArtifact
 from backends.manifest import Fields
 from backends.tensor import Array
 from graphs.onnx.foreign import Values, constants_of, drop_unread_inputs, external_files, read_foreign, weights_beside
-from graphs.onnx.sizes import Shapes
+from graphs.onnx.sizes import FixedShapes
 
 SOURCE = "source"
 # Key of the model in a bundle's manifest: the inputs that became constants.
@@ -43,7 +43,7 @@ def given_values(bundle: Bundle) -> dict[str, Array]:
     return found
 
 
-def source_json(source: Path, folder: Path, shapes: Shapes, cut_at: Sequence[str]) -> dict[str, Any]:
+def source_json(source: Path, folder: Path, shapes: FixedShapes, cut_at: Sequence[str]) -> dict[str, Any]:
     """Return the place of a file from a bundle's folder, and the arguments of `read_foreign` by which it was read.
 
     It is {"file": path, "sizes": {input: sizes}, "cut_at": names of tensors}, without empty parts.
@@ -67,7 +67,7 @@ def is_source(bundle: Bundle, path: Path) -> bool:
 
     Raises the errors of onnx for a file that is no readable ONNX model.
     """
-    return bool(sha256_of(path, *external_files(path)) == bundle.weights["sha256"])
+    return bool(sha256_of(path, *external_files(path)) == bundle.weights.sha256)
 
 
 def is_there(bundle: Bundle) -> bool:

@@ -15,7 +15,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TERM = re.compile(r"[A-Za-z]*")
 
 
-@graph_pass("lowering", after="reflect_grid")
+@graph_pass("lowering", after="write_out_cubic_grid")
 def write_out_einsum(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write each Einsum that onnx2tf does not lower as Transpose, Gather, ReduceSum, MatMul and Reshape.
 

@@ -16,7 +16,7 @@ _SWAP_LAST_AXES = (0, 2, 1)
 _TO_CHANNELS_FIRST = (_SWAP_LAST_AXES, TO_NCHW)
 
 
-@graph_pass("lowering", tolerance=0.0, after="write_out_einsum")
+@graph_pass("lowering", tolerance=0.0, after="fill_found_rows")
 def pin_io_layout(model: ir.Model) -> tuple[ir.Model, bool]:
     """Put two reshapes, over a flat row of values, behind or before each tensor whose axes the converter would move.
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from backends.tensor import filler
 from graphs.onnx.readers import constant, read_linear, static_shape
 from graphs.onnx.rewriting import add_constant, add_sizes, new_node, replace_node, set_value_info
+from graphs.onnx.sizes import depends_on_values, most_along
 from graphs.onnx.weights import lazy_tensor
 from graphs.passes.registry import graph_pass
 
@@ -56,6 +58,91 @@ def _describe(value: ir.Value, name: str, like: ir.Value) -> None:
 
 def _is_small(value: ir.Value | None) -> bool:
     return value is not None and value.dtype in _SMALL
+
+
+# Where no box of a network lies: beyond these, float32 has less than four numbers between two whole ones.
+_APART = 1 << 21
+# The smallest threshold that no runtime takes for 0.
+_LEAST_THRESHOLD = 1e-30
+
+
+@graph_pass("lowering", tolerance=0.0, after="write_out_einsum")
+def state_boxes_for_search(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write the boxes and the threshold of each NonMaxSuppression as LiteRT's kernel needs them for the same results.
+
+    Boxes of centre and size, which onnx2tf takes for corners, become corners. LiteRT chooses a box without an area
+    again and again: such a box, which overlaps none, is put apart from all others. It leaves out boxes that overlap by
+    the threshold, ONNX Runtime those that overlap by more: the threshold becomes the next larger number.
+    """
+    found = [node for node in model.graph if node.op_type == "NonMaxSuppression" and not node.domain]
+    found = [node for node in found if (shape := static_shape(node.inputs[0])) is not None and shape[2] == 4]
+    if any(depends_on_values(output) and _largest_sizes(output) is None for output in model.graph.outputs):
+        return model, False  # no TFLite file can be made, and the reason names tensors of the graph as it is
+    for node in found:
+        shape, boxes = static_shape(node.inputs[0]), node.inputs[0]
+        assert shape is not None and boxes is not None  # as above
+        name, graph = str(node.outputs[0].name), model.graph
+        made: list[ir.Node] = []
+
+        def add(op_type: str, *inputs: ir.Value, start: str = name, made: list[ir.Node] = made) -> ir.Value:
+            attributes = {"axis": 2} if op_type == "Concat" else None
+            made.append(new_node(op_type, inputs, attributes, output=f"{start}_boxes_{len(made)}"))
+            return made[-1].outputs[0]
+
+        at = [add_sizes(graph, f"{name}_at_{number}", (number,)) for number in (0, 1, 2, 4)]
+        one, other = (add("Slice", boxes, *ends, at[2]) for ends in ((at[0], at[2]), (at[2], at[3])))
+        if node.attributes.get_int("center_point_box", 0):
+            half = add("Mul", other, add_constant(graph, f"{name}_half", np.array(0.5, np.float32)))
+            one, other = add("Sub", one, half), add("Add", one, half)
+            boxes = add("Concat", one, other)
+            node.attributes["center_point_box"] = ir.AttrInt64("center_point_box", 0)
+        sides = add("Abs", add("Sub", other, one))
+        shorter = add("Min", *(add("Slice", sides, *ends, at[2]) for ends in (at[:2], at[1:3])))
+        has_area = add("Greater", shorter, add_constant(graph, f"{name}_zero", np.array(0, np.float32)))
+        corner = _APART + 2 * np.arange(shape[1], dtype=np.float32)
+        apart = np.stack([corner, corner, corner + 1, corner + 1], axis=1)[None]
+        node.replace_input_with(0, add("Where", has_area, boxes, add_constant(graph, f"{name}_apart", apart)))
+        graph.insert_before(node, made)
+        threshold = constant(node.inputs[3]) if len(node.inputs) > 3 else np.zeros(1, np.float32)
+        if threshold is not None:
+            larger = np.clip(np.nextafter(threshold.astype(np.float32), np.float32(2)), _LEAST_THRESHOLD, 1)
+            node.resize_inputs(max(4, len(node.inputs)))
+            node.replace_input_with(3, add_constant(graph, f"{name}_threshold", larger.astype(np.float32)))
+    return model, bool(found)
+
+
+@graph_pass("lowering", tolerance=0.0, after="state_boxes_for_search")
+def fill_found_rows(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Fill outputs that have as many rows as a NonMaxSuppression finds up to the largest number of rows.
+
+    A TFLite file has fixed sizes. The rows after those that were found hold the number of `filler`.
+    """
+    found = [(value, sizes) for value in model.graph.outputs if (sizes := _largest_sizes(value)) is not None]
+    for output, sizes in found:
+        name, node = str(output.name), output.producer()
+        assert output.shape is not None and output.dtype is not None and node is not None  # an output of a node
+        (axis,) = (at for at, size in enumerate(output.shape) if not isinstance(size, int))
+        dtype = output.dtype.numpy()
+        rows = add_constant(model.graph, f"{name}_fillers", np.full(sizes, filler(dtype), dtype))
+        joined = new_node("Concat", [output, rows], {"axis": axis}, output=f"{name}_filled")
+        places = [
+            add_sizes(model.graph, f"{name}_{what}", (at,))
+            for what, at in (("from", 0), ("to", sizes[axis]), ("along", axis))
+        ]
+        first = new_node("Slice", [joined.outputs[0], *places], output=f"{name}_first")
+        output.name = f"{name}_found"
+        set_value_info(first.outputs[0], name, output, sizes)
+        model.graph.insert_after(node, [joined, first])
+        model.graph.outputs[list(model.graph.outputs).index(output)] = first.outputs[0]
+    return model, bool(found)
+
+
+def _largest_sizes(output: ir.Value) -> tuple[int, ...] | None:
+    """Return the largest sizes of an output with as many rows as are found, if they are known, or None."""
+    if not depends_on_values(output) or output.shape is None:
+        return None
+    sizes = [most for size in output.shape if (most := most_along(size)) is not None]
+    return tuple(sizes) if len(sizes) == len(output.shape) else None
 
 
 # The largest absolute value of a tiny bound. The converter was seen to round bounds of 1e-12 and 1e-30 to 0.

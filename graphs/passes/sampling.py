@@ -178,7 +178,8 @@ def reflect_grid(model: ir.Model) -> tuple[ir.Model, bool]:
     """Write a GridSample that reflects places outside of the map as one whose places were reflected before.
 
     onnx2tf lowers no reflection. The borders are at -1 and 1 whether corners are aligned or not, and the places between
-    the last pixel and the border have the value of that pixel. A cubic GridSample reflects each pixel, and stays.
+    the last pixel and the border have the value of that pixel. A cubic GridSample reflects each pixel instead: see
+    write_out_cubic_grid.
     """
     found = [node for node in model.graph if _reflects(node)]
     for node in found:
@@ -212,3 +213,120 @@ def _reflects(node: ir.Node) -> bool:
         and node.attributes.get_string("padding_mode", "zeros") == "reflection"
         and node.attributes.get_string("mode", "linear") in ("linear", "bilinear", "nearest")
     )
+
+
+# The weights of the four pixels around a place, each a cubic polynomial of the distance t to the second pixel: the
+# coefficients of t ** 3, t ** 2, t and 1 for each pixel. The slope at a pixel is that of torch and ONNX, -0.75.
+_CUBIC = np.array([[-0.75, 1.25, -1.25, 0.75], [1.5, -2.25, 1.5, -0.75], [-0.75, 0, 0.75, 0], [0, 1, 0, 0]], np.float32)
+# A pixel's number is computed in float32, which has every whole number up to this one.
+_MOST_PIXELS = 1 << 24
+
+
+class _Nodes:
+    """The nodes that take the place of one node, each with the constants that it reads."""
+
+    def __init__(self, graph: ir.Graph, name: str) -> None:
+        """name: the start of the names of the new tensors."""
+        self.made: list[ir.Node] = []
+        self._graph = graph
+        self._name = name
+
+    def add(self, op_type: str, *inputs: ir.Value | Array | float, **attributes: Attribute) -> ir.Value:
+        """Add a node and return its output. Arrays among the inputs become constants, and numbers float32 constants."""
+        output = f"{self._name}_{len(self.made)}"
+        values = []
+        for position, given in enumerate(inputs):
+            if not isinstance(given, ir.Value):
+                array = np.array(given, np.float32) if isinstance(given, int | float) else given
+                given = add_constant(self._graph, f"{output}_{position}", array)
+            values.append(given)
+        self.made.append(new_node(op_type, values, attributes, output=output))
+        return self.made[-1].outputs[0]
+
+    def reshape(self, value: ir.Value, *sizes: int) -> ir.Value:
+        """Add a Reshape and return its output."""
+        return self.add("Reshape", value, np.array(sizes, np.int64))
+
+
+@graph_pass("lowering", tolerance=2e-5, after="reflect_grid")
+def write_out_cubic_grid(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Write a cubic GridSample of maps as a Gather of the 16 pixels around each place, and their weighted sum.
+
+    onnx2tf lowers no cubic GridSample. The tensors between have the sizes (places, 2, 4): the horizontal and the
+    vertical axis of the map, and the four pixels along this axis.
+    """
+    found = [(node, sizes) for node in model.graph if (sizes := _cubic_sizes(node)) is not None]
+    for node, (batch, channels, height, width, down, across) in found:
+        x, grid = node.inputs
+        assert x is not None and grid is not None  # _cubic_sizes
+        nodes, places = _Nodes(model.graph, str(node.outputs[0].name)), batch * down * across
+        is_aligned = bool(node.attributes.get_int("align_corners", 0))
+        size = np.array([width, height], np.float32).reshape(1, 2, 1)
+        place = nodes.add("Add", nodes.reshape(grid, places, 2, 1), 1)
+        place = nodes.add("Mul", place, (size - 1 if is_aligned else size) / 2)
+        if not is_aligned:
+            place = nodes.add("Sub", place, 0.5)
+        first = nodes.add("Floor", place)
+        weight = _cubic_weights(nodes, nodes.add("Sub", place, first))
+        pixel = nodes.add("Add", first, np.array([-1, 0, 1, 2], np.float32))
+        padding = node.attributes.get_string("padding_mode", "zeros")
+        if padding == "reflection":
+            pixel = _reflected(nodes, pixel, size, is_aligned)
+        inside = nodes.add("Min", nodes.add("Max", pixel, 0), size - 1)
+        if padding == "zeros":
+            is_inside = nodes.add("Equal", pixel, inside)
+            weight = nodes.add("Mul", weight, nodes.add("Cast", is_inside, to=int(ir.DataType.FLOAT)))
+        rows = nodes.add("Mul", inside, np.array([1, width], np.float32).reshape(1, 2, 1))
+        number = nodes.reshape(_pairs(nodes, "Add", rows), places, 16)
+        if batch > 1:
+            before = np.repeat(np.arange(batch) * height * width, down * across)
+            number = nodes.add("Add", number, before.astype(np.float32).reshape(-1, 1))
+        pixels = nodes.reshape(nodes.add("Transpose", x, perm=[0, 2, 3, 1]), batch * height * width, channels)
+        around = nodes.add("Gather", pixels, nodes.add("Cast", number, to=int(ir.DataType.INT64)), axis=0)
+        result = nodes.add("MatMul", nodes.reshape(_pairs(nodes, "Mul", weight), places, 1, 16), around)
+        nodes.add("Transpose", nodes.reshape(result, batch, down, across, channels), perm=[0, 3, 1, 2])
+        replace_node(model.graph, node, nodes.made)
+    return model, bool(found)
+
+
+def _cubic_sizes(node: ir.Node) -> tuple[int, ...] | None:
+    """Return the sizes of a cubic GridSample of float32 maps, or None for any other node.
+
+    They are batch, channels, height and width of the maps, and height and width of the result.
+    """
+    if node.op_type != "GridSample" or node.attributes.get_string("mode", "linear") not in ("cubic", "bicubic"):
+        return None
+    x, grid = node.inputs
+    shape, places = static_shape(x), static_shape(grid)
+    if x is None or x.dtype != ir.DataType.FLOAT or shape is None or len(shape) != 4 or places is None:
+        return None
+    return (*shape, *places[1:3]) if shape[0] * shape[2] * shape[3] <= _MOST_PIXELS else None
+
+
+def _cubic_weights(nodes: _Nodes, t: ir.Value) -> ir.Value:
+    """Return the weights (places, 2, 4) of four pixels. t: the distance to the second pixel (places, 2, 1)."""
+    weight = nodes.add("Mul", t, _CUBIC[0])
+    for coefficients in _CUBIC[1:3]:
+        weight = nodes.add("Mul", nodes.add("Add", weight, coefficients), t)
+    return nodes.add("Add", weight, _CUBIC[3])
+
+
+def _reflected(nodes: _Nodes, pixel: ir.Value, size: Array, is_aligned: bool) -> ir.Value:
+    """Return the numbers of pixels (places, 2, 4), reflected at the borders of the map.
+
+    The borders are the middle of the outer pixels if corners are aligned, and else their outer edges. size: (1, 2, 1).
+    """
+    border = 0 if is_aligned else 0.5
+    period = np.maximum(2 * (size - 1), 1) if is_aligned else 2 * size
+    distance = nodes.add("Abs", nodes.add("Add", pixel, border))  # from the lower border
+    turns = nodes.add("Floor", nodes.add("Div", distance, period))
+    left = nodes.add("Sub", distance, nodes.add("Mul", turns, period))
+    return nodes.add("Sub", nodes.add("Min", left, nodes.add("Sub", period, left)), border)
+
+
+def _pairs(nodes: _Nodes, op_type: str, value: ir.Value) -> ir.Value:
+    """Return (places, 4, 4): the numbers (places, 2, 4) of the two axes of a map, combined for each of 16 pixels."""
+    across, down = (
+        nodes.add("Slice", value, *(np.array([number], np.int64) for number in (axis, axis + 1, 1))) for axis in (0, 1)
+    )
+    return nodes.add(op_type, nodes.add("Transpose", down, perm=[0, 2, 1]), across)

@@ -1,5 +1,6 @@
 """The passes that fold constants: large weights here, and all else in onnxsim, which also removes dead code."""
 
+from dataclasses import replace
 from functools import partial
 from math import inf, prod
 
@@ -16,7 +17,7 @@ from graphs.onnx.file import OPSET
 from graphs.onnx.readers import static_shape
 from graphs.onnx.rewriting import add_tensor, forget_shapes, state_shapes
 from graphs.onnx.weights import LARGE_BYTES, attach_weights, detach_weights
-from graphs.passes.registry import graph_pass
+from graphs.passes.registry import GraphPass, graph_pass, passes
 
 # Operators that a runtime must see: their weights are stored as integers.
 _QUANTIZED = ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear")
@@ -84,6 +85,17 @@ def _evaluated(node: onnx.NodeProto, feeds: dict[str, ir.TensorProtocol], number
     results = ReferenceEvaluator(model).run(None, {name: tensor.numpy() for name, tensor in feeds.items()})
     array: Array = list(results)[number]
     return ir.tensor(np.ascontiguousarray(array))
+
+
+# What a child process imports in which `steps_with` lets onnxsim run.
+PRELOADED = ("graphs.onnx.apart:load_onnxsim",)
+
+
+def steps_with(child: SandboxProcess) -> list[GraphPass]:
+    """Return the passes of the stage "export", of which onnxsim runs in a child process, for a graph of any origin."""
+    return [
+        replace(step, run=partial(step.run, child=child)) if step is simplify else step for step in passes("export")
+    ]
 
 
 # It runs late: onnxsim changes the Erf of a GELU, and turns a MatMul into a Gemm whose weight is not transposed.

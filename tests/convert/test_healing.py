@@ -180,7 +180,8 @@ def test_a_graph_that_fails_in_every_way_says_which_were_tried(tmp_path: Path, m
 
 _WRITTEN_OUT = """(float[1,4,12,12] x, float[1,5,6,2] g) => (
     float[1,4,12,12] flipped, float[1,4,5,12] backward, float[1,4,12,12] gelu, float[1,4,144] prelu,
-    float[1,4,6,8] smaller, float[1,4,5,6] reflected, float[1,4,4] product
+    float[1,4,6,8] smaller, float[1,4,5,6] reflected, float[1,4,4] product,
+    float[1,4,5,6] cubic
 ) {
     h = Conv<pads = [1, 1, 1, 1]>(x, w)
     turned = Slice(h, last, least, rows, last)
@@ -192,6 +193,7 @@ _WRITTEN_OUT = """(float[1,4,12,12] x, float[1,5,6,2] g) => (
     smaller = Resize<mode = "linear", antialias = 1>(h, , , small)
     reflected = GridSample<padding_mode = "reflection">(h, g)
     product = Einsum<equation = "...ak,...bk">(flat, flat)
+    cubic = GridSample<mode = "cubic">(h, g)
 }"""
 
 
@@ -283,16 +285,17 @@ def test_an_operator_of_neither_route_is_named_and_written_with_a_script(
 
 
 def test_an_operator_that_does_not_load_is_found_and_its_script_says_so(tmp_path: Path) -> None:
-    text = _LAYERS.replace("Tanh(second)", 'GridSample<mode = "cubic">(second, g)').replace(
-        "(float[1,3,12,12] x)", "(float[1,3,12,12] x, float[1,12,12,2] g)"
+    crop = 'Resize<mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize">(second, corners, , sizes)'
+    text = _LAYERS.replace("Tanh(second)", crop).replace(
+        "y) {", "y) <float[8] corners = {0, 0, 0.1, 0.1, 1, 1, 0.9, 0.8}, int64[4] sizes = {1, 4, 12, 12}> {"
     )
     bundle = _layers(tmp_path, text)
     why = str(_tflite(bundle).failed[0].why)
-    assert "onnx2tf does not lower 'bend' (GridSample with mode=cubic)" in why
-    assert "; neither route lowers 'bend' (GridSample): part-" in why
+    assert "onnx2tf does not lower 'bend' (Resize with coordinate_transformation_mode=tf_crop_and_resize)" in why
+    assert "; neither route lowers 'bend' (Resize): part-" in why
     repro = tmp_path / "foreign-model.fp32.tflite-repro"
     shown = subprocess.run([sys.executable, repro / "repro.py"], capture_output=True, text=True, check=True).stdout
-    assert "candidate: LiteRT does not run it: Encountered unresolved custom op: ONNX_GRIDSAMPLE" in shown
+    assert "candidate: LiteRT does not run it: Encountered unresolved custom op: ONNX_RESIZE" in shown
 
 
 @pytest.mark.parametrize(

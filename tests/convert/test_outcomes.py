@@ -299,13 +299,26 @@ def test_a_map_of_tensors_that_cannot_be_made_is_a_note(tmp_path: Path, monkeypa
     assert _files(bundle) == {"model.fp32.tflite"}
 
 
-def test_a_file_that_would_be_the_float32_one_is_not_made_under_another_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "code", "sort", "outcome"),
+    [
+        ((), 0, "note", "impossible"),
+        (("--strict",), 0, "note", "impossible"),
+        (("-p", "fp32", "-p", "fp16", "-p", "int8"), 2, "error", "failed"),
+    ],
+)
+def test_a_file_that_would_be_the_float32_one_is_not_made_under_another_name(
+    tmp_path: Path, options: tuple[str, ...], code: int, sort: str, outcome: str
+) -> None:
     # Float16 cannot hold the bounds, and int8 is for weights.
     bundle = _imported(tmp_path, "(float[4,64] x) => (float[4,64] y) { y = Min(x, w) }", np.full((4, 64), 1e38))
-    shown = _convert(bundle)
-    assert shown.exit_code == 2
-    assert [line for line in shown.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: not made: model.{name}.{end}: {name} is impossible here: all weights belong to {operator} "
+    shown = _convert(bundle, *options)
+    assert shown.exit_code == code
+    rows = {line.split()[0]: line.split()[-1] for line in shown.stdout.splitlines() if line.startswith(" model.")}
+    impossible = {f"model.{name}.{end}": outcome for name in ("fp16", "int8") for end in ("onnx", "tflite")}
+    assert rows == {"model.onnx": "0.00", "model.fp32.tflite": "made"} | impossible
+    assert [line for line in shown.stderr.splitlines() if "not made" in line] == [
+        f"{sort}: not made: model.{name}.{end}: {name} is impossible here: all weights belong to {operator} "
         f"(1024 bytes), which it leaves in float32: model.{name}.{end} would be the float32 file under another name; "
         "use fp32"
         for end, operator in (("tflite", "MINIMUM"), ("onnx", "Min"))
@@ -332,7 +345,10 @@ def test_a_graph_without_weights_has_one_precision(tmp_path: Path) -> None:
     bundle = _imported(tmp_path, "(float[4,64] x) => (float[4,64] y) { y = Tanh(x) }")
     conversion = convert_bundle(bundle.folder, conversion_rules)
     assert _made(conversion) == {"model.fp32.tflite"}
-    assert {str(one.why).partition(":")[2] for one in conversion.failed if one.precision == "fp16"} == {
+    assert not conversion.failed
+    impossible = [one for one in conversion.outcomes if one.impossible]
+    assert {one.precision for one in impossible} == {"fp16", "int8"}
+    assert {str(one.why).partition(":")[2] for one in impossible if one.precision == "fp16"} == {
         f" the graph has no weights: model.fp16.{end} would be the float32 file under another name; use fp32"
         for end in ("tflite", "onnx")
     }

@@ -31,3 +31,13 @@ def test_it_is_a_sequence_of_paths(tmp_path: Path) -> None:
     files = image_files(tmp_path)
     assert files[-1] == tmp_path / "c.png"
     assert list(files[:2]) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]
+
+
+def test_folders_of_classes_are_read_in_a_stable_order(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/10.png", "a/z/1.png", "a.png", ".hidden/1.png", "b/.2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    (tmp_path / "b" / "notes.txt").touch()
+    files = image_files(tmp_path)
+    assert files.names == ("a/z/1.png", "a.png", "b/10.png", "b/2.png")
+    assert files[0] == tmp_path / "a" / "z" / "1.png"

@@ -82,3 +82,19 @@ def test_a_model_with_other_inputs_is_told_to_take_arrays(tmp_path: Path) -> Non
     ):
         with pytest.raises(InvalidInput, match=r"expected one input for recordings, .*\.npz files"):
             read_inputs(tmp_path, specs)
+
+
+def test_recordings_of_folders_below_are_read_too(tmp_path: Path) -> None:
+    for name, value in (("yes/b.wav", 0.5), ("no/a.wav", 0.25), ("no/c.wav", 0.75)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        _wav(tmp_path / name, np.full(100, value))
+    samples = list(read_inputs(tmp_path, (MONO,)))
+    assert [sample.name for sample in samples] == ["no/a.wav", "no/c.wav", "yes/b.wav"]
+    assert [float(sample.feeds["wave"][0, 0]) for sample in samples] == [0.25, 0.75, 0.5]
+
+
+def test_folders_without_a_recording_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "empty").mkdir(parents=True)
+    (tmp_path / "empty" / "notes.txt").touch()
+    with pytest.raises(InvalidInput, match=r"no inputs: expected .* in the folder or its subfolders"):
+        read_inputs(tmp_path, (MONO,))

@@ -152,6 +152,19 @@ def test_rounding_moves_no_box_across_the_lowest_score() -> None:
     assert count(final(clearly), final(at))[0] == [1, 1]
 
 
+@pytest.mark.parametrize("layout", [final, two, three])
+def test_files_may_have_as_many_rows_as_they_find(layout: Callable[[Found], Outputs]) -> None:
+    def rows(found: Outputs, count: int) -> Outputs:
+        axis = 0 if layout is three else 1
+        return {name: value[:count] if axis == 0 else value[:, :count] for name, value in found.items()}
+
+    all_of_them = layout(FOUND)
+    judge = judge_of(all_of_them)
+    for ours, theirs in ((3, 3), (2, 3), (1, 3), (0, 3), (0, 0), (3, 0)):
+        judge.add(REAL, rows(all_of_them, ours), rows(all_of_them, theirs))
+    assert judge.details()["counted"] == {"boxes lost": [3, 8], "boxes new": [2, 7]}
+
+
 def test_without_a_box_nothing_is_counted() -> None:
     nothing = final((((0, 0, 1, 1), 0.2, 0),))
     judge = judge_of(nothing)

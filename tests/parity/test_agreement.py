@@ -9,7 +9,7 @@ import onnx.parser
 import pytest
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.tensor import TensorSpec
 from tests.foreign_graphs import onnx_artifact
 from toolkit.inputs.kept import with_inputs
@@ -33,7 +33,7 @@ def _artifact(path: Path) -> Artifact:
 
 
 def _bundle(path: Path) -> Bundle:
-    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": path.name}
+    weights = WeightsOrigin("checkpoint", "0" * 64, path.name)
     return Bundle(path.parent, {"name": "root", "kind": "tensor"}, weights, (_artifact(path),))
 
 
@@ -74,9 +74,14 @@ def test_rounded_files_are_judged_on_real_inputs_alone_and_float32_on_noise_too(
     np.savez(tmp_path / "given.npz", x=np.random.default_rng(0).random((100, 64), np.float32))
     given = with_inputs(bundle, tmp_path / "given.npz", None)
     assert disagreements(given, source, parent, clipped, half) == ()
-    assert disagreements(given, source, parent, clipped, artifact)
+    (wrong,) = disagreements(given, source, parent, clipped, artifact)
+    assert wrong.endswith(", on the real inputs, noise, constants and extremes")
+    np.savez(tmp_path / "given.npz", x=10 * np.random.default_rng(0).random((100, 64), np.float32))
+    (wrong,) = disagreements(given, source, parent, clipped, half)
+    assert wrong.endswith(", on the real inputs")
     (tmp_path / "given.npz").unlink()
-    assert disagreements(given, source, parent, clipped, half)
+    (wrong,) = disagreements(given, source, parent, clipped, half)
+    assert wrong.endswith(", on noise, constants and extremes")
 
 
 def test_of_many_real_inputs_a_conversion_takes_some_evenly(tmp_path: Path) -> None:

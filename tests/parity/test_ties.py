@@ -9,8 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
-from backends.tensor import Binding, TensorSpec
+from backends.bundle import Bundle, WeightsOrigin
+from backends.tensor import Array, Binding, TensorSpec
 from tests.foreign_graphs import onnx_artifact
 from toolkit.parity.agreement import disagreements
 from toolkit.parity.ties import Ties
@@ -46,7 +46,7 @@ def test_the_other_of_two_equal_scores_is_no_other_answer(
             tmp_path / "b.onnx", f"s = MatMul(x, w) n = {other}(s) i = {choosing}{last}>(n) y = Cast<to = 6>(i)", output
         )
         parent, artifact = _artifact(source, shape), _artifact(path, shape)
-        weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "a.onnx"}
+        weights = WeightsOrigin("checkpoint", "0" * 64, "a.onnx")
         bundle = Bundle(tmp_path, {"name": "a", "kind": "tensor"}, weights, (parent,))
         return disagreements(bundle, source, parent, path, artifact)
 
@@ -76,3 +76,67 @@ def test_a_graph_without_indices_has_no_ties(tmp_path: Path) -> None:
     path = _written(tmp_path / "a.onnx", "s = MatMul(x, w) y = Cast<to = 7>(s)", "int64[4,6]")
     assert Ties.of(path, [Binding.same(TensorSpec("y", (4, 6), "int64", None))]) is None
     assert Ties.of(tmp_path / "unread.onnx", [Binding.same(TensorSpec("y", (4, 6), "float32", None))]) is None
+
+
+def test_boxes_of_the_same_score_are_the_same_choice(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,4,4] b, float[1,2,4] s) => (int64[n,3] y)
+        <int64 k = {2}> { y = NonMaxSuppression(b, s, k) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "a.onnx")
+    ties = Ties.of(tmp_path / "a.onnx", [Binding.same(TensorSpec("y", (4, 3), "int64", None))])
+    assert ties is not None
+    b = np.array([[[n, n, n + 1, n + 1] for n in range(0, 8, 2)]], np.float32)
+    feeds = {"b": b, "s": np.array([[[0.5, 0.9, 0.5, 0.5], [0.1, 0.2, 0.3, 0.4]]], np.float32)}
+    expected = {"y": np.array([[0, 0, 1], [0, 0, 0], [0, 1, 3], [0, 1, 2]])}
+    other = {"y": np.array([[0, 0, 1], [0, 0, 3], [0, 1, 3], [0, 1, 0], [-1, -1, -1]])}
+    (settled,) = ties.settle(feeds, expected, [other])
+    np.testing.assert_array_equal(settled["y"], [[0, 0, 1], [0, 0, 0], [0, 1, 3], [0, 1, 0], [-1, -1, -1]])
+
+
+def _gathering(path: Path) -> Path:
+    """Write a graph that gathers rows of `x` by the three largest of eight scores, of which two are the same."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,8] s, float[8,4] x)
+        => (int64[1,3] i, float[1,3,4] rows, int64[1,3] twice) {
+        v, i = TopK(s, k) rows = Gather(x, i) twice = Add(i, i)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([3]), "k"))
+    onnx.save(model, path)
+    return path
+
+
+def _rows_by(index: list[int], x: Array) -> dict[str, Array]:
+    chosen = np.array([index])
+    return {"i": chosen, "rows": x[chosen], "twice": 2 * chosen}
+
+
+# Of the range of the scores: one tenth of _ALIKE and ten of it, _NEAR less a fifth and twice _NEAR.
+@pytest.mark.parametrize(
+    ("apart", "same", "near"), [(1e-6, True, True), (1e-4, False, True), (8e-3, False, True), (2e-2, False, False)]
+)
+def test_rows_are_held_to_those_of_the_chosen_index_where_its_score_is_near(
+    tmp_path: Path, apart: float, same: bool, near: bool
+) -> None:
+    ties = Ties.of(_gathering(tmp_path / "a.onnx"), [Binding.same(TensorSpec("i", (1, 3), "int64", None))])
+    assert ties is not None
+    s = np.array([[0.0, 0.1, 1.0, 0.1, 0.8, 0.8 - apart, 0.2, 0.3]], np.float32)
+    x = np.random.default_rng(2).normal(size=(8, 4)).astype(np.float32)
+    expected, got = _rows_by([2, 4, 5], x), _rows_by([2, 5, 4], x)
+    wrong = {**got, "rows": got["rows"] + np.float32(0.5)}
+    right, off = ties.settle({"s": s, "x": x}, expected, [got, wrong])
+    assert np.array_equal(right["i"], expected["i"]) == same
+    assert np.array_equal(right["twice"], expected["twice"]) == near
+    assert (np.abs(right["rows"] - expected["rows"]).max() < 1e-6) == near
+    assert np.allclose(off["rows"] - expected["rows"], 0.5) == near
+
+
+@pytest.mark.parametrize(("apart", "same"), [(5e-7, True), (5e-6, False)])
+def test_scores_that_are_all_nearly_one_number_are_the_same_but_for_rounding(
+    tmp_path: Path, apart: float, same: bool
+) -> None:
+    ties = Ties.of(_gathering(tmp_path / "a.onnx"), [Binding.same(TensorSpec("i", (1, 3), "int64", None))])
+    assert ties is not None
+    s = np.full((1, 8), 1.0, np.float32)
+    s[0, 5] -= np.float32(apart)
+    expected, got = (_rows_by(index, np.zeros((8, 4), np.float32)) for index in ([0, 1, 2], [5, 1, 2]))
+    (settled,) = ties.settle({"s": s, "x": np.zeros((8, 4), np.float32)}, expected, [got])
+    assert np.array_equal(settled["i"], expected["i"]) == same

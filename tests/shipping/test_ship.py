@@ -192,6 +192,20 @@ def test_files_that_cannot_be_made_are_rows_with_a_reason_and_exit_code_2(tmp_pa
     assert "ONNX Runtime: take model.onnx" in shown.stdout
 
 
+def test_a_usual_precision_that_changes_no_weight_is_a_row_and_no_failure(tmp_path: Path) -> None:
+    shown = command("ship", square_root(tmp_path), "-o", tmp_path / "bundle", "--runtime", "ort", "--time-limit", 0,
+                    "--json", tmp_path / "shipped.json")  # fmt: skip
+    assert shown.exit_code == 0
+    result = json.loads((tmp_path / "shipped.json").read_text())
+    assert {file["file"]: file["verdict"] for file in result["files"]} == {
+        "model.onnx": "reference",
+        "model.fp16.onnx": "impossible",
+        "model.int8.onnx": "impossible",
+    }
+    assert "model.fp16.onnx: impossible: fp16 is impossible here: the graph has no weights" in shown.stderr
+    assert shown.stdout.count("impossible") == 2
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "said"),
     [
@@ -231,7 +245,7 @@ def test_a_checkpoint_is_recognized_and_the_graphs_that_it_holds_are_exported(tm
     state = random_weights(3, spec).states["detector"]
     torch.save({"model": {graph.key(name): value for name, value in state.items()}}, tmp_path / "w.pth")
     bundle = Source(str(tmp_path / "w.pth")).make(tmp_path / "bundle", lambda step: None, lambda line: None)
-    assert (bundle.model["name"], bundle.weights["origin"], bundle.weights["source"]) == (
+    assert (bundle.model["name"], bundle.weights.origin, bundle.weights.source) == (
         "pocketseal",
         "checkpoint",
         "w.pth",
@@ -257,5 +271,5 @@ def test_a_model_without_weights_gets_random_ones_and_says_so(tmp_path: Path, mo
     notes: list[str] = []
     monkeypatch.setattr(export, "SHIPPED", tmp_path)
     bundle = Source("pocketseal").make(tmp_path / "bundle", lambda step: None, notes.append)
-    assert bundle.weights["origin"] == "random"
+    assert bundle.weights.is_random
     assert notes == ["pocketseal: its weights are random, because none ship with this package: give --checkpoint FILE"]

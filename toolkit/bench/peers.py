@@ -177,12 +177,17 @@ class _Makers:
     def _lower(
         self, name: str, where: Path, graph: Artifact, task: str, models: tuple[str, ...] = ()
     ) -> "WorkerResult":
+        from graphs.onnx.file import save
         from toolkit.convert.converter import ConversionFailed, run_worker
+        from toolkit.convert.slices import fixed_graph
 
         work = self._folder / name
         work.mkdir()
-        for file in graph.files:  # onnx2tf overwrites its input file
-            shutil.copyfile(where / file, work / file)
+        if graph.axes is not None:
+            save(fixed_graph(where / graph.file), work / graph.file)
+        else:
+            for file in graph.files:  # onnx2tf overwrites its input file
+                shutil.copyfile(where / file, work / file)
         path, log = str(work / graph.file), work / "log"
         outputs = [binding.spec.name for binding in graph.outputs]
         request: dict[str, object] = {"task": task, "model": path, "outputs": outputs}
@@ -216,6 +221,7 @@ class _Makers:
             bytes=file.stat().st_size,
             external_files=(),
             tools=tools,
+            axes=None,
         )
         feeds = probe(tuple(binding.spec for binding in graph.inputs))
         with BenchTarget(EXPORTED, self._own(graph), graph, "ort").open(threads=1) as session:

@@ -20,9 +20,8 @@ def file_options(command: Command) -> Command:
         "--precision",
         "precisions",
         multiple=True,
-        default=("fp32", "fp16", "int8"),
-        show_default="fp32, fp16 and int8",
-        help=f"{', '.join(RECIPES)}; may be repeated.",
+        help=f"{', '.join(name for name, recipe in RECIPES.items() if recipe.routes)}; may be repeated. "
+        "Without it fp32, fp16 and int8, where they change a weight.",
     )
     runtime = click.option(
         "--runtime",
@@ -98,7 +97,8 @@ def convert(
     Real inputs of an imported model, given by --inputs here or at its import, are what its files are judged on (64 of
     them, if there are more), and the calibration of int8-static and int16x8, where --calibration gives no other.
 
-    Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made.
+    Exit code 0 if every file was made and none is over its tolerance, 1 if one is over, 2 if one could not be made. A
+    precision that would change no weight is impossible; that is an error only for one that -p names.
 
     \b
     Example:
@@ -128,7 +128,7 @@ def convert(
         conversion = convert_bundle(
             bundle,
             partial(conversion_rules, chosen=judge),
-            precisions,
+            precisions or None,
             route,
             seen,
             progress.step,

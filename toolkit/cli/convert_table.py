@@ -36,10 +36,9 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
             click.secho(f"warning: {line}", fg="yellow", err=True)
     for speed in (speed for speed in speeds if speed.slower):
         click.secho(f"warning: {_slower(speed)}", fg="yellow", err=True)
-    samples = "on the real inputs" if conversion.advisory is None else "on noise, constants and extremes"
     for one in conversion.over:
         for check in one.over:
-            click.secho(f"warning: {one.file}: {check}, {samples}", fg="yellow", err=True)
+            click.secho(f"warning: {one.file}: {check}", fg="yellow", err=True)
     print_artifacts(
         conversion.bundle,
         {
@@ -47,27 +46,29 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
             "time": {speed.file: f"{speed.ratio:.2f}x" for speed in speeds},
             "outcome": {one.file: _outcome(one) for one in conversion.outcomes},
         },
-        [(one.file, one.format, one.precision) for one in conversion.failed],
+        [(one.file, one.format, one.precision) for one in conversion.outcomes if not one.made],
     )
     for one in conversion.outcomes:
         if one.operations and one.precision != "fp32":
             click.echo(f"{one.file}: multiplies in {shown_shares(one.operations)}")
     if speeds:
         click.echo("time: over the float32 file of the same runtime, side by side on this machine")
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[tuple[bool, str], list[str]] = {}
     there = {artifact.file for artifact in conversion.bundle.artifacts}
-    for one in conversion.failed:
+    for one in (one for one in conversion.outcomes if not one.made):
         stays = " (the file of an earlier conversion stays)" if one.file in there else ""
-        reasons.setdefault(str(one.why).removeprefix(f"{one.file}: "), []).append(f"{one.file}{stays}")
-    for why, files in reasons.items():
-        click.secho(f"error: not made: {', '.join(files)}: {why}", fg="red", err=True)
+        why = str(one.why).removeprefix(f"{one.file}: ")
+        reasons.setdefault((one.impossible, why), []).append(f"{one.file}{stays}")
+    for (impossible, why), files in reasons.items():
+        line = f"not made: {', '.join(files)}: {why}"
+        click.secho(f"note: {line}" if impossible else f"error: {line}", fg=None if impossible else "red", err=True)
     if conversion.advisory is not None:
         click.echo(conversion.advisory, err=True)
 
 
 def _outcome(one: "FileOutcome") -> str:
     if not one.made:
-        return "failed"
+        return "impossible" if one.impossible else "failed"
     outcome = "over its tolerance" if one.over else "made"
     return outcome if one.way is None else f"{outcome} {one.way}"
 

@@ -1,7 +1,9 @@
 """The command `toolkit import`."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,14 +11,27 @@ from toolkit.cli.inputs import Command, input_options, parsed
 from toolkit.cli.judge import judge_option
 from toolkit.metrics.task import JudgeChoice
 
+if TYPE_CHECKING:
+    from graphs.onnx.sizes import OpenAxis
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+
+# A size; or the name of an axis that stays open, with or without a size.
+_SIZE = re.compile(r"\s*(?:(\d+)|([A-Za-z_]\w*)(?::(\d+))?)\s*")
+
+
+def _shape(text: str) -> "tuple[str, tuple[int | OpenAxis, ...]]":
+    from graphs.onnx.sizes import OpenAxis
+
     name, _, sizes = text.rpartition("=")
-    if not name or not all(size.strip().isdecimal() for size in sizes.split(",")):
+    found = [_SIZE.fullmatch(size) for size in sizes.split(",")]
+    parts = [match.groups() for match in found if match is not None]
+    if not name or len(parts) < len(found):
         raise click.UsageError(
-            f"--input-shape: expected NAME=1,3,224,224, got {text!r}", click.get_current_context(silent=True)
+            f"--input-shape: expected NAME=1,3,224,224, got {text!r}; a name in place of a size, as in "
+            "NAME=N,3,H:224,W:224, keeps the axis open",
+            click.get_current_context(silent=True),
         )
-    return name, tuple(int(size) for size in sizes.split(","))
+    return name, tuple(int(size) if size else OpenAxis(axis, int(at) if at else None) for size, axis, at in parts)
 
 
 def _value(text: str) -> tuple[str, tuple[float, ...]]:
@@ -57,7 +72,8 @@ def size_options(command: Command) -> Command:
             "shapes",
             multiple=True,
             metavar="NAME=1,3,224,224",
-            help="Sizes of an input, where the file leaves some open; may be repeated.",
+            help="Sizes of an input, where the file leaves some open. A name in place of a size, as in "
+            "NAME=N,3,H:640,W:640, keeps the axis open for ONNX Runtime. May be repeated.",
         ),
     ):
         command = option(command)
@@ -66,7 +82,7 @@ def size_options(command: Command) -> Command:
 
 def sizes_and_values(
     shapes: Sequence[str], values: Sequence[str]
-) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[float, ...]]]:
+) -> "tuple[dict[str, tuple[int | OpenAxis, ...]], dict[str, tuple[float, ...]]]":
     """Return the sizes and the constants by the names of inputs. Raises UsageError for text of another form."""
     return dict(_shape(text) for text in shapes), dict(_value(text) for text in values)
 
@@ -95,6 +111,10 @@ def import_(
     The bundle keeps the place of --inputs, relative to DIR, and --preprocess: later commands need neither. If the
     inputs are gone by then, those commands go on without them, and say so.
 
+    An axis with a name in --input-shape stays open in the ONNX files: ONNX Runtime runs them at any size of it. Files
+    for TFLite, and all comparisons, have the size behind the name, or else 1 for a batch, 224 for the sides of an image
+    and 128 for other lengths.
+
     With --judge, compare and convert count how many answers change: labels (top1:OUTPUT, topk=5:OUTPUT), strings
     (argmax-sequence=BLANK:OUTPUT), boxes (boxes=IOU:BOXES,SCORES,CLASSES, or boxes=IOU:OUTPUT as YOLO writes it), masks
     (mask-iou=IOU:OUTPUT) or embeddings (embedding-cosine:OUTPUT).
@@ -102,6 +122,7 @@ def import_(
     \b
     Example:
       toolkit import resnet50.onnx -o build/resnet50 --input-shape input=1,3,224,224 --judge top1:logits
+      toolkit import resnet50.onnx -o build/resnet50 --input-shape input=N,3,H:224,W:224
       toolkit import bert.onnx -o build/bert --inputs sentences.npz
       toolkit import grey.onnx -o build/grey --inputs photographs --preprocess "mean=0.5,std=0.5,grey"
       toolkit import detector.onnx -o build/detector --cut-at boxes,scores
@@ -109,9 +130,9 @@ def import_(
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
 
-    given, fixed = sizes_and_values(shapes, values)
     notes: list[str] = []
     need("export")
+    given, fixed = sizes_and_values(shapes, values)
     with working(f"import {model}") as progress:
         progress.step("loading onnx")
         import numpy as np

@@ -66,7 +66,8 @@ def ship(
     the output says so. A step or a file that fails costs no other one. --inputs gives the inputs that the model is used
     on: the files are judged on them, and int8-static is calibrated with them.
 
-    Exit code 0 if every file was made and passes, 1 if one is over its tolerance, 2 if a file or a step failed.
+    Exit code 0 if every file was made and passes, 1 if one is over its tolerance, 2 if a file or a step failed. A
+    precision that would change no weight is impossible; that is a failure only for one that -p names.
 
     \b
     Example:
@@ -77,8 +78,8 @@ def ship(
     from toolkit.cli.ship_table import print_shipped
     from toolkit.environments import need
 
-    sizes, constants = sizes_and_values(shapes, values)
     need("export", *(() if runtimes == ("ort",) else ("tflite",)))
+    sizes, constants = sizes_and_values(shapes, values)
     with working(f"ship {model}") as progress:
         progress.step("loading torch and onnx")
         import numpy as np
@@ -90,7 +91,7 @@ def ship(
         arrays = {name: np.array(numbers) for name, numbers in constants.items()}
         kept = {"inputs": inputs, "preprocess": parsed(preprocess), "judge": judge, "cut_at": cut_at}
         source = Source(model, checkpoints, sizes, arrays, kept)
-        options = ShipOptions(precisions, runtimes or ShipOptions.runtimes, threads, time_limit_s)
+        options = ShipOptions(precisions or None, runtimes or ShipOptions.runtimes, threads, time_limit_s)
         shipped = ship_model(source.make, output, options, progress.step)
     if out is not None:
         with replacing(out) as temporary:

@@ -22,16 +22,19 @@ def print_shipped(shipped: "Shipped") -> None:
     warn_if_random(shipped.bundle)
     for note in shipped.notes:
         click.echo(f"note: {note}", err=True)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for file in (file for file in shipped.files if file.why):
         said = "; ".join(file.why).removeprefix(f"{file.file}: ")
-        reasons.setdefault(f"{file.verdict}: {said}", []).append(file.file)
-    for why, names in reasons.items():
-        click.secho(f"{', '.join(names)}: {why}", fg="red", err=True)
+        reasons.setdefault((file.verdict, said), []).append(file.file)
+    for (verdict, why), names in reasons.items():
+        colour = None if verdict == "impossible" else "red"
+        click.secho(f"{', '.join(names)}: {verdict}: {why}", fg=colour, err=True)
     for step, why in shipped.failed.items():
         click.secho(f"error: {step}: {why}", fg="red", err=True)
     console = Console(highlight=False)
     console.print(_table(shipped))
+    if shipped.bench is not None:
+        console.print(Text(f"ms: {shipped.bench.threads} threads of {shipped.bench.machine}", "dim"), soft_wrap=True)
     several = len({choice.role for choice in shipped.choices}) > 1
     for choice in shipped.choices:
         console.print(Text(f"{choice.role}, {choice.reason}" if several else choice.reason), soft_wrap=True)

@@ -12,12 +12,11 @@ import onnx_ir as ir
 
 from backends.errors import InvalidInput, NotAvailable
 from backends.sandbox import SandboxProcess
-from graphs.onnx.file import read
 from graphs.onnx.sizes import infer_shapes
 from graphs.onnx.source import is_there, read_again
 from graphs.passes.pipeline import prepare
 from graphs.passes.registry import GraphPass, passes
-from graphs.passes.simplify import simplify
+from graphs.passes.simplify import steps_with
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import ConverterStopped
 from toolkit.convert.direct import convert_direct
@@ -27,7 +26,7 @@ from toolkit.convert.parts import SCRIPT, Fault, Parts
 from toolkit.convert.preflight import UnsupportedOperators
 from toolkit.convert.refused import ADVICE
 from toolkit.convert.resume import Steps
-from toolkit.convert.slices import CutGraph, cut_graph, rewrite_graph
+from toolkit.convert.slices import CutGraph, cut_graph, fixed_graph, rewrite_graph
 
 _FP32: Key = ("tflite", "fp32")
 _SHOWN = 3
@@ -84,7 +83,7 @@ class Lowering:
         job.folder.mkdir()
         attempts = before.copy()
         try:
-            model, _ = rewrite_graph(read(job.reference.path), self.limit_bytes)
+            model, _ = rewrite_graph(fixed_graph(job.reference.path), self.limit_bytes)
             cut = cut_graph(model, self.limit_bytes)
             if len(cut.slices) > 1:
                 return None  # a graph of gigabytes, whose values are not held at once
@@ -165,7 +164,7 @@ def other_ways(job: Job) -> Iterator[Way]:
     usual = passes("lowering")
 
     def prepared() -> ir.Model:
-        return read(job.reference.path)
+        return fixed_graph(job.reference.path)
 
     changed = _changing(prepared, usual)
     for name in changed:
@@ -187,9 +186,7 @@ def _nearer(imported: Callable[[], ir.Model], usual: tuple[GraphPass, ...], chil
 
     child: the process in which onnxsim runs.
     """
-    steps = tuple(
-        replace(step, run=partial(step.run, child=child)) if step is simplify else step for step in passes("export")
-    )
+    steps = tuple(steps_with(child))
     for name in _changing(imported, steps):
         kept = tuple(step for step in steps if step.name != name)
 

@@ -21,11 +21,11 @@ from graphs.tflite.tensor_map import map_tensors
 from toolkit.convert.binding import Bound, bind_tflite, check_error, relative_error
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import WorkerResult, run_worker
-from toolkit.convert.operations import number_types
+from toolkit.convert.operations import counted_types
 from toolkit.convert.outcome import Made, file_name
 from toolkit.convert.quantize.onnx import calibrated_tensors, observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
-from toolkit.convert.weights import check_changed, mostly_float, stored_weights
+from toolkit.convert.weights import check_changed, mostly_float
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -71,7 +71,7 @@ class Job:
         """Run the whole TFLite file at `path`, judge it, and return its artifact.
 
         in_float: as in FileOutcome. Raises InvalidArtifact if LiteRT cannot run the file, or if it fails as `_judged`
-        says; NotAvailable if its weights are those of the float32 file.
+        says; NothingToChange if its weights are those of the float32 file.
         """
         parent = self.reference.artifact
         draft = replace(
@@ -85,15 +85,16 @@ class Job:
             external_files=(),
             parent=parent.file,
             tools=tools,
+            axes=None,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
-        weights = stored_weights(path)
+        weights, types = counted_types(path)
         recipe = find_recipe(precision)
         check_changed(draft.file, recipe, weights, in_float)
         bound = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         over = self._judged(path, bound.artifact, lambda: bound.error)
         remember_safe(default_backend("tflite").package, bound.artifact.sha256)
-        return Made(bound.artifact, (path,), over, in_float, *number_types(path), mostly_float(recipe, weights))
+        return Made(bound.artifact, (path,), over, in_float, *types, mostly_float(recipe, weights))
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Bound:
         """Call toolkit.convert.binding.bind_tflite in the trial process.
@@ -119,7 +120,7 @@ class Job:
         if over and artifact.precision == "fp32":
             raise InvalidArtifact(
                 f"{source}: no TFLite file can be made: the file of the converter has other outputs than the graph: "
-                f"{over[0]}, on noise, constants and extremes; run the graph on ONNX Runtime"
+                f"{over[0]}; run the graph on ONNX Runtime"
             )
         return over
 
@@ -150,7 +151,7 @@ class Job:
         """Quantize the graph to an ONNX file by a recipe, with the `kept` layers in FP16, and judge it.
 
         Raises InvalidArtifact if it fails as `_judged` says, InvalidInput if `kept` names an unknown layer,
-        NotAvailable if its weights are those of the float32 graph.
+        NothingToChange if its weights are those of the float32 graph.
         """
         ranges = None
         if recipe.calibrated and calibrated is not None:
@@ -170,13 +171,13 @@ class Job:
     def judged_onnx(self, recipe: Recipe, artifact: Artifact, files: tuple[Path, ...]) -> Made:
         """Judge an ONNX file that was made by a recipe.
 
-        Raises InvalidArtifact if it fails as `_judged` says, NotAvailable if its weights are those of the float32
+        Raises InvalidArtifact if it fails as `_judged` says, NothingToChange if its weights are those of the float32
         graph.
         """
-        weights = stored_weights(files[0])
+        weights, types = counted_types(files[0])
         check_changed(artifact.file, recipe, weights)
         over = self._judged(files[0], artifact, lambda: self.error(files[0], artifact))
-        return Made(artifact, files, over, (), *number_types(files[0]), mostly_float(recipe, weights))
+        return Made(artifact, files, over, (), *types, mostly_float(recipe, weights))
 
     def error(self, path: Path, artifact: Artifact) -> float:
         """Return the error of a file on the reference's inputs, as `relative_error` measures it."""

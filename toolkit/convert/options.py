@@ -61,7 +61,8 @@ def files_to_make(recipes: Sequence[Recipe], route: str, runtimes: Sequence[Runt
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of convert_bundle, checked. keys: the files to make of each graph."""
+    """The arguments of convert_bundle, checked. keys: the files to make of each graph. named: whether the user named
+    the precisions."""
 
     rules: ConversionRules
     keys: tuple[Key, ...]
@@ -72,6 +73,7 @@ class Options:
     timeout_s: float
     slice_limit_bytes: int
     strict: bool
+    named: bool
 
     @property
     def lowered(self) -> list[str]:

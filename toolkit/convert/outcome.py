@@ -14,7 +14,7 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.sandbox import SandboxDied
 from toolkit.convert.resume import NO_ROOM
-from toolkit.convert.weights import Shares
+from toolkit.convert.weights import NothingToChange, Shares
 
 Runtime = Literal["ort", "tflite"]
 # The runtimes that files are made for, and the suffix of their files.
@@ -33,6 +33,8 @@ class FileOutcome:
     them or more.
     in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it.
     way: how the graph was lowered where the usual way failed, such as "without the pass scale_elu", else None.
+    impossible: whether it was not made because its precision changes no weight of the graph, and the user did not ask
+    for this precision by name: that is no failure.
     """
 
     file: str
@@ -46,6 +48,7 @@ class FileOutcome:
     operations: Shares = ()
     mostly_float: tuple[str, ...] = ()
     way: str | None = None
+    impossible: bool = False
 
     @property
     def format(self) -> str:
@@ -72,8 +75,8 @@ class Conversion:
 
     @property
     def failed(self) -> tuple[FileOutcome, ...]:
-        """The files that were not made."""
-        return tuple(one for one in self.outcomes if not one.made)
+        """The files that were not made, without those that are impossible."""
+        return tuple(one for one in self.outcomes if not (one.made or one.impossible))
 
     @property
     def over(self) -> tuple[FileOutcome, ...]:
@@ -107,13 +110,15 @@ _HIDDEN_FOLDER = re.compile(r"\S*/\.convert-[\w-]+/(?:way-\w+/)?")
 class Attempts:
     """The attempts to make the files of one graph: what was made, and why others failed.
 
-    strict: raise the first error instead of recording it. log: where an unexpected error is written with its traceback.
+    strict: raise the first error instead of recording it. named: whether the user named the precisions; else one that
+    changes nothing is no failure. log: where an unexpected error is written with its traceback.
     notes: for the user, on steps that failed without costing a file. way: as in FileOutcome, of the TFLite files.
     """
 
     graph: Artifact
     route: str
     strict: bool
+    named: bool
     log: Path
     notes: list[str] = field(default_factory=list)
     way: str | None = None
@@ -150,7 +155,7 @@ class Attempts:
     def fail(self, keys: Sequence[Key], error: Exception) -> None:
         """Record an error as the reason of the failure of files, unless they have failed before. Raises it if `strict`
         is set, and if the disk is full, which ends the whole conversion."""
-        if self.strict or (isinstance(error, OSError) and error.errno in NO_ROOM):
+        if (self.strict and not self._is_impossible(error)) or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise error
         why = self._explained(error)
         for key in keys:
@@ -185,11 +190,15 @@ class Attempts:
         """Return the outcome of a file that was tried."""
         role, (runtime, precision) = self.graph.role, key
         if key in self._failed:
-            return FileOutcome(self._file(key), role, precision, runtime, self._failed[key])
+            impossible = self._is_impossible(self._errors[key])
+            return FileOutcome(self._file(key), role, precision, runtime, self._failed[key], impossible=impossible)
         made = self._made[key]
         found = (made.over, made.in_float, made.weights, made.operations, made.mostly_float)
         way = self.way if runtime == "tflite" else None
         return FileOutcome(made.artifact.file, role, precision, runtime, None, *found, way)
+
+    def _is_impossible(self, error: Exception) -> bool:
+        return isinstance(error, NothingToChange) and not self.named
 
     def _explained(self, error: Exception) -> str:
         said = _HIDDEN_FOLDER.sub("", one_line(error))

@@ -17,12 +17,12 @@ from backends.artifact import Artifact
 from backends.atomic import replacing
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
-from backends.precision import MIXED, chosen
+from backends.precision import MIXED, USUAL, chosen
 from backends.registry import open_session
 from backends.sandbox import SandboxProcess
 from backends.session import Session
 from backends.tensor import Array, probe
-from graphs.onnx.file import read, save
+from graphs.onnx.file import save
 from graphs.tflite.graph import read_graph
 from graphs.tflite.writer import write_graph
 from toolkit.convert.calibration import Calibrated, Calibration, read_calibration, read_images
@@ -50,7 +50,7 @@ from toolkit.convert.quantize.mixed import (
 from toolkit.convert.quantize.static_search import make_static_onnx
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import QUANTIZED, ConversionRules, FindRules
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, open_graph
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, fixed_graph, open_graph
 from toolkit.environments import converter_python
 from toolkit.inputs.images import Preprocess
 from toolkit.inputs.kept import KeptInputs, not_imported, real_inputs, synthetic_samples, with_inputs
@@ -79,7 +79,7 @@ DEFAULT_TIMEOUT_S = 3600.0
 def convert_bundle(
     folder: Path,
     find_rules: FindRules,
-    precisions: Sequence[str] = ("fp32", "fp16", "int8"),
+    precisions: Sequence[str] | None = None,
     route: str = "direct",
     calibration: Calibration | None = None,
     progress: Progress = lambda step: None,
@@ -98,17 +98,17 @@ def convert_bundle(
     made. find_rules: called with the bundle; `toolkit.parity.agreement.conversion_rules` gives those of its kind.
     roles: of the graphs to lower; empty for all that models of the kind lower. runtimes: to make files for. For each
     graph the direct route makes ROLE.PRECISION.tflite for every one of `precisions`, and ROLE.PRECISION.onnx where ONNX
-    Runtime can run it; the tf route makes ROLE.PRECISION.tf.tflite, for some precisions.
+    Runtime can run it; the tf route makes ROLE.PRECISION.tf.tflite, for some precisions. Without `precisions` those of
+    USUAL are made, except one that would change no weight of a graph: its outcome is then `impossible`, and no failure.
     `calibration` and `mixed` are for the precisions that need them. inputs, preprocess: real inputs for an imported
     model, see `toolkit.inputs.read.read_inputs`, which the manifest then keeps instead of others. Files are judged on
-    them, and without `calibration` they are the calibration too. timeout_s: for each run of the converter, whose log
-    is convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights
-    each, which bounds memory. Every file is run and judged once: by the check of the rules, as for imported graphs, or
-    else by its error on one input.
-    strict: end at the first file that cannot be made, and add no file of its graph. The error is then that of the file:
-    NotAvailable for an operator that the converter does not lower, a file too large for LiteRT or a budget that cannot
-    be kept; ConversionFailed if the converter fails; InvalidArtifact if a file cannot run or is not close to the
-    float32 graph.
+    them, and without `calibration` they are the calibration too. timeout_s: for each run of the converter, whose log is
+    convert-ROLE-ROUTE.log. The direct route cuts the graph into slices with at most slice_limit_bytes of weights each,
+    which bounds memory. Every file is run and judged once: by the check of the rules, as for imported graphs, or else
+    by its error on one input. strict: end at the first file that cannot be made, and add no file of its graph. The
+    error is then that of the file: NotAvailable for an operator that the converter does not lower, a file too large for
+    LiteRT or a budget that cannot be kept; ConversionFailed if the converter fails; InvalidArtifact if a file cannot
+    run or is not close to the float32 graph.
     Raises InvalidInput for wrong options; NotAvailable if there is no bundle, no converter or too little disk space.
     """
     bundle = Bundle.open(folder.resolve())  # an absolute path: the converter runs in another working directory
@@ -116,7 +116,7 @@ def convert_bundle(
         if find_rules(bundle).check is None:
             raise not_imported(bundle)
         bundle = with_inputs(bundle, inputs, preprocess)
-    recipes = chosen(precisions, route)
+    recipes = chosen(USUAL if precisions is None else precisions, route)
     has_inputs = KeptInputs.of(bundle).path is not None
     if calibration is None and has_inputs and any(recipe.calibrated for recipe in recipes):
         calibration = Calibration(None, of_inputs=True)
@@ -128,7 +128,9 @@ def convert_bundle(
         raise InvalidInput(
             f"{bundle.folder}: precision mixed needs a model that reads messages: this kind of model reads none"
         )
-    options = Options(rules, keys, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, strict)
+    options = Options(
+        rules, keys, route, calibration, mixed, progress, timeout_s, slice_limit_bytes, strict, precisions is not None
+    )
     outcomes: list[FileOutcome] = []
     notes: list[str] = []
     for parent in parents:
@@ -192,7 +194,7 @@ def _convert_graph(bundle: Bundle, parent: Artifact, options: Options) -> Conver
 def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, images: _Images) -> Conversion:
     log = bundle.folder / f"convert-{parent.role}-{options.route}.log"
     log.write_text("", encoding="utf-8")
-    attempts = Attempts(parent, options.route, options.strict, log)
+    attempts = Attempts(parent, options.route, options.strict, options.named, log)
     if bundle.model.get(QUANTIZED) and options.quantized:
         attempts.notes.append(
             f"{parent.file} is quantized already, and ONNX Runtime runs it as it is: its other files there gain little"
@@ -319,8 +321,8 @@ def _tensorflow(job: Job, precisions: Sequence[str], attempts: Attempts) -> None
     for name in artifact.files:  # onnx2tf overwrites its input file
         shutil.copyfile(job.bundle.folder / name, job.folder / name)
     path = job.folder / artifact.file
-    model = read(path)
-    if names := carry_names(model):
+    model = fixed_graph(path)
+    if (names := carry_names(model)) or artifact.axes:
         path = save(model, job.folder / "renamed.onnx")[0]
     outputs = [names.carried(binding.spec.name) for binding in artifact.outputs]
     result = job.run("lower-tf", model=str(path), precisions=list(precisions), outputs=outputs)

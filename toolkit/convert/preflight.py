@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
 from backends import machine
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, one_line
+from backends.litert import open_interpreter
 from backends.precision import RECIPES
 from backends.tensor import Array
+from graphs.onnx.sizes import depends_on_values, how_to_fix_sizes
 from graphs.tflite.graph import Graph, Node, Payload, Tensor
 from graphs.tflite.writer import LARGEST_FLATBUFFER_BYTES, write_graph
 from toolkit.convert.converter import ConversionFailed, run_worker
@@ -91,9 +92,26 @@ class UnsupportedOperators(NotAvailable):
 
 
 def check_support(path: Path, model: ir.Model, supported: frozenset[str]) -> None:
-    """Raise UnsupportedOperators, naming a way out, if the converter does not lower every node of a graph."""
+    """Raise UnsupportedOperators, naming a way out, if the converter does not lower every node of a graph.
+
+    Raises NotAvailable if a TFLite file cannot have the sizes of an output.
+    """
+    if why := _open_size(model):
+        raise NotAvailable(f"{path}: {why}")
     if nodes := unsupported_nodes(model, supported):
         raise UnsupportedOperators(f"{path}: {_explained(nodes)}")
+
+
+def _open_size(model: ir.Model) -> str | None:
+    """Return why no TFLite file can have the sizes of an output, and a way out, or None."""
+    for value in model.graph.outputs:
+        if depends_on_values(value):
+            return (
+                f"no TFLite file can be made: output {value.name!r} has no largest size, and a TFLite file has fixed "
+                f"sizes; {how_to_fix_sizes(value)}; or run it on ONNX Runtime (`toolkit convert --runtime ort` makes "
+                "its files)"
+            )
+    return None
 
 
 def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) -> list[str]:
@@ -108,11 +126,12 @@ def lowering_problems(bundle: Bundle, progress: Progress = lambda step: None) ->
         return [f"whether TFLite has every operator is not known: {error}"]
     log.unlink(missing_ok=True)  # the log is kept only if the converter failed
     found = {
-        artifact.file: unsupported_nodes(open_graph(bundle.folder / artifact.file), supported)
+        artifact.file: open_graph(bundle.folder / artifact.file)
         for artifact in bundle.artifacts
         if artifact.format == "onnx"
     }
-    return [f"{file}: {_explained(nodes)}" for file, nodes in found.items() if nodes]
+    problems = [(file, _open_size(model), unsupported_nodes(model, supported)) for file, model in found.items()]
+    return [f"{file}: {size or _explained(nodes)}" for file, size, nodes in problems if size or nodes]
 
 
 def _explained(nodes: list[str]) -> str:
@@ -127,15 +146,20 @@ def _explained(nodes: list[str]) -> str:
 _SPARE_BYTES = 64 << 20
 
 
-def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
-    """Raise NotAvailable if the disk of `folder` has too little space for a conversion's files and temporary files.
+def conversion_bytes(weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> int:
+    """Return the bytes of disk that a conversion's files and temporary files need.
 
     weight_bytes: of the float32 graph; slice_bytes: of the weights of its largest slice.
     """
     recipes = [RECIPES[precision] for precision in precisions]
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
     # A slice's weights exist in an ONNX file, in a float32 TFLite file, and again while they are copied.
-    need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
+    return int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
+
+
+def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
+    """Raise NotAvailable if the disk of `folder` has too little space for a conversion, see `conversion_bytes`."""
+    need = conversion_bytes(weight_bytes, slice_bytes, precisions)
     machine.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 
 
@@ -164,7 +188,7 @@ def _cannot_load_large(folder: Path) -> str | None:
         weight = np.arange(1, 5, dtype="<f4")
         _write_large(path, weight)
         try:
-            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter = open_interpreter(path)
             interpreter.allocate_tensors()
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ones(4, np.float32))
             interpreter.invoke()

@@ -1,5 +1,6 @@
 """Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,15 +9,21 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from backends.artifact import Artifact
+from backends.artifact import SIZES, Artifact
 from backends.errors import InvalidArtifact, InvalidInput
+from backends.sandbox import SandboxProcess
 from backends.tensor import Binding, TensorSpec
 from graphs.onnx.file import read, save
+from graphs.onnx.foreign import without_control_flow
+from graphs.onnx.sizes import infer_shapes
 from graphs.passes.lowering import split_large_gemm
-from graphs.passes.pipeline import prepare
+from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import GraphPass, passes
+from graphs.passes.simplify import PRELOADED, steps_with
 from toolkit.convert.names import CarriedNames, carry_names
 
+# Far more than it takes to simplify a graph of several gigabytes.
+_TIMEOUT_S = 3600.0
 # The most weights of one slice. The converter holds several copies: a slice of 490 MB was seen to take 2.4 GB.
 DEFAULT_LIMIT_BYTES = 512 << 20
 
@@ -58,7 +65,21 @@ def open_graph(
     steps: the passes that rewrite it, by default all of the stage "lowering". External weights stay in their file until
     a slice is written.
     """
-    return rewrite_graph(read(path), limit_bytes, steps)[0]
+    return rewrite_graph(fixed_graph(path), limit_bytes, steps)[0]
+
+
+def fixed_graph(path: Path) -> ir.Model:
+    """Read a graph of a bundle for TFLite, whose files have fixed sizes: open axes get the sizes that the file states.
+
+    The passes of the export, many of which need sizes, are then run again. A graph without open axes is read as it is.
+    """
+    model = read(path)
+    if model.metadata_props.pop(SIZES, None) is None:
+        return model
+    model = without_control_flow(model)
+    with SandboxProcess(Path(os.devnull), _TIMEOUT_S, PRELOADED) as child:
+        model, _ = prepare_without_faults(model, steps_with(child), lambda model: None)
+    return infer_shapes(model)
 
 
 def rewrite_graph(
@@ -169,6 +190,7 @@ def slice_artifact(
         file=files[0].name,
         inputs=tuple(Binding.same(spec(name)) for name in piece.inputs),
         outputs=tuple(Binding.same(spec(name)) for name in piece.outputs),
+        axes=None,
         external_files=tuple(path.name for path in files[1:]),
     )
 

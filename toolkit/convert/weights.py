@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import NotAvailable
 from backends.precision import Recipe
-from graphs.tflite.graph import read_graph
+from graphs.tflite.graph import Graph, read_graph
 
 # Integers of these types are sizes and indices, unless they have a scale.
 _SIZES = ("int32", "int64", "uint32", "uint64", "bool")
@@ -23,13 +23,16 @@ Shares = tuple[tuple[str, float], ...]
 _LEAST_SHARE = 1e-4
 
 
-def stored_weights(path: Path) -> StoredWeights:
-    """Return how many bytes of weights an ONNX or TFLite file stores in each type, and for which operators.
+def stored_weights(source: Path | Graph) -> StoredWeights:
+    """Return how many bytes of weights an ONNX file, a TFLite file or its graph stores in each type, and for which
+    operators.
 
     Weights are all constants that are floats, or integers with a scale; each counts once, for its first reader. Scales
     and biases count too; sizes and indices do not. Only tables are read, so that memory does not grow with the weights.
     """
-    return StoredWeights(_of_tflite(path) if path.suffix == ".tflite" else _of_onnx(path))
+    if isinstance(source, Path) and source.suffix == ".tflite":
+        source = read_graph(source)
+    return StoredWeights(_of_tflite(source) if isinstance(source, Graph) else _of_onnx(source))
 
 
 def shares(weights: StoredWeights) -> Shares:
@@ -62,16 +65,22 @@ def mostly_float(recipe: Recipe, weights: StoredWeights) -> tuple[str, ...]:
     return () if is_as_named(recipe, shares(weights)) else _owners(weights, "float32")
 
 
+class NothingToChange(NotAvailable):
+    """Error: a precision would change no weight of a graph. The message names the operators to blame."""
+
+
 def check_changed(file: str, recipe: Recipe, weights: StoredWeights, in_float: Sequence[str] = ()) -> None:
-    """Raise NotAvailable, naming the operators, if a file stores no weight in the type that its precision promises: it
-    would be the float32 file under another name. in_float: as in FileOutcome."""
+    """Raise NothingToChange, naming the operators, if a file stores no weight in the type that its precision promises.
+
+    It would be the float32 file under another name. in_float: as in FileOutcome.
+    """
     if recipe.weights == "float32" or recipe.keeps_layers or any(dtype == recipe.weights for dtype, _ in weights):
         return
     named = ", ".join(_owners(weights))
     why = f"all weights belong to {named}, which it leaves in float32" if named else "the graph has no weights"
     if in_float:
         why += f"; LiteRT does not load it for {', '.join(in_float)}"
-    raise NotAvailable(
+    raise NothingToChange(
         f"{recipe.name} is impossible here: {why}: {file} would be the float32 file under another name; use fp32"
     )
 
@@ -85,10 +94,10 @@ def _owners(weights: StoredWeights, only: str | None = None) -> tuple[str, ...]:
     return tuple(f"{operator} ({size} bytes)" for operator, size in owners.most_common(_SHOWN))
 
 
-def _of_tflite(path: Path) -> dict[tuple[str, str], int]:
+def _of_tflite(graph: Graph) -> dict[tuple[str, str], int]:
     found: Counter[tuple[str, str]] = Counter()
     seen = set()
-    for node in read_graph(path).nodes:
+    for node in graph.nodes:
         for tensor in node.inputs:
             if tensor is None or tensor.payload is None or id(tensor) in seen:
                 continue

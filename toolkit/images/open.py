@@ -1,5 +1,6 @@
 """Opening images: files, PIL images and arrays of every common kind, and all images of a folder."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -199,7 +200,7 @@ def _check_floats(values: npt.NDArray[Any], name: str) -> None:
 
 @dataclass(frozen=True)
 class ImageFiles(Sequence[Path]):
-    """The image files of a folder. Only names are stored, because a Path takes seven times the memory."""
+    """The image files of a folder, by their paths in it, which are text: a Path takes seven times the memory."""
 
     folder: Path
     names: tuple[str, ...]
@@ -222,8 +223,22 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN)
 
 
+def files_below(folder: Path) -> list[str]:
+    """Return the paths, from `folder`, of the files in it and in its subfolders, in the order of their names.
+
+    Hidden files and folders, whose names begin with a dot, are left out, and so are links to folders.
+    """
+    found: list[tuple[str, ...]] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(place).relative_to(folder).parts
+        found += [(*inside, name) for name in files if not name.startswith(".")]
+    return ["/".join(parts) for parts in sorted(found)]
+
+
 def image_files(folder: Path, what: str = "images") -> ImageFiles:
-    """Return the image files of a folder, sorted by name. Their headers are read to find broken files at once.
+    """Return the image files of a folder and its subfolders, see files_below. Their headers are read to find broken
+    files at once.
 
     what: what the images are for, for error messages. Raises InvalidInput for a folder that is missing, has no images,
     or has an image that is broken or too large.
@@ -231,10 +246,12 @@ def image_files(folder: Path, what: str = "images") -> ImageFiles:
     if not folder.is_dir():
         raise InvalidInput(f"{what} {folder}: no such folder; give one with photographs")
     suffixes = image_suffixes()
-    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    found = ImageFiles(folder, tuple(names))
+    found = ImageFiles(folder, tuple(name for name in files_below(folder) if Path(name).suffix.lower() in suffixes))
     if not found:
-        raise InvalidInput(f"{what} {folder}: no images in it: no file has a suffix of an image that Pillow can open")
+        raise InvalidInput(
+            f"{what} {folder}: no images in it: no file has a suffix of an image that Pillow can open, nor has one in "
+            "a subfolder"
+        )
     for path in found:
         try:
             with Image.open(path) as image:

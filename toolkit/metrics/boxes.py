@@ -181,16 +181,22 @@ def _reader(specs: Sequence[TensorSpec]) -> _Read:
         wrong = scores if scores.shape != shape[:-1] else labels[0]
         raise wrong_output(wrong, f"one value for each box, {list(shape[:-1])}")
 
+    classes = scores.shape[-1] if len(scores.shape) == len(shape) else 1
+
     def read(outputs: Mapping[str, Array]) -> list[_Candidates]:
-        rows, found = outputs[first.name].astype(np.float64), outputs[scores.name].astype(np.float64)
-        rows = rows.reshape(-1, *shape[-2:])
-        found = found.reshape(len(rows), shape[-2], -1)
+        rows = _in_batch(outputs[first.name], 3)
+        found = _in_batch(outputs[scores.name], len(scores.shape) - len(shape) + 3).reshape(*rows.shape[:2], classes)
         if not labels:
             return [_Candidates(*pair, None, None) for pair in zip(rows, found, strict=True)]
-        classes = outputs[labels[0].name].astype(np.float64).reshape(len(rows), shape[-2])
-        return [_Candidates(*one, None) for one in zip(rows, found[:, :, 0], classes, strict=True)]
+        of_rows = _in_batch(outputs[labels[0].name], 2)
+        return [_Candidates(*one, None) for one in zip(rows, found[:, :, 0], of_rows, strict=True)]
 
     return read
+
+
+def _in_batch(values: Array, rank: int) -> _Doubles:
+    """Return an output of any number of boxes with an axis of images, which may be missing; then it has `rank` axes."""
+    return values.astype(np.float64)[(None,) * (rank - values.ndim)]
 
 
 def _combined(spec: TensorSpec, coefficients: int) -> _Read:
@@ -206,7 +212,7 @@ def _combined(spec: TensorSpec, coefficients: int) -> _Read:
         raise wrong
 
     def read(outputs: Mapping[str, Array]) -> list[_Candidates]:
-        values = outputs[spec.name].astype(np.float64).reshape(-1, *sizes)
+        values = _in_batch(outputs[spec.name], 3)
         if is_first:
             values = values.swapaxes(1, 2)
         values = values[:, :, : values.shape[2] - coefficients]

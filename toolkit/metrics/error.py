@@ -47,7 +47,8 @@ class OutputMetrics:
 
     relative_l2: norm of the difference over the norm of the reference; None if only the reference's norm is 0.
     of_variation: norm of the difference over the norm of the reference's deviation from its mean over the samples; None
-    if the reference does not vary. An output that ignores its input has at least 1 here, however small its relative_l2.
+    if the reference does not vary, or varies in shape. An output that ignores its input has at least 1 here, however
+    small its relative_l2.
     of_range: max_abs over the reference's range, or over its largest absolute value if all values are equal; None if
     only that is 0.
     signal_to_noise_db: None if the signal or the noise is 0. changed: share in [0, 1] of values that are not equal.
@@ -101,9 +102,11 @@ class RunningMetrics:
         self._exact, self._counts = 0, np.zeros(len(_EDGES) + 1, np.int64)
         self._sum: Doubles | None = None
         self._squares: Doubles | None = None
+        self._has_one_shape = True
 
     def add(self, sample: str, got: Array, expected: Array) -> None:
-        """Add one sample's output and its reference, of the same shape and dtype; every sample must have that shape.
+        """Add one sample's output and its reference, of the same shape and dtype. If samples have several shapes, there
+        is no of_variation.
 
         Raises ValueError for two shapes or dtypes.
         """
@@ -141,9 +144,17 @@ class RunningMetrics:
         if self._sum is None or self._squares is None:
             self._first = theirs.copy()
             self._sum, self._squares = np.zeros_like(theirs), np.zeros_like(theirs)
+        if theirs.shape != self._first.shape:
+            self._has_one_shape = False
+            return
         shifted = theirs - self._first
         self._sum += shifted
         self._squares += np.square(shifted)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value was added, as where a graph found nothing in any sample."""
+        return not self._values
 
     def result(self) -> OutputMetrics:
         """Return the numbers over all samples. Raises ValueError if nothing was added."""
@@ -173,7 +184,7 @@ class RunningMetrics:
         )
 
     def _of_variation(self) -> float | None:
-        if self._sum is None or self._squares is None or self._samples < 2:
+        if self._sum is None or self._squares is None or self._samples < 2 or not self._has_one_shape:
             return None
         variation = float((self._squares - np.square(self._sum) / self._samples).sum())
         return (self._error / variation) ** 0.5 if variation > 0 else None

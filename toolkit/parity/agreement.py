@@ -1,5 +1,6 @@
 """The conversion rules of a bundle's kind of model, and the check of files made from an imported graph."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,7 @@ from toolkit.inputs.kept import real_inputs, synthetic_samples
 from toolkit.metrics.task import JudgeChoice
 from toolkit.models.kind import kind_of
 from toolkit.models.tensor import with_judge
+from toolkit.parity.found import FoundRows
 from toolkit.parity.report import judge, memory_check
 from toolkit.parity.stream import CandidateRun, RunningComparison, compare_stream
 from toolkit.parity.ties import Ties
@@ -53,7 +55,8 @@ def judged_precision(bundle: Bundle, artifact: Artifact) -> str:
 
 
 def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, artifact: Artifact) -> tuple[str, ...]:
-    """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision.
+    """Return a sentence for each number of the file at `path` that is outside the tolerance of its precision, with the
+    sort of inputs on which it was judged.
 
     bundle: the one that the file will belong to. source, parent: its float32 ONNX file and the artifact. artifact: of
     the file at `path`. Samples, judge and tolerance are those of `toolkit compare`, but of many real inputs MOST_REAL
@@ -68,7 +71,7 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
         default_backend("onnx").session(source, parent, 1) as reference,
         default_backend(artifact.format).session(path, artifact, 1) as session,
     ):
-        total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families)
+        total = RunningComparison(parent.file, kind.judge(bundle, artifact.role), families, FoundRows.of(parent))
         opened = CandidateRun(session, total, None, None)
         specs = [binding.spec for binding in parent.inputs]
         real = real_inputs(bundle, specs)
@@ -85,4 +88,13 @@ def disagreements(bundle: Bundle, source: Path, parent: Artifact, path: Path, ar
     if opened.remembered is not None:
         raise InvalidArtifact(f"{artifact.file}: {memory_check(opened.remembered)}")
     checks = judge(opened.total.result(), tolerance, random=False)
-    return tuple(str(check) for check in checks if check.passed is False)
+    judged_on = _named(families, real is not None)
+    return tuple(f"{check}, {judged_on}" for check in checks if check.passed is False)
+
+
+def _named(families: Sequence[str], has_real: bool) -> str:
+    """Return the inputs on which a file was judged in words."""
+    synthetic = "noise, constants and extremes"
+    if not has_real:
+        return f"on {synthetic}"
+    return "on the real inputs" if "synthetic" not in families else f"on the real inputs, {synthetic}"

@@ -12,6 +12,7 @@ from toolkit.metrics.error import OutputMetrics, RunningMetrics, all_finite
 from toolkit.metrics.judges import Judge
 from toolkit.metrics.samples import FAMILIES, Sample
 from toolkit.models.runner import Runner
+from toolkit.parity.found import FoundRows
 from toolkit.parity.ties import Ties
 
 # Each file runs this many samples before the next file does. If two runtimes took turns at every sample, the threads of
@@ -36,11 +37,15 @@ class Comparison:
 class RunningComparison:
     """The sums for a Comparison: call `add` for each sample, then `result`."""
 
-    def __init__(self, against: str, judge: Judge, families: Collection[str] = FAMILIES) -> None:
-        """families: of the samples that count; all others are left out."""
+    def __init__(
+        self, against: str, judge: Judge, families: Collection[str] = FAMILIES, found: FoundRows | None = None
+    ) -> None:
+        """families: of the samples that count; all others are left out. found: the outputs that have as many rows as
+        the graph finds; None if all outputs have fixed sizes."""
         self._against = against
         self._families = families
         self._judge = judge
+        self._found = found
         self._outputs: dict[str, RunningMetrics] = {}
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
@@ -48,14 +53,16 @@ class RunningComparison:
         side."""
         if sample.family not in self._families:
             return
+        if self._found is not None:
+            got, expected = self._found.paired(got, expected)
         for name, value in expected.items():
             self._outputs.setdefault(name, RunningMetrics()).add(sample.name, got[name], value)
         if all_finite(got) and all_finite(expected):
             self._judge.add(sample, got, expected)
 
     def result(self) -> Comparison:
-        """Return the comparison over all samples."""
-        outputs = {name: error.result() for name, error in self._outputs.items()}
+        """Return the comparison over all samples, without outputs for which neither side found anything."""
+        outputs = {name: error.result() for name, error in self._outputs.items() if not error.is_empty}
         judge = self._judge
         return Comparison(self._against, outputs, judge.numbers(), judge.uncounted(), judge.details())
 

@@ -12,8 +12,9 @@ from toolkit.bench.result import BenchResult, FileResult
 from toolkit.convert.outcome import Conversion, FileOutcome
 from toolkit.parity.report import FileReport, ParityReport
 
-# The reference is the file that the others are compared with. A file that was not made has no other figures.
-Verdict = Literal["reference", "pass", "fail", "not judged", "not made"]
+# The reference is the file that the others are compared with. A file that was not made has no other figures;
+# it is impossible where its precision, which the user did not name, changes no weight.
+Verdict = Literal["reference", "pass", "fail", "not judged", "not made", "impossible"]
 _TAKEN: tuple[Verdict, ...] = ("pass", "reference")
 
 
@@ -92,7 +93,12 @@ def shipped_files(
         *found,
         *(
             ShippedFile(
-                one.file, one.role, default_backend(one.format).title, one.precision, "not made", why=(str(one.why),)
+                one.file,
+                one.role,
+                default_backend(one.format).title,
+                one.precision,
+                "impossible" if one.impossible else "not made",
+                why=(str(one.why),),
             )
             for one in missing
         ),
@@ -153,7 +159,7 @@ def _faster(one: ShippedFile, other: ShippedFile) -> bool:
 
 def _reason(smallest: ShippedFile, fastest: ShippedFile | None, alone: bool, base: ShippedFile | None) -> str:
     """Return the advice as text. alone: whether the fastest is faster than every other file. base: the float32 file."""
-    quick = "the fastest that passes" if alone else "no other that passes is faster by more than the noise"
+    quick = "the fastest that passes" if alone else "as fast as any that passes"
     text = f"{smallest.runtime}: take {smallest.file}: the smallest that passes"
     if smallest == fastest:
         return f"{text}, and {quick}{_figures(smallest, base)}"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, ToolkitError, one_line
 from backends.machine import default_threads
-from backends.precision import chosen
+from backends.precision import USUAL, chosen
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.result import BenchOptions, BenchResult
 from toolkit.convert.calibration import GENERATED, Calibration
@@ -37,13 +37,13 @@ STEPS = ("import", "convert", "compare", "bench", "report")
 
 @dataclass(frozen=True)
 class ShipOptions:
-    """The options of a shipment. precisions: as `convert` takes them. runtimes: to make files for.
+    """The options of a shipment. precisions: as `convert_bundle` takes them. runtimes: to make files for.
 
     threads: for comparing and timing; None for the cores that this process may use. time_limit_s: seconds for the
     rounds of timing of each graph; None to time nothing, and then there is no report either.
     """
 
-    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[str, ...] | None = None
     runtimes: tuple[Runtime, ...] = tuple(SUFFIXES)
     threads: int | None = None
     time_limit_s: float | None = 20.0
@@ -94,7 +94,7 @@ class Shipped:
         """Return the result as JSON values: the files, the choices, the notes, the failures, and the machine."""
         return {
             "model": self.bundle.model["name"],
-            "weights": self.bundle.weights,
+            "weights": asdict(self.bundle.weights),
             "machine": self.bench and self.bench.to_json()["machine"],
             "threads": self.bench and self.bench.threads,
             "exit_code": self.exit_code,
@@ -148,7 +148,7 @@ def ship_model(
     Raises InvalidInput and NotAvailable for precisions and runtimes that do not go together, and the errors of `make`:
     without a bundle there is nothing to ship.
     """
-    recipes = chosen(options.precisions, "direct")
+    recipes = chosen(options.precisions or USUAL, "direct")
     check_needed([recipe for recipe in recipes if not recipe.calibrated], None, None)
     files_to_make(recipes, "direct", options.runtimes)
     steps, notes = _Steps(progress), list[str]()
@@ -182,7 +182,7 @@ def _converted(
             runtimes = [runtime for runtime in runtimes if runtime != "tflite"]
     calibration = None
     if KeptInputs.of(bundle).path is None:
-        names = [recipe.name for recipe in chosen(options.precisions, "direct") if recipe.calibrated]
+        names = [recipe.name for recipe in chosen(options.precisions or USUAL, "direct") if recipe.calibrated]
         if names:
             calibration = Calibration.of(GENERATED, "min-max")
             note(f"{' and '.join(names)}: calibrated on generated images; --inputs gives those that the model is for")

@@ -26,7 +26,8 @@ LOWERING = (
     "patches_to_depth", "transposed_to_conv", "reflect_by_slices", "write_out_layer_norm", "keep_small_bounds",
     "scale_elu", "write_out_lp_norm", "write_out_log_softmax", "slice_uneven_splits", "write_out_tanh_gelu",
     "write_out_prelu", "part_backward_slices", "smooth_resize_to_products", "nearest_resize_to_gather",
-    "reflect_grid", "write_out_einsum", "pin_io_layout",
+    "reflect_grid", "write_out_cubic_grid", "write_out_einsum",
+    "state_boxes_for_search", "fill_found_rows", "pin_io_layout",
 )  # fmt: skip
 
 

@@ -5,12 +5,15 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from graphs.onnx.sizes import infer_shapes
+from graphs.onnx.sizes import infer_shapes, name_found_axes
 from graphs.passes.activation import write_out_prelu, write_out_tanh_gelu
 from graphs.passes.einsum import read_equation, write_out_einsum
+from graphs.passes.lowering import fill_found_rows, state_boxes_for_search
 from graphs.passes.pipeline import run_once, run_pass
 from graphs.passes.registry import GraphPass
 from graphs.passes.sampling import (
@@ -18,6 +21,7 @@ from graphs.passes.sampling import (
     part_backward_slices,
     reflect_grid,
     smooth_resize_to_products,
+    write_out_cubic_grid,
 )
 
 
@@ -147,6 +151,119 @@ def test_a_reflected_grid_is_reflected_before(mode: str, corners: int, is_writte
     {{ y = GridSample<mode="{mode}", padding_mode="reflection", align_corners={corners}>(x, g) }}"""
     operators = {"Add", "Abs", "Mul", "Floor", "Sub", "Min", "GridSample"}
     _check(reflect_grid, _model(text), operators if is_written else None, 1e-5)
+
+
+_CUBIC = {
+    "Reshape", "Add", "Mul", "Floor", "Sub", "Max", "Min", "Slice", "Transpose", "Cast", "Gather", "MatMul",
+}  # fmt: skip
+_PADDED = {"zeros": {"Equal"}, "border": set[str](), "reflection": {"Abs", "Div"}}
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("sizes", [(1, 4, 9, 11), (3, 2, 5, 1)])
+def test_a_cubic_grid_is_written_out_with_the_numbers_of_torch(
+    sizes: tuple[int, ...], padding: str, corners: bool
+) -> None:
+    text = f"""(float[{",".join(map(str, sizes))}] x, float[{sizes[0]},7,8,2] g) => (float[n,c,7,8] y)
+    {{ y = GridSample<mode="cubic", padding_mode="{padding}", align_corners={int(corners)}>(x, g) }}"""
+    model, changed = run_pass(write_out_cubic_grid, _model(text))
+    assert changed
+    assert {node.op_type for node in model.graph} - {"Sub"} == (_CUBIC | _PADDED[padding]) - {"Sub"}
+    random = np.random.default_rng(3)
+    x, g = random.normal(size=sizes).astype(np.float32), random.uniform(-3, 3, (sizes[0], 7, 8, 2)).astype(np.float32)
+    expected = functional.grid_sample(torch.tensor(x), torch.tensor(g), "bicubic", padding, corners).numpy()
+    np.testing.assert_allclose(run_once(model, {"x": x, "g": g}, "after")["y"], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode"), [((1, 4, 9, 11), "linear"), ((1, 1, 4097, 4096), "cubic"), (("n", 4, 9, 11), "cubic")]
+)
+def test_another_grid_one_of_too_many_pixels_and_one_of_open_sizes_stay(
+    sizes: tuple[int | str, ...], mode: str
+) -> None:
+    text = f"""(float[{",".join(map(str, sizes))}] x, float[1,7,8,2] g) => (float[1,c,7,8] y)
+    {{ y = GridSample<mode="{mode}">(x, g) }}"""
+    assert not run_pass(write_out_cubic_grid, _model(text))[1]
+
+
+_SEARCH = """(float[2,6,4] b, float[2,3,6] s) => (int64[n,3] y, float[m,4] found) {
+    y = NonMaxSuppression<center_point_box = CENTRED>(b, s, k, t, least)
+    place = Slice(y, two, three, one)
+    first = Squeeze(place, one)
+    boxes = Slice(b, zero, one, zero)
+    rows = Squeeze(boxes, zero)
+    found = Gather<axis = 0>(rows, first)
+}"""
+
+
+def _search(centred: int, threshold: float = 0.5, **more: object) -> ir.Model:
+    sizes = {"zero": [0], "one": [1], "two": [2], "three": [3]}
+    constants = {
+        "k": [2],
+        "t": np.array([threshold], np.float32),
+        "least": np.array([0.2], np.float32),
+        **sizes,
+        **more,
+    }
+    return _model(_SEARCH.replace("CENTRED", str(centred)), **constants)
+
+
+_BOXES = [[0, 0, 2, 2], [0, 0, 2, 4], [5, 5, 5, 9], [5, 5, 5, 9], [9, 9, 1, 1], [0, 1, 2, 5]]
+
+
+@pytest.mark.parametrize("centred", [0, 1])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_a_search_gets_corners_with_an_area_and_chooses_the_same(centred: int, threshold: float) -> None:
+    model = name_found_axes(_search(centred, threshold))
+    scores = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, 36)).reshape(2, 3, 6).astype(np.float32)
+    feeds = {"b": np.array([_BOXES, _BOXES[::-1]], np.float32), "s": scores}
+    before = run_once(model, feeds, "before")
+    model, changed = run_pass(state_boxes_for_search, model)
+    assert changed
+    (node,) = (node for node in model.graph if node.op_type == "NonMaxSuppression")
+    assert node.attributes["center_point_box"].value == 0
+    outputs = [node.inputs[0], *model.graph.outputs]
+    assert outputs[0] is not None
+    model.graph.outputs.append(outputs[0])
+    after = run_once(model, feeds, "after")
+    corners = after.pop(str(outputs[0].name))
+    np.testing.assert_array_equal(after["y"], before["y"])
+    assert len(after["y"]) > 6
+    assert (corners[..., :2] != corners[..., 2:]).all()  # LiteRT chooses a box without an area again and again
+    least = node.inputs[3]
+    assert least is not None
+    assert least.const_value is not None
+    assert 0 < float(least.const_value.numpy().item()) <= 1
+    assert threshold in (1, 0) or least.const_value.numpy().item() > threshold
+
+
+def test_found_rows_are_filled_up_to_the_largest_number() -> None:
+    model = name_found_axes(_search(0))
+    feeds = {"b": np.array([_BOXES, _BOXES], np.float32), "s": np.full((2, 3, 6), 0.1, np.float32)}
+    feeds["s"][1, 2, :] = 0.9 - 0.1 * np.arange(6, dtype=np.float32)
+    before = run_once(model, feeds, "before")
+    model, changed = run_pass(fill_found_rows, model)
+    assert changed
+    sizes = {str(value.name): list(value.shape or ()) for value in model.graph.outputs}
+    assert sizes == {"y": [12, 3], "found": [12, 4]}  # two of each class of each image
+    after = run_once(model, feeds, "after")
+    for name, rest in (("y", -1), ("found", 0)):
+        count = len(before[name])
+        assert count == 2
+        np.testing.assert_array_equal(after[name][:count], before[name])
+        assert (after[name][count:] == rest).all()
+
+
+@pytest.mark.parametrize("most", [[0], None])
+def test_a_search_without_a_largest_number_stays(most: list[int] | None) -> None:
+    given = {"k": most} if most else {}
+    model = (
+        _search(0, **given) if most else _model(_SEARCH.replace("CENTRED", "0").replace("s) =>", "s, int64[1] k) =>"))
+    )
+    model = name_found_axes(model)
+    assert not run_pass(state_boxes_for_search, model)[1]
+    assert not run_pass(fill_found_rows, model)[1]
 
 
 _EQUATIONS = [

@@ -16,7 +16,7 @@ from backends.errors import InvalidArtifact, InvalidInput
 from backends.precision import Recipe
 from backends.registry import default_backend
 from backends.tensor import TO_NCHW, TO_NHWC, Array, Binding, TensorSpec
-from graphs.onnx.file import load, save
+from graphs.onnx.file import load, read, save
 from graphs.onnx.readers import Convolution, read_convolution
 from graphs.onnx.rewriting import add_sizes, add_tensor, replace_node, set_value_info
 from graphs.onnx.weights import lazy_tensor
@@ -181,7 +181,7 @@ def observe(
     A copy of the graph with more outputs is written to `folder`, and removed at the end. Raises InvalidArtifact if the
     graph does not state the shape of one of these tensors.
     """
-    model = load(source)
+    model = read(source)
     names = watched(model.graph)
     specs = []
     known = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
@@ -194,7 +194,7 @@ def observe(
             model.graph.outputs.append(value)
     files = save(model, folder / "ranges.onnx")
     outputs = (*artifact.outputs, *(Binding.same(spec) for spec in specs if spec.name not in known))
-    draft = replace(artifact, external_files=tuple(path.name for path in files[1:]), outputs=outputs)
+    draft = replace(artifact, external_files=tuple(path.name for path in files[1:]), outputs=outputs, axes=None)
     seen = {name: HistogramObserver() for name in names}
     with default_backend("onnx").session(files[0], draft, 1) as session:
         for run in range(calibrated.runs):

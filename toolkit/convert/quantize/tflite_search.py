@@ -47,7 +47,9 @@ def search_tflite(job: Job, precision: str, floats: Path, write: Write, stitched
         job.progress(f"quantizing {len(groups)} groups of layers alone ({precision})")
         write(variants)
         reference = job.reference
-        draft = replace(reference.artifact, file=trial.name, format="tflite", route="direct", external_files=())
+        draft = replace(
+            reference.artifact, file=trial.name, format="tflite", route="direct", external_files=(), axes=None
+        )
         errors = []
         for variant in variants:
             write_graph(stitched(variant), trial)

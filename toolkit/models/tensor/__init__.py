@@ -74,12 +74,14 @@ class TensorKind(ModelKind):
 
         Raises InvalidInput for images or inputs that the graph does not take.
         """
+        from toolkit.images.open import ImageFiles
         from toolkit.inputs.kept import KeptInputs, real_inputs, synthetic_samples
         from toolkit.inputs.read import image_inputs
 
         specs = [binding.spec for binding in reference.inputs]
         if images:
-            yield from image_inputs(images[0].parent, images, specs, KeptInputs.of(bundle).preprocess)
+            folder = images.folder if isinstance(images, ImageFiles) else images[0].parent
+            yield from image_inputs(folder, images, specs, KeptInputs.of(bundle).preprocess)
         yield from real_inputs(bundle, specs) or ()
         yield from synthetic_samples(bundle, specs)
 
