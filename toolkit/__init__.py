@@ -64,7 +64,7 @@ def ship(
     precisions: Sequence[str] | None = None,
     runtimes: Sequence[Literal["ort", "tflite"]] = ("ort", "tflite"),
     threads: int | None = None,
-    time_limit_s: float = 20.0,
+    time_limit_s: float | None = 20.0,
     inputs: str | Path | None = None,
     preprocess: str | None = None,
     judge: str | None = None,
@@ -75,7 +75,7 @@ def ship(
     example_inputs: a tensor, a tuple of the arguments of `forward`, or a dict of them by name. The files have the sizes
     of these inputs, and the names of the arguments. precisions: by default fp32, fp16 and int8. The other options are
     those of `toolkit ship`: inputs, preprocess and judge are the real inputs on which the files are judged, and the
-    answers by which. `progress` is called with a line for each step.
+    answers by which; time_limit_s=None times and reports nothing. `progress` is called with a line for each step.
     Raises InvalidInput if the inputs do not fit the module, InvalidArtifact if no exporter of torch gives an ONNX file
     that agrees with it, and the errors of `toolkit import`. A failure after that is in the result, which `print` shows.
     """

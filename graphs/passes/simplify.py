@@ -15,7 +15,7 @@ from backends.tensor import Array
 from graphs.onnx.apart import run_onnxsim
 from graphs.onnx.file import OPSET
 from graphs.onnx.readers import static_shape
-from graphs.onnx.rewriting import add_tensor, forget_shapes
+from graphs.onnx.rewriting import add_tensor, forget_shapes, state_shapes
 from graphs.onnx.weights import LARGE_BYTES, attach_weights, detach_weights
 from graphs.passes.registry import GraphPass, graph_pass, passes
 
@@ -122,4 +122,5 @@ def simplify(model: ir.Model, child: SandboxProcess | None = None) -> tuple[ir.M
         return model, False
     simplified = ir.from_proto(after)
     attach_weights(simplified, taken)
-    return simplified, True
+    state_shapes(simplified)
+    return compute_weights(simplified)[0], True  # of a branch that onnxsim put in the place of its If

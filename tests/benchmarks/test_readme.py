@@ -1,4 +1,4 @@
-"""The README's tables and LIMITS.md are those of the committed results, and of what `toolkit bench --json` writes."""
+"""The README's tables, LIMITS.md and ZOO.md are those of the committed results, and of what `toolkit bench` writes."""
 
 import json
 import shutil
@@ -9,20 +9,25 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme
+<<<<<<< HEAD
+from benchmarks.readme import README, read, table, write_block
+=======
 from benchmarks.readme import README, RESULTS, table, write_block
+>>>>>>> main
 from benchmarks.readme import speed as speed_block
 from benchmarks.readme.kinds import KINDS, kinds
 from benchmarks.readme.limits import limits
 from benchmarks.readme.recipes import recipes
 from benchmarks.readme.shipped import RESULT, shipped
 from benchmarks.readme.speed import speed
+from benchmarks.readme.zoo import RESULT, zoo, zoo_page
 from tests.report.made import benched, bundle
 from toolkit.bench.peers import EAGER
 from toolkit.bench.result import BenchResult
 
 
 @pytest.mark.parametrize(
-    ("name", "written"), [("shipped", shipped), ("speed", speed), ("kinds", kinds), ("recipes", recipes)]
+    ("name", "written"), [("shipped", shipped), ("zoo", zoo), ("speed", speed), ("kinds", kinds), ("recipes", recipes)]
 )
 def test_a_block_is_what_the_committed_results_give(name: str, written: Callable[[], str]) -> None:
     assert f"<!-- {name} -->\n{written()}<!-- /{name} -->" in README.read_text()
@@ -30,6 +35,10 @@ def test_a_block_is_what_the_committed_results_give(name: str, written: Callable
 
 def test_limits_are_what_the_committed_result_gives() -> None:
     assert (README.parent / "benchmarks" / "LIMITS.md").read_text() == limits()
+
+
+def test_the_page_of_the_zoo_is_what_the_committed_result_gives() -> None:
+    assert (README.parent / "benchmarks" / "ZOO.md").read_text() == zoo_page(read(RESULT))
 
 
 def test_a_table_has_text_on_the_left_and_figures_on_the_right() -> None:

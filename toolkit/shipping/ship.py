@@ -40,21 +40,21 @@ class ShipOptions:
     """The options of a shipment. precisions: as `convert_bundle` takes them. runtimes: to make files for.
 
     threads: for comparing and timing; None for the cores that this process may use. time_limit_s: seconds for the
-    rounds of timing of each graph.
+    rounds of timing of each graph; None to time nothing, and then there is no report either.
     """
 
     precisions: tuple[str, ...] | None = None
     runtimes: tuple[Runtime, ...] = tuple(SUFFIXES)
     threads: int | None = None
-    time_limit_s: float = 20.0
+    time_limit_s: float | None = 20.0
 
 
 @dataclass(frozen=True)
 class Shipped:
     """The result of a shipment. `print` shows its advice and its failures.
 
-    conversion, parity, bench, report: None for a step that failed; failed: the reason by the name of the step. notes:
-    lines for the user.
+    conversion, parity, bench, report: None for a step that failed or was not asked for; failed: the reason by the name
+    of the step. notes: lines for the user.
     """
 
     bundle: Bundle
@@ -159,14 +159,14 @@ def ship_model(
         notes += conversion.notes
     threads = options.threads or default_threads()
     parity = steps.attempt("compare", lambda said: compare_bundle(bundle, (), threads, said))
-    bench = steps.attempt(
-        "bench",
-        lambda said: bench_bundle(bundle, BenchOptions(threads, options.time_limit_s, profile=True), said),
-    )
-    report = None
     if parity is not None:
         notes += parity.notes
-        report = steps.attempt("report", lambda said: _report(bundle, parity, bench, steps, threads, said))
+    bench = report = None
+    if options.time_limit_s is not None:
+        timing = BenchOptions(threads, options.time_limit_s, profile=True)
+        bench = steps.attempt("bench", lambda said: bench_bundle(bundle, timing, said))
+        if parity is not None:
+            report = steps.attempt("report", lambda said: _report(bundle, parity, bench, steps, threads, said))
     return Shipped(bundle, conversion, parity, bench, report, tuple(dict.fromkeys(notes)), steps.failed)
 
 

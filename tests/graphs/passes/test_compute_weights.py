@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from backends.tensor import Array
 from graphs.onnx.sizes import infer_shapes
-from graphs.passes.simplify import compute_weights
+from graphs.passes.simplify import compute_weights, simplify
 
 # As torch's exporter reorders the gates of an LSTM, and as it writes a layer with weight_norm.
 _GATES = """a = Slice(w, zero, half, zero) b = Slice(w, half, end, zero)
@@ -67,6 +67,18 @@ def test_other_nodes_stay(nodes: str) -> None:
     model, changed = compute_weights(model)
     assert not changed
     assert [node.op_type for node in model.graph] == before
+
+
+def test_a_weight_is_computed_in_a_branch_that_onnxsim_takes() -> None:
+    branch = f"<then_branch = t () => (float[2,n] t) {{ {_GATES.replace('y =', 't =')} }}, "
+    branch += "else_branch = e () => (float[2,128] e) { e = MatMul(x, w) }>"
+    model = _model(f"axes = Shape(x) rank = Size(axes) is_image = Equal(rank, four) y = If(is_image) {branch}")
+    model.graph.initializers["four"].const_value = ir.tensor(np.array(2))
+    before = _run(model)
+    model, changed = simplify(model)
+    assert changed
+    assert [node.op_type for node in model.graph] == ["MatMul"]
+    np.testing.assert_allclose(_run(model), before, rtol=1e-6, atol=1e-5)
 
 
 def test_the_weight_is_written_with_the_graph(tmp_path: Path) -> None:
