@@ -18,6 +18,7 @@ from backends import openvino
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.ort import profile
+from backends.registry import run_targets
 from graphs.onnx.sizes import OpenAxis, fixed_shapes
 from graphs.passes.registry import GraphPass, passes
 from tests.foreign_graphs import toolkit as command
