@@ -1,4 +1,4 @@
-"""The passes that fold constants: large weights here, and all else in onnxsim, which also removes dead code."""
+"""The passes that fold constants, large weights here and all else in onnxsim, and remove what does nothing."""
 
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from backends.tensor import Array
 from graphs.onnx.apart import run_onnxsim
 from graphs.onnx.file import OPSET
 from graphs.onnx.readers import static_shape
-from graphs.onnx.rewriting import add_tensor, forget_shapes, state_shapes
+from graphs.onnx.rewriting import add_tensor, forget_shapes, new_node, replace_node, state_shapes
 from graphs.onnx.weights import LARGE_BYTES, attach_weights, detach_weights
 from graphs.passes.registry import GraphPass, graph_pass, passes
 
@@ -124,3 +124,23 @@ def simplify(model: ir.Model, child: SandboxProcess | None = None) -> tuple[ir.M
     attach_weights(simplified, taken)
     state_shapes(simplified)
     return compute_weights(simplified)[0], True  # of a branch that onnxsim put in the place of its If
+
+
+# TFLite has no tensor of size zero. onnxsim leaves out one that is a constant, and this pass one that is computed.
+@graph_pass("export", tolerance=0.0, after="simplify")
+def drop_empty_parts(model: ir.Model) -> tuple[ir.Model, bool]:
+    """Leave out the inputs of each Concat that have a size of zero along its axis, unless all have."""
+    changed = False
+    for node in [node for node in model.graph if node.op_type == "Concat" and not node.domain]:
+        axis, shapes = node.attributes.get_int("axis"), [static_shape(value) for value in node.inputs]
+        kept = [
+            value
+            for value, shape in zip(node.inputs, shapes, strict=True)
+            if shape is None or axis is None or shape[axis]
+        ]
+        if 0 < len(kept) < len(node.inputs):
+            name = f"{node.outputs[0].name}.parts"
+            op_type, attributes = ("Concat", {"axis": axis}) if len(kept) > 1 else ("Identity", {})
+            replace_node(model.graph, node, [new_node(op_type, kept, attributes, output=name, name=node.name)])
+            changed = True
+    return model, changed
