@@ -18,6 +18,7 @@ from backends.errors import InvalidArtifact, NotAvailable
 from backends.precision import RECIPES
 from backends.registry import default_backend
 from backends.tensor import Array
+from graphs.passes.integers import Range
 from graphs.tflite.constants import store_constants_of_file
 from graphs.tflite.graph import Graph
 from graphs.tflite.stitch import Lowered, stitch
@@ -96,6 +97,10 @@ class _Slices:
         self._model = cut.model
         self._slices = cut.slices
         self._names = cut.names
+        self._ranges = cut.ranges
+        self._stated: dict[
+            int, dict[str, Range]
+        ] = {}  # slice -> the ranges of its file's tensors that the graph states
         self._wanted = precisions
         self._attempts = attempts
         self._specs = specs_by_name(cut.model)
@@ -169,6 +174,7 @@ class _Slices:
                 raise refusal(source, path, error, self._nodes, stored, trial) from error
             if self._job.rules.check is None:
                 check_error(path, "fp32", found.error)
+            self._stated[i] = {name: self._ranges[n] for n in names.keys() & self._ranges for name in names[n]}
             bound = found.artifact
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             self._samples.write_inputs(bound.inputs)
@@ -227,7 +233,9 @@ class _Slices:
                 integer, NotAvailable("slices meet in float32: give a larger --slice-mb, or int8-static")
             )
         if quantized := [precision for precision in self.precisions if precision != "fp32"]:
-            calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
+            calibration = {
+                self._name(i): self._samples.request(i, self._layouts[i], self._stated.get(i, {})) for i in batch
+            }
             self._quantize(batch, quantized, calibration, {})
             for precision in self._searched():
                 with self._attempts.guard([("tflite", precision)]):
