@@ -9,6 +9,7 @@
 MODEL ?= pocketseal
 CHECKPOINT ?=
 RANDOM_SEED ?=
+MACHINE ?=
 SINCE ?= HEAD
 
 # 3.11 is the one the lock was tested with. Any of them serves where 3.11 is missing.
@@ -25,6 +26,7 @@ SHIPPED := toolkit/bundles/pocketseal
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  MODEL=pocketseal, CHECKPOINT=FILE and RANDOM_SEED=N choose what export, convert and bench work on'
+	@echo '  MACHINE=NAME keeps the figures of bench on a second machine beside those of the first'
 
 demo: env  ## hide a message in a photograph and read it back with every backend and precision
 	@$(MAKE) --no-print-directory export convert MODEL=pocketseal CHECKPOINT= RANDOM_SEED=
@@ -53,7 +55,7 @@ convert: env converter  ## build/MODEL to TFLite and quantized files
 
 bench: env converter  ## build/MODEL, by both routes, beside what else could run it; to benchmarks/results
 	@test -f build/$(MODEL)/detector.fp32.tf.tflite || $(BIN)/toolkit convert build/$(MODEL) --route tf
-	@$(BIN)/toolkit bench build/$(MODEL) --peers --time-limit 300 --json benchmarks/results/bench-$(MODEL).json
+	@$(BIN)/toolkit bench build/$(MODEL) --peers --time-limit 300 --json benchmarks/results/bench-$(MODEL)$(if $(MACHINE),@$(MACHINE)).json
 
 readme: env  ## the README's tables, the model card and LIMITS.md, from benchmarks/results
 	@$(BIN)/python -m benchmarks.readme

@@ -121,7 +121,8 @@ class Artifact:
 
     @classmethod
     def from_json(cls, value: object, where: str) -> "Artifact":
-        """Return the artifact that to_json wrote. Raises InvalidArtifact, which names `where`, for any other value."""
+        """Return the artifact that to_json wrote. Raises InvalidArtifact, which names `where`, for any other value, and
+        for a precision that has no files of its own."""
         if isinstance(value, dict):
             value = {"modules": None, "axes": None, **value}  # where there is none, manifests lack these keys
         data = Fields(value, where, tuple(field.name for field in fields(cls)))
@@ -133,11 +134,14 @@ class Artifact:
             if not isinstance(module, str):
                 raise InvalidArtifact(f"{where}.modules.{name}: expected the path of a module, got {module!r}")
         axes = data.optional_mapping("axes")
+        precision = data.text("precision")
+        if precision in RECIPES and RECIPES[precision].base is not None:
+            raise InvalidArtifact(f"{where}.precision: {RECIPES[precision].without_file}")
         return cls(
             file=data.text("file"),
             role=data.text("role"),
             format=data.text("format"),
-            precision=data.text("precision"),
+            precision=precision,
             route=data.optional_text("route"),
             inputs=tuple(_binding_from_json(v, f"{where}.inputs[{i}]") for i, v in enumerate(data.items("inputs"))),
             outputs=tuple(_binding_from_json(v, f"{where}.outputs[{i}]") for i, v in enumerate(data.items("outputs"))),

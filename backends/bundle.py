@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +33,47 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
+class WeightsOrigin:
+    """Where the weights of a model come from.
+
+    origin: "trained" by this project, from a "checkpoint", or "random". sha256: of the weights. source: the name of the
+    file, or the seed. Raises InvalidArtifact for another origin.
+    """
+
+    origin: str
+    sha256: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS:
+            raise InvalidArtifact(f"weights.origin: expected one of {', '.join(ORIGINS)}, got {self.origin!r}")
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the answers of the model mean nothing."""
+        return self.origin == "random"
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> "WeightsOrigin":
+        """Return the origin that a manifest states. Raises InvalidArtifact, which names `where`, for another value."""
+        data = Fields(value, f"{where}: weights", ("origin", "sha256", "source"))
+        try:
+            return cls(data.text("origin"), data.text("sha256"), data.text("source"))
+        except InvalidArtifact as error:
+            raise InvalidArtifact(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A folder of artifacts with its parsed manifest.
 
     model: the description of the model, {"name", "kind", ...}; the kind reads the other keys.
-    weights: their origin, {"origin": "trained" | "checkpoint" | "random", "sha256", "source"}.
-    Raises InvalidArtifact for a wrong model, wrong weights, or two artifacts of one role, format, precision and route.
+    Raises InvalidArtifact for a wrong model, or two artifacts of one role, format, precision and route.
     """
 
     folder: Path
     model: dict[str, Any]
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     artifacts: tuple[Artifact, ...]
 
     def __post_init__(self) -> None:
@@ -51,12 +81,6 @@ class Bundle:
         for key in ("name", "kind"):
             if not isinstance(self.model.get(key), str) or not self.model[key]:
                 raise InvalidArtifact(f"{where}: model.{key}: expected text, got {self.model.get(key)!r}")
-        weights = Fields(self.weights, f"{where}: weights", ("origin", "sha256", "source"))
-        weights.text("sha256"), weights.text("source")
-        if weights.text("origin") not in ORIGINS:
-            raise InvalidArtifact(
-                f"{where}: weights.origin: expected one of {', '.join(ORIGINS)}, got {self.weights['origin']!r}"
-            )
         if twice := _listed_twice(self.artifacts):
             raise InvalidArtifact(f"{where}: listed twice: {', '.join(twice)}")
         keys = [(a.role, a.format, a.precision, a.route) for a in self.artifacts]
@@ -97,7 +121,7 @@ class Bundle:
         artifacts = tuple(
             Artifact.from_json(value, f"{path}: artifacts[{i}]") for i, value in enumerate(data.items("artifacts"))
         )
-        return cls(folder, data.mapping("model"), data.mapping("weights"), artifacts)
+        return cls(folder, data.mapping("model"), WeightsOrigin.from_json(data["weights"], str(path)), artifacts)
 
     def write(self) -> None:
         """Write the manifest in one step, after everything else. Raises InvalidArtifact if a listed file is missing."""
@@ -107,7 +131,7 @@ class Bundle:
         document = {
             "format_version": FORMAT_VERSION,
             "model": self.model,
-            "weights": self.weights,
+            "weights": asdict(self.weights),
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
         }
         with replacing(self.folder / MANIFEST) as temporary:

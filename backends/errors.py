@@ -17,6 +17,10 @@ class NotAvailable(ToolkitError):
     """A name, package, backend or precision is not available. The message lists the available ones."""
 
 
+class NotInstalled(NotAvailable):
+    """An optional package is not installed. The message has the command that installs it."""
+
+
 def one_line(error: Exception) -> str:
     """Return the message of an error without line breaks, to put it into another message."""
     return " ".join(str(error).split())

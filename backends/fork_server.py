@@ -12,7 +12,9 @@ import atexit
 import importlib
 import json
 import os
+import resource
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -27,6 +29,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
 _MOST_REQUEST_BYTES = 1 << 20
+# Seconds in which a server ends after its caller has closed the socket, unless its imports still run.
+_LEAVE_S = 1.0
 
 
 class ForkedProcess:
@@ -35,10 +39,13 @@ class ForkedProcess:
     stdin, stdout: pipes to it. returncode: None until `wait` has returned.
     """
 
-    def __init__(self, stdin: IO[bytes], stdout: IO[bytes], status: IO[bytes]) -> None:
+    def __init__(
+        self, stdin: IO[bytes], stdout: IO[bytes], status: IO[bytes], server: "subprocess.Popen[bytes]"
+    ) -> None:
         self.stdin, self.stdout = stdin, stdout
         self.returncode: int | None = None
         self._status = status
+        self._server = server
 
     @property
     def pid(self) -> int:
@@ -50,6 +57,11 @@ class ForkedProcess:
     @cached_property
     def _pid(self) -> int:
         return int(self._status.readline() or 0)
+
+    def end_server_unless_started(self) -> None:
+        """Kill the server if it has not started this process yet, as one whose imports hang. `pid` waits no longer."""
+        if "_pid" not in vars(self) and not select.select([self._status], [], [], 0)[0]:
+            self._server.kill()
 
     def wait(self) -> int:
         """Wait until the process has ended, and return its return code: a negative signal number if it was killed."""
@@ -103,11 +115,17 @@ class _Server:
         finally:
             for end in theirs:
                 os.close(end)
-        return ForkedProcess(os.fdopen(to_stdin, "wb"), os.fdopen(from_stdout, "rb"), os.fdopen(from_status, "rb"))
+        pipes = os.fdopen(to_stdin, "wb"), os.fdopen(from_stdout, "rb"), os.fdopen(from_status, "rb")
+        return ForkedProcess(*pipes, self._process)
 
     def close(self) -> None:
         self._socket.close()
-        if self._caller == os.getpid():
+        if self._caller != os.getpid():
+            return
+        try:
+            self._process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:  # it still imports
+            self._process.kill()
             self._process.wait()
 
 
@@ -123,14 +141,22 @@ def fork(
     log: IO[Any],
     env: Mapping[str, str],
     folder: Path | None = None,
+    memory_bytes: int | None = None,
 ) -> ForkedProcess:
     """Run a module as `python -m MODULE ARGUMENTS` does, in a fork of a server of this Python, in a new process group.
 
     preload: modules that the server has imported, or "module:function" for a function that it has called. Its stderr is
     written to `log`; env: all of its environment; folder: its working folder, this process's by default.
+    memory_bytes: the limit of its data segment.
     Raises OSError if the server cannot be started or has ended.
     """
-    request = {"module": module, "arguments": list(arguments), "env": dict(env), "folder": str(folder or Path.cwd())}
+    request = {
+        "module": module,
+        "arguments": list(arguments),
+        "env": dict(env),
+        "folder": str(folder or Path.cwd()),
+        "memory_bytes": memory_bytes,
+    }
     key = (python, env.get("PYTHONPATH", ""), *preload)
     with _lock:
         server = _servers.get(key)
@@ -181,6 +207,8 @@ def _run(request: dict[str, Any], stdin: int, stdout: int, log: int) -> NoReturn
         for fd, place in ((stdin, 0), (stdout, 1), (log, 2)):
             os.dup2(fd, place)
             os.close(fd)
+        if (limit := request["memory_bytes"]) is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["env"])

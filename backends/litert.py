@@ -1,6 +1,12 @@
 """The LiteRT backend: TFLite files on its interpreter with the default XNNPACK delegate, and their operator profile."""
 
 import ctypes
+import os
+import re
+import tempfile
+import threading
+import zlib
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, byref, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
@@ -10,7 +16,7 @@ from typing import Any
 
 import ai_edge_litert
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from backends.errors import InvalidArtifact, NotAvailable, one_line
 from backends.flatbuffer import check_tflite
@@ -21,6 +27,64 @@ from backends.tensor import Array, Binding
 
 _LARGEST_SCALE = 1e6
 
+# When LiteRT makes its delegate, it writes a line to stderr, once in a process, and has no option against it.
+_CREATED = re.compile(rb"INFO: Created TensorFlow Lite (\S+) delegate.*\n")
+# A TFLite file of one operator, ABS on one float32, compressed: the smallest file for which the delegate is made.
+_ONE_OPERATOR = (
+    b"eNqTYGBgCHHzMWZg4GMQYRBg4GHgAIqwAHkMQB4DgwwQXwBiZiBmBGKILAhC+CA1PHCdLEASImYDxA5A7IKkjoGBCywPUscFNYsHKg/DDFj4"
+    b"TEBsALaXgeHJ////kfVVIqnlgbqeAeoOZHUVaOYKQNVzI6lPhViXCgCwgwqe"
+)
+_delegate: str | None = None
+_delegate_lock = threading.Lock()
+
+
+def default_delegate() -> str:
+    """Return the name of the delegate that LiteRT applies by default, such as "XNNPACK", as its own line tells it.
+
+    The first call in a process makes the delegate for a file of one operator, and keeps LiteRT's line about it off
+    stderr. That takes a millisecond, in which stderr goes to a temporary file; all other lines are written to stderr
+    afterwards. No other file is opened meanwhile, so that the last words before a crash are never lost.
+    """
+    global _delegate
+    with _delegate_lock:
+        if _delegate is None:
+            created = _CREATED.search(_make_delegate())
+            # Without the line, another library has made the delegate before. There is only one that is a default.
+            _delegate = created[1].decode() if created else "XNNPACK"
+    return _delegate
+
+
+def _make_delegate() -> bytes:
+    """Make the delegate for a file of one operator, and return what LiteRT writes to stderr meanwhile."""
+    try:
+        stderr = os.dup(2)
+    except OSError:
+        return b""  # this process has no stderr
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            Interpreter(model_content=zlib.decompress(b64decode(_ONE_OPERATOR)), num_threads=1).allocate_tensors()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        log.seek(0)
+        written = log.read()
+    os.write(2, _CREATED.sub(b"", written))  # lines of other threads
+    return written
+
+
+def open_interpreter(path: Path, threads: int = 1, delegated: bool = True) -> Interpreter:
+    """Return LiteRT's interpreter for a file, without memory for its tensors yet. delegated: with XNNPACK.
+
+    Raises ValueError and RuntimeError, as the interpreter does.
+    """
+    if not delegated:
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return Interpreter(model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver)
+    default_delegate()
+    # Given a path, the interpreter maps the file instead of reading it.
+    return Interpreter(model_path=str(path), num_threads=threads)
+
 
 class TfliteSession(Session):
     """A TFLite file on LiteRT's interpreter. Tensors are found by their recorded names, not by their order."""
@@ -28,8 +92,7 @@ class TfliteSession(Session):
     def _open(self) -> None:
         check_tflite(self.path)
         try:
-            # Given a path, the interpreter maps the file instead of reading it.
-            self._interpreter = Interpreter(model_path=str(self.path), num_threads=self.threads)
+            self._interpreter = open_interpreter(self.path, self.threads)
             self._check_scales()
             self._interpreter.allocate_tensors()
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -83,17 +146,14 @@ class TfliteSession(Session):
         return {}
 
     def describe(self) -> RuntimeFacts:
-        """Return {"delegated_parts", "delegate", "operators"}: two counts and the delegate's name, None without parts.
-
-        The name is assumed: XNNPACK is the only delegate that the interpreter applies by default, and LiteRT writes its
-        name only to stderr.
-        """
+        """Return {"delegated_parts", "delegate", "operators"}: two counts and the delegate's name, None without
+        parts."""
         operators = Counter(detail["op_name"] for detail in self._interpreter._get_ops_details())
         # After the operators of the file, the list has one DELEGATE entry for each part that the delegate runs.
         parts = operators.pop("DELEGATE", 0)
         return {
             "delegated_parts": parts,
-            "delegate": "XNNPACK" if parts else None,
+            "delegate": default_delegate() if parts else None,
             "operators": operators.total(),
         }
 
@@ -136,11 +196,12 @@ class _Event(Structure):
     )
 
 
-def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
     """Return the operators of a file in running order, with their median time over `runs` runs.
 
     The file runs as LiteRT's compiled model, with XNNPACK. Handles are not freed, so call this in a process that ends
-    afterwards. Raises NotAvailable if this release of LiteRT lacks the profiler or it lists no operators.
+    afterwards. precision: the file has its own. Raises NotAvailable if this release of LiteRT lacks the profiler or it
+    lists no operators.
     """
     library = _Library()
     environment, model, options, compiled, signature, profiler = (c_void_p() for _ in range(6))

@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -64,13 +64,18 @@ def _read(path: Path) -> str:
         return ""  # the hierarchy is not mounted, or sets no limit
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes on the disk of a folder, which need not exist yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(there).free
+
+
 def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> None:
     """Raise NotAvailable if the disk of `folder` has less than `need_bytes` free. The folder need not exist yet.
 
     freed_bytes: bytes on that disk that count as free, because they will be removed or are already a part of the need.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free + freed_bytes
+    free = free_disk_bytes(folder) + freed_bytes
     if free < need_bytes:
         raise NotAvailable(
             f"{folder}: {free / 1e9:.1f} GB of disk are free, and this needs about {need_bytes / 1e9:.1f} GB"
@@ -81,6 +86,13 @@ def check_disk_space(folder: Path, need_bytes: int, freed_bytes: int = 0) -> Non
 PACKAGES = ("numpy", "onnxruntime", "ai-edge-litert", "torch", "onnx", "onnxsim", "openvino", "seal-toolkit")
 # Processor features that decide which kernels the runtimes choose.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_int8", "amx_bf16")
+# What of these a reader looks for, each with the features of which one is enough.
+_EXTENSIONS = {
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "BF16": ("avx512_bf16", "amx_bf16"),
+    "FP16": ("avx512_fp16",),
+    "AMX": ("amx_int8", "amx_bf16"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,8 @@ class Machine:
     """The machine, the date, and the versions of the installed packages; None for a fact that is not known.
 
     cores: the cores that the process may use. flags: the processor's features that decide which kernels a runtime uses.
+    load: the mean over the last minute of the number of processes that ran or waited for a core, at the moment when
+    the facts were taken. Two machines are equal whatever their loads are.
     """
 
     date: str
@@ -98,12 +112,14 @@ class Machine:
     processor: str | None = None
     flags: list[str] | None = None
     memory_gb: float | None = None
+    load: float | None = field(default=None, compare=False)
 
     @classmethod
     def here(cls) -> "Machine":
-        """Return the machine on which this process runs."""
+        """Return the machine on which this process runs. Call it before a measurement, which adds to the load."""
         import psutil
 
+        load = round(psutil.getloadavg()[0], 2)
         processor, flags = _processor()
         return cls(
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -114,7 +130,28 @@ class Machine:
             processor=processor,
             flags=list(flags),
             memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
+            load=load,
         )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether more processes ran or waited than the machine has cores for: times are then too long, and uneven."""
+        return self.load is not None and self.load > self.cores
+
+    @property
+    def instruction_sets(self) -> str:
+        """The instruction sets that decide the speed, such as "AVX-512, VNNI, BF16" or "AVX2 only"; "" if unknown."""
+        flags = self.flags or []
+        base = ["AVX-512"] if "avx512f" in flags else ["AVX2"] if "avx2" in flags else []
+        more = [name for name, needs in _EXTENSIONS.items() if any(flag in flags for flag in needs)]
+        return ", ".join([*base, *more]) + (" only" if base and not more else "")
+
+    def __str__(self) -> str:
+        """Return a line for results, such as "A processor (AVX2 only), 8 cores, load 0.3 at the start"."""
+        sets = f" ({self.instruction_sets})" if self.instruction_sets else ""
+        load = "" if self.load is None else f", load {self.load:.1f} at the start"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        return f"{self.processor or self.system}{sets}, {cores}{load}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts that are known as JSON values."""

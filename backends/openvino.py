@@ -1,43 +1,153 @@
-"""The OpenVINO backend: ONNX files on its CPU plugin, timed beside the other runtimes."""
+"""The OpenVINO backend: ONNX files on its CPU plugin, in float32 or in bfloat16, and their operator profile."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 
-from backends.errors import InvalidArtifact, one_line
+from backends.errors import InvalidArtifact
+from backends.precision import BF16
+from backends.profiling import OperatorTime
 from backends.registry import BackendSpec
 from backends.session import RuntimeFacts, Session
-from backends.tensor import Array
+from backends.tensor import Array, Binding
+
+if TYPE_CHECKING:
+    import openvino
+
+_DEVICE = "CPU"
 
 
 class OpenvinoSession(Session):
-    """An ONNX file on OpenVINO's CPU plugin in float32, with the hint that minimizes the latency of one request."""
+    """An ONNX file on OpenVINO's CPU plugin, with the hint that minimizes the latency of one request.
+
+    It computes in float32, except for the integer operators of a quantized file; for an artifact in bf16, in bfloat16.
+    """
 
     def _open(self) -> None:
-        options = {
-            "INFERENCE_NUM_THREADS": self.threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
         try:
-            self._compiled = openvino.Core().compile_model(self.path, "CPU", options)
-        except RuntimeError as error:
-            raise InvalidArtifact(f"{self.path}: OpenVINO cannot load it: {one_line(error)}") from error
-        self._output_names = [binding.stored.name for binding in self.artifact.outputs]
+            model = _read(self.path)
+            self._inputs = self._find("input", model.inputs, self.artifact.inputs)
+            self._outputs = self._find("output", model.outputs, self.artifact.outputs)
+            self._compiled = _compile(model, self.threads, self.artifact.precision)
+        except InvalidArtifact:
+            raise
+        except Exception as error:  # the runtime's errors have no common base class
+            raise InvalidArtifact(f"{self.path}: OpenVINO cannot load it: {_message(error)}") from error
+
+    def _find(self, kind: str, ports: "Iterable[openvino.Output]", bindings: tuple[Binding, ...]) -> dict[str, int]:
+        """Return the index of each tensor by its stored name. Raises InvalidArtifact if it is not as the manifest says.
+
+        A port has several names where OpenVINO removed a node between two tensors.
+        """
+        found = {name: (i, port) for i, port in enumerate(ports) for name in port.get_names()}
+        for binding in bindings:
+            name, wanted = binding.stored.name, (binding.stored.dtype, binding.stored.shape)
+            if name not in found:
+                raise InvalidArtifact(f"{self.path}: {kind} {name!r} of the manifest is not in the file")
+            got = _dtype_and_shape(found[name][1])
+            if got != wanted:
+                raise InvalidArtifact(f"{self.path}: {kind} {name!r}: the manifest says {wanted}, the file has {got}")
+        return {binding.stored.name: found[binding.stored.name][0] for binding in bindings}
 
     def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         try:
-            results = self._compiled(dict(feeds))
-            return {name: np.asarray(results[name]) for name in self._output_names}
-        except (RuntimeError, KeyError) as error:
-            raise InvalidArtifact(f"{self.path}: OpenVINO failed to run it: {one_line(error)}") from error
+            results = self._compiled({self._inputs[name]: array for name, array in feeds.items()})
+            return {name: np.asarray(results[index]) for name, index in self._outputs.items()}
+        except Exception as error:  # as in _open
+            raise InvalidArtifact(f"{self.path}: OpenVINO failed to run it: {_message(error)}") from error
 
     def _close(self) -> None:
         del self._compiled
 
     def describe(self) -> RuntimeFacts:
-        return {"providers": list(self._compiled.get_property("EXECUTION_DEVICES"))}
+        """Return {"providers", "inference_precision"}: the devices that run the file, and "f32" or "bf16"."""
+        return {
+            "providers": list(self._compiled.get_property("EXECUTION_DEVICES")),
+            "inference_precision": _inference_precision(self._compiled),
+        }
+
+
+def _read(path: Path) -> "openvino.Model":
+    """Read an ONNX file. Other readers would try a file that this one refuses, and print to stderr."""
+    from openvino.frontend import FrontEndManager
+
+    reader = FrontEndManager().load_by_framework("onnx")
+    return reader.convert(reader.load(path))
+
+
+def _compile(model: "openvino.Model", threads: int, precision: str, **more: Any) -> "openvino.CompiledModel":
+    import openvino
+
+    wanted = "bf16" if precision == BF16.name else "f32"
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": wanted,
+        # Products of float activations with 8-bit weights stay in floats.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        # Pinned threads of two sessions would share a core while another one is idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = openvino.Core().compile_model(model, _DEVICE, options | more)
+    if (got := _inference_precision(compiled)) != wanted:
+        raise InvalidArtifact(f"OpenVINO computes in {got} where it was asked for {wanted}")
+    return compiled
+
+
+def _inference_precision(compiled: "openvino.CompiledModel") -> str:
+    return str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+
+def _dtype_and_shape(port: "openvino.Output") -> tuple[str, tuple[int, ...]]:
+    dtype = port.get_element_type().to_dtype()
+    return np.dtype(dtype).name, tuple(port.get_shape())
+
+
+def _message(error: Exception) -> str:
+    """Return the lines of an error that say what is wrong, without the places in OpenVINO's source that raised it."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    said = [
+        line for line in lines if line and not line.startswith(("Exception from ", "Check '", "FrontEnd API failed"))
+    ]
+    return " ".join(said or filter(None, lines))
+
+
+def refuses(precision: str) -> str | None:
+    """Return the reason why this machine's processor cannot run a precision without files of its own, else None."""
+    if precision == BF16.name and "BF16" not in _capabilities():
+        return "this processor has no bfloat16 instructions (AVX512-BF16 or AMX-BF16)"
+    return None
+
+
+def _capabilities() -> list[str]:
+    import openvino
+
+    return list(openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"))
+
+
+def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
+    """Return the operators of a file in running order after OpenVINO's fusions, and their time in `runs` runs on zeros.
+
+    OpenVINO tells means over all runs since the file was opened, in whole microseconds. One more run, the first, packs
+    weights and is not counted. Operators that are not executed, such as those fused with others, are left out.
+    """
+    import openvino
+
+    compiled = _compile(_read(path), threads, precision, PERF_COUNT=True)
+    request = compiled.create_infer_request()
+    feeds = [np.zeros(shape, dtype) for dtype, shape in map(_dtype_and_shape, compiled.inputs)]
+    request.infer(dict(enumerate(feeds)))
+    first = request.get_profiling_info()
+    for _ in range(runs):
+        request.infer(dict(enumerate(feeds)))
+    found = []
+    for node, before in zip(request.get_profiling_info(), first, strict=True):
+        if node.status == openvino.ProfilingInfo.Status.EXECUTED:
+            later = ((1 + runs) * node.real_time - before.real_time) / runs
+            found.append(OperatorTime(node.node_type, max(0.0, 1e3 * later.total_seconds()), node.node_name))
+    return tuple(found)
 
 
 BACKEND = BackendSpec(
@@ -46,6 +156,9 @@ BACKEND = BackendSpec(
     formats=("onnx",),
     package="openvino",
     session=OpenvinoSession,
+    requires=("openvino",),
     rank=4,
-    compared=False,
+    profile=profile,
+    casts=(BF16.name,),
+    refuses=refuses,
 )

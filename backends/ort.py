@@ -93,10 +93,10 @@ _SUFFIX = "_kernel_time"
 _PROFILE_DTYPES = {"float": "float32", "double": "float64"}  # other types have numpy's names
 
 
-def profile(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def profile(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
     """Return the operators of a file in running order after ONNX Runtime's fusions, with their median time over `runs`
     runs on inputs of zeros. One more run, the first, is not counted. Open axes have the sizes that the file states for
-    them."""
+    them. precision: the file has its own."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

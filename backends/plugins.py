@@ -6,9 +6,10 @@ A package registers an object with one line of its metadata, `NAME = "module:OBJ
 
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Generic, TypeVar
 
-from backends.errors import NotAvailable
+from backends.errors import NotAvailable, NotInstalled, one_line
 
 Thing = TypeVar("Thing")
 
@@ -27,6 +28,24 @@ def entry_points_of(group: str, kind: str) -> dict[str, EntryPoint]:
                 "uninstall one of the two packages"
             )
     return found
+
+
+def _not_loaded(thing: str, error: Exception) -> NotAvailable:
+    """Return the error for a thing whose module failed with `error` while it was imported."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    package = module.replace("_", "-")
+    if isinstance(error, ModuleNotFoundError) and not is_installed(module):
+        return NotInstalled(f"{thing} cannot be loaded: {error}; install it with `pip install {package}`")
+    again = f"install it again with `pip install --force-reinstall {package}`" if package else "install it again"
+    return NotAvailable(f"{thing} cannot be loaded: {type(error).__name__}: {one_line(error)}; {again}")
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module with this name, which may have dots, can be found."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 class Registry(Generic[Thing]):
@@ -54,7 +73,11 @@ class Registry(Generic[Thing]):
         self._added[name] = thing
 
     def load(self, name: str) -> Thing:
-        """Import and return the object of a name. Raises NotAvailable for an unknown name or a missing package."""
+        """Import and return the object of a name.
+
+        Raises NotInstalled if a package is missing, and NotAvailable for an unknown name and for a module that fails
+        while it is imported, whatever its error is.
+        """
         if name in self._added:
             return self._added[name]
         if name not in self._loaded:
@@ -62,19 +85,17 @@ class Registry(Generic[Thing]):
                 raise NotAvailable(f"no {self._kind} named {name!r}; there is {', '.join(self.names) or 'none'}")
             try:
                 self._loaded[name] = self._points[name].load()
-            except ImportError as error:
-                package = (error.name or name).partition(".")[0].replace("_", "-")
-                raise NotAvailable(
-                    f"{self._kind} {name!r} cannot be loaded: {error}; install it with `pip install {package}`"
-                ) from error
+            except Exception as error:  # a package that is installed in part fails in any way
+                raise _not_loaded(f"{self._kind} {name!r}", error) from error
         return self._loaded[name]
 
     def installed(self) -> tuple[Thing, ...]:
-        """Return the objects that can be loaded, sorted by name; those whose packages are missing are left out."""
+        """Return the objects that can be loaded, sorted by name. Those whose packages are missing or fail are left out;
+        `toolkit doctor` tells the reason."""
         found = []
         for name in self.names:
             try:
                 found.append(self.load(name))
             except NotAvailable:
-                continue  # an optional package that is not installed
+                continue
         return tuple(found)

@@ -1,6 +1,6 @@
 """Precisions: the number types of weights and activations, the file formats that support them, and their error limits.
 
-A precision is one `Recipe`. This module defines eight; another package can register more in the entry-point group
+A precision is one `Recipe`. This module defines nine; another package can register more in the entry-point group
 `seal_toolkit.recipes`. `toolkit convert -p NAME`, the comparison, the benchmark and the report then use them too.
 """
 
@@ -13,8 +13,9 @@ from backends.plugins import Registry
 
 WEIGHTS = ("float32", "float16", "int8")
 # "dynamic int8": each run quantizes activations by their own range; operators take and give float32. "int8" and
-# "int16": activations are quantized by ranges that were measured in a calibration.
-ACTIVATIONS = ("float32", "dynamic int8", "int8", "int16")
+# "int16": activations are quantized by ranges that were measured in a calibration. "bfloat16": the runtime rounds them,
+# and the weights of the operators that read them, while it runs.
+ACTIVATIONS = ("float32", "bfloat16", "dynamic int8", "int8", "int16")
 # "other": every other operator for which the runtime has an integer kernel, and the inputs and outputs of the graph.
 OPERATORS = ("dense", "convolution", "other")
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TFLite", "torch": "PyTorch"}
@@ -37,6 +38,8 @@ class Recipe:
     not judge accuracy: a wrong layout gave at least 0.26, so every limit is below that.
     routes: the routes that make a TFLite file of it. keeps_layers: layers that a search or a recipe file names stay in
     float16. rank: the order in tables; this project's recipes have ranks below 10.
+    base: for a precision without files of its own, the precision of the files that a runtime runs in it; such a
+    precision has no routes. example: a command that runs a file in it.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Recipe:
     routes: tuple[str, ...] = ("direct",)
     keeps_layers: bool = False
     rank: int = 100
+    base: str | None = None
+    example: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed, got in (
@@ -63,6 +68,10 @@ class Recipe:
                 raise ValueError(f"{self.name}: {name}: expected one of {', '.join(allowed)}, got {unknown}")
         if bool(self.computes) != (self.activations != "float32"):
             raise ValueError(f"{self.name}: activations are quantized for the operators that compute on them")
+        if (self.base is None) != bool(self.routes):
+            raise ValueError(
+                f"{self.name}: a precision has routes that make its files, or the base whose files it runs"
+            )
 
     @property
     def calibrated(self) -> bool:
@@ -83,6 +92,11 @@ class Recipe:
     def share(self) -> float:
         """Size of a stored weight over that of a float32 weight: 1.0, 0.5 or 0.25."""
         return {"float32": 1.0, "float16": 0.5, "int8": 0.25}[self.weights]
+
+    @property
+    def without_file(self) -> str:
+        """A sentence for a precision without files of its own: how a file runs in it."""
+        return f"{self.name} has no files of its own: `{self.example}` runs the {self.base} file in it"
 
     def limit(self, measure: str) -> float:
         """Return the highest allowed value of a measure; for cosines and decibels, the lowest.
@@ -327,6 +341,26 @@ INT8_FULL = Recipe(
 )
 
 
+# No file: the runtime rounds a float32 file's numbers as it runs. OpenVINO keeps most tensors between the operators
+# of `computes` in bfloat16 too, and adds up products in float32.
+BF16 = Recipe(
+    name="bf16",
+    weights="float32",
+    activations="bfloat16",
+    computes=_WEIGHTED,
+    formats=("onnx",),
+    limits={**_HALF_OF_INT8, "binding_error": 0.1},
+    reason=(
+        "Weights and activations rounded to 8 bits, at most 4e-3 of each, at random, and products summed in float32. "
+        "An int8 step is about as large and is the same for small values and large ones: half of what int8 may do."
+    ),
+    routes=(),
+    rank=8,
+    base="fp32",
+    example="toolkit run --backend openvino -p bf16",
+)
+
+
 class _Recipes(Mapping[str, Recipe]):
     """All registered recipes by name, sorted by rank and then by name."""
 
@@ -375,13 +409,17 @@ USUAL = (FP32.name, FP16.name, INT8.name)
 def chosen(precisions: Iterable[str], route: str) -> tuple[Recipe, ...]:
     """Return the recipes of the names, in the order of RECIPES.
 
-    Raises InvalidInput for an unknown route, no name at all, or a precision that the route does not make.
+    Raises InvalidInput for an unknown route, no name at all, or a precision that the route does not make or that has no
+    files of its own.
     """
     wanted = tuple(precisions)
     if route not in ROUTES:
         raise InvalidInput(f"route: expected one of {', '.join(ROUTES)}, got {route!r}")
     by_route = {one: [name for name, recipe in RECIPES.items() if one in recipe.routes] for one in ROUTES}
     known = ", ".join(by_route[route])
+    for recipe in (RECIPES[name] for name in wanted if name in RECIPES):
+        if recipe.base is not None:
+            raise InvalidInput(f"{recipe.without_file}; the {route} route makes {known}")
     if unknown := [name for name in wanted if name not in by_route[route]]:
         others = [other for other, names in by_route.items() if all(name in names for name in unknown)]
         hint = f"; the {others[0]} route does" if others else ""

@@ -14,7 +14,8 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator of a file: the runtime's name for its type, and its median milliseconds over the runs.
+    """One operator of a file: the runtime's name for its type, and its median milliseconds over the runs; their mean
+    where the runtime tells means alone.
 
     name: the runtime's name for the operator, taken from a node or a value of the file; "" without a name.
     """
@@ -34,8 +35,9 @@ class OpTypeTotal:
     share: float
 
 
-# Called with a file, a number of threads and a number of runs; returns the operators in running order.
-Profiler = Callable[[Path, int, int], tuple[OperatorTime, ...]]
+# Called with a file, a number of threads, a number of runs, and the precision in which the file runs; returns the
+# operators in running order.
+Profiler = Callable[[Path, int, int, str], tuple[OperatorTime, ...]]
 
 
 def by_op_type(times: Sequence[OperatorTime]) -> tuple[OpTypeTotal, ...]:
@@ -57,9 +59,12 @@ def summed_by(labels: Sequence[str], times: Sequence[OperatorTime]) -> Iterator[
         yield label, counts[label], totals[label], totals[label] / whole
 
 
-def profile(path: Path, profiler: Profiler | None, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def profile(
+    path: Path, profiler: Profiler | None, threads: int, runs: int, precision: str = "fp32"
+) -> tuple[OperatorTime, ...]:
     """Run a file `runs` times under a backend's profiler, in a child process, on arbitrary inputs.
 
+    precision: the precision in which the file runs; only a precision without files of its own makes a difference.
     Returns the operators in running order. Their times add up to a little more than a run without the profiler.
     Raises NotAvailable if the backend has no profiler, or its profiler fails.
     """
@@ -70,7 +75,7 @@ def profile(path: Path, profiler: Profiler | None, threads: int, runs: int) -> t
         try:
             # A child process keeps the runtimes' stderr apart, and frees all of their memory when it ends.
             with SandboxProcess(log, TIMEOUT_S) as sandbox:
-                return sandbox.call(profiler, path, threads, runs)
+                return sandbox.call(profiler, path, threads, runs, precision)
         except SandboxDied as died:
             said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
             raise NotAvailable(f"{path.name}: cannot be profiled: that process {died}: {said[-1]}") from died

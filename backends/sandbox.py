@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ParamSpec, Protocol, Self, TypeVar
 
-from backends.fork_server import fork
+from backends.fork_server import ForkedProcess, fork
 from backends.session import Closing
 
 P = ParamSpec("P")
@@ -69,7 +69,7 @@ def start(
     process: ChildProcess | None = None
     if preload and sys.platform == "linux":
         with suppress(OSError):  # a fresh process then tells the error
-            process = fork(python, preload, module, arguments, log, env, folder)
+            process = fork(python, preload, module, arguments, log, env, folder, memory_bytes)
     if process is None:
         # -P: do not import a folder of the caller's working folder that has the name of one of our packages.
         process = subprocess.Popen(
@@ -81,9 +81,9 @@ def start(
             env=dict(env),
             start_new_session=True,
         )
-    if memory_bytes is not None and hasattr(resource, "prlimit"):
-        with suppress(ProcessLookupError):  # it may have ended already
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+        if memory_bytes is not None and hasattr(resource, "prlimit"):
+            with suppress(ProcessLookupError):  # it may have ended already
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     return process
 
 
@@ -106,6 +106,8 @@ def deadline(process: ChildProcess, timeout_s: float) -> Iterator[threading.Even
 
 def kill(process: ChildProcess) -> None:
     """Kill a child that `start` started, and every program in its process group."""
+    if isinstance(process, ForkedProcess):
+        process.end_server_unless_started()
     with suppress(ProcessLookupError):  # the whole group may have ended already
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -8,6 +8,7 @@ model are measured too. Interrupted, the same command goes on where it stopped.
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -47,16 +48,17 @@ def looks(found: Measurement) -> list[dict[str, Any]]:
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), required=True)
 def main(folder: Path, rounds: int, out: Path) -> None:
-    bundle, threads = Bundle.open(folder.resolve()), default_threads()
+    machine, bundle, threads = Machine.here(), Bundle.open(folder.resolve()), default_threads()
     chosen, said = subjects(bundle), dict[str, list[dict[str, Any]]]()
     head = {
-        "machine": Machine.here().to_json(),
+        "machine": machine.to_json(),
         "model": bundle.model["name"],
-        "weights": bundle.weights,
+        "weights": asdict(bundle.weights),
         "threads": threads,
     }
     hashes = {artifact.file: artifact.sha256 for artifact in bundle.artifacts}
-    log = ResumeLog(out.with_name(f"{out.name}.unfinished"), [head, hashes])
+    kept_of = head | {"machine": replace(machine, load=None).to_json()}
+    log = ResumeLog(out.with_name(f"{out.name}.unfinished"), [kept_of, hashes])
 
     def seconds(name: str) -> float:
         before = said.setdefault(name, [])

@@ -8,6 +8,7 @@ are measured as in `benchmarks.quantization`, on other photographs, with one mes
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -53,7 +54,7 @@ def main(folder: Path, images: Path, data: Path, out: Path | None) -> None:
         result = {
             "machine": Machine.here().to_json(),
             "model": bundle.model["name"],
-            "weights": bundle.weights,
+            "weights": asdict(bundle.weights),
             "photographs": len(readings.inputs),
             "readings": readings.inputs.shape[0] * readings.inputs.shape[1],
             "files": rows,

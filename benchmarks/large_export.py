@@ -68,11 +68,12 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
 @click.option("--json", "out", type=click.Path(path_type=Path), default=OUT)
 def main(models: tuple[str, ...], folder: Path | None, out: Path) -> None:
     for model in models:
+        machine = Machine.here()
         with tempfile.TemporaryDirectory(dir=folder) as name:
             measured = measure(model, Path(name))
         # Replace only this model's result: models can be measured at different times.
         document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-        document[model] = {"machine": Machine.here().to_json(), "weights": f"random, seed {SEED}", "measured": measured}
+        document[model] = {"machine": machine.to_json(), "weights": f"random, seed {SEED}", "measured": measured}
         out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

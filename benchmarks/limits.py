@@ -53,17 +53,17 @@ def measure(bundle: Bundle, artifact: Artifact, operations: int, threads: int) -
 @click.argument("folders", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
 @click.option("--json", "out", type=click.Path(path_type=Path), default=OUT, show_default=True)
 def main(folders: tuple[Path, ...], out: Path) -> None:
-    threads = default_threads()
+    machine, threads = Machine.here(), default_threads()
     before, models = ceilings(threads), []
     for bundle in map(Bundle.open, folders):
         spent = cost(load(bundle.verify(bundle.find("detector", "onnx", "fp32"))))
         files = [a for a in bundle.artifacts if a.role == "detector" and a.format != "torch"]
         rows = [measure(bundle, artifact, spent.operations, threads) for artifact in files]
-        about = {"name": bundle.model["name"], "weights": bundle.weights["origin"], "cost": asdict(spent)}
+        about = {"name": bundle.model["name"], "weights": bundle.weights.origin, "cost": asdict(spent)}
         models.append({**about, "files": rows})
     after = ceilings(threads)
     most = {key: max(before[key], after[key]) for key in before}
-    document = {"machine": Machine.here().to_json(), "threads": threads, "ceilings": most, "models": models}
+    document = {"machine": machine.to_json(), "threads": threads, "ceilings": most, "models": models}
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ All files of a model, calibrated and searched on photographs that it is not meas
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -34,7 +35,7 @@ from training.photographs import fetch, held_out
 def main(folder: Path, data: Path, messages: int, out: Path | None) -> None:
     fetch(data)
     bundle = Bundle.open(folder)
-    if bundle.weights["origin"] == "random":
+    if bundle.weights.is_random:
         raise click.UsageError(f"{folder}: expected trained weights; random weights read no message")
     readings = read_marked(folder, held_out(data), messages)
     artifacts = [artifact for artifact in bundle.artifacts if artifact.role == "detector"]
@@ -49,7 +50,7 @@ def main(folder: Path, data: Path, messages: int, out: Path | None) -> None:
         result = {
             "machine": Machine.here().to_json(),
             "model": bundle.model["name"],
-            "weights": bundle.weights,
+            "weights": asdict(bundle.weights),
             "photographs": len(readings.inputs),
             "pixels": PIXELS,
             "messages": messages,

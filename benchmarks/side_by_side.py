@@ -62,7 +62,7 @@ def sample(run: Run, clock: Clock) -> float:
 @click.argument("folders", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
 @click.option("--json", "out", type=click.Path(path_type=Path))
 def main(before: Path, folders: tuple[Path, ...], out: Path | None) -> None:
-    trees, rows = {"before": before, "again": before, "now": HERE}, []
+    machine, trees, rows = Machine.here(), {"before": before, "again": before, "now": HERE}, []
     detectors = [(folder, a) for folder in folders for a in Bundle.open(folder).artifacts if a.role == "detector"]
     for folder, file in [(folder, artifact.file) for folder, artifact in detectors if artifact.format != "torch"]:
         three = [Row(name, partial(opened, tree, folder, file)) for name, tree in trees.items()]
@@ -75,9 +75,7 @@ def main(before: Path, folders: tuple[Path, ...], out: Path | None) -> None:
         rows.append({"bundle": folder.name, "file": file, **figures, "outside_noise": off})
         click.echo(f"{folder.name} {file}: {'outside' if off else 'within'} the noise of {noise:.3f}: {now}, {medians}")
     if out is not None:
-        out.write_text(
-            json.dumps({"machine": Machine.here().to_json(), "rows": rows}, indent=1) + "\n", encoding="utf-8"
-        )
+        out.write_text(json.dumps({"machine": machine.to_json(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
     raise SystemExit(any(row["outside_noise"] for row in rows))
 
 

@@ -44,8 +44,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not time the files after `toolkit convert`, two seconds each: tests/bench/test_speed.py does."""
+    """Do not time the files after `toolkit convert`, two seconds each: tests/bench/test_speed.py does; and time those
+    of a report as briefly as a benchmark can."""
     monkeypatch.setattr("toolkit.bench.speed.compare_speed", lambda *_: ())
+    monkeypatch.setattr("toolkit.report.evidence.TIME_LIMIT_S", 0.0)
 
 
 @pytest.fixture

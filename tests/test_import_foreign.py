@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.errors import InvalidArtifact
 from backends.registry import open_session
 from graphs.onnx.source import given_values, values_json
@@ -101,14 +101,14 @@ def test_the_branch_of_a_constant_condition_takes_the_place_of_its_if(
 
 @pytest.mark.parametrize("value", [[], {"rate": 1}, {"rate": {"shape": [2], "values": ["1"]}}])
 def test_values_of_inputs_that_are_none_are_refused(tmp_path: Path, value: object) -> None:
-    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "m.onnx"}
+    weights = WeightsOrigin("checkpoint", "0" * 64, "m.onnx")
     with pytest.raises(InvalidArtifact, match="model.input_values"):
         given_values(Bundle(tmp_path, {"name": "m", "kind": "tensor", "input_values": value}, weights, ()))
 
 
 def test_values_of_inputs_are_kept_with_infinity_and_shape(tmp_path: Path) -> None:
     values = {"a": np.array([[-np.inf, 2.5]]), "b": np.array(7, np.int64), "c": np.array([True])}
-    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "m.onnx"}
+    weights = WeightsOrigin("checkpoint", "0" * 64, "m.onnx")
     model = {"name": "m", "kind": "tensor", "input_values": json.loads(json.dumps(values_json(values)))}
     found = given_values(Bundle(tmp_path, model, weights, ()))
     assert found.keys() == values.keys()

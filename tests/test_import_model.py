@@ -58,7 +58,7 @@ def test_import_convert_and_compare_work_on_it_with_several_and_integer_inputs(t
         "mendings": mendings,
         "source": {"file": "../../source.onnx", "sizes": {"x": [1, 3, 12, 16]}},
     }
-    assert (bundle.weights["origin"], bundle.weights["source"]) == ("checkpoint", "source.onnx")
+    assert (bundle.weights.origin, bundle.weights.source) == ("checkpoint", "source.onnx")
     (artifact,) = bundle.artifacts
     assert (artifact.file, artifact.role) == ("model.onnx", "model")
     assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "model.onnx"]
@@ -239,7 +239,8 @@ def test_an_operator_of_nobody_s_domain_is_one_line(tmp_path: Path) -> None:
         (["--input-value", "ids=1,a"], "expected NAME=2,3, got 'ids=1,a'"),
         (["--input-value", "z=1"], "--input-value z: no such input; there is x, ids"),
         (["--input-shape", "x"], "expected NAME=1,3,224,224, got 'x'"),
-        (["--input-shape", "x=1,a"], "expected NAME=1,3,224,224, got 'x=1,a'"),
+        (["--input-shape", "x=1,2b"], "expected NAME=1,3,224,224, got 'x=1,2b'"),
+        (["--input-shape", "x=1,a"], "--input-shape x=1,a: the file states n,3,h,w"),
         ([], "input 'x': expected static sizes, the file states n,3,h,w"),
     ],
 )

@@ -54,6 +54,11 @@ def test_help_is_the_default_and_lists_every_target_a_person_types() -> None:
         assert f"make {target} " in listed
 
 
+def test_bench_keeps_the_figures_of_a_second_machine_apart() -> None:
+    for arguments, result in (((), "bench-pocketseal.json"), (("MACHINE=other",), "bench-pocketseal@other.json")):
+        assert f"--json benchmarks/results/{result}" in make(ROOT, "--dry-run", "bench", *arguments).stdout
+
+
 def test_an_environment_is_made_once_and_brought_up_to_date_when_a_lock_changes(checkout: Path) -> None:
     assert env(checkout) == ["made .venv", "pip install", "pip install"]
     assert env(checkout) == []

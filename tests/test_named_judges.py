@@ -15,7 +15,9 @@ from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
 from backends.machine import Machine
 from tests.foreign_graphs import toolkit
+from toolkit import load
 from toolkit.import_model import import_model
+from toolkit.inputs.kept import with_inputs
 from toolkit.metrics.task import ENOUGH, JudgeChoice
 from toolkit.models.kind import kind_of
 from toolkit.models.tensor import TensorKind, with_judge
@@ -224,6 +226,31 @@ def test_the_page_shows_the_counts_in_words(bundle: Bundle, images: Path) -> Non
     assert "These answers decide" in counted
     assert "advisory" in page([])
     assert "Fewer than 20 answers" in page(sorted(images.iterdir())[:3])
+
+
+def test_labels_beside_the_inputs_tell_how_many_answers_are_right(bundle: Bundle, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.random((ENOUGH, 3, 16, 16)) * rng.random((ENOUGH, 3, 1, 1))).astype(np.float32)
+    with load(bundle.folder) as model:
+        labels = np.array([int(model.run(one[None])["scores"].argmax()) for one in x])
+    labels[:5] = (labels[:5] + 1) % CLASSES
+    np.savez(tmp_path / "given.npz", x=x, labels=labels)
+    shown = toolkit("compare", bundle.folder, "--inputs", tmp_path / "given.npz", "--json", tmp_path / "parity.json")
+    (role,) = json.loads((tmp_path / "parity.json").read_text())["roles"]
+    for file in role["files"]:
+        counted = file["total"]["details"]["counted"]
+        right, of = counted["right by the labels given"]
+        assert of == ENOUGH
+        assert abs(right - (ENOUGH - 5)) <= counted["labels changed"][0]
+        assert counted["right in the reference"] == [ENOUGH - 5, ENOUGH]
+        assert f"right by the labels given {right} of {of}, right in the reference {ENOUGH - 5} of {of}" in " ".join(
+            shown.stdout.split()
+        )
+    given = with_inputs(bundle, tmp_path / "given.npz", None)
+    machine = Machine.here()
+    page = render(Evidence(given, compare_bundle(given), None, (), (), machine, {"bench": "None.", "bisect": "None."}))
+    assert "Right by the labels given" in page
+    assert f"{ENOUGH - 5} of {ENOUGH}</td>" in " ".join(page.split())
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_each_role_has_its_extra() -> None:
     assert set(PROJECT["optional-dependencies"]) == {
         "ort",
         "tflite",
+        "openvino",
         "video",
         "text",
         "audio",
@@ -60,7 +61,7 @@ def test_each_role_has_its_extra() -> None:
         assert re.fullmatch(r".+==[0-9.]+; python_version >= '3.12'", pin)
 
 
-@pytest.mark.parametrize("extra", ["ort", "tflite"])
+@pytest.mark.parametrize("extra", ["ort", "tflite", "openvino"])
 def test_running_a_bundle_asks_for_no_export_tool(extra: str) -> None:
     wanted = " ".join([*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra]])
     assert not re.search(r"torch|onnx\b|onnxsim|tensorflow|onnx2tf", wanted)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle, sha256_of
+from backends.bundle import Bundle, WeightsOrigin, sha256_of
 from backends.registry import ARCHITECTURES
 from backends.tensor import Binding, TensorSpec
 
@@ -173,7 +173,7 @@ def main(converter_python: str) -> None:
         "embedder": {**embedder_model, "attenuation": "jnd_1_1"},
         "detection_threshold": 0.0,
     }
-    weights = {"origin": "random", "sha256": sha256_of(FOLDER / "detector.safetensors"), "source": "seed 0"}
+    weights = WeightsOrigin("random", sha256_of(FOLDER / "detector.safetensors"), "seed 0")
     Bundle(FOLDER, model, weights, tuple(artifacts)).write()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from platformdirs import user_data_path
 
-from backends.errors import InvalidInput, NotAvailable, ToolkitError
+from backends.errors import InvalidInput, NotAvailable, NotInstalled, ToolkitError
 
 PACKAGES = {
     "export": ("torch", "onnx", "onnxruntime", "onnxsim", "onnxscript", "safetensors"),
@@ -24,11 +24,11 @@ PACKAGES = {
 
 
 def need(*extras: str) -> None:
-    """Raise NotAvailable, with the pip command to run, if a package of these extras (keys of PACKAGES) is missing."""
+    """Raise NotInstalled, with the pip command to run, if a package of these extras (keys of PACKAGES) is missing."""
     missing = [name.replace("_", "-") for extra in extras for name in PACKAGES[extra] if find_spec(name) is None]
     if missing:
         # Name the packages, not this project's extras: an index may have another project of the same name.
-        raise NotAvailable(f"not installed: {', '.join(missing)}; run `pip install {' '.join(missing)}`")
+        raise NotInstalled(f"not installed: {', '.join(missing)}; run `pip install {' '.join(missing)}`")
 
 
 CONVERTER_VARIABLE = "TOOLKIT_CONVERTER"

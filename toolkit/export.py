@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from backends.artifact import Artifact
 from backends.atomic import replacing_folder
-from backends.bundle import MANIFEST, Bundle, Progress, learned_json, sha256_of
+from backends.bundle import MANIFEST, Bundle, Progress, WeightsOrigin, learned_json, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.machine import check_disk_space
 from backends.registry import open_session
@@ -47,7 +47,7 @@ def choose_weights(spec: ModelSpec, checkpoints: Sequence[Path] = (), seed: int 
         )
     bundle = Bundle.open(folder)
     states = {graph.role: load_file(bundle.verify(bundle.find(graph.role, "torch", "fp32"))) for graph in spec.graphs}
-    return Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
+    return Weights(bundle.weights.origin, bundle.weights.source, bundle.weights.sha256, states)
 
 
 # The largest absolute difference between ONNX Runtime and torch, divided by torch's largest absolute output.
@@ -58,6 +58,12 @@ _STEPWISE_LIMIT_BYTES = 1 << 30
 
 _SPARE_BYTES = 64 << 20
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
+
+
+def export_bytes(spec: ModelSpec, with_torch: bool = True) -> int:
+    """Return the bytes of disk that an export of a model needs. with_torch: the torch weights are written as well."""
+    once = sum(like.nbytes for like in spec.expected_state().values())
+    return once * (2 if with_torch else 1) + _SPARE_BYTES
 
 
 def export_bundle(
@@ -77,9 +83,8 @@ def export_bundle(
     Raises InvalidArtifact if a graph's outputs differ from torch's by more than TOLERANCE, InvalidInput if the folder
     holds something other than a bundle, NotAvailable if the disk has too little space.
     """
-    weight_bytes_once = sum(like.nbytes for like in spec.expected_state().values())
-    check_disk_space(folder, weight_bytes_once * (2 if with_torch else 1) + _SPARE_BYTES)
-    source = {"origin": weights.origin, "sha256": weights.sha256, "source": weights.source}
+    check_disk_space(folder, export_bytes(spec, with_torch))
+    source = WeightsOrigin(weights.origin, weights.sha256, weights.source)
     with replacing_folder(folder, MANIFEST, "bundle") as building:
         description = spec.description | learned_json(weights.learned)
         bundle = Bundle(building, description, source, ())

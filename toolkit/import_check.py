@@ -87,27 +87,41 @@ def at_other_sizes(
     """Yield noise for the inputs of an ONNX file at other sizes of its open axes, at which ONNX Runtime runs the file.
 
     shapes, sizes: of the inputs and of the open axes by name. stated: returns inputs as the file takes them. All sizes
-    are doubled together or else halved, and that of the first axis is doubled alone.
-    Raises InvalidInput if ONNX Runtime runs the file at none of these sizes.
+    are doubled together, or else halved, and that of the first axis is doubled alone. Where they do not change
+    together, each is doubled or halved alone.
+    Raises InvalidInput naming an axis of which ONNX Runtime runs the file at none of these sizes.
     """
-    (first, size), *others = sizes.items()
-    ways = [{name: 2 * size for name, size in sizes.items()}, {name: -(-size // 2) for name, size in sizes.items()}]
-    alone = [{**sizes, first: 2 * size}] if others else []
-    why, found = "", 0
-    for choices in (ways, alone):
-        for other in (way for way in choices if way != sizes):
-            sample = next(signed_samples(tuple(_sized(spec, shapes, other) for spec in specs), integers=integers))
-            feed = dict(sample.feeds)
+    errors: list[InvalidArtifact] = []
+
+    def feeds(ways: Sequence[Mapping[str, int]]) -> dict[str, Array] | None:
+        """Return noise for the first of several ways to choose sizes with which the file runs, or None."""
+        for way in (way for way in ways if way != sizes):
+            specs_there = tuple(_sized(spec, shapes, way) for spec in specs)
+            feed = dict(next(signed_samples(specs_there, integers=integers)).feeds)
             try:
                 _run_apart(source, [stated(feed)], child, cut_at)
             except InvalidArtifact as error:
-                why = why or f"at {', '.join(f'{name}={n}' for name, n in other.items())}: {error}"
+                errors.append(error)
                 continue
-            yield feed
-            found += 1
-            break
-    if not found:
-        raise InvalidInput(f"{source}: --input-shape: it runs at no other sizes of {', '.join(sizes)}; {why}")
+            return feed
+        return None
+
+    def changed(names: Collection[str]) -> list[dict[str, int]]:
+        doubled = {name: 2 * size if name in names else size for name, size in sizes.items()}
+        return [doubled, {name: -(-size // 2) if name in names else size for name, size in sizes.items()}]
+
+    together = feeds(changed(sizes))
+    if together is not None:
+        yield together
+        alone = feeds(changed([next(iter(sizes))])[:1]) if len(sizes) > 1 else None
+        if alone is not None:
+            yield alone
+        return
+    for name, size in sizes.items():
+        found = feeds(changed([name]))
+        if found is None:
+            raise InvalidInput(f"{source}: --input-shape: it runs at no other size of {name} than {size}: {errors[-1]}")
+        yield found
 
 
 def _sized(spec: TensorSpec, shapes: Shapes, sizes: Mapping[str, int]) -> TensorSpec:

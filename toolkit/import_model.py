@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from backends.artifact import SIZES, Artifact
 from backends.atomic import replacing_folder
-from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, sha256_of
+from backends.bundle import MANIFEST, MENDINGS, Bundle, Progress, WeightsOrigin, sha256_of
 from backends.errors import InvalidArtifact, InvalidInput, ToolkitError, one_line
 from backends.sandbox import SandboxProcess
 from backends.tensor import Array, Binding
@@ -215,7 +215,7 @@ def _import(
             modules=modules,
             axes=open_axes([*candidate.inputs, *candidate.outputs], [*feeds, *ours], sizes) if sizes or sized else None,
         )
-        origin = {"origin": "checkpoint", "source": named.name} | dict(weights or {}) | {"sha256": digest}
+        origin = WeightsOrigin(**{"origin": "checkpoint", "source": named.name, **(weights or {}), "sha256": digest})
         if candidate.is_quantized:
             say(
                 "the model is quantized already: ONNX Runtime runs it as it is; files for TFLite have floats between "

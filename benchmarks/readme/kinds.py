@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
+from backends.machine import Machine
 from benchmarks.kinds_operators import count_removed
-from benchmarks.readme import read, table
+from benchmarks.readme import machines, measured_on, read, table
 from benchmarks.whole_runs import CACHED, DEEP, FRAMES, UNCACHED
 
 KINDS = {
@@ -31,9 +34,19 @@ RUNTIMES = ("torch eager", "ONNX Runtime fp32", "ONNX Runtime int8", "TFLite fp3
 
 
 def kinds() -> str:
-    """Return the block: time and peak memory of each kind's main graphs and runs on every runtime, and operators."""
-    results = {model: read(f"kinds-speed-{model}") for model in KINDS}
+    """Return the block: time and peak memory of each kind's main graphs and runs on every runtime, and operators.
+
+    The times are there once for each machine on which all models were measured.
+    """
+    first, *others = (set(machines(f"kinds-speed-{model}")) for model in KINDS)
+    timed = [_timed(ending) for ending in sorted(first.intersection(*others))]
+    return "\n\n".join([*timed, f"{_operators()}\n"])
+
+
+def _timed(ending: str) -> str:
+    results = {model: read(f"kinds-speed-{model}{ending}") for model in KINDS}
     first = next(iter(results.values()))
+    place = measured_on(msgspec.convert(first["machine"], Machine), first["threads"])
     lines = []
     for model, result in results.items():
         rows = {row["row"]: row for row in result["rows"]}
@@ -42,9 +55,8 @@ def kinds() -> str:
             lines.append([name, *(_cell(row) for row in found)])
     return (
         "Median milliseconds, and in brackets the peak megabytes of a process that does nothing else; random weights, "
-        f"{first['threads']} threads of an {first['machine']['processor']}, {first['machine']['date']}, all files of a "
-        f"model in turn:\n\n{table(['', *RUNTIMES], lines)}\n\n"
-        f"{_looks(results['foveated'])} {_loads(results)}\n\n{_operators()}\n"
+        f"{place}, all files of a model in turn:\n\n{table(['', *RUNTIMES], lines)}\n\n"
+        f"{_looks(results['foveated'])} {_loads(results)}"
     )
 
 

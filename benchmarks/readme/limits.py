@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from benchmarks.readme import read, table
+import msgspec
+
+from backends.machine import Machine
+from benchmarks.readme import measured_on, read, table
 
 # Files of these precisions are compared with the ceiling of eight bits.
 _EIGHT_BITS = ("int8", "int8-static", "mixed")
@@ -11,12 +14,13 @@ _EIGHT_BITS = ("int8", "int8-static", "mixed")
 def limits() -> str:
     """Return the text of LIMITS.md."""
     result = read("limits")
-    machine, most = result["machine"], result["ceilings"]
+    most = result["ceilings"]
+    place = measured_on(msgspec.convert(result["machine"], Machine), result["threads"])
     head = (
         "# Limits\n\n"
         "What the files reach of what the machine can do. Written by `python -m benchmarks.readme`, from "
         "[results/limits.json](results/limits.json); do not edit.\n\n"
-        f"{machine.get('processor', 'unknown processor')}, {result['threads']} threads, {machine['date']}. "
+        f"{place}. "
         f"Matrix products of {most['side']} rows and columns reach at most **{most['float32_gops']:.0f} GFLOP/s** in "
         f"float32 and **{most['int8_gops']:.0f} GOP/s** in eight bits; copying memory moves "
         f"{most['copy_gb_s']:.0f} GB/s. "

@@ -2,23 +2,29 @@
 
 from typing import Any
 
+import msgspec
+
+from backends.machine import Machine
 from backends.timing import STEADY
-from benchmarks.readme import read, table
+from benchmarks.readme import machines, measured_on, read, table
 
 RESULT = "ship-resnet50"
 
 
 def shipped() -> str:
-    """Return the block: a row for each file, and the advice for each runtime."""
-    result = read(RESULT)
-    machine = result["machine"]
+    """Return the block: a row for each file, and the advice for each runtime; again for each further machine."""
+    return "\n".join(_shipped(read(RESULT + ending)) for ending in machines(RESULT))
+
+
+def _shipped(result: dict[str, Any]) -> str:
+    place = measured_on(msgspec.convert(result["machine"], Machine), result["threads"])
     rows = [_row(file) for file in result["files"]]
     advice = "\n".join(f"    {choice['reason']}" for choice in result["choices"])
     weights = "random weights" if result["weights"]["origin"] == "random" else "trained weights"
     return (
         f"{table(['file', 'runtime', 'verdict', 'MB', 'ms', 'speed'], rows, left=3)}\n\n{advice}\n\n"
-        f"That was {result['weights']['source']}, {weights}; {result['threads']} threads of an {machine['processor']}, "
-        f"{machine['date']}{_restless(result['files'])}.\n"
+        f"That was {result['weights']['source']}, {weights}; {place}"
+        f"{_restless(result['files'])}.\n"
     )
 
 

@@ -1,9 +1,11 @@
 """The README's block on speed: files beside their peers, and the cost of the largest model."""
 
-from pathlib import Path
 from typing import Any
 
-from benchmarks.readme import RESULTS, read, table
+import msgspec
+
+from backends.machine import Machine
+from benchmarks.readme import machines, measured_on, path_of, read, table
 from toolkit.bench.peers import COMPILED, EAGER, EXPORTED, ONNX2TF, OPENVINO
 from toolkit.bench.result import BenchResult
 
@@ -16,48 +18,55 @@ FILES = {
     "detector.int8.tflite": "TFLite INT8",
     "detector.onnx": "ONNX Runtime float32",
     "detector.int8.onnx": "ONNX Runtime INT8",
+    "detector.onnx on openvino": "OpenVINO float32",
+    "detector.onnx on openvino in bf16": "OpenVINO bf16",
 }
 
 
 def speed() -> str:
-    """Return the block: the times of files and peers, then the cost of the largest model."""
+    """Return the block: the times of files and peers on each machine, then the cost of the largest model."""
     note = "What limits each file is in [benchmarks/LIMITS.md](benchmarks/LIMITS.md)."
-    return "\n\n".join([_small(), _large(), note]) + "\n"
+    endings = {ending for model in MODELS for ending in machines(f"bench-{model}")}
+    return "\n\n".join([*(_small(ending) for ending in sorted(endings)), _large(), note]) + "\n"
 
 
-def _timed(model: str) -> tuple[dict[str, Any], dict[str, float], dict[str, int]]:
-    """Return the machine with its threads, the medians in ms by name, and the bytes by file of the bundle.
+def _timed(model: str, ending: str = "") -> tuple[str, dict[str, float], dict[str, int]]:
+    """Return the place of the measurement, the medians in ms by name, and the bytes by name of the bundle's files.
 
-    They are from a result of `toolkit bench --json`, or else from a result of the script that came before it.
+    ending: of the result's name, as `machines` returns it. The figures are from a result of `toolkit bench --json`, or
+    else from a result of the script that came before it.
     """
-    path: Path = RESULTS / f"bench-{model}.json"
+    path = path_of(f"bench-{model}{ending}")
     if path.is_file():
         result = BenchResult.read(path)
         files = [file for file in result.files if file.role == "detector" and file.in_use["runtime"] != "torch"]
-        medians = {file.file: file.timing.median_ms for file in files}
+        medians = {file.name: file.timing.median_ms for file in files}
         peers = [peer for peer in result.peers if peer.role == "detector" and peer.name in PEERS]
         medians |= {peer.name: peer.timing.median_ms for peer in peers if peer.timing is not None}
-        machine = {"processor": result.machine.processor, "date": result.machine.date, "threads": result.threads}
-        return machine, medians, {file.file: file.bytes for file in files}
+        return measured_on(result.machine, result.threads), medians, {file.name: file.bytes for file in files}
     older = read(f"speed-{model}")
     sizes = {row["name"]: row["bytes"] for row in older["timed"] if "bytes" in row}
-    machine = older["machine"] | {"threads": older["threads"]}
-    return machine, {row["name"]: row["median_ms"] for row in older["timed"]}, sizes
+    place = measured_on(msgspec.convert(older["machine"], Machine), older["threads"])
+    return place, {row["name"]: row["median_ms"] for row in older["timed"]}, sizes
 
 
-def _small() -> str:
-    """Return the milliseconds of files and of peers, as a paragraph and a table."""
-    timed = [_timed(model) for model in MODELS]
-    machine = timed[0][0]
+def _small(ending: str) -> str:
+    """Return the milliseconds of files and of peers on one machine, as a paragraph and a table.
+
+    The machine that has no ending has results of all models; another one has a column for each model measured there.
+    """
+    models = [model for model in MODELS if not ending or path_of(f"bench-{model}{ending}").is_file()]
+    timed = [_timed(model, ending) for model in models]
     rows = [
-        [name, *(f"{ms[file]:.1f} ({sizes[file] / 1e6:.1f})" for _, ms, sizes in timed)] for file, name in FILES.items()
+        [name, *(f"{ms[file]:.1f} ({sizes[file] / 1e6:.1f})" for _, ms, sizes in timed)]
+        for file, name in FILES.items()
+        if all(file in ms for _, ms, _ in timed)  # results of older versions had default backends alone
     ]
     peers = [name for name in timed[0][1] if name not in timed[0][2]]
     rows += [[f"*{name}*", *(f"{ms[name]:.1f}" if name in ms else "" for _, ms, _ in timed)] for name in peers]
     return (
-        f"Median milliseconds an image, megabytes in brackets; {machine['threads']} threads of an "
-        f"{machine['processor']}, {machine['date']}, all files of a model interleaved in one run:\n\n"
-        + table(["", *MODELS], rows)
+        f"Median milliseconds an image, megabytes in brackets; {timed[0][0]}, all files of a model interleaved in one "
+        "run:\n\n" + table(["", *models], rows)
     )
 
 

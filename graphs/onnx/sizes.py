@@ -127,7 +127,11 @@ def fix_inputs(path: Path, graph: onnx.GraphProto, shapes: Shapes, weights: froz
             raise InvalidInput(
                 f"{path}: --input-shape {value.name}={','.join(map(str, given))}: the file states "
                 f"{','.join(map(str, stated))}"
-                + ("; only an axis that the file leaves open can have a name" if _has_open(given) else "")
+                + (
+                    "; only an axis that the file leaves open can have a name"
+                    if _has_open(given) and len(given) == len(stated)
+                    else ""
+                )
             )
         tensor.shape.ClearField("dim")
         for size in given:

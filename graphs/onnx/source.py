@@ -67,7 +67,7 @@ def is_source(bundle: Bundle, path: Path) -> bool:
 
     Raises the errors of onnx for a file that is no readable ONNX model.
     """
-    return bool(sha256_of(path, *external_files(path)) == bundle.weights["sha256"])
+    return bool(sha256_of(path, *external_files(path)) == bundle.weights.sha256)
 
 
 def is_there(bundle: Bundle) -> bool:

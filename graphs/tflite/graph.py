@@ -1,6 +1,5 @@
 """A TFLite file as a graph of Python objects. Its weights stay in the file and are not loaded."""
 
-import copy
 import json
 import mmap
 from collections.abc import Iterable, Iterator
@@ -200,5 +199,19 @@ def _tables(path: Path) -> tuple[Any, list[Payload | None]]:
         values, buffer.data = buffer.data, None
         filled = isinstance(values, np.ndarray) and values.size
         payloads.append(Payload(path, values.ctypes.data - start, values.size) if filled else None)
-    # Arrays in the tables are views of the mapped file. A copy releases it, so that deleting the file frees its disk.
-    return copy.deepcopy(model), payloads
+    return _without_views(model), payloads
+
+
+def _without_views(value: Any) -> Any:
+    """Return a table whose arrays are copies instead of views of the mapped file: once they are gone, the file is
+    released, and deleting it frees its disk. The table is changed in place; a deep copy takes five times as long."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, list):
+        value[:] = [_without_views(item) for item in value]
+    elif hasattr(value, "__dict__"):
+        fields = vars(value)
+        for name, item in fields.items():
+            if not isinstance(item, (int, float, bytes, type(None))):
+                fields[name] = _without_views(item)
+    return value

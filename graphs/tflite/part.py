@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from backends.errors import InvalidArtifact, one_line
+from backends.litert import open_interpreter
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array
 from graphs.tflite.graph import Graph, Node, Tensor, read_graph
@@ -61,7 +61,7 @@ class TflitePartSession:
     def __init__(self, path: Path, threads: int = 1) -> None:
         """Load the file. Raises InvalidArtifact if LiteRT cannot load it."""
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter = open_interpreter(path, threads)
             self._interpreter.allocate_tensors()
             self._inputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_input_details()}
             self._outputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
@@ -152,10 +152,8 @@ def find_refused_ops(path: Path, trial: SandboxProcess) -> list[RefusedOp]:
 
 def load_error(path: Path, delegated: bool = True) -> str | None:
     """Return LiteRT's reason why it does not load a TFLite file, or None if it does. delegated: with XNNPACK."""
-    resolver = OpResolverType.AUTO if delegated else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=resolver)
-        interpreter.allocate_tensors()
+        open_interpreter(path, delegated=delegated).allocate_tensors()
     except (ValueError, RuntimeError) as error:
         return one_line(error)
     return None
@@ -168,7 +166,7 @@ def run_alone(path: Path) -> None:
     """
     random = np.random.default_rng(0)
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter = open_interpreter(path)
         interpreter.allocate_tensors()
         for detail in interpreter.get_input_details():
             values = random.random(detail["shape"]) if np.dtype(detail["dtype"]).kind == "f" else 1

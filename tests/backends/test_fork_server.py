@@ -12,6 +12,7 @@ import pytest
 
 from backends import fork_server
 from backends.fork_server import ForkedProcess, fork
+from backends.sandbox import deadline, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on other systems each child is a fresh process")
 
@@ -93,6 +94,30 @@ def test_a_server_that_ends_at_once_leaves_no_pipe_open(modules: Path) -> None:
 
 def test_a_module_that_cannot_be_preloaded_fails_in_the_child(modules: Path) -> None:
     assert _code(_fork(modules, "exit", preload=("not_a_module",))) == 3
+
+
+def test_imports_of_a_server_that_hang_do_not_outlive_the_deadline(modules: Path) -> None:
+    (modules / "hangs_on_import.py").write_text("import time; time.sleep(60)")
+    env = {**os.environ, "PYTHONPATH": str(modules)}
+    began = time.monotonic()
+    with (modules / "log").open("a") as log:
+        process = start(sys.executable, "child_for_a_test", [], log, env, modules, 1 << 30, ("hangs_on_import",))
+        with process, deadline(process, 0.3) as late:
+            assert process.stdout is not None
+            assert process.stdout.read() == b""
+    assert late.is_set()
+    assert process.returncode
+    assert time.monotonic() - began < 20
+
+
+def test_a_server_that_still_imports_is_not_waited_for(modules: Path) -> None:
+    (modules / "hangs_too.py").write_text("import time; time.sleep(60)")
+    env = {**os.environ, "PYTHONPATH": str(modules)}
+    with (modules / "log").open("a") as log:
+        server = fork_server._Server(sys.executable, ("hangs_too",), log, env)
+    began = time.monotonic()
+    server.close()
+    assert time.monotonic() - began < 20
 
 
 def test_nothing_is_left_once_the_caller_is_gone(modules: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,8 @@ Usage = namedtuple("Usage", "free")
 
 def test_a_result_can_say_what_it_was_measured_on() -> None:
     said = Machine.here().to_json()
-    assert set(said) == {"date", "system", "python", "cores", "versions", "processor", "flags", "memory_gb"}
+    assert set(said) == {"date", "system", "python", "cores", "versions", "processor", "flags", "memory_gb", "load"}
+    assert said["load"] == pytest.approx(psutil.getloadavg()[0], abs=2)
     assert said["memory_gb"] == pytest.approx(psutil.virtual_memory().total / 1e9, abs=0.06)
     assert {"numpy", "seal-toolkit"} <= said["versions"].keys() <= set(machine.PACKAGES)
     assert said["processor"]
@@ -32,6 +34,31 @@ def test_only_the_flags_that_choose_kernels_are_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: {"brand_raw": "A processor", "flags": ["sse", "avx2"]})
     assert machine._processor() == ("A processor", ("avx2",))
     machine._processor.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sets"),
+    [
+        (["avx2"], "AVX2 only"),
+        (["avx2", "avx512f"], "AVX-512 only"),
+        (["avx2", "avx_vnni"], "AVX2, VNNI"),
+        (["avx2", "avx512f", "avx512_vnni", "avx512_bf16"], "AVX-512, VNNI, BF16"),
+        (["avx512f", "avx512_vnni", "avx512_fp16", "amx_int8", "amx_bf16"], "AVX-512, VNNI, BF16, FP16, AMX"),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_the_instruction_sets_that_decide_the_speed_are_told(flags: list[str] | None, sets: str) -> None:
+    assert Machine("", "Linux", "3", 2, {}, "P", flags).instruction_sets == sets
+
+
+def test_a_machine_is_told_in_a_line_and_is_the_same_under_any_load() -> None:
+    one = Machine("2026-01-02", "Linux", "3", 8, {}, "A processor", ["avx2"], 16.0, 0.26)
+    assert str(one) == "A processor (AVX2 only), 8 cores, load 0.3 at the start"
+    assert str(replace(one, processor=None, flags=None, cores=1, load=None)) == "Linux, 1 core"
+    assert one == replace(one, load=7.0)
+    assert one != replace(one, cores=4)
+    assert [replace(one, load=load).is_busy for load in (None, 8.0, 8.1)] == [False, False, True]
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

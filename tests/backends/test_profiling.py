@@ -50,7 +50,7 @@ def test_kinds_are_added_up_the_longest_first() -> None:
     assert by_op_type(()) == ()
 
 
-def _dies(path: Path, threads: int, runs: int) -> tuple[OperatorTime, ...]:
+def _dies(path: Path, threads: int, runs: int, precision: str) -> tuple[OperatorTime, ...]:
     os.write(2, b"a first line\nthe last line of the log\n")
     os._exit(3)
 

@@ -82,6 +82,8 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
         return whole(target, threads, seconds)
 
     monkeypatch.setattr(rows, "measure_cold_start", alone_once)
+    loads = iter([(0.5, 0.0, 0.0), (3.5, 0.0, 0.0)])
+    monkeypatch.setattr("psutil.getloadavg", lambda: next(loads))  # another load is no other machine
     shown = toolkit(*command)
     assert shown.exit_code == 130
     assert "the same command goes on" in " ".join(shown.stderr.split())
@@ -94,7 +96,10 @@ def test_interrupted_it_goes_on_with_what_it_has_and_leaves_nothing_else(
     shown = toolkit(*command)
     assert shown.exit_code == 0
     assert measured == ["detector.onnx", "detector.int8.tflite", "detector.int8.tflite"]
-    assert "3 of the measurements are of a run that was interrupted" in json.loads(out.read_text())["notes"]
+    result = json.loads(out.read_text())
+    assert "3 of the measurements are of a run that was interrupted" in result["notes"]
+    assert result["machine"]["load"] == 3.5
+    assert ", load 3.5 at the start; " in " ".join(shown.stdout.split())
     assert not unfinished.exists()
 
 

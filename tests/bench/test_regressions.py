@@ -41,7 +41,7 @@ def before() -> dict[str, Any]:
                     "versions": {"onnxruntime": "1.0"}},
         "model": "m",
         "kind": "watermark",
-        "weights": {"origin": "trained"},
+        "weights": {"origin": "trained", "sha256": "0" * 64, "source": "by hand"},
         "threads": 2,
         "reference": {"detector": "a.onnx"},
         "files": [_file("a.onnx", 1.0), _file("b.tflite", 0.5)],
@@ -113,7 +113,7 @@ def test_more_memory_is_a_change(before: dict[str, Any]) -> None:
 
 def test_what_makes_two_runs_unlike_is_said(before: dict[str, Any]) -> None:
     after = copy.deepcopy(before)
-    after["machine"] |= {"processor": "two", "versions": {"onnxruntime": "1.1"}}
+    after["machine"] |= {"processor": "two", "load": 3.5, "versions": {"onnxruntime": "1.1"}}
     after["threads"] = 4
     after["files"][1]["sha256"] = "other"
     after["files"].append(_file("c.tflite", 1.0))

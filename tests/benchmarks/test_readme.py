@@ -1,21 +1,24 @@
 """The README's tables and LIMITS.md are those of the committed results, and of what `toolkit bench --json` writes."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import readme
-from benchmarks.readme import README, table, write_block
+from benchmarks.readme import README, RESULTS, table, write_block
 from benchmarks.readme import speed as speed_block
-from benchmarks.readme.kinds import kinds
+from benchmarks.readme.kinds import KINDS, kinds
 from benchmarks.readme.limits import limits
 from benchmarks.readme.recipes import recipes
-from benchmarks.readme.shipped import shipped
+from benchmarks.readme.shipped import RESULT, shipped
 from benchmarks.readme.speed import speed
 from tests.report.made import benched, bundle
 from toolkit.bench.peers import EAGER
+from toolkit.bench.result import BenchResult
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,7 @@ def test_a_result_of_toolkit_bench_is_read_in_the_place_of_an_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = benched(bundle()).to_json()
+    document["machine"]["load"] = 0.3
     timed, torch = document["files"][1], document["files"][0]
     torch["in_use"]["runtime"] = "torch"
     document["files"] += (timed | {"role": "embedder", "file": "embedder.onnx"},)
@@ -54,10 +58,37 @@ def test_a_result_of_toolkit_bench_is_read_in_the_place_of_an_older_one(
     eager = {key: torch[key] for key in shared} | {"name": EAGER, "note": "made"}
     document["peers"] += (eager, eager | {"name": "TensorFlow converter"})
     (tmp_path / "bench-made.json").write_text(json.dumps(document))
-    monkeypatch.setattr(speed_block, "RESULTS", tmp_path)
-    machine, milliseconds, sizes = speed_block._timed("made")
-    assert machine == {"processor": "A processor", "date": "2026-01-02", "threads": 2}
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    place, milliseconds, sizes = speed_block._timed("made")
+    assert place == "2 threads of an A processor (AVX2 only), 2026-01-02, load 0.3 at the start"
     assert milliseconds["detector.int8.tflite"] == 1.7
     assert sizes["detector.int8.tflite"] == 1_600_000
     assert set(milliseconds) == {*sizes, EAGER}
     assert not {"detector.safetensors", "embedder.onnx", "TensorFlow converter"} & set(milliseconds)
+
+
+def test_a_second_machine_has_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in RESULTS.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    measured = [f"kinds-speed-{model}" for model in KINDS]
+    once = {"speed": speed(), "kinds": kinds(), "shipped": shipped()}
+    # Another machine, on which pocketseal alone of the watermark models was measured.
+    documents = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in (*measured, RESULT)}
+    documents["bench-pocketseal"] = _benched().to_json()
+    for name, document in documents.items():
+        document["machine"] |= {"processor": "Other processor", "flags": ["avx2"], "load": 0.25}
+        (tmp_path / f"{name}@other.json").write_text(json.dumps(document))
+    place = "2 threads of an Other processor (AVX2 only), 20"
+    assert place not in "".join(once.values())
+    for name, block in {"speed": speed(), "kinds": kinds(), "shipped": shipped()}.items():
+        assert block.count("\n|---|") == once[name].count("\n|---|") + 1
+        assert block.count(place) == 1
+    assert "| | pocketseal |\n" in speed()
+    assert speed().index("| | pocketseal | videoseal-1.0 |") < speed().index("| | pocketseal |\n")
+
+
+def _benched() -> BenchResult:
+    """A result of `toolkit bench` for every file that the block on speed shows."""
+    result = benched(bundle())
+    return replace(result, files=tuple(replace(result.files[1], file=file, name=file) for file in speed_block.FILES))

@@ -353,6 +353,30 @@ def test_the_reference_file_itself_is_bisected_on_another_backend(
     assert all(layer.introduced < 1e-4 for layer in report.layers if layer.onnx_op != "Gemm")
 
 
+def test_layers_are_bisected_in_a_precision_without_files(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rounding(OrtSession):
+        """ONNX Runtime, whose results are rounded to 8 bits for an artifact in bf16."""
+
+        def _run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+            assert self.artifact.precision == "bf16"
+            bits = {name: value.view(np.uint32) & 0xFFFF0000 for name, value in super()._run(feeds).items()}
+            return {name: value.astype(np.uint32).view(np.float32) for name, value in bits.items()}
+
+    spec = BackendSpec("rounding", "Rounding", ("onnx",), "onnxruntime", Rounding, casts=("bf16",))
+    monkeypatch.setitem(BACKENDS._added, "rounding", spec)
+    report = bisect_bundle(tiny, "detector.onnx", backend="rounding", precision="bf16")
+    assert report.candidate == "detector.onnx on rounding in bf16"
+    assert 1e-4 < max(layer.introduced for layer in report.layers) < 1e-2
+    described = json.loads((Path(str(report.repro)) / "layer.json").read_text())
+    assert (described["backend"], described["precision"]) == ("rounding", "bf16")
+    with pytest.raises(NotAvailable, match="backend 'ort' does not run bf16"):
+        bisect_bundle(tiny, "detector.onnx", precision="bf16")
+    (tiny.folder / "int8.onnx").write_bytes((tiny.folder / "detector.onnx").read_bytes())
+    int8 = replace(tiny.find("detector", "onnx", "fp32"), file="int8.onnx", precision="int8")
+    with pytest.raises(InvalidInput, match=r"int8\.onnx: a file in int8, which does not run in bf16"):
+        bisect_bundle(tiny.with_artifact(int8), "int8.onnx", backend="rounding", precision="bf16")
+
+
 def test_another_backend_must_open_onnx_files(tiny: Bundle) -> None:
     with pytest.raises(InvalidInput, match=r"detector\.fp32\.tflite: layers run on another backend for ONNX files"):
         bisect_bundle(tiny, "detector.fp32.tflite", backend="ort")

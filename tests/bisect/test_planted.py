@@ -227,4 +227,4 @@ def _shows(report: BisectReport) -> None:
         assert float(lines["difference over signal (RMS)"]) == pytest.approx(told, rel=1e-3)
         assert told >= first.introduced * (1 - 1e-6), "of the sample that shows it most, not of all together"
     assert first.tensor in done.stdout
-    assert f"({report.weights['origin']} weights)" in done.stdout
+    assert f"({report.weights.origin} weights)" in done.stdout

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle, sha256_of
+from backends.bundle import Bundle, WeightsOrigin, sha256_of
 from backends.tensor import Binding, TensorSpec
 
 
@@ -45,6 +45,6 @@ def constant_bundle(folder: Path) -> Path:
         "name": "constant", "kind": "watermark", "bits": 32, "image_size_px": 32,
         "embedder": None, "detection_threshold": None,
     }  # fmt: skip
-    weights = {"origin": "random", "sha256": "0" * 64, "source": "seed 0"}
+    weights = WeightsOrigin("random", "0" * 64, "seed 0")
     Bundle(folder, described, weights, (artifact,)).write()
     return folder

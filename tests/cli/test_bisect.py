@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from tests.bisect.small import small
 from toolkit.cli import main
 
@@ -44,7 +44,7 @@ def test_it_ends_in_0_with_a_table_that_fits_and_a_script_that_runs(
 
 
 def test_random_weights_are_labelled(bundle: Bundle) -> None:
-    replace(bundle, weights={"origin": "random", "sha256": "0" * 64, "source": "seed 0"}).write()
+    replace(bundle, weights=WeightsOrigin("random", "0" * 64, "seed 0")).write()
     shown = toolkit(bundle.folder, "--candidate", bundle.folder / "model.int8.onnx")
     assert shown.exit_code == 0
     assert "random weights" in shown.stderr

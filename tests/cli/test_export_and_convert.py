@@ -81,7 +81,7 @@ def test_one_network_can_be_exported_alone_and_without_its_torch_weights(tmp_pat
     assert (shown.exit_code, "random weights (seed 0)" in shown.stderr) == (0, True)
     bundle = Bundle.open(tmp_path / "pocketseal")
     assert [artifact.file for artifact in bundle.artifacts] == ["detector.onnx"]
-    assert bundle.weights["origin"] == "random"
+    assert bundle.weights.is_random
     assert "there is detector, embedder" in refused(toolkit("export", "pocketseal", "--role", "decoder"))
 
 

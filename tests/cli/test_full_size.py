@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from backends.bundle import Bundle, sha256_of
+from backends.bundle import Bundle, WeightsOrigin, sha256_of
 from benchmarks.large_export import measure
 from graphs.checkpoint import random_weights
 from graphs.networks.models import find_spec
@@ -83,7 +83,7 @@ def test_a_published_checkpoint_embeds_and_detects(name: str, tmp_path: Path, mo
     write_checkpoint(path, name, "detector", "embedder")
     toolkit("export", name, "--checkpoint", path)
     bundle = Bundle.open(tmp_path / "build" / name)
-    assert bundle.weights == {"origin": "checkpoint", "sha256": sha256_of(path), "source": path.name}
+    assert bundle.weights == WeightsOrigin("checkpoint", sha256_of(path), path.name)
     message = "5a" * (bundle.model["bits"] // 8)
     toolkit("embed", COFFEE, "--message", message, "-m", name, "-o", "marked.png")
     messages = set()
@@ -101,7 +101,7 @@ def test_a_published_checkpoint_of_chunkyseal_is_never_in_memory_twice(tmp_path:
     export = ["export", "chunkyseal", "--checkpoint", path, "--role", "detector", "--no-torch", "-o", tmp_path]
     assert toolkit_peak_mb(*export) <= LIMIT_RSS_MB
     bundle = Bundle.open(tmp_path / "chunkyseal")
-    assert bundle.weights == {"origin": "checkpoint", "sha256": sha256_of(path), "source": path.name}
+    assert bundle.weights == WeightsOrigin("checkpoint", sha256_of(path), path.name)
     float32 = bundle.find("detector", "onnx", "fp32")
     assert float32.external_files == ("detector.onnx.data",)
     before = bundle.verify(float32).stat().st_mtime_ns

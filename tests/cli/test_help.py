@@ -31,7 +31,7 @@ def test_no_help_text_imports_a_runtime() -> None:
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
-    expected = "ship models export import convert compare bisect bench embed run setup-converter"
+    expected = "ship models export import convert compare bisect bench embed run doctor setup-converter"
     assert list(COMMANDS) == expected.split()
 
 

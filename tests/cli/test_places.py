@@ -58,7 +58,7 @@ def test_every_command_takes_paths_from_another_directory(
         return shown.stdout
 
     run("import", given, "-o", bundle)
-    assert Bundle.open(bundle).weights["source"] == "source.onnx"
+    assert Bundle.open(bundle).weights.source == "source.onnx"
     run("convert", bundle, "-p", "int8", "--runtime", "ort")
     assert "1 of 1 files pass" in run("compare", bundle)
     run("bisect", bundle, "--candidate", bundle / "model.int8.onnx", "--before", given, "--repro", "repro")

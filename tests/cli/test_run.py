@@ -54,6 +54,25 @@ def test_json_is_one_object_an_image_with_exactly_the_keys_of_the_contract(choic
         assert all(ms > 0 for ms in row["timing_ms"].values())
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [((COFFEE,), "the first run of the network"), ((COFFEE, ROCKET), "The first row has its first run")],
+)
+def test_a_time_of_a_first_run_is_called_so(images: tuple[str, ...], said: str) -> None:
+    shown = " ".join(run(*images).stdout.split())
+    assert said in shown
+    assert f"`toolkit bench {FOLDER}` times warm runs" in shown
+
+
+def test_no_line_of_the_runtime_reaches_stderr() -> None:
+    # A process of its own: a runtime writes such lines once in a process.
+    shipped = str(Path(toolkit.__file__).parent / "bundles" / "pocketseal")
+    program = "from toolkit.cli import main; main(prog_name='toolkit')"
+    command = [sys.executable, "-c", program, "run", COFFEE, "--bundle", shipped, "--backend", "tflite", "-p", "int8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_message_is_the_one_python_reads() -> None:
     with toolkit.load_detector(FOLDER) as detector:
         expected = detector.detect(COFFEE)

@@ -1,6 +1,7 @@
 """`toolkit run` of models that are not a watermark's: what it prints, what it writes, what it refuses."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_a_page(page: Path, mode: str, tokens: int, grid: list[int]) -> None:
         assert held["sequence"].shape == (tokens, 40)
         assert held["grid"].shape == (*grid, 40)
     assert size_of(picture) == (400, 270)
+
+
+def test_a_first_run_is_told_apart_from_the_others(page: Path) -> None:
+    again = page.with_name("again.png")
+    shutil.copy(page, again)
+    shown = run("deepencoder", page, again, "--mode", "gundam", "-o", page.parent / "out")
+    first, second = (line for line in shown.stdout.splitlines() if " ms" in line)
+    number = r"\d+\.\d ms"
+    assert re.fullmatch(rf"  \w+ {number} \(first run\)(, then \d x {number})?; .*\(first run\).*", first)
+    assert "first run" not in second
+    assert re.search(rf"small 6 x {number}", second)
 
 
 def test_what_the_compression_saves_is_counted_and_timed(page: Path) -> None:

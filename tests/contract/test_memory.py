@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from backends.bundle import Bundle
-from backends.registry import compared_backends, open_session
+from backends.registry import open_session, run_targets
 from tests.shared import made_once
 from toolkit.convert import slices
 from toolkit.convert.pipeline import convert_bundle
@@ -67,11 +67,11 @@ def test_no_file_of_a_recurrent_graph_keeps_memory_between_runs(name: str) -> No
     first, second = ({"x": rng.standard_normal((4, 1, _INPUTS)).astype(np.float32)} for _ in range(2))
     tried = set()
     for artifact in bundle.artifacts:
-        for spec in compared_backends(artifact):
-            with open_session(bundle, artifact, spec.name, 1) as session:
+        for target in run_targets(artifact):
+            with open_session(bundle, target.artifact, target.backend, 1) as session:
                 before, other, again = (session.run(feed) for feed in (first, second, first))
             for output, value in before.items():
-                where = f"{output} of {artifact.file} on {spec.name}"
+                where = f"{output} of {target.name}"
                 assert again[output].tobytes() == value.tobytes(), f"{where}: another one after other inputs"
                 assert other[output].tobytes() != value.tobytes(), where
             tried.add((artifact.format, artifact.precision))

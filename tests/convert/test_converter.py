@@ -25,7 +25,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
         path.write_text(f"#!{sys.executable}\nimport os, signal, sys, time, json\n{program}\n", encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("TOOLKIT_CONVERTER", str(path))
-        monkeypatch.setattr("toolkit.convert.converter.PRELOADED", ())  # it is no Python that can be a fork server
+        monkeypatch.setattr("toolkit.convert.converter.PRELOADED", {})  # it is no Python that can be a fork server
 
     return install
 
@@ -84,9 +84,9 @@ def test_a_full_disk_is_explained(tmp_path: Path, fake: Fake) -> None:
 def test_it_is_told_when_its_caller_is_gone(tmp_path: Path, fake: Fake) -> None:
     fake(SAY + "import threading\nthreading.Timer(60, lambda: os._exit(1)).start()\nos.read(0, 1)\n" + RESULT)
     code = "import sys; from pathlib import Path; from toolkit.convert import converter\n"
-    code += "converter.PRELOADED = ()\n"
+    code += "converter.PRELOADED = {}\n"
     code += "folder = Path(sys.argv[1])\n"
-    code += "converter.run_worker({}, folder, folder / 'log', 60, lambda step: print(step, flush=True))"
+    code += "converter.run_worker({'task': 'lower'}, folder, folder / 'log', 60, lambda step: print(step, flush=True))"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # PIPE
         assert process.stdout.readline() == "lowering\n"

@@ -156,3 +156,37 @@ def test_a_place_without_inputs_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InvalidInput, match="expected inputs of one sort, got 1 files of arrays and 1 files of images"):
         read_inputs(tmp_path, (IDS,))
+
+
+@pytest.mark.parametrize(
+    ("specs", "arrays", "truths"),
+    [
+        ((IDS,), {"ids": np.zeros((3, 4), int), "labels": np.array([2, 0, 1])}, [(2,), (0,), (1,)]),
+        ((IDS,), {"ids": np.zeros((3, 4), int), "label": np.array([[2], [0], [1]])}, [(2,), (0,), (1,)]),
+        ((IDS,), {"ids": np.zeros((2, 4), int), "labels": np.arange(8).reshape(2, 4)}, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ((PAIR,), {"pair": np.zeros((5, 3), np.float32), "labels": np.arange(5)}, [(0, 1), (2, 3)]),
+        ((PAIR,), {"pair": np.zeros((2, 3), np.float32), "labels": np.arange(2)}, [(0, 1)]),
+        ((ROW,), {"row": np.zeros((2, 5), np.float32), "labels": np.arange(2)}, [(0,), (1,)]),
+        ((ROW,), {"row": np.zeros(5, np.float32), "label": np.array(7)}, [(7,)]),
+        ((IDS,), {"ids": np.zeros((2, 4), int)}, [None, None]),
+    ],
+)
+def test_labels_beside_the_inputs_are_the_truth_of_the_samples(
+    tmp_path: Path, specs: tuple[TensorSpec, ...], arrays: dict[str, object], truths: list[object]
+) -> None:
+    assert [sample.truth for sample in read_inputs(_npz(tmp_path / "a.npz", **arrays), specs)] == truths
+
+
+def test_an_input_called_labels_is_an_input(tmp_path: Path) -> None:
+    labels = TensorSpec("labels", (1, 4), "int64", None)
+    path = _npz(tmp_path / "a.npz", labels=np.zeros((2, 4), int), label=np.array([1, 0]))
+    assert [sample.truth for sample in read_inputs(path, (labels,))] == [(1,), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "got"), [(np.zeros(2, int), r"int64 \[2\]"), (np.zeros((3, 5), np.float32), r"float32 \[3, 5\]")]
+)
+def test_labels_that_do_not_belong_to_the_rows_are_refused(tmp_path: Path, labels: object, got: str) -> None:
+    path = _npz(tmp_path / "a.npz", ids=np.zeros((3, 4), int), labels=labels)
+    with pytest.raises(InvalidInput, match=f"labels: expected integers for each of 3 rows of the inputs, got {got}"):
+        read_inputs(path, (IDS,))

@@ -150,7 +150,7 @@ def test_every_part_of_a_text_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gray", "expected size, scale, mean, std, layout, order, grey, rate, got 'gray'"),
+        ("gray", "expected size, scale, mean, std, layout, order, grey, rate, interpolation, crop, got 'gray'"),
         ("mean", "mean: expected numbers with spaces between them, got ''"),
         ("mean=0.5;0.5", "mean: expected numbers"),
         ("mean=1 2", "mean: expected 1 or 3 numbers, got 2"),
@@ -177,3 +177,39 @@ def test_images_of_class_folders_have_the_names_of_their_folders(tmp_path: Path)
     assert [sample.name for sample in samples] == ["1.png", "cat/1.png", "cat/2.png", "dog/1.png"]
     reds = [round(255 * float(sample.feeds["image"][0, 0, 0, 0])) for sample in samples]
     assert reds == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "size=8x12,grey", "mean=0.485 0.456 0.406,order=BGR,crop=0.965517241379", "rate=16000"]
+)
+def test_a_preprocessing_is_written_as_it_is_read(text: str) -> None:
+    assert str(Preprocess.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("crop=0", "above 0"), ("crop=1.5", "up to 1"), ("interpolation=cubic", "bicubic")]
+)
+def test_a_crop_and_an_interpolation_that_there_are_none_of_are_refused(text: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        Preprocess.parse(text)
+
+
+@pytest.mark.parametrize("size", [(640, 427), (300, 400), (90, 91)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+def test_a_crop_is_the_middle_of_a_resized_image_as_pillow_and_torchvision_make_it(
+    tmp_path: Path, size: tuple[int, int], interpolation: str
+) -> None:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (9, 11, 3), np.uint8))
+    image = small.resize(size, Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.png")
+    short = 72  # 64 / (64 / 72) is below 72 in floating point
+    scale = short / min(size)
+    width, height = (short if side == min(size) else int(side * scale + 1e-9) for side in size)
+    whole = image.resize((width, height), Image.Resampling[interpolation.upper()])
+    left, top = round((width - 64) / 2), round((height - 64) / 2)
+    expected = np.asarray(whole.crop((left, top, left + 64, top + 64)), np.float32).transpose(2, 0, 1) / 255
+    text = f"crop={64 / 72},interpolation={interpolation}"
+    spec = TensorSpec("image", (1, 3, 64, 64), "float32", "NCHW")
+    (sample,) = read_inputs(tmp_path, (spec,), Preprocess.parse(text))
+    np.testing.assert_allclose(sample.feeds["image"][0], expected, atol=1.5 / 255)  # Pillow rounds twice

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.errors import InvalidArtifact, InvalidInput
 from backends.tensor import IntegerValues, TensorSpec
 from tests.foreign_graphs import square_root
@@ -77,7 +77,7 @@ def test_a_bundle_elsewhere_finds_the_same_inputs(bundle: Bundle, tmp_path: Path
 
 def test_what_is_written_is_read_again() -> None:
     kept = KeptInputs(
-        "../a", Preprocess((8, 12), 255.0, (1.0, 2.0, 3.0), (4.0,), "NHWC", "BGR", True, 16000),
+        "../a", Preprocess((8, 12), 255.0, (1.0, 2.0, 3.0), (4.0,), "NHWC", "BGR", True, 16000, "bicubic", 0.875),
         {"ids": IntegerValues(30, distinct=1), "mask": IntegerValues(mask=True)},
     )  # fmt: skip
     written = json.loads(json.dumps(kept.to_json()))
@@ -87,7 +87,7 @@ def test_what_is_written_is_read_again() -> None:
     assert KeptInputs.of(replace(bundle, model={"name": "a", "kind": "tensor"})) == KeptInputs()
 
 
-_WEIGHTS = {"origin": "checkpoint", "sha256": "0" * 64, "source": "a.onnx"}
+_WEIGHTS = WeightsOrigin("checkpoint", "0" * 64, "a.onnx")
 
 
 @pytest.mark.parametrize(

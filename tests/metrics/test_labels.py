@@ -140,3 +140,39 @@ def test_characters_change_where_strings_do_and_both_ways_alike(one: list[int], 
 def test_outputs_without_steps_and_blanks_without_a_class_are_refused(wrong: TensorSpec, blank: int, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         SequenceJudge(wrong, blank)
+
+
+def test_right_answers_are_counted_by_the_labels_that_samples_have() -> None:
+    judge = LabelJudge(spec(4, 4), 1)
+    expected = np.eye(4, dtype=np.float32)
+    judge.add(Sample("a", "real", {}, (0, 1, 3, 3)), {"y": expected[[0, 0, 3, 3]]}, {"y": expected})
+    assert judge.details()["counted"] == {
+        "labels changed": [2, 4],
+        "right by the labels given": [3, 4],
+        "right in the reference": [3, 4],
+    }
+    judge.add(Sample("b", "real", {}, (-100, -100, 2, 0)), {"y": expected}, {"y": expected})
+    judge.add(REAL, {"y": expected}, {"y": expected})
+    assert judge.details()["counted"] == {
+        "labels changed": [2, 12],
+        "right by the labels given": [4, 6],
+        "right in the reference": [4, 6],
+    }
+
+
+def test_a_label_among_the_k_largest_scores_is_right() -> None:
+    judge = LabelJudge(spec(1, 10), 3)
+    expected = np.arange(10, dtype=np.float32)[None]
+    for label in (9, 7, 6):
+        judge.add(Sample("a", "real", {}, (label,)), {"y": expected[:, ::-1]}, {"y": expected})
+    assert judge.details()["counted"]["right by the labels given"] == [0, 3]
+    assert judge.details()["counted"]["right in the reference"] == [2, 3]
+
+
+@pytest.mark.parametrize("truth", [(0,), (0, 1, 2), (0, 4)])
+def test_labels_that_do_not_fit_the_scores_are_refused(truth: tuple[int, ...]) -> None:
+    scores = {"y": np.eye(4, dtype=np.float32)[:2]}
+    with pytest.raises(
+        InvalidInput, match="labels of a: expected one for each of 2 rows of the output 'y', from 0 to 3"
+    ):
+        LabelJudge(spec(2, 4), 1).add(Sample("a", "real", {}, truth), scores, scores)

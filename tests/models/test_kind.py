@@ -9,6 +9,7 @@ import pytest
 
 from backends.errors import NotAvailable
 from graphs.networks.models import MODELS
+from toolkit.models.command import milliseconds
 from toolkit.models.kind import KINDS, ModelKind, all_kinds, all_models, find_kind, find_model
 from toolkit.models.tensor import TensorKind
 
@@ -78,3 +79,17 @@ def test_kinds_and_their_options_import_no_runtime() -> None:
 def test_a_kind_that_is_not_run_says_so() -> None:
     with pytest.raises(NotAvailable, match="models of kind 'tensor' are not run"):
         find_kind("tensor").run(None, None)  # type: ignore[arg-type]  # neither is looked at
+
+
+@pytest.mark.parametrize(
+    ("times", "first", "text"),
+    [
+        ({"a": [31.04]}, {"a"}, "a 31.0 ms (first run)"),
+        ({"a": [9.0]}, set(), "a 1 x 9.0 ms"),
+        ({"a": [90.0, 1.0, 2.0, 6.0], "b": [5.0, 7.0]}, {"a"}, "a 90.0 ms (first run), then 3 x 2.0 ms; b 2 x 6.0 ms"),
+    ],
+)
+def test_times_are_told_as_a_first_run_and_the_median_of_the_others(
+    times: dict[str, list[float]], first: set[str], text: str
+) -> None:
+    assert milliseconds(times, first) == text

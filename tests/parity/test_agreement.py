@@ -9,7 +9,7 @@ import onnx.parser
 import pytest
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.tensor import TensorSpec
 from tests.foreign_graphs import onnx_artifact
 from toolkit.inputs.kept import with_inputs
@@ -33,7 +33,7 @@ def _artifact(path: Path) -> Artifact:
 
 
 def _bundle(path: Path) -> Bundle:
-    weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": path.name}
+    weights = WeightsOrigin("checkpoint", "0" * 64, path.name)
     return Bundle(path.parent, {"name": "root", "kind": "tensor"}, weights, (_artifact(path),))
 
 

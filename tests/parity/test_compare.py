@@ -11,7 +11,7 @@ from PIL import Image
 from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
-from backends.registry import BackendSpec, default_backend
+from backends.registry import RunTarget, default_backend
 from backends.session import Session
 from toolkit.export import SHIPPED
 from toolkit.images.open import image_files
@@ -203,12 +203,17 @@ def test_a_folder_of_images_is_checked_before_anything_is_computed(tmp_path: Pat
 def test_a_second_backend_that_fails_costs_its_own_row_alone(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    expected = compare_bundle(_detector(tiny))
     original = compare_module.open_session
 
-    def compared(artifact: Artifact) -> tuple[BackendSpec, ...]:
-        default = default_backend(artifact.format)
-        return (default, replace(default, name="other")) if artifact.format == "onnx" else (default,)
+    def default_alone(artifact: Artifact) -> tuple[RunTarget, ...]:
+        return (RunTarget(artifact, default_backend(artifact.format).name, True),)
+
+    def with_another(artifact: Artifact) -> tuple[RunTarget, ...]:
+        other = RunTarget(artifact, "other", False)
+        return (*default_alone(artifact), *([other] if artifact.format == "onnx" else []))
+
+    monkeypatch.setattr(compare_module, "run_targets", default_alone)
+    expected = compare_bundle(_detector(tiny))
 
     def refused(*_: object) -> Session:
         raise InvalidArtifact("operator Gemm is unknown")
@@ -222,7 +227,7 @@ def test_a_second_backend_that_fails_costs_its_own_row_alone(
         monkeypatch.setattr(session, "run", refused)
         return session
 
-    monkeypatch.setattr(compare_module, "compared_backends", compared)
+    monkeypatch.setattr(compare_module, "run_targets", with_another)
     monkeypatch.setattr(compare_module, "open_session", opened)
     files = compare_bundle(_detector(tiny)).roles[0].files
     (failed,) = (file for file in files if file.backend == "other")

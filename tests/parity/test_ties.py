@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.tensor import Array, Binding, TensorSpec
 from tests.foreign_graphs import onnx_artifact
 from toolkit.parity.agreement import disagreements
@@ -46,7 +46,7 @@ def test_the_other_of_two_equal_scores_is_no_other_answer(
             tmp_path / "b.onnx", f"s = MatMul(x, w) n = {other}(s) i = {choosing}{last}>(n) y = Cast<to = 6>(i)", output
         )
         parent, artifact = _artifact(source, shape), _artifact(path, shape)
-        weights = {"origin": "checkpoint", "sha256": "0" * 64, "source": "a.onnx"}
+        weights = WeightsOrigin("checkpoint", "0" * 64, "a.onnx")
         bundle = Bundle(tmp_path, {"name": "a", "kind": "tensor"}, weights, (parent,))
         return disagreements(bundle, source, parent, path, artifact)
 

@@ -9,15 +9,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
 import pytest
 from PIL import Image
 
+from backends.sandbox import start
 from tests.shared import made_once
 
 SOURCE = Path(__file__).parent
+PRELOADED = ("torch.onnx", "pytest", *(f"toolkit.{name}.bundle" for name in ("bench", "bisect")), "toolkit.report.page")
 ROOT = SOURCE.parents[1]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -32,7 +35,10 @@ def _install(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a function that runs Python with arguments, with the package installed, in a temporary folder."""
+    """Return a function that runs a Python module with arguments, with the package installed, in a temporary folder.
+
+    Each run is a process of its own: a fork of a server that has imported what the commands import.
+    """
     site, work = made_once("plugins", _install) / "site", tmp_path_factory.mktemp("work")
     env = {
         **os.environ,
@@ -40,9 +46,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "PYTHONDONTWRITEBYTECODE": "1",  # the installed package is shared
     }
 
-    def run(*arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
+    def run(module: str, *arguments: object, expect: int = 0) -> "subprocess.CompletedProcess[str]":
+        with (work / "stderr").open("w+", encoding="utf-8") as log:
+            process = start(sys.executable, module, [*map(str, arguments)], log, env, work, preload=PRELOADED)
+            with process:
+                assert process.stdout is not None  # a pipe
+                shown = process.stdout.read().decode()
+            log.seek(0)
+            done = subprocess.CompletedProcess(module, process.wait(), shown, log.read())
         assert done.returncode == expect, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
 
@@ -52,9 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def toolkit(run: Run) -> Run:
     """Return a function that runs a command of the toolkit as `run` does."""
-    return lambda *arguments, expect=0: run(
-        "-c", "from toolkit.cli import main; main(prog_name='toolkit')", *arguments, expect=expect
-    )
+    return partial(run, "toolkit")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,7 @@ def bundle(run: Run, toolkit: Run) -> Path:
     """Return the folder of the classifier, exported with fixed weights and converted to fp32 and to int8-dense."""
 
     def make(folder: Path) -> None:
-        run("-m", "sample_plugins.classifier.network", folder / "weights.safetensors")
+        run("sample_plugins.classifier.network", folder / "weights.safetensors")
         toolkit("export", "colours", "--checkpoint", folder / "weights.safetensors", "-o", folder)
         toolkit("convert", folder / "colours", "-p", "fp32", "-p", "int8-dense")
 
@@ -83,7 +92,7 @@ def timed(toolkit: Run, bundle: Path) -> Path:
 def test_the_backend_is_one_short_file_and_keeps_the_contract(run: Run) -> None:
     lines = (SOURCE / "sample_plugins" / "reference_backend.py").read_text().splitlines()
     assert len(lines) <= 150
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "toolkit.contract", "--backend", "reference")
+    done = run("pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "toolkit.contract", "--backend", "reference")
     assert "reference" not in done.stderr
     passed = int(done.stdout.split(" passed")[0].rsplit(maxsplit=1)[-1])
     assert passed >= 12

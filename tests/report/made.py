@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backends.artifact import Artifact
-from backends.bundle import Bundle
+from backends.bundle import Bundle, WeightsOrigin
 from backends.machine import Machine
 from backends.profiling import OperatorTime, by_op_type
 from backends.registry import default_backend
@@ -64,7 +64,7 @@ def artifact(file: str, format: str, precision: str, size: int) -> Artifact:
 def bundle(name: str = "made", origin: str = "trained") -> Bundle:
     artifacts = tuple(artifact(file, *about[:3]) for file, about in FILES.items())
     model = {"name": name, "kind": "watermark", "bits": BITS, "image_size_px": 8, "detection_threshold": 0.0}
-    return Bundle(Path(name), model, {"origin": origin, "sha256": "0" * 64, "source": "by hand"}, artifacts)
+    return Bundle(Path(name), model, WeightsOrigin(origin, "0" * 64, "by hand"), artifacts)
 
 
 def _samples() -> list[tuple[Sample, np.ndarray]]:
@@ -95,7 +95,7 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
             if step is not None:
                 step.add(sample, got, {"logits": logits})
         tolerance = find_kind("watermark").tolerance("detector", entry.precision)
-        random = made_of.weights["origin"] == "random"
+        random = made_of.weights.is_random
         total = running.result()
         checks = judge(total, tolerance, random)
         backend = default_backend(entry.format).name
@@ -106,11 +106,17 @@ def compared(made_of: Bundle, drift: dict[str, float], judge_of: Judge | None = 
     return ParityReport(made_of.model["name"], "watermark", made_of.weights, (role,), ())
 
 
-def on_another_backend(parity: ParityReport, file: str) -> ParityReport:
-    """The report with one more entry: `file` on a second backend, which reads every bit as the first does."""
+def on_another_backend(parity: ParityReport, file: str, precision: str | None = None) -> ParityReport:
+    """The report with one more entry: `file` on a second backend, which reads every bit as the first does.
+
+    precision: one without files of its own, in which the backend ran it.
+    """
     (role,) = parity.roles
     (first,) = [one for one in role.files if one.artifact.file == file]
     second = replace(first, backend="openvino", name=f"{file} on openvino")
+    if precision is not None:
+        ran = replace(first.artifact, precision=precision)
+        second = replace(second, artifact=ran, name=f"{file} on openvino in {precision}")
     return replace(parity, roles=(replace(role, files=(*role.files, second)),))
 
 
@@ -152,7 +158,7 @@ def bisected(candidate: str = "detector.int8.tflite", model: str = "made", layer
         told[5] = replace(told[5], introduced=0.0)
         told[4] = replace(told[4], inherited=LARGEST)
     unmatched = (Unmatched("dropped", "the file holds no such tensor"),)
-    weights = {"origin": "trained"}
+    weights = WeightsOrigin("trained", "0" * 64, "by hand")
     return BisectReport(
         model, weights, candidate, "detector.onnx", ("a", "b", "c"), tuple(told), unmatched, "repro/layer_7"
     )

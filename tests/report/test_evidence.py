@@ -24,6 +24,8 @@ def test_results_of_the_same_files_are_taken_as_they_are(tmp_path: Path) -> None
     assert read_bench(_written(tmp_path, timed.to_json()), bundle()) == timed
     told = bisected()
     assert read_bisection(_written(tmp_path, told.to_json()), bundle()) == told
+    elsewhere = bisected("detector.onnx on openvino in bf16")
+    assert read_bisection(_written(tmp_path, elsewhere.to_json()), bundle()) == elsewhere
 
 
 def test_times_of_another_file_are_refused_by_name(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_what_this_machine_cannot_measure_is_left_out_and_says_why() -> None:
 
 
 def test_every_file_is_bisected_but_torch_s_and_float32_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_bisect", lambda bundle, file, threads, progress: bisected(file))
+    monkeypatch.setattr(module, "_bisect", lambda bundle, one, threads, progress: bisected(one.file))
     evidence = gathered(benched(bundle()))
     told = [bisection.candidate for bisection in evidence.bisections]
     assert told == ["detector.fp16.tflite", "detector.int8.tflite", "detector.int8.onnx"]
@@ -50,11 +50,19 @@ def test_every_file_is_bisected_but_torch_s_and_float32_that_passes(monkeypatch:
 
 
 def test_a_file_that_several_backends_run_is_bisected_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_bisect", lambda bundle, file, threads, progress: bisected(file))
+    monkeypatch.setattr(module, "_bisect", lambda bundle, one, threads, progress: bisected(one.file))
     parity = on_another_backend(made().parity, "detector.int8.onnx")
     evidence = gather(bundle(), parity, (), 1, benched(bundle()), [], lambda step: None)
     told = [bisection.candidate for bisection in evidence.bisections]
     assert told == ["detector.fp16.tflite", "detector.int8.tflite", "detector.int8.onnx"]
+
+
+def test_a_precision_without_files_is_bisected_on_the_backend_that_ran_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_bisect", lambda bundle, one, *_: (one.file, one.backend, one.precision))
+    parity = on_another_backend(made().parity, "detector.onnx", "bf16")
+    evidence = gather(bundle(), parity, (), 1, benched(bundle()), [], lambda step: None)
+    assert [one for one in evidence.bisections if "detector.onnx" in one] == [("detector.onnx", "openvino", "bf16")]
+    assert ("detector.int8.onnx", None, None) in evidence.bisections
 
 
 def test_profiles_that_the_bench_brought_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from backends.bundle import WeightsOrigin
 from backends.precision import find_recipe
 from tests.report.made import MACHINE, bisected, bundle, made, on_another_backend
 from toolkit.bisect.result import Unmatched
@@ -163,7 +164,7 @@ def test_a_hostile_name_is_shown_and_never_run() -> None:
     hostile = replace(
         bundle(HOSTILE),
         artifacts=artifacts,
-        weights={"origin": "checkpoint", "sha256": HOSTILE, "source": HOSTILE},
+        weights=WeightsOrigin("checkpoint", HOSTILE, HOSTILE),
     )
     evidence = made(hostile)
     (bisection,) = evidence.bisections

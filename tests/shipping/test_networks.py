@@ -12,8 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable
+from toolkit.inputs.images import Preprocess
+from toolkit.inputs.kept import KeptInputs
 from toolkit.shipping import networks
-from toolkit.shipping.networks import build_network, example_inputs, load_weights
+from toolkit.shipping.networks import build_network, example_inputs, load_weights, published_preprocess
+from toolkit.shipping.source import Source
 
 
 class Network(nn.Module):
@@ -21,7 +24,10 @@ class Network(nn.Module):
         super().__init__()
         self.body = nn.Conv2d(3, 4, 3)
         self.scale = nn.Parameter(torch.zeros(4))  # starts as an identity, as the last norms of a residual block do
-        self.pretrained_cfg = {"input_size": (3, 32, 40)}
+        self.pretrained_cfg = {
+            "input_size": (3, 32, 40), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25),
+            "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center",
+        }  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.body(x).mean((2, 3))) * self.scale
@@ -47,9 +53,18 @@ def _packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     timm, vision = ModuleType("timm"), ModuleType("torchvision")
     timm.create_model, timm.list_models = create_model, lambda: ["small"]  # type: ignore[attr-defined]
-    published = SimpleNamespace(transforms=partial(print, crop_size=48, resize_size=(56, 60)))
+    stated = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    published = [
+        SimpleNamespace(
+            url=f"https://example.org/models/small-{number}.pth",
+            transforms=partial(
+                SimpleNamespace, crop_size=[48], resize_size=whole, interpolation=SimpleNamespace(value=way), **stated
+            ),
+        )
+        for number, (whole, way) in enumerate((([56, 60], "bilinear"), ([52], "bicubic")))
+    ]
     vision.models = SimpleNamespace(  # type: ignore[attr-defined]
-        get_model_builder=builder, get_model_weights=lambda name: [published], list_models=lambda: ["small"]
+        get_model_builder=builder, get_model_weights=lambda name: published, list_models=lambda: ["small"]
     )
     monkeypatch.setitem(sys.modules, "timm", timm)
     monkeypatch.setitem(sys.modules, "torchvision", vision)
@@ -135,3 +150,54 @@ def test_weights_are_loaded_strictly(tmp_path: Path) -> None:
     torch.save({**state, "epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(InvalidArtifact, match="expected a state dict, tensors by name, got the keys 'scale'"):
         load_weights(Network(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "text"),
+    [
+        ("timm", None, "size=32x40,mean=0.5 0.5 0.5,std=0.25 0.25 0.25,interpolation=bicubic,crop=0.9"),
+        ("torchvision", None, f"size=48x48,mean=0.485 0.456 0.406,std=0.229 0.224 0.225,crop={48 / 56}"),
+        ("torchvision", "small-0.pth", f"size=48x48,mean=0.485 0.456 0.406,std=0.229 0.224 0.225,crop={48 / 56}"),
+        (
+            "torchvision",
+            "small-1.pth",
+            f"size=48x48,mean=0.485 0.456 0.406,std=0.229 0.224 0.225,interpolation=bicubic,crop={48 / 52}",
+        ),
+    ],
+)
+def test_images_are_read_as_the_package_states_it(package: str, file: str | None, text: str) -> None:
+    network, path = build_network(package, "small"), None if file is None else Path("weights", file)
+    inputs = example_inputs(package, "small", network, {}, path)
+    found = published_preprocess(package, "small", network, inputs, path)
+    assert str(found) == text
+    assert Preprocess.parse(text) == found
+
+
+def test_no_preprocessing_is_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network("timm", "small")
+    image = {"x": torch.zeros(1, 3, 32, 40)}
+    network.pretrained_cfg |= {"crop_mode": "squash", "interpolation": "random"}  # type: ignore[operator]
+    assert published_preprocess("timm", "small", network, image) == Preprocess(
+        (32, 40), mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    for inputs in ({"x": torch.zeros(1, 1, 8, 8)}, {"x": torch.zeros(1, 3, 4, 8, 8)}, image | {"y": torch.zeros(1)}):
+        assert published_preprocess("timm", "small", network, inputs) is None
+    del network.pretrained_cfg
+    assert published_preprocess("timm", "small", network, image) is None
+    monkeypatch.setattr(sys.modules["torchvision"].models, "get_model_weights", lambda name: [])
+    assert published_preprocess("torchvision", "small", network, image) is None
+
+
+def test_the_bundle_keeps_what_the_package_states_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    for given in (None, Preprocess(scale=255.0)):
+        told: list[str] = []
+        source = Source("timm/small", kept={"preprocess": given})
+        bundle = source.make(tmp_path / "bundle", lambda step: None, told.append)
+        kept = KeptInputs.of(bundle).preprocess
+        lines = [line for line in told if "images are read" in line]
+        if given is not None:
+            assert (kept, lines) == (given, [])
+            continue
+        assert kept is not None
+        assert (kept.mean, kept.crop, kept.interpolation) == ((0.5, 0.5, 0.5), 0.9, "bicubic")
+        assert lines == [f'timm/small: images are read as timm states it, --preprocess "{kept}"; yours takes its place']

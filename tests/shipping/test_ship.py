@@ -245,7 +245,7 @@ def test_a_checkpoint_is_recognized_and_the_graphs_that_it_holds_are_exported(tm
     state = random_weights(3, spec).states["detector"]
     torch.save({"model": {graph.key(name): value for name, value in state.items()}}, tmp_path / "w.pth")
     bundle = Source(str(tmp_path / "w.pth")).make(tmp_path / "bundle", lambda step: None, lambda line: None)
-    assert (bundle.model["name"], bundle.weights["origin"], bundle.weights["source"]) == (
+    assert (bundle.model["name"], bundle.weights.origin, bundle.weights.source) == (
         "pocketseal",
         "checkpoint",
         "w.pth",
@@ -271,5 +271,5 @@ def test_a_model_without_weights_gets_random_ones_and_says_so(tmp_path: Path, mo
     notes: list[str] = []
     monkeypatch.setattr(export, "SHIPPED", tmp_path)
     bundle = Source("pocketseal").make(tmp_path / "bundle", lambda step: None, notes.append)
-    assert bundle.weights["origin"] == "random"
+    assert bundle.weights.is_random
     assert notes == ["pocketseal: its weights are random, because none ship with this package: give --checkpoint FILE"]

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def bench_bundle(
     if request.source is not None:
         with checked_source(bundle, request.source):
             pass  # a wrong file is refused before anything is measured
-    log = ResumeLog(keep, _measured_of(bundle, request))
+    machine = Machine.here()
+    log = ResumeLog(keep, _measured_of(machine, bundle, request))
     notes = [f"{len(log)} of the measurements are of a run that was interrupted"] if len(log) else []
     artifacts = bundle.artifacts
     if find_spec("torch") is None and any(artifact.format == "torch" for artifact in artifacts):
@@ -79,7 +81,7 @@ def bench_bundle(
     if all(file.alone.energy_mj_a_run is None for file in files):
         notes.append(NO_ENERGY)
     return BenchResult(
-        machine=Machine.here(),
+        machine=machine,
         model=bundle.model["name"],
         kind=bundle.model["kind"],
         weights=bundle.weights,
@@ -92,10 +94,10 @@ def bench_bundle(
     )
 
 
-def _measured_of(bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
+def _measured_of(machine: Machine, bundle: Bundle, request: BenchOptions) -> dict[str, Any]:
     """Return the facts that must be equal for measurements of two runs to go into one result."""
     return {
-        "machine": Machine.here().to_json(),
+        "machine": replace(machine, load=None).to_json(),
         "files": [
             [target.artifact.role, target.name, artifact.sha256]
             for artifact in bundle.artifacts

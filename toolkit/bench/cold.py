@@ -1,8 +1,8 @@
 """Cold starts: load time, first run, CPU time and energy of further runs, and peak memory in a fresh process."""
 
-import re
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 3600.0
 _RAPL = Path("/sys/class/powercap")
-# "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
-_DELEGATE = re.compile(r"Created TensorFlow Lite (\S+) delegate")
 
 
 def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "ColdStart":
@@ -41,8 +39,7 @@ def measure_cold_start(target: BenchTarget, threads: int, seconds: float) -> "Co
             except SandboxDied as died:
                 said = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
                 raise InvalidArtifact(f"{target.name}: its own process {died}: {said}") from died
-        delegate = _DELEGATE.search(log.read_text(encoding="utf-8", errors="replace"))
-    return ColdStart(**figures, delegate=delegate[1] if delegate else None)
+    return ColdStart(**figures)
 
 
 def _measure(bundle: Bundle, artifact: Artifact, backend: str, threads: int, seconds: float) -> dict[str, Any]:
@@ -51,6 +48,8 @@ def _measure(bundle: Bundle, artifact: Artifact, backend: str, threads: int, sec
     feeds = timing_feeds(bundle, artifact)
     # Neither the runtime's import, equal for all files, nor the crash check, which runs once, counts as load time.
     spec = BACKENDS.load(backend)
+    for module in spec.requires:
+        import_module(module)
     if spec.can_crash:
         check_crash(bundle.verify(artifact), artifact, spec.session, spec.package, threads)
     imported_bytes = peak_rss_bytes()
@@ -73,6 +72,7 @@ def _measure(bundle: Bundle, artifact: Artifact, backend: str, threads: int, sec
         "energy_mj_a_run": 1e3 * used / runs if used is not None and used > 0 else None,
         "peak_rss_bytes": peak_rss_bytes(),
         "peak_rss_before_load_bytes": imported_bytes,
+        "delegate": session.describe().get("delegate"),
     }
 
 

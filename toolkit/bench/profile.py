@@ -9,7 +9,7 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
 from backends.errors import ToolkitError, one_line
 from backends.profiling import OperatorTime, by_op_type, profile, summed_by
-from backends.registry import default_backend
+from backends.registry import BACKENDS, run_targets
 from graphs.onnx.modules import Modules, read_modules
 from toolkit.bench.result import FileProfile, ModuleTotal
 
@@ -57,34 +57,35 @@ _ANCHOR_WEIGHT = 16
 def profile_files(
     bundle: Bundle, artifacts: Sequence[Artifact], medians_ms: Mapping[str, float], threads: int, progress: Progress
 ) -> tuple[FileProfile, ...]:
-    """Profile every file whose default backend has a profiler. medians_ms: the milliseconds of one run by file.
+    """Profile every file on every backend that has a profiler, in each precision in which it runs.
 
+    medians_ms: the milliseconds of one run by the name of the target, see RunTarget; a target without them is left out.
     A profiler that fails, or modules that cannot be determined, are explained in the profile's note.
     """
     found = []
     modules: dict[str, Modules | str] = {}
-    for artifact in artifacts:
-        backend = default_backend(artifact.format)
-        if backend.profile is None:
+    for target in (target for artifact in artifacts for target in run_targets(artifact)):
+        backend, artifact = BACKENDS.load(target.backend), target.artifact
+        if backend.profile is None or target.name not in medians_ms:
             continue
-        progress(f"{artifact.file}, operator by operator")
-        runs = max(_RUNS[0], min(_RUNS[1], int(1e3 * _SECONDS / medians_ms[artifact.file])))
+        progress(f"{target.name}, operator by operator")
+        runs = max(_RUNS[0], min(_RUNS[1], int(1e3 * _SECONDS / medians_ms[target.name])))
         path = bundle.verify(artifact)
         try:
-            times = profile(path, backend.profile, threads, runs)
+            times = profile(path, backend.profile, threads, runs, artifact.precision)
         except ToolkitError as error:
-            found.append(FileProfile(artifact.file, artifact.role, backend.package, (), (), one_line(error)))
+            found.append(FileProfile(target.name, artifact.role, backend.package, (), (), one_line(error)))
             continue
         if artifact.role not in modules:
             modules[artifact.role] = _modules(bundle, artifact.role)
         known = modules[artifact.role]
         if isinstance(known, str):
-            found.append(FileProfile(artifact.file, artifact.role, backend.package, by_op_type(times), (), known))
+            found.append(FileProfile(target.name, artifact.role, backend.package, by_op_type(times), (), known))
             continue
         by_module = tuple(
             ModuleTotal(*summed) for summed in summed_by(known.of_operators(_names(bundle, artifact, times)), times)
         )
-        found.append(FileProfile(artifact.file, artifact.role, backend.package, by_op_type(times), by_module, ""))
+        found.append(FileProfile(target.name, artifact.role, backend.package, by_op_type(times), by_module, ""))
     return tuple(found)
 
 

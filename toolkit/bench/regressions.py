@@ -65,7 +65,7 @@ def differences(before: BenchResult, after: BenchResult) -> list[str]:
     then, now = asdict(before.machine), asdict(after.machine)
     lines += [
         f"machine, {key}: {then[key]} then, {now[key]} now"
-        for key in sorted(then.keys() - {"date", "versions"})
+        for key in sorted(then.keys() - {"date", "versions", "load"})
         if then[key] != now[key]
     ]
     old_versions, new_versions = before.machine.versions, after.machine.versions

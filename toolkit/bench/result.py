@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from backends.bundle import WeightsOrigin
 from backends.machine import Machine
 from backends.profiling import OpTypeTotal
 from backends.session import RuntimeFacts
@@ -61,7 +62,7 @@ class ColdStart:
 
     load_ms: the time to check the file's hash and to open it, without the runtime's import. energy_mj_a_run: energy of
     the processor packages in millijoules; None if the machine does not report it. delegate: the delegate that LiteRT
-    created, by its log; None without one, as for other runtimes.
+    names and that runs a part of the file; None without one, as for other runtimes.
     """
 
     load_ms: float
@@ -89,8 +90,8 @@ class Figures:
 class FileResult:
     """The result of one file on one backend.
 
-    name: the file, or "FILE on BACKEND" for a backend that is not its format's default; unique in its role. backend: ""
-    in results of older versions, which only had default backends.
+    name: the file; for a backend that is not its format's default, "FILE on BACKEND" or "FILE on BACKEND in PRECISION";
+    unique in its role. backend: "" in results of older versions, which only had default backends.
     group: the group of files that were timed together, from 1, each group beside the reference. of_reference: its
     median over the reference's in the same rounds; such ratios can be compared between runs and machines. ratio:
     quartiles over the rounds of its time over the reference's; None in results of older versions.
@@ -171,8 +172,9 @@ class ModuleTotal:
 
 @dataclass(frozen=True)
 class FileProfile:
-    """The operator profile of one file. by_module is empty if modules cannot be determined, and by_kind too if the
-    profiler fails; note says why.
+    """The operator profile of one file on one backend. file: the name of the target, as FileResult.name.
+
+    by_module is empty if modules cannot be determined, and by_kind too if the profiler fails; note says why.
     """
 
     file: str
@@ -193,7 +195,7 @@ class BenchResult:
     machine: Machine
     model: str
     kind: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     threads: int
     reference: dict[str, str]
     files: tuple[FileResult, ...]

@@ -142,7 +142,7 @@ def _graphs(
 
     spec = find_model(bundle.model["name"]).only(*weights)
     states = {role: load_file(bundle.verify(artifact)) for role, artifact in weights.items()}
-    kept = Weights(bundle.weights["origin"], bundle.weights["source"], bundle.weights["sha256"], states)
+    kept = Weights(bundle.weights.origin, bundle.weights.source, bundle.weights.sha256, states)
     return export_bundle(replace(spec, learned=()), kept, target, batch, progress)
 
 
@@ -151,7 +151,7 @@ def _imported(bundle: Bundle, batch: int, target: Path, source: Path | None, pro
     from toolkit.import_model import ROLE, import_model
 
     if source is None:
-        raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
+        raise NotAvailable(f"needs the file that was imported, {bundle.weights.source}: give it with --source")
     graph = bundle.find(ROLE, "onnx", "fp32")
     shapes = {b.spec.name: (batch * b.spec.shape[0], *b.spec.shape[1:]) for b in graph.inputs}
     return import_model(source, target, shapes, progress, given_values(bundle), cut_at=cut_of(bundle))

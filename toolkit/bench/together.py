@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle
-from backends.registry import BACKENDS, compared_backends, default_backend, open_session
+from backends.registry import BACKENDS, default_backend, open_session, run_targets
 from backends.session import RuntimeFacts, Session
 from backends.tensor import Array
 from toolkit.inputs import KEY
@@ -34,10 +34,8 @@ class BenchTarget:
 
     @classmethod
     def all_of(cls, bundle: Bundle, artifact: Artifact) -> tuple["BenchTarget", ...]:
-        """Return a target for every backend that runs a file: the default first, the others named "FILE on BACKEND"."""
-        first = cls.of(bundle, artifact)
-        others = [spec.name for spec in compared_backends(artifact) if spec.name != first.backend]
-        return first, *(cls(f"{artifact.file} on {name}", bundle, artifact, name) for name in others)
+        """Return a target for every backend and precision in which a file runs, named as in RunTarget."""
+        return tuple(cls(one.name, bundle, one.artifact, one.backend) for one in run_targets(artifact))
 
     @property
     def is_default(self) -> bool:

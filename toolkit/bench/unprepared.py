@@ -36,7 +36,7 @@ def write_unprepared(bundle: Bundle, role: str, folder: Path, source: Path | Non
         with checked_source(bundle, source) as place:
             files, tools = save(read_source(bundle, place), path), ["onnx"]
     elif find_kind(bundle.model["kind"]).is_imported:
-        raise NotAvailable(f"needs the file that was imported, {bundle.weights['source']}: give it with --source")
+        raise NotAvailable(f"needs the file that was imported, {bundle.weights.source}: give it with --source")
     else:
         raise NotAvailable("needs the torch weights, which this bundle does not have")
     return replace(
@@ -86,7 +86,7 @@ def checked_source(bundle: Bundle, source: Path) -> Iterator[Path]:
     with weights_beside(source) as place:
         if not is_source(bundle, place):
             raise InvalidInput(
-                f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights['source']}; "
+                f"--source {source}: not the file that {bundle.folder} was imported from, {bundle.weights.source}; "
                 "give that, or import this one"
             )
         yield place

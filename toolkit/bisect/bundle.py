@@ -13,7 +13,8 @@ from backends.artifact import Artifact
 from backends.atomic import replacing_folder
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
-from backends.registry import BACKENDS, BackendSpec, default_backend
+from backends.precision import find_recipe
+from backends.registry import BACKENDS, BackendSpec, default_backend, target_name
 from backends.sandbox import SandboxProcess
 from backends.tensor import Array
 from graphs.onnx.file import check
@@ -46,6 +47,7 @@ def bisect_bundle(
     progress: Progress = lambda step: None,
     limit_bytes: int = LIMIT_BYTES,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> BisectReport:
     """Measure every layer of `candidate`, a file of the bundle, and write a repro of the worst layer into a folder.
 
@@ -54,16 +56,18 @@ def bisect_bundle(
     compared instead. The default of `repro`, the folder, is beside the bundle. The inputs are the first SAMPLES samples
     of `toolkit compare`. limit_bytes: the most memory for layers' results at one time. backend: for an ONNX candidate,
     the backend that runs its layers instead of the default one; then the reference file itself can be the candidate.
+    precision: one without files of its own, in which that backend runs the layers.
     Raises InvalidInput if the file is not in the bundle, is the reference itself, has no tensor in common with the
     reference or has other inputs, or if the folder holds something other than a repro; InvalidArtifact for a damaged
     file, or a file that cannot be run layer by layer; NotAvailable if a pass of the export needs torch weights that the
-    bundle does not have.
+    bundle does not have, or the backend does not run the precision.
     """
     artifact = _find(bundle, candidate)
     folder = repro or bundle.folder.parent / f"{bundle.folder.name}-{artifact.file}-repro"
     with ExitStack() as stack:
         building = stack.enter_context(replacing_folder(folder, SCRIPT, "repro"))
         made = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        other: BackendSpec | None = None
         if around_pass is not None:
             progress(f"making the graph before and after {around_pass}")
             from toolkit.bisect.passes import write_around_pass  # imports torch, which only this branch needs
@@ -73,18 +77,19 @@ def bisect_bundle(
             opened: Candidate = OnnxCandidate(after)
         else:
             reference_file = bundle.find(artifact.role, "onnx", "fp32")
-            other = _other_backend(artifact, backend)
+            other = _other_backend(artifact, backend, precision)
+            artifact = artifact if precision is None else replace(artifact, precision=precision)
             if before is None and reference_file == artifact and other is None:
                 raise InvalidInput(
                     f"{artifact.file} is the reference itself: give a pass, a graph of before, or another backend"
                 )
             known = reference_file.modules if before is None else None
             before = before or bundle.verify(reference_file)
-            names = (before.name, artifact.file if other is None else f"{artifact.file} on {other.name}")
+            names = (before.name, artifact.file if other is None else target_name(artifact, other.name))
             path = bundle.verify(artifact)
             trial = stack.enter_context(SandboxProcess(made / "litert.log", LAYER_TIMEOUT_S))
             onnx = artifact.format == "onnx"
-            opened = OnnxCandidate(path, other) if onnx else TfliteCandidate(path, artifact, trial)
+            opened = OnnxCandidate(path, other, artifact.precision) if onnx else TfliteCandidate(path, artifact, trial)
         before = stack.enter_context(weights_beside(before))
         check(before)
         reference = read_with_shapes(before)
@@ -104,24 +109,32 @@ def bisect_bundle(
         progress("writing the repro")
         described = {
             "model": bundle.model["name"],
-            "weights": bundle.weights["origin"],
+            "weights": bundle.weights.origin,
             "candidate": names[1],
             "reference": names[0],
             "sample": samples[worst.sample].name,
         }
+        if other is not None:
+            described |= {"backend": other.name, "precision": artifact.precision}
         layer = _layer(worst.measured, known or {})
         write_repro(building, reference, worst, layer, feeds[worst.sample], opened.suffix, described)
     return replace(report, repro=str(folder))
 
 
-def _other_backend(artifact: Artifact, name: str | None) -> BackendSpec | None:
+def _other_backend(artifact: Artifact, name: str | None, precision: str | None) -> BackendSpec | None:
     """Return the named backend, or None if it is the default of the file's format.
 
-    Raises InvalidInput if the file is not an ONNX file, or the backend does not open ONNX files.
+    Raises InvalidInput if the file is not an ONNX file, the backend does not open ONNX files, or the precision is not
+    one in which a file of this precision can run; NotAvailable if the backend does not run the precision here.
     """
-    if name is None or name == default_backend(artifact.format).name:
-        return None
+    name = name or default_backend(artifact.format).name
     spec = BACKENDS.load(name)
+    if precision is not None:
+        spec.check_runs(precision)
+        if find_recipe(precision).base != artifact.precision:
+            raise InvalidInput(f"{artifact.file}: a file in {artifact.precision}, which does not run in {precision}")
+    if name == default_backend(artifact.format).name and precision is None:
+        return None
     if artifact.format not in spec.formats or artifact.format != "onnx":
         raise InvalidInput(
             f"{artifact.file}: layers run on another backend for ONNX files alone, and on one that opens them; "

@@ -94,10 +94,12 @@ class OnnxPart:
         nodes: list[ir.Node],
         folder: Path,
         backend: BackendSpec | None = None,
+        precision: str = "fp32",
     ) -> None:
         self._cut = (model, inputs, output)
         self._folder = folder
         self._backend = backend
+        self._precision = precision
         self.inputs = tuple(str(value.name) for value in inputs)
         self.operators = tuple(node.op_type for node in nodes)
 
@@ -111,28 +113,10 @@ class OnnxPart:
         self, backend: BackendSpec, feeds: Sequence[Mapping[str, Array]], threads: int
     ) -> list[dict[str, Array]]:
         """Write the part to a temporary ONNX file and run that on `backend`."""
-        _, inputs, output = self._cut
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.onnx"
             self.write(path)
-            files = [path, *sorted(other for other in Path(folder).iterdir() if other != path)]
-            artifact = Artifact(
-                file=path.name,
-                role="part",
-                format="onnx",
-                precision="fp32",
-                route=None,
-                inputs=tuple(Binding.same(_spec(value)) for value in inputs),
-                outputs=(Binding.same(_spec(output)),),
-                sha256=sha256_of(*files),
-                bytes=sum(file.stat().st_size for file in files),
-                external_files=tuple(file.name for file in files[1:]),
-                parent=None,
-                tools={},
-                architecture=None,
-            )
-            with backend.session(path, artifact, threads) as session:
-                return [session.run({name: one[name] for name in self.inputs}) for one in feeds]
+            return run_onnx_file(path, backend, self._precision, feeds, threads)
 
     def write(self, path: Path) -> None:
         save(self._model(), path)
@@ -140,6 +124,40 @@ class OnnxPart:
     def _model(self) -> ir.Model:
         model, inputs, output = self._cut
         return part_of(model, inputs, [output])
+
+
+def run_onnx_file(
+    path: Path, backend: BackendSpec, precision: str, feeds: Sequence[Mapping[str, Array]], threads: int
+) -> list[dict[str, Array]]:
+    """Run an ONNX file, with the external data beside it, on each of `feeds` on a backend, in a precision.
+
+    Raises InvalidArtifact if an input or an output of the file has no shape.
+    """
+    graph = read_with_shapes(path).graph
+    external = {
+        str(data.location)
+        for value in graph.initializers.values()
+        if isinstance(data := value.const_value, ir.ExternalTensor)
+    }
+    files = [path, *(path.parent / name for name in sorted(external))]
+    artifact = Artifact(
+        file=path.name,
+        role="part",
+        format="onnx",
+        precision=precision,
+        route=None,
+        inputs=tuple(Binding.same(_spec(value)) for value in graph.inputs),
+        outputs=tuple(Binding.same(_spec(value)) for value in graph.outputs),
+        sha256=sha256_of(*files),
+        bytes=sum(file.stat().st_size for file in files),
+        external_files=tuple(file.name for file in files[1:]),
+        parent=None,
+        tools={},
+        architecture=None,
+    )
+    names = [binding.spec.name for binding in artifact.inputs]
+    with backend.session(path, artifact, threads) as session:
+        return [session.run({name: one[name] for name in names}) for one in feeds]
 
 
 def _spec(value: ir.Value) -> TensorSpec:
@@ -150,13 +168,15 @@ def _spec(value: ir.Value) -> TensorSpec:
 
 
 class OnnxCandidate:
-    """An ONNX file. Tensors are matched by name. Parts run on ONNX Runtime in memory or, as files, on a backend."""
+    """An ONNX file. Tensors are matched by name. Parts run on ONNX Runtime in memory or, as files, on a backend, in the
+    given precision."""
 
     suffix = ".onnx"
     missing = "the file holds no such tensor"
 
-    def __init__(self, path: Path, backend: BackendSpec | None = None) -> None:
+    def __init__(self, path: Path, backend: BackendSpec | None = None, precision: str = "fp32") -> None:
         self._backend = backend
+        self._precision = precision
         self._model = read_with_shapes(path)
         self._folder = path.parent
         self._values = named_values(self._model)
@@ -174,9 +194,8 @@ class OnnxCandidate:
         if value.producer() is None:
             return None
         nodes, inputs = needed_nodes([value], {self._values[name] for name in given if name != stored})
-        return OnnxPart(
-            self._model, inputs, value, sorted(nodes, key=self._index.__getitem__), self._folder, self._backend
-        )
+        ordered = sorted(nodes, key=self._index.__getitem__)
+        return OnnxPart(self._model, inputs, value, ordered, self._folder, self._backend, self._precision)
 
 
 _OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}

@@ -1,7 +1,8 @@
 """Run one layer in both files, on the same inputs, and print by how much they differ: python repro.py
 
-Needs numpy, onnxruntime and, for a .tflite file, ai-edge-litert; nothing else. layer.json describes the layer, and how
-the candidate file stores its tensors; inputs.npz has the inputs in the layout and dtypes of reference.onnx.
+Needs numpy, onnxruntime and, for a .tflite file, ai-edge-litert; for a candidate on another backend, this toolkit;
+nothing else. layer.json describes the layer, and how the candidate file stores its tensors; inputs.npz has the inputs
+in the layout and dtypes of reference.onnx.
 """
 
 import json
@@ -33,6 +34,14 @@ def run_tflite(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
         interpreter.set_tensor(detail["index"], feeds[detail["name"]])
     interpreter.invoke()
     return {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()}
+
+
+def run_on_backend(path: Path, feeds: dict[str, Any], name: str, precision: str) -> dict[str, Any]:
+    """Run an ONNX file on another backend of the toolkit. Returns every output by name."""
+    from backends.registry import BACKENDS
+    from toolkit.bisect.candidates import run_onnx_file
+
+    return run_onnx_file(path, BACKENDS.load(name), precision, [feeds], threads=1)[0]
 
 
 def to_stored(values: Any, stored: dict[str, Any]) -> Any:
@@ -69,7 +78,10 @@ def main() -> None:
     output = layer["output"]
     expected = run_onnx(HERE / "reference.onnx", feeds)[output["name"]].astype(np.float64)
     candidate = HERE / layer["file"]
-    results = (run_tflite if candidate.suffix == ".tflite" else run_onnx)(candidate, given)
+    if "backend" in layer:
+        results = run_on_backend(candidate, given, layer["backend"], layer["precision"])
+    else:
+        results = (run_tflite if candidate.suffix == ".tflite" else run_onnx)(candidate, given)
     got = from_stored(results[output["stored"]["name"]], output["stored"], output["shape"])
 
     finite = np.isfinite(expected)

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from backends.bundle import WeightsOrigin
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -45,7 +47,7 @@ class BisectReport:
     """
 
     model: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     candidate: str
     reference: str
     samples: tuple[str, ...]

@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": ("toolkit.cli.bench:bench", "Time every file of a bundle, side by side."),
     "embed": ("toolkit.cli.embed:embed", "Hide a message in an image."),
     "run": ("toolkit.cli.run:run", "Read the message that images carry."),
+    "doctor": ("toolkit.cli.doctor:doctor", "Try every part on this machine; give advice."),
     "setup-converter": ("toolkit.cli.setup_converter:setup_converter", "Make the converter's own environment."),
 }
 

@@ -72,8 +72,7 @@ def print_result(result: BenchResult, console: Console) -> None:
     used = {str(one.in_use["runtime"]): one.in_use for one in timed}
     console.print(
         Text(
-            f"{machine.processor or machine.system}, {machine.cores} cores; "
-            + ", ".join(f"{runtime} {_with(used[runtime])}" for runtime in used),
+            f"{machine}; " + ", ".join(f"{runtime} {_with(used[runtime])}" for runtime in used),
             "dim",
         )
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from backends.precision import RECIPES
 from toolkit.cli.group import Target
 from toolkit.cli.inputs import input_options, with_given_inputs
 
@@ -13,6 +14,12 @@ from toolkit.cli.inputs import input_options, with_given_inputs
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--candidate", required=True, metavar="FILE", help="The file of BUNDLE to look into, ONNX or TFLite.")
 @click.option("-b", "--backend", metavar="NAME", help="Run FILE's layers on this backend, for ONNX files.")
+@click.option(
+    "-p",
+    "--precision",
+    type=click.Choice([name for name, recipe in RECIPES.items() if recipe.base is not None]),
+    help="With --backend: run FILE, a float32 file, in this precision.",
+)
 @click.option(
     "--before",
     type=click.Path(path_type=Path),
@@ -28,6 +35,7 @@ def bisect(
     bundle: Path,
     candidate: str,
     backend: str | None,
+    precision: str | None,
     before: Path | None,
     around_pass: str | None,
     repro: Path | None,
@@ -49,6 +57,7 @@ def bisect(
     Example:
       toolkit bisect build/pocketseal --candidate detector.int8.tflite
       toolkit bisect build/pocketseal --candidate detector.onnx --pass fold_affine
+      toolkit bisect build/pocketseal --candidate detector.onnx --backend openvino -p bf16
       toolkit bisect build/bert --candidate model.int8.tflite --inputs sentences.npz
     """
     from rich.console import Console
@@ -76,6 +85,7 @@ def bisect(
             threads or default_threads(),
             progress.step,
             backend=backend,
+            precision=precision,
         )
     if out is not None:
         with replacing(out) as temporary:

@@ -17,7 +17,7 @@ _NAMED = 24
 
 def print_report(report: BisectReport, console: Console) -> None:
     """Print the layers that introduce most error, the tensors that were not matched, and the path of `repro.py`."""
-    random = " (random weights)" if report.weights["origin"] == "random" else ""
+    random = " (random weights)" if report.weights.is_random else ""
     console.print(Text(f"{report.model}{random}: {report.candidate} against {report.reference}", "bold"))
     console.print(Text(f"over {len(report.samples)} samples: {'; '.join(report.samples)}", "dim"))
     console.print(_table(report, console.width >= _WIDE))

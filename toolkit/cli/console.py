@@ -64,8 +64,8 @@ def chosen_bundle(model: str | None, folder: Path | None) -> Bundle:
 
 def warn_if_random(bundle: Bundle) -> None:
     """Print a warning on stderr if a bundle's weights are random, because its results then mean nothing."""
-    if bundle.weights["origin"] == "random":
-        source = bundle.weights["source"]
+    if bundle.weights.is_random:
+        source = bundle.weights.source
         click.secho(
             f"warning: {bundle.folder} has random weights ({source}): its results mean nothing", fg="yellow", err=True
         )
@@ -86,7 +86,7 @@ def print_artifacts(
     missing: the name, format and precision of files that could not be made; a row for each that the bundle does not
     have.
     """
-    click.echo(f"{bundle.folder}: {bundle.weights['origin']} weights ({bundle.weights['source']})")
+    click.echo(f"{bundle.folder}: {bundle.weights.origin} weights ({bundle.weights.source})")
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     there = {artifact.file for artifact in bundle.artifacts}
     longest = max(len(name) for name in (*there, *(name for name, _, _ in missing), "file"))

@@ -20,7 +20,8 @@ def file_options(command: Command) -> Command:
         "--precision",
         "precisions",
         multiple=True,
-        help=f"{', '.join(RECIPES)}; may be repeated. Without it fp32, fp16 and int8, where they change a weight.",
+        help=f"{', '.join(name for name, recipe in RECIPES.items() if recipe.routes)}; may be repeated. "
+        "Without it fp32, fp16 and int8, where they change a weight.",
     )
     runtime = click.option(
         "--runtime",

@@ -40,5 +40,6 @@ def embed(
     warn_if_random(opened)
     times = sum(result.timing_ms.values())
     click.echo(
-        f"{output}: {opened.model['name']} message {message.lower()}, PSNR {result.psnr_db:.1f} dB, {times:.0f} ms"
+        f"{output}: {opened.model['name']} message {message.lower()}, PSNR {result.psnr_db:.1f} dB, "
+        f"{times:.0f} ms (first run)"
     )

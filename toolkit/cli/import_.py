@@ -27,8 +27,8 @@ def _shape(text: str) -> "tuple[str, tuple[int | OpenAxis, ...]]":
     parts = [match.groups() for match in found if match is not None]
     if not name or len(parts) < len(found):
         raise click.UsageError(
-            f"--input-shape: expected NAME=1,3,224,224, or names for axes that stay open as in NAME=N,3,H:224,W:224, "
-            f"got {text!r}",
+            f"--input-shape: expected NAME=1,3,224,224, got {text!r}; a name in place of a size, as in "
+            "NAME=N,3,H:224,W:224, keeps the axis open",
             click.get_current_context(silent=True),
         )
     return name, tuple(int(size) if size else OpenAxis(axis, int(at) if at else None) for size, axis, at in parts)
@@ -130,9 +130,9 @@ def import_(
     from toolkit.cli.console import print_artifacts, working
     from toolkit.environments import need
 
-    given, fixed = sizes_and_values(shapes, values)
     notes: list[str] = []
     need("export")
+    given, fixed = sizes_and_values(shapes, values)
     with working(f"import {model}") as progress:
         progress.step("loading onnx")
         import numpy as np

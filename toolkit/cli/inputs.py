@@ -18,8 +18,9 @@ INPUTS_HELP = (
 )
 PREPROCESS_HELP = (
     'How images become the input, as in "mean=0.485 0.456 0.406,std=0.229 0.224 0.225,order=BGR". Parts: mean, std, '
-    "scale (the value of white, 1), size (224 or height x width), layout (NCHW or NHWC), order (RGB or BGR), grey; and "
-    "rate (in Hz) of recordings. What is left out follows from the input."
+    "scale (the value of white, 1), size (224 or height x width), layout (NCHW or NHWC), order (RGB or BGR), grey, "
+    "interpolation (bilinear, bicubic, lanczos or nearest), crop (0.875 takes that much of the middle and keeps the "
+    "aspect); and rate (in Hz) of recordings. What is left out follows from the input."
 )
 
 

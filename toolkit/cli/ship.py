@@ -78,8 +78,8 @@ def ship(
     from toolkit.cli.ship_table import print_shipped
     from toolkit.environments import need
 
-    sizes, constants = sizes_and_values(shapes, values)
     need("export", *(() if runtimes == ("ort",) else ("tflite",)))
+    sizes, constants = sizes_and_values(shapes, values)
     with working(f"ship {model}") as progress:
         progress.step("loading torch and onnx")
         import numpy as np

@@ -33,6 +33,8 @@ def print_shipped(shipped: "Shipped") -> None:
         click.secho(f"error: {step}: {why}", fg="red", err=True)
     console = Console(highlight=False)
     console.print(_table(shipped))
+    if shipped.bench is not None:
+        console.print(Text(f"ms: {shipped.bench.threads} threads of {shipped.bench.machine}", "dim"), soft_wrap=True)
     several = len({choice.role for choice in shipped.choices}) > 1
     for choice in shipped.choices:
         console.print(Text(f"{choice.role}, {choice.reason}" if several else choice.reason), soft_wrap=True)

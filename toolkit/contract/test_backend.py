@@ -218,7 +218,7 @@ def test_an_opened_file_describes_itself_in_json(bundle: Bundle, case: Case) -> 
 
 def test_a_profiler_lists_the_operators_and_their_times(bundle: Bundle, profiled_case: Case) -> None:
     spec, artifact = profiled_case
-    times = profile(bundle.folder / artifact.file, spec.profile, 1, 2)
+    times = profile(bundle.folder / artifact.file, spec.profile, 1, 2, artifact.precision)
     assert times
     assert all(time.kind for time in times)
     assert sum(time.median_ms for time in times) > 0

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, one_line
 from backends.flatbuffer import check_tflite
+from backends.litert import open_interpreter
 from backends.precision import find_recipe
 from backends.registry import default_backend
 from backends.session import Session
@@ -146,7 +146,7 @@ def _signature(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """
     check_tflite(path)
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=1)
+        interpreter = open_interpreter(path)
         interpreter.allocate_tensors()
         runner = interpreter.get_signature_runner()
     except (ValueError, RuntimeError) as error:

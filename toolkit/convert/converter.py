@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from toolkit.environments import converter_python
 # The most memory of one run of the converter. A slice of 490 MB was seen to take 2.4 GB.
 MEMORY_LIMIT_BYTES = 8 << 30
 
-# Modules of the worker that its fork server imports.
-PRELOADED = ("worker.lowering", "worker.quantizing")
+# By task, the modules of the worker that its fork server imports. TensorFlow, which one task needs, takes seconds.
+_SMALL = ("worker.lowering", "worker.quantizing")
+PRELOADED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("operators", "lower", "quantize"), _SMALL),
+    "lower-tf": ("worker.tensorflow_route",),
+}
 
 _WORKER_PARENT = Path(__file__).parent
 _LOG_LINES = 3
@@ -62,9 +67,8 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     paths = [str(request_path), str(result_path)]
     with log.open("a", encoding="utf-8") as log_file:
         try:
-            process = start(
-                str(python), "worker", paths, log_file, _environment(python), folder, MEMORY_LIMIT_BYTES, PRELOADED
-            )
+            env, preload = _environment(python), PRELOADED.get(request["task"], ())
+            process = start(str(python), "worker", paths, log_file, env, folder, MEMORY_LIMIT_BYTES, preload)
         except OSError as error:
             raise ConverterStopped(f"cannot start the converter {python}: {error.strerror}") from error
         with process, deadline(process, timeout_s) as late:

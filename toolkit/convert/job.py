@@ -21,11 +21,11 @@ from graphs.tflite.tensor_map import map_tensors
 from toolkit.convert.binding import Bound, bind_tflite, check_error, relative_error
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.converter import WorkerResult, run_worker
-from toolkit.convert.operations import number_types
+from toolkit.convert.operations import counted_types
 from toolkit.convert.outcome import Made, file_name
 from toolkit.convert.quantize.onnx import calibrated_tensors, observe, quantize_onnx
 from toolkit.convert.rules import ConversionRules
-from toolkit.convert.weights import check_changed, mostly_float, stored_weights
+from toolkit.convert.weights import check_changed, mostly_float
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -88,13 +88,13 @@ class Job:
             axes=None,
         )
         self.progress(f"comparing {draft.file} with the float32 graph")
-        weights = stored_weights(path)
+        weights, types = counted_types(path)
         recipe = find_recipe(precision)
         check_changed(draft.file, recipe, weights, in_float)
         bound = self.bind(path, draft, self.reference.feeds, self.reference.outputs)
         over = self._judged(path, bound.artifact, lambda: bound.error)
         remember_safe(default_backend("tflite").package, bound.artifact.sha256)
-        return Made(bound.artifact, (path,), over, in_float, *number_types(path), mostly_float(recipe, weights))
+        return Made(bound.artifact, (path,), over, in_float, *types, mostly_float(recipe, weights))
 
     def bind(self, path: Path, draft: Artifact, feeds: Mapping[str, Array], expected: Mapping[str, Array]) -> Bound:
         """Call toolkit.convert.binding.bind_tflite in the trial process.
@@ -174,10 +174,10 @@ class Job:
         Raises InvalidArtifact if it fails as `_judged` says, NothingToChange if its weights are those of the float32
         graph.
         """
-        weights = stored_weights(files[0])
+        weights, types = counted_types(files[0])
         check_changed(artifact.file, recipe, weights)
         over = self._judged(files[0], artifact, lambda: self.error(files[0], artifact))
-        return Made(artifact, files, over, (), *number_types(files[0]), mostly_float(recipe, weights))
+        return Made(artifact, files, over, (), *types, mostly_float(recipe, weights))
 
     def error(self, path: Path, artifact: Artifact) -> float:
         """Return the error of a file on the reference's inputs, as `relative_error` measures it."""

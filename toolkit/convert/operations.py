@@ -10,8 +10,8 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from graphs.onnx.part import read_with_shapes
-from graphs.tflite.graph import Node, Tensor, read_graph
-from toolkit.convert.weights import Shares, shares, stored_weights
+from graphs.tflite.graph import Graph, Node, Tensor, read_graph
+from toolkit.convert.weights import Shares, StoredWeights, shares, stored_weights
 
 _Sizes = tuple[int, ...]
 
@@ -28,19 +28,30 @@ class NumberTypes(NamedTuple):
 
 def number_types(path: Path) -> NumberTypes:
     """Return the number types of an ONNX or TFLite file. Weights are not loaded."""
-    operations = computed_operations(path)
+    return counted_types(path)[1]
+
+
+def counted_types(path: Path) -> tuple[StoredWeights, NumberTypes]:
+    """Return the bytes of weights of an ONNX or TFLite file, as `stored_weights` does, and the file's number types.
+
+    A TFLite file is read once for both. Weights are not loaded.
+    """
+    source = read_graph(path) if path.suffix == ".tflite" else path
+    weights, operations = stored_weights(source), computed_operations(source)
     total = operations.total()
-    return NumberTypes(shares(stored_weights(path)), tuple((t, n / total) for t, n in operations.most_common() if n))
+    return weights, NumberTypes(shares(weights), tuple((t, n / total) for t, n in operations.most_common() if n))
 
 
-def computed_operations(path: Path) -> Counter[str]:
-    """Return how many multiply-adds an ONNX or TFLite file computes in each number type.
+def computed_operations(source: Path | Graph) -> Counter[str]:
+    """Return how many multiply-adds an ONNX file, a TFLite file or its graph computes in each number type.
 
     Convolutions, matrix products and recurrent layers count, by the type of the activations that they multiply: "int8"
     for 8-bit integers of either sign, also where the runtime quantizes float activations because the weights are
     integers. Where the file does not state the sizes of one of them, each operator counts as one operation.
     """
-    found = list(_of_tflite(path) if path.suffix == ".tflite" else _of_onnx(path))
+    if isinstance(source, Path) and source.suffix == ".tflite":
+        source = read_graph(source)
+    found = list(_of_tflite(source) if isinstance(source, Graph) else _of_onnx(source))
     sized = all(count is not None for _, count in found)
     operations: Counter[str] = Counter()
     for dtype, count in found:
@@ -77,8 +88,8 @@ def _product(x: _Sizes, y: _Sizes) -> int:
     return math.prod(y) * (math.prod(x[-2:]) // rows if rows else 0)
 
 
-def _of_tflite(path: Path) -> Iterator[_Operation]:
-    for node in read_graph(path).nodes:
+def _of_tflite(graph: Graph) -> Iterator[_Operation]:
+    for node in graph.nodes:
         code = node.code[0]
         if code in _TFLITE:
             first, second, count = _TFLITE[code]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
 from backends import machine
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, one_line
+from backends.litert import open_interpreter
 from backends.precision import RECIPES
 from backends.tensor import Array
 from graphs.onnx.sizes import depends_on_values, how_to_fix_sizes
@@ -146,15 +146,20 @@ def _explained(nodes: list[str]) -> str:
 _SPARE_BYTES = 64 << 20
 
 
-def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
-    """Raise NotAvailable if the disk of `folder` has too little space for a conversion's files and temporary files.
+def conversion_bytes(weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> int:
+    """Return the bytes of disk that a conversion's files and temporary files need.
 
     weight_bytes: of the float32 graph; slice_bytes: of the weights of its largest slice.
     """
     recipes = [RECIPES[precision] for precision in precisions]
     shares = sum(recipe.share * (2 if recipe.for_onnx else 1) for recipe in recipes)
     # A slice's weights exist in an ONNX file, in a float32 TFLite file, and again while they are copied.
-    need = int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
+    return int(weight_bytes * shares) + 4 * slice_bytes + _SPARE_BYTES
+
+
+def check_conversion_space(folder: Path, weight_bytes: int, slice_bytes: int, precisions: Sequence[str]) -> None:
+    """Raise NotAvailable if the disk of `folder` has too little space for a conversion, see `conversion_bytes`."""
+    need = conversion_bytes(weight_bytes, slice_bytes, precisions)
     machine.check_disk_space(folder, need, freed_bytes=kept_bytes(folder))
 
 
@@ -183,7 +188,7 @@ def _cannot_load_large(folder: Path) -> str | None:
         weight = np.arange(1, 5, dtype="<f4")
         _write_large(path, weight)
         try:
-            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            interpreter = open_interpreter(path)
             interpreter.allocate_tensors()
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ones(4, np.float32))
             interpreter.invoke()

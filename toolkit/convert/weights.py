@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import NotAvailable
 from backends.precision import Recipe
-from graphs.tflite.graph import read_graph
+from graphs.tflite.graph import Graph, read_graph
 
 # Integers of these types are sizes and indices, unless they have a scale.
 _SIZES = ("int32", "int64", "uint32", "uint64", "bool")
@@ -23,13 +23,16 @@ Shares = tuple[tuple[str, float], ...]
 _LEAST_SHARE = 1e-4
 
 
-def stored_weights(path: Path) -> StoredWeights:
-    """Return how many bytes of weights an ONNX or TFLite file stores in each type, and for which operators.
+def stored_weights(source: Path | Graph) -> StoredWeights:
+    """Return how many bytes of weights an ONNX file, a TFLite file or its graph stores in each type, and for which
+    operators.
 
     Weights are all constants that are floats, or integers with a scale; each counts once, for its first reader. Scales
     and biases count too; sizes and indices do not. Only tables are read, so that memory does not grow with the weights.
     """
-    return StoredWeights(_of_tflite(path) if path.suffix == ".tflite" else _of_onnx(path))
+    if isinstance(source, Path) and source.suffix == ".tflite":
+        source = read_graph(source)
+    return StoredWeights(_of_tflite(source) if isinstance(source, Graph) else _of_onnx(source))
 
 
 def shares(weights: StoredWeights) -> Shares:
@@ -91,10 +94,10 @@ def _owners(weights: StoredWeights, only: str | None = None) -> tuple[str, ...]:
     return tuple(f"{operator} ({size} bytes)" for operator, size in owners.most_common(_SHOWN))
 
 
-def _of_tflite(path: Path) -> dict[tuple[str, str], int]:
+def _of_tflite(graph: Graph) -> dict[tuple[str, str], int]:
     found: Counter[tuple[str, str]] = Counter()
     seen = set()
-    for node in read_graph(path).nodes:
+    for node in graph.nodes:
         for tensor in node.inputs:
             if tensor is None or tensor.payload is None or id(tensor) in seen:
                 continue

@@ -1,7 +1,7 @@
 """Arrays of .npz and .npy files as samples of a model's inputs. Headers are checked before any array is read."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from backends.errors import InvalidInput, one_line
 from backends.tensor import Array, IntegerValues, TensorSpec
 
+# Names of an array of labels, the right answers, where no input has the name.
+_LABELS = ("labels", "label")
 _BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
@@ -38,7 +40,8 @@ class ArrayFiles:
 
         integers: the possible values of integer inputs by name, to which the values of arrays are held when they are
         read. Raises InvalidInput, naming the file and the input, for a file that cannot be read, an input without an
-        array, an array of another shape or dtype, and inputs with different numbers of samples.
+        array, an array of another shape or dtype, inputs with different numbers of samples, and labels that are no
+        integers or not one or more for each row of the inputs.
         """
         return cls(specs, integers or {}, [(path, i) for path in paths for i in range(_count(path, specs))])
 
@@ -51,13 +54,40 @@ class ArrayFiles:
     def feeds(self, number: int) -> dict[str, Array]:
         """Return the inputs of a sample by name. Raises InvalidInput for values that an input cannot take."""
         path, index = self.places[number]
-        if self._open is None or self._open[0] != path:
-            self._open = path, _read(path, self.specs)
-        held = self._open[1]
+        held = self._arrays(path)
         return {
             spec.name: _checked(path, spec, self.integers.get(spec.name), _sample(spec, held[spec.name], index))
             for spec in self.specs
         }
+
+    def labels(self, number: int) -> tuple[int, ...] | None:
+        """Return the labels of a sample, the right answers in the order of its rows; None if its file has none.
+
+        They are the array `labels` or `label` of the file, with one label for each row of the inputs, or several, as
+        for the steps of a sequence.
+        """
+        path, index = self.places[number]
+        held = self._arrays(path)
+        name = _name_of_labels(held, self.specs)
+        if name is None:
+            return None
+        spec, labels = self.specs[0], held[name]
+        given = held[spec.name]
+        if given.shape != spec.shape:
+            rows = 1 if given.ndim > len(spec.shape) else spec.shape[0]
+            labels = labels[index * rows : (index + 1) * rows]
+        return tuple(labels.ravel().tolist())
+
+    def _arrays(self, path: Path) -> dict[str, Array]:
+        if self._open is None or self._open[0] != path:
+            self._open = path, _read(path, self.specs)
+        return self._open[1]
+
+
+def _name_of_labels(names: Iterable[str], specs: Sequence[TensorSpec]) -> str | None:
+    """Return the name of the labels among the names of a file's arrays; None without any."""
+    there, inputs = set(names), {spec.name for spec in specs}
+    return next((name for name in _LABELS if name in there and name not in inputs), None)
 
 
 def _count(path: Path, specs: Sequence[TensorSpec]) -> int:
@@ -74,6 +104,15 @@ def _count(path: Path, specs: Sequence[TensorSpec]) -> int:
             raise InvalidInput(
                 f"{path}: input {spec.name!r}: expected {spec.dtype} [{', '.join(map(str, shape))}] or "
                 f"{list(spec.shape)}, got {np.dtype(header.dtype)} {list(header.shape)}"
+            )
+    if (name := _name_of_labels(headers, specs)) is not None:
+        given, labels = headers[specs[0].name].shape, headers[name]
+        rows = None if given == specs[0].shape else given[0]
+        if np.dtype(labels.dtype).kind not in "iu" or (rows is not None and labels.shape[:1] != (rows,)):
+            wanted = "integers" if rows is None else f"integers for each of {rows} rows of the inputs"
+            raise InvalidInput(
+                f"{path}: {name}: expected {wanted}, got {np.dtype(labels.dtype)} {list(labels.shape)}; give the array "
+                "another name if it does not hold the right answers"
             )
     (first, count), *others = counts.items()
     for name, other in others:
@@ -163,7 +202,9 @@ def _read(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
         if isinstance(held, np.ndarray):
             return {specs[0].name: held}
         with held:
-            return {spec.name: held[spec.name] for spec in specs}
+            labels = _name_of_labels(held.files, specs)
+            names = [spec.name for spec in specs]
+            return {name: held[name] for name in (names if labels is None else [*names, labels])}
     except _BROKEN as error:
         raise _unreadable(path, error) from error
 

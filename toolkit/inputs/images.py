@@ -1,8 +1,8 @@
 """Images as the input of an imported model: the preprocessing that `--preprocess` describes, and its result."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from backends.artifact import Artifact
 from backends.errors import InvalidInput
 from backends.tensor import Array, TensorSpec
 from toolkit.images.open import ImageSource, name_of, open_photo
-from toolkit.images.preprocess import grey_of, to_channels
+from toolkit.images.preprocess import Interpolation, grey_of, to_channels
 
 _CHANNELS = (1, 3)
 EXAMPLE = "mean=0.485 0.456 0.406,std=0.229 0.224 0.225,order=BGR"
@@ -24,7 +24,9 @@ class Preprocess:
     white; None for 1, or 255 where the input is of integers. mean, std: subtracted from the scaled values, and then
     divided by; one number, or one for each channel in the order of the input; () for 0 and 1. layout: the place of the
     channels; None to take the axis of 1 or 3. order: of the colour channels. grey: make the image grey first, as is
-    always done for an input of one channel. rate: of recordings, in samples a second; None for any.
+    always done for an input of one channel. rate: of recordings, in samples a second; None for any. interpolation: of
+    the resizing. crop: the share of the image, along its shorter side, whose middle is the input, and the aspect is
+    kept; None for the whole image, resized without regard to its aspect.
     """
 
     size: tuple[int, int] | None = None
@@ -35,6 +37,8 @@ class Preprocess:
     order: Literal["RGB", "BGR"] = "RGB"
     grey: bool = False
     rate: int | None = None
+    interpolation: Interpolation = "bilinear"
+    crop: float | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -44,6 +48,8 @@ class Preprocess:
             raise InvalidInput("--preprocess: mean, std and scale: expected finite numbers")
         if 0 in self.std or self.scale == 0:
             raise InvalidInput("--preprocess: std and scale: expected numbers other than 0")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise InvalidInput(f"--preprocess: crop: expected a share above 0 and up to 1, got {self.crop:g}")
         if min(self.size or (1, 1)) < 1 or (self.rate or 1) < 1:
             raise InvalidInput("--preprocess: size and rate: expected numbers of at least 1")
 
@@ -61,6 +67,18 @@ class Preprocess:
             found[key] = _value(key, value, text)
         return cls(**found)  # type: ignore[arg-type]  # each value has the type of its field, see _value
 
+    def __str__(self) -> str:
+        """Return the text that `parse` reads, without defaults."""
+        parts = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value == one.default:
+                continue
+            if isinstance(value, tuple):
+                value = ("x" if one.name == "size" else " ").join(f"{number:.12g}" for number in value)
+            parts.append(one.name if value is True else f"{one.name}={value}")
+        return ",".join(parts)
+
 
 _EXPECTED = {
     "size": "pixels, as in 224, or height x width, as in 224x320",
@@ -71,6 +89,8 @@ _EXPECTED = {
     "order": "RGB or BGR",
     "grey": "no value",
     "rate": "samples a second, as in 16000",
+    "interpolation": ", ".join(get_args(Interpolation)),
+    "crop": "a share, as in 0.875",
 }
 
 
@@ -82,7 +102,7 @@ def _value(key: str, value: str, text: str) -> object:
         )
     try:
         return _READ[key](value)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise InvalidInput(f"--preprocess: {key}: expected {_EXPECTED[key]}, got {value!r}") from error
 
 
@@ -97,7 +117,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _one_of(*names: str) -> Callable[[str], str]:
     def read(text: str) -> str:
-        return names[names.index(text.upper())]
+        return {name.upper(): name for name in names}[text.upper()]
 
     return read
 
@@ -116,6 +136,8 @@ _READ: dict[str, Callable[[str], object]] = {
     "layout": _one_of("NCHW", "NHWC"),
     "order": _one_of("RGB", "BGR"),
     "grey": _flag,
+    "interpolation": _one_of(*get_args(Interpolation)),
+    "crop": float,
     "rate": int,
 }
 
@@ -135,11 +157,10 @@ class ImageInput:
     def tensor(self, source: ImageSource) -> Array:
         """Return one image as the input reads it: (1, C, H, W) or (1, H, W, C), in the dtype of the input.
 
-        The image is resized by bilinear interpolation with antialias; the aspect is not kept. Raises InvalidInput as
-        `open_photo` does.
+        The image is resized as `to_channels` does. Raises InvalidInput as `open_photo` does.
         """
         wanted = self.preprocess
-        values = to_channels(open_photo(source), self.height, self.width)
+        values = to_channels(open_photo(source), self.height, self.width, wanted.interpolation, wanted.crop)
         if len(values) == 3 and (wanted.grey or self.channels == 1):
             values = grey_of(values)
         if len(values) < self.channels:

@@ -29,6 +29,7 @@ class RealInputs:
     count: int
     _name: Callable[[int], str]
     _feeds: Callable[[int], dict[str, Array]]
+    _labels: Callable[[int], tuple[int, ...] | None] = lambda number: None
 
     def __len__(self) -> int:
         return self.count
@@ -38,7 +39,7 @@ class RealInputs:
 
     def sample(self, number: int) -> Sample:
         """Return a sample, numbered from 0. Raises InvalidInput for values that an input cannot take."""
-        return Sample(self._name(number), "real", self._feeds(number), None)
+        return Sample(self._name(number), "real", self._feeds(number), self._labels(number))
 
     def spread(self, most: int) -> Iterator[Sample]:
         """Yield at most `most` samples, spread evenly from the first to the last."""
@@ -54,7 +55,8 @@ def read_inputs(
 ) -> RealInputs:
     """Return the samples in a file or folder for the inputs `specs` of a model.
 
-    An .npz file has an array for each input, by its name; other arrays in it are not read. An array of the input's
+    An .npz file has an array for each input, by its name; of other arrays `labels` or `label` is read, whose values are
+    the truth of the samples. An array of the input's
     shape is one sample. Else its first axis counts the samples, or the rows of all batches. An .npy file serves a model
     with one input. Image files serve a model whose only input takes images, recordings one whose only input takes
     audio; `preprocess` is for these. integers: the possible values of integer inputs by name, if they are known. Of a
@@ -66,7 +68,7 @@ def read_inputs(
     sort, chosen = _files(path)
     if sort == "arrays":
         arrays = ArrayFiles.of(chosen, specs, integers)
-        return RealInputs(path, len(arrays.places), arrays.name, arrays.feeds)
+        return RealInputs(path, len(arrays.places), arrays.name, arrays.feeds, arrays.labels)
     if sort == "recordings":
         recordings = Recordings.of(chosen, specs, (preprocess or Preprocess()).rate)
         count = _batches(path, len(recordings.places), recordings.batch, "stretches of recordings")

@@ -38,7 +38,9 @@ def clear_labels(ours: Array, theirs: Array) -> tuple[Labels, Labels]:
 class LabelJudge:
     """The judge of one output of class scores: the labels of a row are its k largest scores, in any order.
 
-    Number: labels_changed, the share of labels that are not among the k largest scores of the reference.
+    Number: labels_changed, the share of labels that are not among the k largest scores of the reference. Where samples
+    have labels of their own (Sample.truth; below 0 for none), the details count how many of these are among the k
+    largest scores of the file, and of the reference.
     """
 
     def __init__(self, spec: TensorSpec, k: int) -> None:
@@ -52,14 +54,31 @@ class LabelJudge:
         if np.dtype(spec.dtype).kind != "f" or not 1 <= len(shape) <= 3 or shape[-1] <= k:
             raise wrong_output(spec, f"float scores of more than {k} classes, (N, classes) or (N, T, classes)")
         self._output, self._classes, self._k = spec.name, shape[-1], k
-        self._labels = self._changed = 0
+        self._labels = self._changed = self._given = 0
+        self._right = [0, 0]
 
     def add(self, sample: Sample, got: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
         ours, theirs = (side[self._output].reshape(-1, self._classes) for side in (got, expected))
-        chosen = np.argpartition(ours, -self._k, axis=-1)[:, -self._k :]
+        chosen = self._chosen(ours)
+        if sample.truth is not None:
+            self._count_right(sample.name, np.array(sample.truth), (chosen, self._chosen(theirs)))
         last = np.partition(theirs, -self._k, axis=-1)[:, -self._k, None]
         self._labels += chosen.size
         self._changed += int((np.take_along_axis(theirs, chosen, axis=-1) < last - near(theirs)).sum())
+
+    def _chosen(self, scores: Array) -> Labels:
+        return np.asarray(np.argpartition(scores, -self._k, axis=-1)[:, -self._k :])
+
+    def _count_right(self, sample: str, truth: Array, sides: tuple[Labels, Labels]) -> None:
+        if truth.shape != sides[0].shape[:1] or truth.max(initial=0) >= self._classes:
+            raise InvalidInput(
+                f"labels of {sample}: expected one for each of {len(sides[0])} rows of the output {self._output!r}, "
+                f"from 0 to {self._classes - 1}, got {truth.size}, the largest {truth.max(initial=0)}"
+            )
+        is_given = truth >= 0
+        self._given += int(is_given.sum())
+        for at, chosen in enumerate(sides):
+            self._right[at] += int(((chosen == truth[:, None]).any(axis=-1) & is_given).sum())
 
     def numbers(self) -> dict[str, float]:
         return {"labels_changed": self._changed / self._labels} if self._labels else {}
@@ -68,7 +87,14 @@ class LabelJudge:
         return {} if self._labels else {"labels_changed": "no labels were read"}
 
     def details(self) -> dict[str, Any]:
-        return {"counted": {"labels changed": [self._changed, self._labels]}}
+        counted = {"labels changed": [self._changed, self._labels]}
+        if self._given:
+            ours, theirs = self._right
+            counted |= {
+                "right by the labels given": [ours, self._given],
+                "right in the reference": [theirs, self._given],
+            }
+        return {"counted": counted}
 
 
 class SequenceJudge:

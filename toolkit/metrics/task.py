@@ -54,6 +54,7 @@ class TaskJudge:
     summary: what it counts, in a few words. make: called with the specs of the outputs and the setting; returns a new
     Judge, which sees real samples only, and raises InvalidInput for outputs that it cannot read. Its `details` may have
     "counted": by words, such as "labels changed", how many of how many, as two integers.
+    Further words may follow, such as how many answers are right.
     limits: called with the recipe of a file's precision; returns the limits of the judge's numbers.
     outputs: the fewest and the most outputs that it reads. setting: None for a judge without one.
     may_reorder: whether rows of the outputs may come in any order, so that the error of their numbers says nothing even

@@ -1,9 +1,10 @@
 """The request of `toolkit run` to a kind of model, and functions that write the files and lines of its results."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +90,7 @@ class RunRequest:
             "backend": self.backend,
             "precision": self.precision,
             "artifact_sha256": artifact.sha256,
-            "weights": self.bundle.weights["origin"],
+            "weights": self.bundle.weights.origin,
             **found,
         }
 
@@ -103,7 +104,17 @@ class RunRequest:
             click.echo(f"  {line}")
 
 
-def milliseconds(timing_ms: dict[str, list[float]]) -> str:
-    """Return text with each graph's role, number of runs and mean time. timing_ms: the time of each run, by role."""
-    parts = [f"{role} {len(times)} x {sum(times) / len(times):.1f}" for role, times in timing_ms.items()]
-    return f"{', '.join(parts)} ms"
+def milliseconds(timing_ms: Mapping[str, Sequence[float]], first_runs: Collection[str]) -> str:
+    """Return text with the times of each graph, such as "encode 31.0 ms (first run), then 3 x 9.2 ms".
+
+    timing_ms: the time of each run, by role. The text has the median of the runs, and a first run apart from the
+    others, since it is slower. first_runs: the roles of which the first time is of a first run.
+    """
+    parts = []
+    for role, times in timing_ms.items():
+        first, rest = (times[:1], times[1:]) if role in first_runs else ([], times)
+        shown = [f"{ms:.1f} ms (first run)" for ms in first]
+        if rest:
+            shown.append(f"{'then ' if first else ''}{len(rest)} x {median(rest):.1f} ms")
+        parts.append(f"{role} {', '.join(shown)}")
+    return "; ".join(parts)

@@ -83,8 +83,9 @@ class Model(Closing):
 class Graphs(Closing):
     """Runs graphs by their roles. Close it, or use it as a context manager.
 
-    timing_ms: for each role, the milliseconds of each run, without the time to open the graph. watch: called with the
-    role and the inputs by name before each run.
+    timing_ms: for each role, the milliseconds of each run since `forget_times`, without the time to open the graph.
+    first_runs: the roles of which the first of these times is of the first run of the graph, which is slower: the
+    runtime then plans its memory. watch: called with the role and the inputs by name before each run.
     """
 
     watch: Callable[[str, Mapping[str, Array]], None]
@@ -106,11 +107,13 @@ class Graphs(Closing):
         self.backend = backend
         self.precision = precision
         self.timing_ms: dict[str, list[float]] = {}
+        self.first_runs: set[str] = set()
         self.watch = lambda role, feeds: None
         BACKENDS.load(backend)  # an unknown backend is refused before anything is read
         self._threads = default_threads() if threads is None else threads
         self._sessions: dict[str, Session] = {}
         self._held: dict[str, Mapping[str, Array]] = {}
+        self._ran: set[str] = set()
 
     def artifact(self, role: str) -> Artifact:
         """Return the file that runs for a role. Raises NotAvailable if the bundle has none."""
@@ -122,6 +125,9 @@ class Graphs(Closing):
         Raises NotAvailable for a role without a file, InvalidArtifact for outputs that are not finite.
         """
         session = self._session(role)
+        if role not in self._ran:
+            self._ran.add(role)
+            self.first_runs.add(role)
         self.watch(role, {**self._held.get(role, {}), **feeds})
         start = time.perf_counter()
         outputs = session.run(feeds)
@@ -131,6 +137,11 @@ class Graphs(Closing):
             if not np.isfinite(value).all():
                 raise InvalidArtifact(f"{session.path}: gave a {name!r} that is not finite")
         return outputs
+
+    def forget_times(self) -> None:
+        """Empty timing_ms and first_runs, as before the next image."""
+        self.timing_ms.clear()
+        self.first_runs.clear()
 
     def hold(self, role: str, **feeds: Array) -> None:
         """Set the inputs that all later runs of a graph share (see Session.hold). Without `feeds`, hold no input.
@@ -152,3 +163,4 @@ class Graphs(Closing):
             session.close()
         self._sessions.clear()
         self._held.clear()
+        self._ran.clear()

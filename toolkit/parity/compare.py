@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress
-from backends.errors import InvalidArtifact, ToolkitError, one_line
-from backends.registry import compared_backends, default_backend, open_session
+from backends.errors import InvalidArtifact, NotAvailable, ToolkitError, one_line
+from backends.precision import find_recipe
+from backends.registry import RunTarget, default_backend, open_session, run_targets
 from backends.session import Session
 from backends.tensor import Array, TensorSpec, probe
 from toolkit.convert.operations import number_types
@@ -59,7 +59,7 @@ def compare_bundle(
     InvalidArtifact for a file that is damaged; InvalidInput for an image that cannot be read.
     """
     kind = kind_of(bundle)
-    notes = [kind.random_note] if bundle.weights["origin"] == "random" else []
+    notes = [kind.random_note] if bundle.weights.is_random else []
     if (why := kind.advisory(bundle, images)) is not None:
         notes.append(why)
     if any(kind.judged_families(bundle, a.precision, images) != FAMILIES for a in bundle.artifacts):
@@ -95,28 +95,20 @@ def reference_of(artifacts: Sequence[Artifact]) -> Artifact:
     raise InvalidArtifact(f"{artifacts[0].role}: no float32 torch or ONNX file to compare with; export it again")
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A file and a backend that opens it. name: unique among the candidates of a role."""
+def _candidates(kind: ModelKind, artifacts: Sequence[Artifact], reference: Artifact) -> list[RunTarget]:
+    """Return every file with every backend and precision that runs it, except the reference on its default backend.
 
-    artifact: Artifact
-    backend: str
-    is_default: bool
-
-    @property
-    def name(self) -> str:
-        return self.artifact.file if self.is_default else f"{self.artifact.file} on {self.backend}"
-
-
-def _candidates(artifacts: Sequence[Artifact], reference: Artifact) -> list[_Candidate]:
-    """Return every file with every backend that runs it, except the reference on its default backend."""
+    A precision without files of its own is left out where the kind has no tolerance for it.
+    """
     found = []
-    for artifact in artifacts:
-        default = default_backend(artifact.format).name
-        for spec in compared_backends(artifact):
-            candidate = _Candidate(artifact, spec.name, spec.name == default)
-            if artifact is not reference or not candidate.is_default:
-                found.append(candidate)
+    for target in (target for artifact in artifacts for target in run_targets(artifact)):
+        if find_recipe(target.artifact.precision).base is not None:
+            try:
+                kind.tolerance(reference.role, target.artifact.precision)
+            except NotAvailable:
+                continue  # such as an embedder, which is float32 alone
+        if target.artifact is not reference or not target.is_default:
+            found.append(target)
     return found
 
 
@@ -134,7 +126,7 @@ def _compare_role(
     seen = SampleCounts()
     reports: dict[str, FileReport] = {}
     comparable = []
-    candidates = _candidates(artifacts, reference)
+    candidates = _candidates(kind, artifacts, reference)
     for candidate in candidates:
         if (reason := _unlike(candidate.artifact, reference)) is not None:
             why = "Files of one role have the same inputs and outputs."
@@ -187,7 +179,7 @@ def _compare_role(
 def _open(
     bundle: Bundle,
     kind: ModelKind,
-    candidate: _Candidate,
+    candidate: RunTarget,
     session: Session,
     reference: Artifact,
     by_file: Mapping[str, Artifact],
@@ -201,10 +193,10 @@ def _open(
     return CandidateRun(session, total, parent, step)
 
 
-def _report(bundle: Bundle, kind: ModelKind, candidate: _Candidate, opened: CandidateRun) -> FileReport:
+def _report(bundle: Bundle, kind: ModelKind, candidate: RunTarget, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
     tolerance = kind.tolerance(artifact.role, judged_precision(bundle, artifact))
-    random = bundle.weights["origin"] == "random"
+    random = bundle.weights.is_random
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
     step_passed = None if step is None else all(check.passed is not False for check in judge(step, tolerance, random))
@@ -214,7 +206,7 @@ def _report(bundle: Bundle, kind: ModelKind, candidate: _Candidate, opened: Cand
     return FileReport(artifact, candidate.backend, total, step, checks, step_passed, tolerance.reason, candidate.name)
 
 
-def _not_compared(candidate: _Candidate, number: str, reason: str, why: str) -> FileReport:
+def _not_compared(candidate: RunTarget, number: str, reason: str, why: str) -> FileReport:
     check = Check(number, "", None, None, False, reason)
     return FileReport(candidate.artifact, candidate.backend, None, None, (check,), None, why, candidate.name)
 
@@ -239,11 +231,11 @@ def _parent(artifact: Artifact, reference: Artifact, by_file: Mapping[str, Artif
 
 
 def _groups(
-    candidates: Sequence[_Candidate], reference: Artifact, by_file: Mapping[str, Artifact], limit_bytes: int
-) -> Iterator[list[_Candidate]]:
+    candidates: Sequence[RunTarget], reference: Artifact, by_file: Mapping[str, Artifact], limit_bytes: int
+) -> Iterator[list[RunTarget]]:
     """Yield groups of candidates that fit `limit_bytes` together with the files they are compared with; at least one
     candidate a group."""
-    group: list[_Candidate] = []
+    group: list[RunTarget] = []
     for candidate in candidates:
         together = [*group, candidate]
         # The reference and the parents are open once, a file on two backends twice.
@@ -330,5 +322,5 @@ def _compare_case(
 
 def _run_report(bundle: Bundle, whole: EndToEndCase, variant: tuple[str, str], total: Comparison) -> RunReport:
     tolerance = find_kind(bundle.model["kind"]).tolerance(whole.name, variant[1])
-    checks = judge(total, tolerance, bundle.weights["origin"] == "random")
+    checks = judge(total, tolerance, bundle.weights.is_random)
     return RunReport(*variant, total, checks, tolerance.reason)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from backends.artifact import Artifact
+from backends.bundle import WeightsOrigin
 from toolkit.convert.operations import NumberTypes
 from toolkit.metrics.error import FLOOR
 from toolkit.metrics.limit import Limit, Tolerance
@@ -65,7 +66,7 @@ class FileReport(Judged):
 
     total: against the reference; None if the file could not be compared. step: against its parent; None if the parent
     is the reference or there is none. step_passed: whether `step` is within the same limits; no part of the verdict.
-    reason: why the limits are these. name: the file, followed by " on BACKEND" for a backend that is not the default.
+    reason: why the limits are these. name: as in RunTarget; the artifact's precision is the one in which it ran.
     """
 
     artifact: Artifact
@@ -128,7 +129,7 @@ class ParityReport:
 
     model: str
     kind: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     roles: tuple[RoleReport, ...]
     notes: tuple[str, ...]
     wholes: tuple[EndToEndReport, ...] = ()
@@ -146,7 +147,7 @@ class ParityReport:
         return {
             "model": self.model,
             "kind": self.kind,
-            "weights": self.weights,
+            "weights": asdict(self.weights),
             "passed": self.passed,
             "notes": list(self.notes),
             "mendings": list(self.mendings),

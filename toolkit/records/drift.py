@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.bundle import Bundle, Progress
+from backends.bundle import Bundle, Progress, WeightsOrigin
 from backends.errors import InvalidInput
 from backends.machine import Machine
 from backends.session import RuntimeFacts
@@ -75,7 +75,7 @@ class Drift:
 
     record: str
     model: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     before: Machine
     now: Machine
     unlike: tuple[str, ...]
@@ -192,10 +192,10 @@ def _output(before: KeptOutput, now: KeptOutput) -> OutputDrift:
 
 
 def _unlike(before: Machine, now: Machine) -> list[str]:
-    """Return one line for each difference of two machines (processor, flags, versions); date and memory are left
-    out."""
+    """Return one line for each difference of two machines (processor, flags, versions); date, memory and load are
+    left out."""
     then, here = asdict(before), asdict(now)
-    keys = sorted(then.keys() - {"date", "versions", "memory_gb"})
+    keys = sorted(then.keys() - {"date", "versions", "memory_gb", "load"})
     lines = [f"{key}: {then[key]} then, {here[key]} now" for key in keys if then[key] != here[key]]
     versions = before.versions, now.versions
     return lines + [

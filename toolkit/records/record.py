@@ -8,7 +8,7 @@ made again and compared with their hashes.
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from backends.atomic import replacing
+from backends.bundle import WeightsOrigin
 from backends.errors import InvalidInput
 from backends.machine import Machine
 from backends.session import RuntimeFacts
@@ -86,7 +87,7 @@ class Record:
 
     model: str
     kind: str
-    weights: dict[str, Any]
+    weights: WeightsOrigin
     machine: Machine
     samples: dict[str, tuple[KeptSample, ...]]
     inputs: dict[tuple[str, str, str], Array]
@@ -111,7 +112,9 @@ def write_record(record: Record, path: Path) -> Path:
             arrays[f"output-{i}-{j}"] = output.values
     meta = {
         "format_version": FORMAT_VERSION,
-        **{key: getattr(record, key) for key in ("model", "kind", "weights")},
+        "model": record.model,
+        "kind": record.kind,
+        "weights": asdict(record.weights),
         "machine": record.machine.to_json(),
         "samples": {role: [_sample_json(sample) for sample in samples] for role, samples in record.samples.items()},
         "inputs": [[*key, value.dtype.name] for key, value in record.inputs.items()],
@@ -180,9 +183,15 @@ def _read(arrays: dict[str, Array]) -> Record:
         (role, sample, name): _unpacked(arrays[f"input-{number}"], dtype)
         for number, (role, sample, name, dtype) in enumerate(meta["inputs"])
     }
-    described = {key: meta[key] for key in ("model", "kind", "weights")}
-    machine = msgspec.convert(meta["machine"], Machine)
-    return Record(**described, machine=machine, samples=samples, inputs=inputs, files=tuple(files))
+    return Record(
+        model=meta["model"],
+        kind=meta["kind"],
+        weights=msgspec.convert(meta["weights"], WeightsOrigin),
+        machine=msgspec.convert(meta["machine"], Machine),
+        samples=samples,
+        inputs=inputs,
+        files=tuple(files),
+    )
 
 
 def in_eight_bits(value: Array) -> Array:

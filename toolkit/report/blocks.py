@@ -20,8 +20,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell. value: the number to sort by, None to sort by `text`. tone: "", pass, fail, muted or code.
+    """A table's cell. value: the number to sort by, None to sort by `text`.
 
+    tone: "", pass, fail, muted, code, or wrap for a text that may take several lines in the summary.
     bar: a share in [0, 1] that is drawn before the text.
     """
 

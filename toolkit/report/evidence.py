@@ -9,6 +9,8 @@ from pathlib import Path
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput, NotAvailable, ToolkitError
 from backends.machine import Machine
+from backends.precision import find_recipe
+from backends.registry import run_targets
 from toolkit.bench.bundle import bench_bundle
 from toolkit.bench.profile import profile_files
 from toolkit.bench.result import BenchOptions, BenchResult, FileProfile
@@ -138,7 +140,8 @@ def gather(
     profiles = bench.profile if bench is not None else ()
     if not profiles:
         medians_ms = {file.name: file.timing.median_ms for file in (bench.files if bench is not None else ())}
-        timed = {artifact.file: medians_ms.get(artifact.file, math.inf) for artifact in bundle.artifacts}
+        targets = [target for artifact in bundle.artifacts for target in run_targets(artifact)]
+        timed = {target.name: medians_ms.get(target.name, math.inf) for target in targets}
         profiles = profile_files(bundle, bundle.artifacts, timed, threads, progress)
     if not bisections:
         bisections = _bisections(bundle, parity, threads, missing, progress)
@@ -148,18 +151,22 @@ def gather(
 def _bisections(
     bundle: Bundle, parity: ParityReport, threads: int, missing: dict[str, str], progress: Progress
 ) -> list[BisectReport]:
-    """Bisect every file that is not float32, and float32 TFLite files that fail; others differ only by rounding."""
-    worth = [file.artifact.file for role in parity.roles for file in role.files if _worth_bisecting(file)]
-    files = list(dict.fromkeys(worth))  # a file that several backends run has several reports
+    """Bisect every file that is not float32, and float32 TFLite files that fail; others differ only by rounding.
+
+    A file runs on the default backend of its format, but in a precision without files of its own on the backend that
+    was compared.
+    """
+    worth = [_candidate(file) for role in parity.roles for file in role.files if _worth_bisecting(file)]
+    candidates = list(dict.fromkeys(worth))  # a file that several backends run has several reports
     bisections, failed = [], []
-    for file in files:
+    for candidate in candidates:
         try:
-            bisections.append(_bisect(bundle, file, threads, progress))
+            bisections.append(_bisect(bundle, candidate, threads, progress))
         except ToolkitError as error:
-            failed.append(f"{file}: {error}")
+            failed.append(f"{candidate.file}: {error}")
     if failed:
         missing["bisect"] = f"Not bisected: {'; '.join(failed)}."
-    elif not files:
+    elif not candidates:
         missing["bisect"] = "There was nothing to bisect: float32 files that pass differ by rounding alone."
     return bisections
 
@@ -169,7 +176,21 @@ def _worth_bisecting(file: FileReport) -> bool:
     return format != "torch" and (precision != "fp32" or (format == "tflite" and not file.passed))
 
 
-def _bisect(bundle: Bundle, file: str, threads: int, progress: Progress) -> BisectReport:
+@dataclass(frozen=True)
+class _Candidate:
+    """A file to bisect. backend, precision: None for the default backend and the file's own precision."""
+
+    file: str
+    backend: str | None = None
+    precision: str | None = None
+
+
+def _candidate(file: FileReport) -> _Candidate:
+    has_file = find_recipe(file.artifact.precision).base is None
+    return _Candidate(file.artifact.file, *(() if has_file else (file.backend, file.artifact.precision)))
+
+
+def _bisect(bundle: Bundle, candidate: _Candidate, threads: int, progress: Progress) -> BisectReport:
     need("export")
     from toolkit.bisect.bundle import bisect_bundle
 
@@ -177,10 +198,12 @@ def _bisect(bundle: Bundle, file: str, threads: int, progress: Progress) -> Bise
     with tempfile.TemporaryDirectory() as folder:
         found = bisect_bundle(
             bundle,
-            file,
+            candidate.file,
             repro=Path(folder) / "repro",
             threads=threads,
-            progress=lambda step: progress(f"bisecting {file}: {step}"),
+            progress=lambda step: progress(f"bisecting {candidate.file}: {step}"),
+            backend=candidate.backend,
+            precision=candidate.precision,
         )
     return replace(found, repro=None)
 
@@ -215,8 +238,9 @@ def read_bisection(path: Path, bundle: Bundle) -> BisectReport:
         raise InvalidInput(f"--bisect {path}: cannot read: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInput(f"--bisect {path}: not a result that `toolkit bisect --json` wrote: {error}") from error
-    # A bisection of a graph pass names the file and the pass: "detector.onnx after fold_affine".
-    file = result.candidate.partition(" after ")[0]
+    # A bisection of a graph pass names the file and the pass: "detector.onnx after fold_affine"; one on another backend
+    # names the backend: "detector.onnx on openvino".
+    file = result.candidate.partition(" after ")[0].partition(" on ")[0]
     if result.model != bundle.model["name"] or file not in [artifact.file for artifact in bundle.artifacts]:
         raise InvalidInput(
             f"--bisect {path}: expected a candidate of {bundle.model['name']} that is in {bundle.folder}, got "

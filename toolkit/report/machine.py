@@ -59,7 +59,7 @@ def _row(name: str, count: float, total_ms: float, part: float) -> tuple[Cell, .
     )
 
 
-_NAMES = {"memory_gb": "memory, GB", "cores": "cores of this process"}
+_NAMES = {"memory_gb": "memory, GB", "cores": "cores of this process", "load": "load of the machine"}
 
 
 def machine(evidence: Evidence) -> Section:
@@ -123,8 +123,8 @@ def manifest(evidence: Evidence) -> Section:
     facts = (
         ("model", str(bundle.model["name"])),
         ("kind", str(bundle.model["kind"])),
-        ("weights", f"{weights['origin']}, from {weights['source']}"),
-        ("sha256 of the weights", str(weights["sha256"])),
+        ("weights", f"{weights.origin}, from {weights.source}"),
+        ("sha256 of the weights", weights.sha256),
     )
     done = (("done at import", line) for line in bundle.mendings)
     return Section("manifest", "Manifest", [Facts((*facts, *done)), Table("Files of the bundle", columns, rows)])

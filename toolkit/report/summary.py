@@ -111,7 +111,7 @@ def _table(role: ComparedRole, rows: tuple[RatedFile, ...]) -> Table:
         cells = [Cell(row.file), Cell(verdict, tone=tone), Cell(row.precision), Cell(significant(size_mb), size_mb)]
         if role.number_types:
             kinds = ("", "") if row.types is None else map(shown_shares, row.types)
-            cells += [Cell(kind) for kind in kinds]
+            cells += [Cell(kind.replace("% ", "%\N{NO-BREAK SPACE}"), tone="wrap") for kind in kinds]
         if timed:
             speed = 1 / row.of_reference if row.of_reference else None
             cells.append(Cell(significant(row.median_ms), row.median_ms))

@@ -112,8 +112,9 @@ def _listed(evidence: Evidence, role: ComparedRole) -> list[tuple[str, str, int]
     if not role.graphs:
         listed = []
         for artifact in (a for a in artifacts if a.role == role.name):
-            others = [file.name for file in role.files if file.name.startswith(f"{artifact.file} on ")]
-            listed += [(name, artifact.precision, artifact.bytes) for name in (artifact.file, *others)]
+            listed.append((artifact.file, artifact.precision, artifact.bytes))
+            others = [file for file in role.files if file.name.startswith(f"{artifact.file} on ")]
+            listed += [(file.name, file.precision, artifact.bytes) for file in others]
         return listed
     sizes: dict[tuple[str, str], int] = {}
     for artifact in artifacts:

@@ -159,7 +159,7 @@ def _faster(one: ShippedFile, other: ShippedFile) -> bool:
 
 def _reason(smallest: ShippedFile, fastest: ShippedFile | None, alone: bool, base: ShippedFile | None) -> str:
     """Return the advice as text. alone: whether the fastest is faster than every other file. base: the float32 file."""
-    quick = "the fastest that passes" if alone else "no other that passes is faster by more than the noise"
+    quick = "the fastest that passes" if alone else "as fast as any that passes"
     text = f"{smallest.runtime}: take {smallest.file}: the smallest that passes"
     if smallest == fastest:
         return f"{text}, and {quick}{_figures(smallest, base)}"

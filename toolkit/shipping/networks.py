@@ -6,16 +6,19 @@ from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from backends.errors import InvalidArtifact, InvalidInput, NotAvailable, one_line
 from graphs.weights_file import read_state
+from toolkit.images.preprocess import Interpolation
+from toolkit.inputs.images import Preprocess
 
 PACKAGES = ("timm", "torchvision")
 SEED = 0
+_COLOURS = 3
 # The standard deviation of what is added to constant parameters: vectors such as biases, and larger ones.
 _SPREADS = (0.1, 0.02)
 _CLASSIFICATION_SIDE, _SEGMENTATION_SIDE, _CLIP_FRAMES, _FLOW_SIZES = 224, 520, 16, (128, 160)
@@ -59,25 +62,56 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def example_inputs(
-    package: str, name: str, network: nn.Module, shapes: Mapping[str, tuple[int, ...]]
+    package: str, name: str, network: nn.Module, shapes: Mapping[str, tuple[int, ...]], file: Path | None = None
 ) -> dict[str, Tensor]:
     """Return inputs of the sizes that a network was made for, by the names of its forward's arguments.
 
-    shapes: sizes to use instead, by name. Raises InvalidInput for a name that is no argument.
+    shapes: sizes to use instead, by name. file: of the network's weights, if they are published ones. Raises
+    InvalidInput for a name that is no argument.
     """
     names = list(_parameters(network.forward))
-    sizes = dict(zip(names, _sizes(package, name, network), strict=False))
+    sizes = dict(zip(names, _sizes(package, name, network, file), strict=False))
     if unknown := shapes.keys() - set(names):
         raise InvalidInput(f"{package}/{name}: no input {sorted(unknown)[0]!r}; it has {', '.join(names)}")
     generator = torch.Generator().manual_seed(SEED)
     return {name: torch.rand(shape, generator=generator) for name, shape in (sizes | dict(shapes)).items()}
 
 
-def _sizes(package: str, name: str, network: Any) -> list[tuple[int, ...]]:
+def published_preprocess(
+    package: str, name: str, network: nn.Module, inputs: Mapping[str, Tensor], file: Path | None = None
+) -> Preprocess | None:
+    """Return the preprocessing for which the published weights of a network were made, as its package states it.
+
+    inputs: as example_inputs returns them. file: of the network's weights, if they are published ones. Returns None for
+    a network whose input is not one image of three channels, or whose package states nothing.
+    """
+    shapes = [tuple(value.shape) for value in inputs.values()]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] != _COLOURS:
+        return None
+    size = shapes[0][2:]
+    if package == "timm":
+        stated: Mapping[str, Any] = getattr(network, "pretrained_cfg", {})
+        crop = stated.get("crop_pct") if stated.get("crop_mode", "center") == "center" else None
+    else:
+        given = _transforms(name, file)
+        if given is None or not hasattr(given, "mean"):
+            return None
+        stated = vars(given) | {"interpolation": given.interpolation.value}
+        cut, whole = _first(stated.get("crop_size")), _first(stated["resize_size"])
+        crop = None if cut is None or whole is None else min(1.0, cut / whole)
+    mean, std = (tuple(map(float, stated.get(key) or ())) for key in ("mean", "std"))
+    if not mean or not std:
+        return None
+    known: dict[str, Interpolation] = {one: one for one in get_args(Interpolation)}
+    interpolation = known.get(stated.get("interpolation", ""), "bilinear")
+    return Preprocess((size[0], size[1]), mean=mean, std=std, interpolation=interpolation, crop=crop)
+
+
+def _sizes(package: str, name: str, network: Any, file: Path | None) -> list[tuple[int, ...]]:
     if package == "timm":
         return [(1, *network.pretrained_cfg["input_size"])]
     module = type(network).__module__
-    crop, resize = _crop(name)
+    crop, resize = _crop(name, file)
     if ".video." in module:
         return [(1, 3, _CLIP_FRAMES, crop, crop)]
     if ".optical_flow." in module:
@@ -91,14 +125,21 @@ def _sizes(package: str, name: str, network: Any) -> list[tuple[int, ...]]:
     return [(1, 3, side, side)]
 
 
-def _crop(name: str) -> tuple[int, int]:
+def _crop(name: str, file: Path | None) -> tuple[int, int]:
     """Return the sides, in pixels, of the crop and of the whole image for which published weights were made."""
-    for weights in _imported("torchvision").models.get_model_weights(name):
-        if isinstance(weights.transforms, partial):
-            given = weights.transforms.keywords
-            sides = [_first(given.get(key)) for key in ("crop_size", "resize_size")]
-            return sides[0] or _CLASSIFICATION_SIDE, sides[1] or _SEGMENTATION_SIDE
-    return _CLASSIFICATION_SIDE, _SEGMENTATION_SIDE
+    given = _transforms(name, file)
+    sides = [_first(getattr(given, key, None)) for key in ("crop_size", "resize_size")]
+    return sides[0] or _CLASSIFICATION_SIDE, sides[1] or _SEGMENTATION_SIDE
+
+
+def _transforms(name: str, file: Path | None) -> Any:
+    """Return what torchvision does to an image before the network: for the published weights that have the name of
+    `file`, or else for the first ones; None if it does nothing that has sizes."""
+    published = [
+        one for one in _imported("torchvision").models.get_model_weights(name) if isinstance(one.transforms, partial)
+    ]
+    named = [one for one in published if file is not None and one.url.endswith(f"/{file.name}")]
+    return next((one.transforms() for one in (*named, *published)), None)
 
 
 def _first(value: Any) -> int | None:

@@ -94,7 +94,7 @@ class Shipped:
         """Return the result as JSON values: the files, the choices, the notes, the failures, and the machine."""
         return {
             "model": self.bundle.model["name"],
-            "weights": self.bundle.weights,
+            "weights": asdict(self.bundle.weights),
             "machine": self.bench and self.bench.to_json()["machine"],
             "threads": self.bench and self.bench.threads,
             "exit_code": self.exit_code,

@@ -17,7 +17,7 @@ from toolkit.export import choose_weights, export_bundle
 from toolkit.import_model import import_model
 from toolkit.models.kind import all_models, find_model
 from toolkit.shipping.module import export_module
-from toolkit.shipping.networks import PACKAGES, SEED, build_network, example_inputs, load_weights
+from toolkit.shipping.networks import PACKAGES, SEED, build_network, example_inputs, load_weights, published_preprocess
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +91,14 @@ class Source:
             raise InvalidInput(f"{self.model}: --input-shape: only axes of ONNX files stay open: give sizes alone")
         progress(f"building {self.model}")
         network = build_network(package, name)
-        inputs = example_inputs(package, name, network, fixed_shapes(self.shapes))
+        file = next(iter(self.checkpoints), None)
+        inputs = example_inputs(package, name, network, fixed_shapes(self.shapes), file)
+        kept, stated = dict(self.kept), published_preprocess(package, name, network, inputs, file)
+        if kept.get("preprocess") is None and stated is not None:
+            kept["preprocess"] = stated
+            note(
+                f'{self.model}: images are read as {package} states it, --preprocess "{stated}"; yours takes its place'
+            )
         weights = {"origin": "random", "source": f"{self.model}, seed {SEED}"}
         if self.checkpoints:
             (path,) = self.checkpoints
@@ -102,7 +109,7 @@ class Source:
                 f"{self.model}: its weights are random, because nothing is downloaded: --checkpoint FILE gives it the "
                 "weights of a file that you have"
             )
-        return bundle_of_module(network, inputs, folder, progress, note, weights, self.kept)
+        return bundle_of_module(network, inputs, folder, progress, note, weights, kept)
 
 
 def bundle_of_module(

@@ -128,10 +128,10 @@ def test_this_runtime_loads_files_over_2_gb(tmp_path: Path) -> None:
 
 
 def test_a_runtime_that_cannot_is_named_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise ValueError("Could not\nopen it")
 
-    monkeypatch.setattr(preflight, "Interpreter", refuse)
+    monkeypatch.setattr(preflight, "open_interpreter", refuse)
     with pytest.raises(NotAvailable, match=r"cannot load a file over 2 GB, as fp32 would be \(Could not open it\)"):
         check_large_files(tmp_path, 3 << 30, ("fp32", "fp16"))
     check_large_files(tmp_path, 3 << 30, ("fp16", "int8"))  # none of these is so large

@@ -93,7 +93,7 @@ def run(
         own = None if caption is None else vocabulary.tokens(caption)
         request.warn_if_random(request.bundle)
         for name in request.inputs:
-            captioner.graphs.timing_ms.clear()
+            captioner.graphs.forget_times()
             pixels = captioner.read(name)
             latent = captioner.encode(pixels)
             found = captioner.caption(latent, beams, length)
@@ -120,7 +120,7 @@ def run(
                 f"log probability {found.log_probability:.4f}",
                 *([] if likeness is None else [f"similarity {likeness:.4f}"]),
                 *(f"{key} {value:.6f}" for key, value in losses.items()),
-                milliseconds(captioner.graphs.timing_ms),
+                milliseconds(captioner.graphs.timing_ms, captioner.graphs.first_runs),
                 f"wrote {arrays} and {picture}",
             ]
             request.show(row, lines)

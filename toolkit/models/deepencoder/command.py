@@ -27,7 +27,7 @@ def run(request: RunRequest, mode: str, compression: bool, output: Path) -> None
         if compression:
             saved = measure_compression(request.bundle, GLOBAL_MODE if mode == GUNDAM else mode)
         for name in request.inputs:
-            encoder.graphs.timing_ms.clear()
+            encoder.graphs.forget_times()
             page = encoder.encode(name, mode)
             rows, columns, dim = page.grid.shape
             stem = output / f"{Path(name).stem}.{mode}"
@@ -49,7 +49,7 @@ def run(request: RunRequest, mode: str, compression: bool, output: Path) -> None
             lines = [
                 f"{mode}: {len(page.sequence)} tokens of {dim}, grid of {rows} x {columns}{tiles}",
                 *([] if saved is None else [str(saved)]),
-                milliseconds(encoder.graphs.timing_ms),
+                milliseconds(encoder.graphs.timing_ms, encoder.graphs.first_runs),
                 f"wrote {arrays} and {picture}",
             ]
             request.show(row, lines)

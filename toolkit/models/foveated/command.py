@@ -65,7 +65,7 @@ def run(
     with TwoPass(request.bundle, request.backend, request.precision, request.threads) as model:
         request.warn_if_random(request.bundle)
         for name in request.inputs:
-            model.graphs.timing_ms.clear()
+            model.graphs.forget_times()
             clip, most = Clip.open(Path(name)), frames or model.group
             passes = model.run(clip.frames(most), text, true, "deep" if query == "deep" else "shallow")
             stem = output / f"{Path(name).stem}.{query}"
@@ -92,7 +92,7 @@ def run(
             lines = [
                 f"{len(passes.fine)} frames, {query} queries",
                 *(f"{key} {value:.6f}" for key, value in losses.items()),
-                milliseconds(model.graphs.timing_ms),
+                milliseconds(model.graphs.timing_ms, model.graphs.first_runs),
                 f"wrote {file}, {picture} and {animation}",
             ]
             request.show(row, lines)

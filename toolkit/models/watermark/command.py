@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +19,10 @@ from toolkit.models.watermark.message import Message
 
 NOT_DETECTED = 1
 BAD_IMAGE = 2
+_FIRST = "ms: opening the image and the first run of the network, which is slower than later ones."
+_FIRST_OF_SEVERAL = (
+    "ms: opening the image and one run of the network. The first row has its first run, which is slower."
+)
 
 
 def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
@@ -37,7 +42,7 @@ def run(ctx: click.Context, request: RunRequest, expect: str | None) -> None:
             if as_json:
                 click.echo(json.dumps(row, allow_nan=False))
         if not as_json and rows:
-            _print(rows)
+            _print(rows, request.bundle.folder)
     if len(rows) < len(images):
         ctx.exit(BAD_IMAGE)
     if expected is not None and not all(row["detected"] for row in rows):
@@ -59,7 +64,7 @@ def _read(detector: Detector, images: Iterable[str], expected: Message | None) -
             "backend": detector.backend,
             "precision": detector.artifact.precision,
             "artifact_sha256": detector.artifact.sha256,
-            "weights": detector.bundle.weights["origin"],
+            "weights": detector.bundle.weights.origin,
             "confidence": detection.confidence,
             "message": detection.message.hex,
             "bits": len(detection.message),
@@ -71,7 +76,7 @@ def _read(detector: Detector, images: Iterable[str], expected: Message | None) -
         }
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
+def _print(rows: list[dict[str, Any]], folder: Path) -> None:
     first = rows[0]
     click.echo(f"{first['model']} on {first['backend']}, {first['precision']}: {first['weights']} weights")
     expected = first["expected"] is not None
@@ -91,4 +96,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             *(judged or (f"{row['confidence']:.3f}",)),
             f"{sum(row['timing_ms'].values()):.1f}",
         )
-    Console().print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    note = _FIRST if len(rows) == 1 else _FIRST_OF_SEVERAL
+    console.print(Text(f"{note} `toolkit bench {folder}` times warm runs.", "dim"))

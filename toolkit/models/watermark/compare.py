@@ -79,7 +79,7 @@ def samples(bundle: Bundle, reference: Artifact, images: Sequence[Path]) -> Iter
 
 
 def _detector_samples(bundle: Bundle, model: WatermarkModel, images: Sequence[Path]) -> Iterator[Sample]:
-    marks = model.embedder is not None and bundle.weights["origin"] != "random"
+    marks = model.embedder is not None and not bundle.weights.is_random
     shipped = shipped_photographs()
     turns = cycle(name for name in ALL_DISTORTIONS if name != "none")
     with ExitStack() as stack:
