@@ -163,6 +163,8 @@ def integers_to_pairs(model: ir.Model) -> tuple[ir.Model, bool]:
     return model, changed
 
 
+# Operators before which a Relu stands in float graphs.
+_BEFORE_RELU = ("Add", "Conv", "Gemm", "MatMul", "Mul", "Sub")
 # Lowest and highest number of a tensor.
 Range = tuple[float, float]
 
@@ -171,7 +173,8 @@ def floats_with_ranges(model: ir.Model) -> tuple[ir.Model, dict[str, Range]]:
     """Return the float graph that a quantized graph was made of, and the ranges that its scales state, by tensor.
 
     Pairs of a QuantizeLinear and a DequantizeLinear with one scale are left out, and constants behind a
-    DequantizeLinear become floats, rounded as they are. The given graph is changed.
+    DequantizeLinear become floats, rounded as they are. Where the lowest number is 0, a quantizer leaves out a Relu: it
+    comes back. The given graph is changed.
     """
     model, _ = integers_to_pairs(model)
     graph, ranges = model.graph, dict[str, Range]()
@@ -184,6 +187,12 @@ def floats_with_ranges(model: ir.Model) -> tuple[ir.Model, dict[str, Range]]:
             x = maker.inputs[0]
             assert x is not None  # an operator's own
             replacement = x
+            layer = x.producer()
+            if found[0] == 0 and layer is not None and layer.op_type in _BEFORE_RELU:
+                relu = new_node("Relu", [x], output=f"{x.name}_relu")
+                graph.insert_before(maker, relu)
+                maker.replace_input_with(0, relu.outputs[0])  # where other pairs of this tensor find it
+                replacement = x = relu.outputs[0]
             if result.is_graph_output():
                 if x.is_graph_input() or x.is_graph_output():
                     continue

@@ -1,7 +1,7 @@
 """Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -213,3 +213,14 @@ def specs_by_name(model: ir.Model) -> dict[str, TensorSpec]:
             layout = "NCHW" if len(sizes) == 4 else None
             specs[str(value.name)] = TensorSpec(str(value.name), sizes, value.dtype.numpy().name, layout)
     return specs
+
+
+def batches_of(slices: Sequence[Slice]) -> Iterator[list[int]]:
+    """Yield batches of neighbouring slices, each for one run of the converter: starting the converter takes seconds."""
+    batch: list[int] = []
+    for i in range(len(slices)):
+        if batch and sum(slices[j].weight_bytes for j in (*batch, i)) > DEFAULT_LIMIT_BYTES:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch

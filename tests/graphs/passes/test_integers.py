@@ -141,24 +141,26 @@ def test_the_float_graph_of_a_quantized_one_has_the_ranges_of_its_scales(
     quant_format: QuantFormat, tmp_path: Path
 ) -> None:
     source = infer_shapes(ir.load(_quantized(tmp_path, quant_format)))
-    feeds = {"x": np.random.default_rng(5).normal(0, 1, (1, 3, 16, 16)).astype(np.float32)}
-    expected = run_once(source, feeds, "before")["y"]
+    feeds = {"x": np.random.default_rng(5).normal(0, 0.4, (1, 3, 16, 16)).astype(np.float32)}
+    expected = run_once(ir.load(tmp_path / "float.onnx"), feeds, "before it was quantized")["y"]
     before = onnx.load(tmp_path / "quantized.onnx").graph
     scales = {one.name: numpy_helper.to_array(one) for one in before.initializer if one.name.startswith("x_")}
     model, ranges = floats_with_ranges(source)
     assert not {node.op_type for node in model.graph} & {"QuantizeLinear", "DequantizeLinear"}
+    assert [node.op_type for node in model.graph].count("Relu") == 1
     got = run_once(model, feeds, "after")["y"]
-    assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05  # of roundings between the layers
+    assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.02  # the weights are rounded
     step, zero = float(scales["x_scale"]), int(scales["x_zero_point"])
     assert ranges["x"] == (pytest.approx(-zero * step), pytest.approx((255 - zero) * step))
     assert "y" in ranges
     low, high = ranges["y"]
-    assert low <= expected.min() < expected.max() <= high
+    assert low < expected.min() < expected.max() < high
     assert len(ranges) >= 10
 
 
 def test_a_quantized_model_becomes_integers_throughout_by_its_own_scales(tmp_path: Path) -> None:
-    text = """<ir_version: 10, opset_import: ["": 20]> g (float[1,3,16,16] x) => (float[1,10] y) <int64[2] flat = {1, -1}> {
+    text = """<ir_version: 10, opset_import: ["": 20]> g (float[1,3,16,16] x) => (float[1,10] y)
+    <int64[2] flat = {1, -1}> {
         c1 = Conv<pads = [1, 1, 1, 1]>(x, w1, b1)
         r1 = Relu(c1)
         c2 = Conv<pads = [1, 1, 1, 1], group = 16>(r1, w2)
