@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme
-<<<<<<< HEAD
-from benchmarks.readme import README, read, table, write_block
-=======
-from benchmarks.readme import README, RESULTS, table, write_block
->>>>>>> main
+from benchmarks.readme import README, RESULTS, read, table, write_block
 from benchmarks.readme import speed as speed_block
 from benchmarks.readme.kinds import KINDS, kinds
 from benchmarks.readme.limits import limits

@@ -18,9 +18,9 @@ from graphs.passes.registry import GraphPass, find_pass, graph_pass, in_order, p
 
 EXPORT = (
     "compute_weights", "fold_batch_norm", "erf_to_gelu", "matmul_to_gemm", "plain_gemm", "reduce_l2_to_sum",
-    "shorten_grn", "layer_norm_over_channels", "fold_affine", "simplify", "drop_empty_parts", "keep_rows", "state_initial",
-    "split_qkv",
-    "fold_norm", "fold_scale", "join_relative_positions", "split_queries", "einsum_to_matmul",
+    "shorten_grn", "layer_norm_over_channels", "fold_affine", "simplify", "drop_empty_parts", "keep_rows",
+    "state_initial", "split_qkv", "fold_norm", "fold_scale", "join_relative_positions", "split_queries",
+    "einsum_to_matmul",
 )  # fmt: skip
 LOWERING = (
     "integers_to_pairs", "widen_small_integers", "split_depthwise", "states_as_tensors", "split_large_conv",
