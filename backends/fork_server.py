@@ -22,7 +22,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -39,13 +39,11 @@ class ForkedProcess:
     stdin, stdout: pipes to it. returncode: None until `wait` has returned.
     """
 
-    def __init__(
-        self, stdin: IO[bytes], stdout: IO[bytes], status: IO[bytes], server: "subprocess.Popen[bytes]"
-    ) -> None:
+    def __init__(self, stdin: IO[bytes], stdout: IO[bytes], status: IO[bytes], end_server: Callable[[], None]) -> None:
         self.stdin, self.stdout = stdin, stdout
         self.returncode: int | None = None
         self._status = status
-        self._server = server
+        self._end_server = end_server
 
     @property
     def pid(self) -> int:
@@ -61,7 +59,7 @@ class ForkedProcess:
     def end_server_unless_started(self) -> None:
         """Kill the server if it has not started this process yet, as one whose imports hang. `pid` waits no longer."""
         if "_pid" not in vars(self) and not select.select([self._status], [], [], 0)[0]:
-            self._server.kill()
+            self._end_server()
 
     def wait(self) -> int:
         """Wait until the process has ended, and return its return code: a negative signal number if it was killed."""
@@ -89,7 +87,13 @@ class _Server:
         none = subprocess.DEVNULL
         try:
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=dict(env), stdin=none, stdout=none, stderr=log
+                command,
+                pass_fds=[theirs.fileno()],
+                env=dict(env),
+                stdin=none,
+                stdout=none,
+                stderr=log,
+                start_new_session=True,
             )
         except OSError:
             self._socket.close()
@@ -97,6 +101,7 @@ class _Server:
         finally:
             theirs.close()
         self._caller = os.getpid()
+        self._requests = 0
         atexit.register(self.close)
 
     def is_usable(self) -> bool:
@@ -115,8 +120,17 @@ class _Server:
         finally:
             for end in theirs:
                 os.close(end)
+        self._requests += 1
         pipes = os.fdopen(to_stdin, "wb"), os.fdopen(from_stdout, "rb"), os.fdopen(from_status, "rb")
-        return ForkedProcess(*pipes, self._process)
+        return ForkedProcess(*pipes, self.kill)
+
+    def kill(self) -> None:
+        """Kill the server; and, before its second request, all that its imports have started."""
+        if self._requests > 1:  # those that wait for other children are in its group
+            self._process.kill()
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         self._socket.close()
@@ -125,7 +139,7 @@ class _Server:
         try:
             self._process.wait(_LEAVE_S)
         except subprocess.TimeoutExpired:  # it still imports
-            self._process.kill()
+            self.kill()
             self._process.wait()
 
 

@@ -124,6 +124,10 @@ class SandboxDied(Exception):
     """Error for a child that ended or was killed during a call. The message says how, as in "was killed by SIGABRT"."""
 
 
+class SandboxLate(SandboxDied):
+    """Error for a child that was killed because a call took longer than its deadline."""
+
+
 class SandboxProcess(Closing):
     """A child Python process that calls functions. The first call starts it; the call after its death starts a new one.
 
@@ -166,8 +170,9 @@ class SandboxProcess(Closing):
                 done, result = pickle.load(process.stdout)  # from our own child
             except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
                 self.close()
-                too_late = f"took longer than {self._timeout_s:g} s"
-                raise SandboxDied(too_late if late.is_set() else how_it_ended(process.wait())) from error
+                if late.is_set():
+                    raise SandboxLate(f"took longer than {self._timeout_s:g} s") from error
+                raise SandboxDied(how_it_ended(process.wait())) from error
         if not done:
             raise result
         returned: Result = result

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import registry
 from backends.bundle import Bundle
 from tests import shared
 from tests.tiny import FOLDER
@@ -48,6 +49,17 @@ def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     of a report as briefly as a benchmark can."""
     monkeypatch.setattr("toolkit.bench.speed.compare_speed", lambda *_: ())
     monkeypatch.setattr("toolkit.report.evidence.TIME_LIMIT_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _without_openvino(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide OpenVINO from tests without the marker `openvino`: the rows that they count are the same on every machine.
+
+    The contract suite, the package of tests/plugins and the commands of the documents see all that is installed.
+    """
+    if request.node.get_closest_marker("openvino") is None:
+        is_installed = registry.is_installed
+        monkeypatch.setattr(registry, "is_installed", lambda module: module != "openvino" and is_installed(module))
 
 
 @pytest.fixture

@@ -99,6 +99,7 @@ def test_every_onnx_file_runs_at_any_size_and_every_tflite_file_at_one(made: Pat
             model.run(rng.random((3, 3, 32, 48), dtype=np.float32))
 
 
+@pytest.mark.openvino
 def test_openvino_takes_any_size_too_and_profiles_at_the_stated_one(made: Path) -> None:
     pytest.importorskip("openvino", reason="a machine without the extra [openvino]; the lock of `make test` has it")
     image = np.random.default_rng(1).random((3, 3, 64, 40), dtype=np.float32)

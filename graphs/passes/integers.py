@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from backends.tensor import Array
 from graphs.onnx.readers import constant
-from graphs.onnx.rewriting import add_constant, new_node, replace_node
+from graphs.onnx.rewriting import add_constant, new_node, remove_unused_nodes, replace_node
+from graphs.onnx.sizes import infer_shapes
 from graphs.passes.registry import graph_pass
 
 # What onnx and com.microsoft call operators that take and give integers with scales.
@@ -159,6 +161,73 @@ def integers_to_pairs(model: ir.Model) -> tuple[ir.Model, bool]:
         elif node.op_type in _MOVES and len(node.outputs) == 1:
             changed |= _move(model.graph, node)
     return model, changed
+
+
+# Operators before which a Relu stands in float graphs.
+_BEFORE_RELU = ("Add", "Conv", "Gemm", "MatMul", "Mul", "Sub")
+# Lowest and highest number of a tensor.
+Range = tuple[float, float]
+
+
+def floats_with_ranges(model: ir.Model) -> tuple[ir.Model, dict[str, Range]]:
+    """Return the float graph that a quantized graph was made of, and the ranges that its scales state, by tensor.
+
+    Pairs of a QuantizeLinear and a DequantizeLinear with one scale are left out, and constants behind a
+    DequantizeLinear become floats, rounded as they are. Where the lowest number is 0, a quantizer leaves out a Relu: it
+    comes back. The given graph is changed.
+    """
+    model, _ = integers_to_pairs(model)
+    graph, ranges = model.graph, dict[str, Range]()
+    for node in [node for node in graph if node.op_type == "DequantizeLinear"]:
+        maker = None if node.inputs[0] is None else node.inputs[0].producer()
+        result = node.outputs[0]
+        if (values := _dequantized(node)) is not None:
+            replacement = add_constant(graph, f"{result.name}_float", values)
+        elif maker is not None and maker.op_type == "QuantizeLinear" and (found := _range(maker)) is not None:
+            x = maker.inputs[0]
+            assert x is not None  # an operator's own
+            replacement = x
+            layer = x.producer()
+            if found[0] == 0 and layer is not None and layer.op_type in _BEFORE_RELU:
+                relu = new_node("Relu", [x], output=f"{x.name}_relu")
+                graph.insert_before(maker, relu)
+                maker.replace_input_with(0, relu.outputs[0])  # where other pairs of this tensor find it
+                replacement = x = relu.outputs[0]
+            if result.is_graph_output():
+                if x.is_graph_input() or x.is_graph_output():
+                    continue
+                result.name, x.name = None, result.name
+            ranges[str(x.name)] = found
+        else:
+            continue
+        result.replace_all_uses_with(replacement, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+    remove_unused_nodes(model)
+    return infer_shapes(model), ranges
+
+
+def _range(node: ir.Node) -> Range | None:
+    """Return the lowest and the highest number that a QuantizeLinear of one scale keeps, or None."""
+    scale, zero = (constant(value) if value is not None else None for value in node.inputs[1:3])
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.itemsize != 1:
+        return None
+    limits, step = np.iinfo(zero.dtype), float(scale.item())
+    return (limits.min - int(zero.item())) * step, (limits.max - int(zero.item())) * step
+
+
+def _dequantized(node: ir.Node) -> Array | None:
+    """Return the result of a DequantizeLinear of a constant as float32, or None for any other."""
+    steps, scale = (constant(value) if value is not None else None for value in node.inputs[:2])
+    zero = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1, np.int64)
+    is_in_blocks = node.attributes.get_int("block_size", 0) > 0
+    if steps is None or scale is None or zero is None or is_in_blocks:
+        return None
+    sizes = [1] * steps.ndim
+    if scale.size > 1:
+        sizes[node.attributes.get_int("axis", 1)] = scale.size
+    along = scale.reshape(sizes) if steps.ndim else scale.reshape(())
+    zeros = zero.astype(np.int64).reshape(sizes if zero.size == scale.size and steps.ndim else ())
+    return np.asarray((steps.astype(np.int64) - zeros) * along.astype(np.float32), np.float32)
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:

@@ -12,13 +12,16 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle
 from backends.errors import InvalidArtifact, NotAvailable
 from backends.openvino import OpenvinoSession
+from backends.precision import RECIPES
 from backends.profiling import profile
 from backends.registry import find_artifact, open_session, run_targets
 from backends.tensor import probe
 from tests.tiny import FOLDER
 from toolkit.models.watermark.detector import Detector
+from toolkit.parity.compare import compare_bundle
 
 pytest.importorskip("openvino", reason="a machine without the extra [openvino]; the lock of `make test` has it")
+pytestmark = pytest.mark.openvino
 BUNDLE = Bundle.open(FOLDER)
 FP32 = BUNDLE.find("detector", "onnx", "fp32")
 
@@ -50,6 +53,18 @@ def test_bf16_rounds_to_eight_bits_and_says_so(bf16: Artifact) -> None:
         assert detector.artifact == bf16
     with open_session(BUNDLE, bf16, "openvino", 1) as session:
         assert session.describe()["inference_precision"] == "bf16"
+
+
+def test_compare_has_a_row_for_each_precision_and_none_for_bf16_where_a_kind_has_no_limits(bf16: Artifact) -> None:
+    files = {file.name: file for role in compare_bundle(BUNDLE).roles for file in role.files}
+    found = {name: file.artifact.precision for name, file in files.items() if file.backend == "openvino"}
+    assert found == {
+        "detector.onnx on openvino": "fp32",
+        "detector.onnx on openvino in bf16": bf16.precision,
+        "embedder.onnx on openvino": "fp32",
+    }
+    assert all(files[name].passed for name in found)
+    assert files["detector.onnx on openvino in bf16"].reason == RECIPES["bf16"].reason
 
 
 def test_a_processor_without_bf16_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ def test_torch_compile_computes_what_torch_does(tiny: Bundle, tmp_path: Path) ->
     assert _same_outputs(peer.target, tiny)
 
 
+@pytest.mark.openvino
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_openvino_computes_what_torch_does(tiny: Bundle, tmp_path: Path) -> None:
     (peer,) = make_peers(tiny, "detector", tmp_path, names=[OPENVINO])

@@ -16,7 +16,8 @@ from benchmarks.readme.limits import limits
 from benchmarks.readme.recipes import recipes
 from benchmarks.readme.shipped import RESULT, shipped
 from benchmarks.readme.speed import speed
-from benchmarks.readme.zoo import RESULT, zoo, zoo_page
+from benchmarks.readme.zoo import RESULT as ZOO
+from benchmarks.readme.zoo import zoo, zoo_page
 from tests.report.made import benched, bundle
 from toolkit.bench.peers import EAGER
 from toolkit.bench.result import BenchResult
@@ -34,7 +35,7 @@ def test_limits_are_what_the_committed_result_gives() -> None:
 
 
 def test_the_page_of_the_zoo_is_what_the_committed_result_gives() -> None:
-    assert (README.parent / "benchmarks" / "ZOO.md").read_text() == zoo_page(read(RESULT))
+    assert (README.parent / "benchmarks" / "ZOO.md").read_text() == zoo_page(read(ZOO))
 
 
 def test_a_table_has_text_on_the_left_and_figures_on_the_right() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends.errors import NotAvailable
-from toolkit.convert.converter import ConversionFailed, run_worker
+from toolkit.convert.converter import ConversionFailed, ConverterStopped, run_worker
 
 Fake = Callable[[str], None]
 
@@ -101,6 +101,12 @@ def test_it_is_told_when_its_caller_is_gone(tmp_path: Path, fake: Fake) -> None:
 def test_death_before_the_first_step(tmp_path: Path, fake: Fake) -> None:
     fake("sys.exit(1)")
     with pytest.raises(ConversionFailed, match="failed with exit code 1 while starting; its last lines: none"):
+        _run(tmp_path)
+
+
+def test_a_program_that_is_no_worker_is_named_by_what_it_prints(tmp_path: Path, fake: Fake) -> None:
+    fake("print('hello there', flush=True)\nimport time\ntime.sleep(60)")
+    with pytest.raises(ConverterStopped, match="is no Python that runs the worker: it printed 'hello there' while"):
         _run(tmp_path)
 
 

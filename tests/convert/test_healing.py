@@ -298,6 +298,21 @@ def test_an_operator_that_does_not_load_is_found_and_its_script_says_so(tmp_path
     assert "candidate: LiteRT does not run it: Encountered unresolved custom op: ONNX_RESIZE" in shown
 
 
+def test_operators_that_read_constants_alone_are_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _LAYERS.replace(
+        "second = Relu(first)", "second = Relu(first) steps = DequantizeLinear(q, s) up = Neg(steps)"
+    )
+    text = text.replace("y = Add(fourth, first)", "moved = Add(fourth, up) y = Add(moved, first)")
+    text = text.replace(" y) {", " y) <int8[4,1,1] q = {1, -2, 3, -4}, float s = {0.5}> {")
+    bundle = _layers(tmp_path, text)
+    _without_tanh(monkeypatch, most_nodes=1)
+    conversion = _tflite(bundle)
+    assert [(one.precision, one.why, one.way) for one in conversion.outcomes] == [
+        ("fp32", None, "with 'bend' (Tanh) by TensorFlow's converter"),
+        ("int8", None, "with 'bend' (Tanh) by TensorFlow's converter"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("error", "strict"), [(ConverterStopped("too long"), False), (ConversionFailed("the converter failed"), True)]
 )

@@ -49,7 +49,7 @@ def test_an_operator_that_does_not_load_in_eight_bits_stays_in_float_and_is_name
     assert shown.exit_code == 0
     (note,) = (line for line in shown.stderr.splitlines() if line.startswith("note: "))
     assert note == (
-        "note: model.int8.tflite: in float32, because LiteRT does not load it in int8: "
+        "note: model.int8.tflite: in float32, because LiteRT does not load or run it in int8: "
         "BATCH_MATMUL of node 'first' (Resize)"
     )
     assert compare_bundle(Bundle.open(bundle.folder)).passed

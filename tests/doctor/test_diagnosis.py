@@ -1,5 +1,6 @@
 """Broken parts are found by `toolkit doctor`, each as one line of advice, and never as a traceback."""
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from backends.errors import NotAvailable, NotInstalled
 from backends.machine import Machine
-from backends.sandbox import SandboxDied, SandboxProcess
+from backends.sandbox import SandboxDied, SandboxLate, SandboxProcess
 from toolkit import environments
 from toolkit.doctor import diagnosis, runtimes
 from toolkit.doctor.diagnosis import Needs, check_converter, diagnose, import_extra
@@ -97,6 +98,22 @@ def test_a_runtime_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
+def test_files_that_cannot_be_timed_in_time_are_not_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "BACKENDS", SimpleNamespace(names=("ort",)))
+    with SandboxProcess(tmp_path / "log", 60.0) as sandbox:
+        whole = sandbox.call
+
+        def call(function: Callable[..., object], *arguments: object) -> object:
+            if function is runtimes.time_targets:
+                raise SandboxLate("took longer than 60 s")
+            return whole(function, *arguments)
+
+        monkeypatch.setattr(sandbox, "call", call)
+        checks, trials = check_backends(sandbox, lambda step: None)
+    assert [(check.part, check.state) for check in checks] == [("runtime ort", WORKS), ("timing", MISSING)]
+    assert {(trial.state, trial.median_ms) for trial in trials} == {(WORKS, None)}
+
+
 def test_without_any_runtime_run_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "BACKENDS", SimpleNamespace(names=()))
     with SandboxProcess(tmp_path / "log", 15.0) as sandbox:
@@ -148,6 +165,29 @@ def test_packages_of_an_extra_are_imported(tmp_path: Path, monkeypatch: pytest.M
         import_extra("none")
 
 
+@pytest.mark.usefixtures("faulty")
+def test_a_plug_in_that_fails_is_a_check_and_the_others_are_none(tmp_path: Path) -> None:
+    points = tmp_path / "faulty-1.0.dist-info" / "entry_points.txt"
+    points.write_text(
+        "[seal_toolkit.recipes]\nodd = raises_backend:X\n[seal_toolkit.judges]\nlost = absent_backend:X\n"
+    )
+    with SandboxProcess(tmp_path / "log", 60.0) as sandbox:
+        found = sandbox.call(diagnosis.check_plugins)
+    assert [(check.part, check.state) for check in found] == [("precision odd", BROKEN), ("judge lost", MISSING)]
+    assert "RuntimeError: built for another numpy" in found[0].advice
+
+
+def test_broken_onnx_leaves_the_converter_untried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here torch and onnx are replaced by modules that fail."""
+    for name in ("onnx", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise OSError('libprotobuf.so: not found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv(environments.CONVERTER_VARIABLE, sys.executable)
+    found = _converter(tmp_path)
+    assert (found.state, found.detail) == (MISSING, "not tried, because onnx cannot write a graph")
+    assert found.advice == "libprotobuf.so: not found"
+
+
 Converter = Callable[[str], Path]
 
 
@@ -165,38 +205,45 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Converter:
     return make
 
 
+def _converter(folder: Path, timeout_s: float = 60.0) -> Check:
+    with SandboxProcess(folder / "log", 60.0) as sandbox:
+        return check_converter(sandbox, folder, timeout_s)
+
+
 @pytest.mark.parametrize(
     ("lines", "detail"),
     [
         ("exec sleep 60", "the converter took longer than 0.5 s and was stopped while starting"),
-        ("echo no such file >&2; exit 3", "the converter failed with exit code 1 while starting: no such file"),
+        ("sleep 60; exit", "the converter took longer than 0.5 s and was stopped while starting"),
+        ("echo no such file >&2; exit 3", "the converter failed with exit code [13] while starting: no such file"),
     ],
 )
 def test_a_converter_that_fails_or_hangs_is_broken(lines: str, detail: str, program: Converter, tmp_path: Path) -> None:
     python = program(lines)
-    found = check_converter(tmp_path, timeout_s=0.5)
-    assert (found.part, found.state, found.detail) == ("converter", BROKEN, detail)
+    found = _converter(tmp_path, timeout_s=0.5)
+    assert (found.part, found.state) == ("converter", BROKEN)
+    assert re.fullmatch(detail, found.detail)
     assert found.advice.endswith(f"convert.lock for {python}")
 
 
 def test_a_converter_without_its_packages_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environments.CONVERTER_VARIABLE, sys.executable)  # it has no onnx2tf
-    found = check_converter(tmp_path)
+    found = _converter(tmp_path)
     assert (found.state, found.detail.rpartition(": ")[2]) == (BROKEN, "No module named 'onnx2tf'")
 
 
 def test_a_converter_that_was_not_made_or_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(environments.CONVERTER_VARIABLE, raising=False)
     monkeypatch.setattr(environments, "default_folder", lambda: tmp_path / "converter")
-    found = check_converter(tmp_path)
+    found = _converter(tmp_path)
     assert (found.state, found.detail) == (MISSING, "not installed")
     assert found.advice.endswith("run `toolkit setup-converter`")
     (tmp_path / "converter").mkdir()
-    found = check_converter(tmp_path)
+    found = _converter(tmp_path)
     assert (found.state, found.detail) == (BROKEN, "cannot be used")
     assert "was not finished" in found.advice
     monkeypatch.setenv(environments.CONVERTER_VARIABLE, str(tmp_path / "gone"))
-    found = check_converter(tmp_path)
+    found = _converter(tmp_path)
     assert found.state == BROKEN
     assert "gone', which is no program" in found.advice
 

@@ -151,7 +151,7 @@ def test_an_error_that_is_all_rounding_passes_however_small_the_range(
 
 RELATIVE_ERROR = {
     "fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2, "int8-w": 0.05, "int16x8": 0.05, "mixed": 0.05,
-    "int8-full": 0.25,
+    "int8-full": 0.25, "bf16": 0.05,
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_a_detector_s_logits_may_be_this_far_from_the_reference(
 # Of 10000 bits of marked photographs: those that may be others than the reference's, where both are as often right.
 FLIPPED_BITS = {
     "fp32": 1, "fp16": 10, "int8": 100, "int8-static": 200, "int8-w": 50, "int16x8": 50, "mixed": 20,
-    "int8-full": 500,
+    "int8-full": 500, "bf16": 50,
 }  # fmt: skip
 
 

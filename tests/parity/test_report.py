@@ -103,7 +103,7 @@ def test_every_precision_of_a_detector_has_a_tolerance_with_a_reason() -> None:
 
 def test_a_tolerance_that_nobody_wrote_is_an_error_that_lists_what_there_is() -> None:
     with pytest.raises(
-        NotAvailable, match="precision 'int4', so nothing is judged: no precision .*; there is fp16, fp32"
+        NotAvailable, match="precision 'int4', so nothing is judged: no precision .*; there is bf16, fp16, fp32"
     ):
         find_kind("watermark").tolerance("detector", "int4")
     with pytest.raises(NotAvailable, match="no kind of model named 'poem'; there is captioner, deepencoder"):

@@ -61,7 +61,7 @@ class MatchedTensor:
             steps = np.rint(values / np.float32(self.stored.scale)) + self.stored.zero_point
             values = np.clip(steps, limits.min, limits.max)
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values.astype(dtype, copy=False))
+            return np.asarray(values.astype(dtype, copy=False), order="C")  # ascontiguousarray would give () an axis
 
     def from_stored(self, values: Array) -> Array:
         """Convert the candidate's values to the reference's layout, and dequantize them to float32 if quantized."""
@@ -104,7 +104,8 @@ class OnnxPart:
         self.operators = tuple(node.op_type for node in nodes)
 
     def run(self, feeds: Sequence[Mapping[str, Array]], threads: int) -> list[dict[str, Array]]:
-        if self._backend is not None:
+        # A part without inputs is a constant, which no session can be given.
+        if self._backend is not None and self.inputs:
             return self._run_as_file(self._backend, feeds, threads)
         part = OnnxPartSession(self._model(), self._folder, threads)
         return [part.run(one) for one in feeds]

@@ -27,10 +27,8 @@ def print_conversion(conversion: "Conversion", speeds: Sequence["Speed"]) -> Non
         click.echo(f"note: {note}", err=True)
     for one in conversion.outcomes:
         if one.in_float:
-            line = (
-                f"{one.file}: in float32, because LiteRT does not load it in {one.precision}: {', '.join(one.in_float)}"
-            )
-            click.echo(f"note: {line}", err=True)
+            why = f"in float32, because LiteRT does not load or run it in {one.precision}"
+            click.echo(f"note: {one.file}: {why}: {', '.join(one.in_float)}", err=True)
         if one.mostly_float:
             line = f"{one.file}: most of its weights stay in float32: {', '.join(one.mostly_float)}"
             click.secho(f"warning: {line}", fg="yellow", err=True)

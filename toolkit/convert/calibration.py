@@ -230,9 +230,14 @@ class SliceSamples:
             self._files[name] = (file, binding.stored.layout)
             self._written.add(name)
 
-    def request(self, i: int, layouts: dict[str, str | None]) -> dict[str, Any] | None:
+    def request(
+        self, i: int, layouts: dict[str, str | None], stated: Mapping[str, tuple[float, float]]
+    ) -> dict[str, Any] | None:
         """Return the quantizer's request for slice i: the files of its input samples, and the files to write its
-        outputs to, as samples of later slices. None without calibration."""
+        outputs to, as samples of later slices. None without calibration.
+
+        stated: the ranges of tensors of the file that need not be observed.
+        """
         if self._calibrated is None:
             return None
         inputs = {}
@@ -245,7 +250,7 @@ class SliceSamples:
             if name in needed:
                 self._files[name] = (f"samples-{i}-{k}.npy", layouts[name])
                 outputs[name] = str(self._folder / self._files[name][0])
-        return {"method": self._calibrated.method, "inputs": inputs, "outputs": outputs}
+        return {"method": self._calibrated.method, "inputs": inputs, "outputs": outputs, "stated": dict(stated)}
 
     def forget(self, i: int) -> None:
         """Remove the sample files that no slice after slice i needs."""

@@ -28,6 +28,7 @@ _WORKER_PARENT = Path(__file__).parent
 _LOG_LINES = 3
 _CAUSE_LINES = 50
 _LOG_CHARACTERS = 400
+_STRAY_CHARACTERS = 60
 _NO_ROOM = tuple(os.strerror(number) for number in NO_ROOM)
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Unable to allocate", "Cannot allocate memory")
 
@@ -63,7 +64,7 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
     request_path, result_path = folder / "request.json", folder / "result.json"
     result_path.unlink(missing_ok=True)
     request_path.write_text(json.dumps(request | {"folder": str(folder)}), encoding="utf-8")
-    step = "starting"
+    step, stray = "starting", ""
     paths = [str(request_path), str(result_path)]
     with log.open("a", encoding="utf-8") as log_file:
         try:
@@ -75,11 +76,17 @@ def run_worker(request: dict[str, Any], folder: Path, log: Path, timeout_s: floa
             try:
                 assert process.stdout is not None  # a pipe
                 for line in process.stdout:
-                    step = json.loads(line)["step"]
+                    try:
+                        step = json.loads(line)["step"]
+                    except (ValueError, TypeError, KeyError):
+                        stray = line.decode("utf-8", "replace").strip()[:_STRAY_CHARACTERS] or "nothing"
+                        break
                     progress(step)
-                returncode = process.wait()
+                returncode = 0 if stray else process.wait()
             finally:
                 kill(process)  # also kills the programs that it started
+    if stray:
+        raise _failure(f"is no Python that runs the worker: it printed {stray!r}", step, log, stopped=True)
     if late.is_set():
         raise _failure(f"took longer than {timeout_s:g} s and was stopped", step, log, stopped=True)
     if returncode:

@@ -6,7 +6,7 @@ limit is a single slice.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,10 @@ from backends.errors import InvalidArtifact, NotAvailable
 from backends.precision import RECIPES
 from backends.registry import default_backend
 from backends.tensor import Array
+from graphs.passes.integers import Range
 from graphs.tflite.constants import store_constants_of_file
 from graphs.tflite.graph import Graph
+from graphs.tflite.part import RefusedOp
 from graphs.tflite.stitch import Lowered, stitch
 from graphs.tflite.tensor_map import Order, TensorLocation, map_tensors, order_of
 from graphs.tflite.weights_in_place import AT_LEAST_BYTES, use_weights_in_place
@@ -30,9 +32,15 @@ from toolkit.convert.converter import ConversionFailed
 from toolkit.convert.job import Job
 from toolkit.convert.outcome import Attempts, Key, Made
 from toolkit.convert.quantize.tflite_search import search_tflite
-from toolkit.convert.refused import NodeNames, quantized_refusals, refusal
-from toolkit.convert.resume import Steps
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, Slice, slice_artifact, specs_by_name, write_slice
+from toolkit.convert.refused import InFloat, NodeNames, quantized_refusals, refusal, unsafe_divisions
+from toolkit.convert.resume import Steps, begun_step, joined_step, step_of
+from toolkit.convert.slices import (
+    CutGraph,
+    batches_of,
+    slice_artifact,
+    specs_by_name,
+    write_slice,
+)
 
 
 def convert_direct(
@@ -51,7 +59,7 @@ def convert_direct(
     models without a check of whole files, if its outputs are not close to those of the float32 graph.
     """
     work = _Slices(job, steps, cut, precisions, calibrated, attempts)
-    batches = list(_batches(cut.slices))
+    batches = list(batches_of(cut.slices))
     restored = work.restore(batches)
     for batch in batches[restored:]:
         work.lower(batch)
@@ -61,17 +69,6 @@ def convert_direct(
         attempts.make(("tflite", precision), partial(work.join, precision))
         if precision == "fp32" and (why := attempts.why(("tflite", "fp32"))) is not None:
             attempts.fail([("tflite", one) for one in work.precisions], InvalidArtifact(why))
-
-
-def _batches(slices: Sequence[Slice]) -> Iterator[list[int]]:
-    """Yield batches of neighbouring slices, each for one run of the converter: starting the converter takes seconds."""
-    batch: list[int] = []
-    for i in range(len(slices)):
-        if batch and sum(slices[j].weight_bytes for j in (*batch, i)) > DEFAULT_LIMIT_BYTES:
-            yield batch
-            batch = []
-        batch.append(i)
-    yield batch
 
 
 # Name in the ONNX graph -> the names that the tensor may have in a file, see toolkit/convert/worker/lowering.py.
@@ -96,6 +93,10 @@ class _Slices:
         self._model = cut.model
         self._slices = cut.slices
         self._names = cut.names
+        self._ranges = cut.ranges
+        self._stated: dict[
+            int, dict[str, Range]
+        ] = {}  # slice -> the ranges of its file's tensors that the graph states
         self._wanted = precisions
         self._attempts = attempts
         self._specs = specs_by_name(cut.model)
@@ -107,8 +108,7 @@ class _Slices:
             calibrated = replace(calibrated, inputs=self._names.all_carried(calibrated.inputs))
         self._samples = SliceSamples(job.folder, cut.slices, calibrated)
         self._nodes = NodeNames(cut.model, cut.names)
-        self._in_float: dict[str, list[str]] = {}  # precision -> the operators that are not quantized
-        self._refused_tensors: dict[str, list[str]] = {}  # precision -> the tensors that these operators make
+        self._in_float = InFloat(self._nodes)
         self._tools: dict[str, str] = {}
 
     @property
@@ -120,7 +120,7 @@ class _Slices:
         """Take over the batches that an interrupted conversion finished. Returns their number, from the first on."""
         done = []
         for batch in batches:
-            content = self._steps.finished(_step(batch))
+            content = self._steps.finished(step_of(batch))
             if content is None or not all(self._has(batch, precision) for precision in self.precisions):
                 break
             done.append((batch, content))
@@ -132,7 +132,7 @@ class _Slices:
                 {n: (file, o and tuple(o)) for n, (file, o) in locations.items()} for locations in content["locations"]
             ]
             self._tools |= content["tools"]
-            self._in_float = content["in_float"]
+            self._in_float.named = content["in_float"]
         with np.load(self._values_file(done[-1][0])) as values:
             self._values = dict(values)
         self._job.progress(f"going on after {self._name(done[-1][0][-1])}")
@@ -169,6 +169,9 @@ class _Slices:
                 raise refusal(source, path, error, self._nodes, stored, trial) from error
             if self._job.rules.check is None:
                 check_error(path, "fp32", found.error)
+            self._stated[i] = {
+                likely: stated for name, stated in self._ranges.items() for likely in (name, *names.get(name, ()))
+            }
             bound = found.artifact
             self._layouts.append({b.spec.name: b.stored.layout for b in (*bound.inputs, *bound.outputs)})
             self._samples.write_inputs(bound.inputs)
@@ -223,12 +226,13 @@ class _Slices:
         """Quantize some lowered slices to every precision but fp32 that has not failed."""
         integer: list[Key] = [("tflite", precision) for precision in self.precisions if RECIPES[precision].is_integer]
         if integer and len(self._slices) > 1:
-            self._attempts.fail(
-                integer, NotAvailable("slices meet in float32: give a larger --slice-mb, or int8-static")
-            )
+            why = "slices meet in float32: give a larger --slice-mb, or int8-static"
+            self._attempts.fail(integer, NotAvailable(why))
         if quantized := [precision for precision in self.precisions if precision != "fp32"]:
-            calibration = {self._name(i): self._samples.request(i, self._layouts[i]) for i in batch}
-            self._quantize(batch, quantized, calibration, {})
+            calibration = {
+                self._name(i): self._samples.request(i, self._layouts[i], self._stated.get(i, {})) for i in batch
+            }
+            self._quantize(batch, quantized, calibration, self._divisions(batch, quantized))
             for precision in self._searched():
                 with self._attempts.guard([("tflite", precision)]):
                     write = partial(self._write_variants, precision, calibration)
@@ -244,7 +248,7 @@ class _Slices:
 
     def _write_variants(self, precision: str, calibration: Any, variants: Mapping[str, Sequence[str]]) -> None:
         """Quantize the only slice to variants of a precision: name -> tensors whose layers compute in float32."""
-        name, in_float = self._name(0), self._refused_tensors.get(precision, ())
+        name, in_float = self._name(0), self._in_float.tensors.get(precision, ())
         result = self._job.run(
             "quantize",
             models={name: str(self._file(0, "fp32"))},
@@ -266,9 +270,11 @@ class _Slices:
         precisions: Sequence[str],
         calibration: dict[str, Any],
         in_float: dict[str, list[str]],
+        is_last: bool = False,
     ) -> None:
         """Quantize slices to precisions that have not failed, but for the operators that make the tensors `in_float`,
-        by slice and precision. Operators that LiteRT does not load are found then, and left in float by another run."""
+        by slice and precision. Operators that LiteRT does not load are found then, and left in float by another run,
+        the last one."""
         models = {self._name(i): str(self._file(i, "fp32")) for i in batch}
         searches = self._job.rules.searches_layers
         recipes = {precision: RECIPES[precision].to_worker(searches) for precision in precisions}
@@ -288,7 +294,7 @@ class _Slices:
                 self._attempts.fail([("tflite", precision) for precision in precisions], error)
                 return
             for precision in precisions:  # the quantizer ended: perhaps one of them is to blame
-                self._quantize(batch, [precision], calibration, in_float)
+                self._quantize(batch, [precision], calibration, in_float, is_last)
             return
         self._tools |= result.tools
         for precision in precisions:
@@ -300,27 +306,38 @@ class _Slices:
             for i, key in keys.items():
                 made = result.files[key].replace(self._file(i, precision))
                 store_constants_of_file(made, RECIPES[precision].weights, in_float.get(key, ()))
-            if not in_float and (refused := self._refused(keys, precision)):
-                self._quantize(batch, [precision], calibration, refused)
+            if not is_last and (refused := self._refused(keys, precision)):
+                both = {key: [*in_float.get(key, ()), *refused.get(key, ())] for key in keys.values()}
+                self._quantize(batch, [precision], calibration, both, is_last=True)
+
+    def _divisions(self, batch: Sequence[int], precisions: Sequence[str]) -> dict[str, list[str]]:
+        """Return the names of the tensors that are divided by computed numbers, by slice and precision, for precisions
+        that compute every operator in integers."""
+        found: dict[str, list[str]] = {}
+        for precision in precisions:
+            if RECIPES[precision].calibrated and "other" in RECIPES[precision].computes:
+                divisions = {i: unsafe_divisions(self._file(i, "fp32")) for i in batch}
+                found |= self._kept_in_float(divisions, precision)
+        return found
 
     def _refused(self, keys: dict[int, str], precision: str) -> dict[str, list[str]]:
-        """Return the names of the tensors whose quantized operators LiteRT does not load, by slice and precision, and
-        keep the operators' names for the outcome."""
+        """Return the names of the tensors whose quantized operators LiteRT does not load, by slice and precision."""
+        refused = {i: quantized_refusals(self._file(i, precision), self._job.trial) for i in keys}
+        return self._kept_in_float(refused, precision)
+
+    def _kept_in_float(self, operators: Mapping[int, Sequence[RefusedOp]], precision: str) -> dict[str, list[str]]:
+        """Return the names of the tensors that operators make, by slice and precision."""
         found: dict[str, list[str]] = {}
-        for i, key in keys.items():
+        for i, refused in operators.items():
             stored = {tensor: name for name, (tensor, _) in self._locations[i].items()}
-            for one in quantized_refusals(self._file(i, precision), self._job.trial):
-                found.setdefault(key, []).extend(one.outputs)
-                self._refused_tensors.setdefault(precision, []).extend(one.outputs)
-                named = self._in_float.setdefault(precision, [])
-                if (operator := self._nodes.described(one, stored)) not in named:
-                    named.append(operator)
+            if refused:
+                found[f"{self._name(i)}.{precision}"] = self._in_float.keep(precision, refused, stored)
         return found
 
     def finish(self, batch: Sequence[int]) -> None:
         """Record that some slices are finished, and remove the files that are not needed any more."""
         for precision in self.precisions:
-            self._steps.finish(_step(batch, precision), tuple(self._file(i, precision) for i in batch), {})
+            self._steps.finish(step_of(batch, precision), tuple(self._file(i, precision) for i in batch), {})
         arrays: dict[str, Any] = self._values
         np.savez(self._values_file(batch), **arrays)
         needed_samples = self._samples.needed_state(batch[-1])
@@ -328,10 +345,10 @@ class _Slices:
             "layouts": [self._layouts[i] for i in batch],
             "locations": [self._locations[i] for i in batch],
             "tools": self._tools,
-            "in_float": self._in_float,
+            "in_float": self._in_float.named,
             "samples": needed_samples,
         }
-        self._steps.finish(_step(batch), (self._values_file(batch),), content)
+        self._steps.finish(step_of(batch), (self._values_file(batch),), content)
         self._samples.forget(batch[-1])
         if "fp32" not in self.precisions:
             for i in batch:
@@ -341,20 +358,20 @@ class _Slices:
         """Stitch the slices of one precision into one file, and compare that file with the float32 graph."""
         reference = self._job.reference.artifact
         path = self._job.folder / f"{reference.role}.{precision}.tflite"
-        if self._steps.finished(_joined(precision)) is None:
+        if self._steps.finished(joined_step(precision)) is None:
             self._job.progress(f"stitching {len(self._slices)} slices ({precision})")
-            if (begun := self._steps.finished(_begun(precision))) is None:
+            if (begun := self._steps.finished(begun_step(precision))) is None:
                 weights = begin_file(self._stitched(precision), path)
                 begun = {"weights": [[w.file.name, w.offset, w.size, w.start] for w in weights]}
-                self._steps.finish(_begun(precision), (path,), begun)
+                self._steps.finish(begun_step(precision), (path,), begun)
             # A slice is removed once its weights are copied, so that the disk never holds all weights twice. A slice
             # that is missing was copied by an interrupted conversion.
             files = [(self._job.folder / name, *place) for name, *place in begun["weights"]]
             copy_weights((WeightRange(*w) for w in files if w[0].exists()), path, copied=Path.unlink)
-            self._steps.finish(_joined(precision), (path,), {})
+            self._steps.finish(joined_step(precision), (path,), {})
         tools = {tool: self._tools[tool] for tool in self._tools if precision != "fp32" or tool != QUANTIZER}
         route = "tf" if all(piece.route == "tf" for piece in self._slices) else "direct"
-        return self._job.tflite(precision, route, path, tools, tuple(self._in_float.get(precision, ())))
+        return self._job.tflite(precision, route, path, tools, tuple(self._in_float.named.get(precision, ())))
 
     def _stitched(self, precision: str) -> Graph:
         reference = self._job.reference.artifact
@@ -370,7 +387,7 @@ class _Slices:
         return graph
 
     def _has(self, batch: Sequence[int], precision: str) -> bool:
-        names = (_joined(precision), _begun(precision), _step(batch, precision))
+        names = (joined_step(precision), begun_step(precision), step_of(batch, precision))
         return any(self._steps.finished(name) is not None for name in names)
 
     def _name(self, i: int) -> str:
@@ -380,16 +397,4 @@ class _Slices:
         return self._job.folder / f"slice-{i}.{precision}.tflite"
 
     def _values_file(self, batch: Sequence[int]) -> Path:
-        return self._job.folder / f"{_step(batch)}.npz"
-
-
-def _step(batch: Sequence[int], precision: str | None = None) -> str:
-    return f"slices-{batch[0]}-{batch[-1]}" + (f"-{precision}" if precision else "")
-
-
-def _begun(precision: str) -> str:
-    return f"begun-{precision}"
-
-
-def _joined(precision: str) -> str:
-    return f"whole-{precision}"
+        return self._job.folder / f"{step_of(batch)}.npz"

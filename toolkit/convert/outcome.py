@@ -31,7 +31,8 @@ class FileOutcome:
     first; empty for a file that was not made.
     mostly_float: the operators that keep most of the weights in float32; empty where the precision holds for half of
     them or more.
-    in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it.
+    in_float: the operators whose weights stay in float32 because LiteRT does not load them as the precision has it, or
+    because they divide by numbers that integers may round to 0.
     way: how the graph was lowered where the usual way failed, such as "without the pass scale_elu", else None.
     impossible: whether it was not made because its precision changes no weight of the graph, and the user did not ask
     for this precision by name: that is no failure.

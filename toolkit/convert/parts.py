@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from backends.artifact import Artifact
 from backends.atomic import replacing_folder
 from backends.errors import InvalidArtifact, ToolkitError, one_line
 from backends.tensor import Array
 from graphs.onnx.part import run_part
+from graphs.onnx.rewriting import add_constant
 from graphs.tflite.tensor_map import order_of
 from toolkit.convert import repro_script
 from toolkit.convert.binding import check_error
@@ -74,6 +76,7 @@ class Parts:
     def __init__(self, job: Job, cut: CutGraph) -> None:
         self._job = job
         self._cut = cut
+        _fold_constants(cut.model, job.reference.path.parent)
         self._nodes = list(cut.model.graph)
         self._passing = passing_values(cut.model.graph, self._nodes)
         self._specs = specs_by_name(cut.model)
@@ -184,3 +187,25 @@ class Parts:
         except (ToolkitError, OSError):
             return None
         return folder
+
+
+def _fold_constants(model: ir.Model, folder: Path) -> None:
+    """Make the results of operators that read constants alone constants, in place: a part of them would have no inputs.
+
+    `folder` holds the weights that lie beside the graph.
+    """
+    known = {value for value in model.graph.initializers.values() if not value.is_graph_input()}
+    found: list[ir.Node] = []
+    for node in model.graph:
+        reads_constants = all(value is None or value in known for value in node.inputs)
+        if reads_constants and not any(value.is_graph_output() for value in node.outputs):
+            found.append(node)
+            known |= set(node.outputs)
+    outputs = [value for node in found for value in node.outputs if value.name]
+    arrays = run_part(model, outputs, {}, folder, given=()) if outputs else {}
+    for value in outputs:
+        if any(use.node not in found for use in value.uses()):
+            folded = add_constant(model.graph, f"{value.name}_folded", arrays[str(value.name)])
+            value.replace_all_uses_with(folded)
+    for node in reversed(found):
+        model.graph.remove(node, safe=True)

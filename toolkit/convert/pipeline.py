@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,12 +17,13 @@ from backends.artifact import Artifact
 from backends.atomic import replacing
 from backends.bundle import Bundle, Progress
 from backends.errors import InvalidInput
-from backends.precision import MIXED, USUAL, chosen
+from backends.precision import MIXED, RECIPES, USUAL, chosen
 from backends.registry import open_session
 from backends.sandbox import SandboxProcess
 from backends.session import Session
 from backends.tensor import Array, probe
 from graphs.onnx.file import save
+from graphs.passes.integers import floats_with_ranges
 from graphs.tflite.graph import read_graph
 from graphs.tflite.writer import write_graph
 from toolkit.convert.calibration import Calibrated, Calibration, read_calibration, read_images
@@ -50,7 +51,7 @@ from toolkit.convert.quantize.mixed import (
 from toolkit.convert.quantize.static_search import make_static_onnx
 from toolkit.convert.resume import Steps, kept_steps
 from toolkit.convert.rules import QUANTIZED, ConversionRules, FindRules
-from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, fixed_graph, open_graph
+from toolkit.convert.slices import DEFAULT_LIMIT_BYTES, CutGraph, cut_graph, fixed_graph, open_graph, rewrite_graph
 from toolkit.environments import converter_python
 from toolkit.inputs.images import Preprocess
 from toolkit.inputs.kept import KeptInputs, not_imported, real_inputs, synthetic_samples, with_inputs
@@ -216,6 +217,9 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
     with attempts.guard([("tflite", precision) for precision in large]):
         check_large_files(bundle.folder, sum(sizes), large)
 
+    is_quantized = bool(bundle.model.get(QUANTIZED)) and options.route == "direct"
+    own = [precision for precision in options.lowered if is_quantized and RECIPES[precision].is_integer]
+    lowered = [precision for precision in options.lowered if precision not in own]
     options.progress("running the float32 graph (ONNX Runtime)")
     with open_session(bundle, parent, "ort", threads=1) as session:
         feeds, outputs = _probed(bundle, options.rules, parent, session, images.calibrated)
@@ -238,17 +242,20 @@ def _convert(bundle: Bundle, parent: Artifact, path: Path, options: Options, ima
         with attempts.guard([("tflite", precision) for precision in options.lowered]):
             if cut is not None and options.route == "tf":
                 _tensorflow(job, options.lowered, attempts)
-            elif cut is not None:
+            elif cut is not None and lowered:
                 try:
-                    convert_direct(job, steps, cut, options.lowered, images.calibrated, attempts)
+                    convert_direct(job, steps, cut, lowered, images.calibrated, attempts)
                 except ConversionFailed:
                     steps.unfinished = True  # another conversion goes on after the slices that were finished
                     raise
+        slices = partial(_cut, path, log, options)
         if options.rules.check is not None and options.route == "direct":
-            slices = partial(_cut, path, log, options)
-            lowering = Lowering(job, slices, options.slice_limit_bytes, options.lowered, images.calibrated)
+            lowering = Lowering(job, slices, options.slice_limit_bytes, lowered, images.calibrated)
             attempts = lower_otherwise(lowering, attempts, before)
             steps.unfinished &= attempts.way is None
+        if own:
+            with attempts.guard([("tflite", precision) for precision in own]):
+                _by_own_scales(job, slices, own, images.calibrated, attempts)
         for recipe in options.quantized:
             work = partial(job.onnx, recipe, images.calibrated)
             if images.calibrated is not None and (
@@ -268,6 +275,27 @@ def _cut(path: Path, log: Path, options: Options, model: ir.Model, route: str = 
     if (options.route, route) == ("direct", "direct"):
         check_support(path, model, supported_operators(log, options.progress))
     return cut_graph(model, options.slice_limit_bytes, route)
+
+
+def _by_own_scales(
+    job: Job,
+    cut: Callable[[ir.Model], CutGraph],
+    precisions: Sequence[str],
+    calibrated: Calibrated | None,
+    attempts: Attempts,
+) -> None:
+    """Make the TFLite files that are integers throughout of a graph that is quantized already, by its own scales.
+
+    The float graph that it was made of is lowered and quantized again, by ranges that its scales state. What it has
+    between other operators in floats is calibrated.
+    """
+    job = replace(job, folder=job.folder / "own-scales")
+    shutil.rmtree(job.folder, ignore_errors=True)  # of an interrupted conversion
+    job.folder.mkdir()
+    model, ranges = floats_with_ranges(fixed_graph(job.reference.path))
+    pieces = cut(rewrite_graph(model, DEFAULT_LIMIT_BYTES)[0])
+    pieces = replace(pieces, ranges={pieces.names.carried(name): one for name, one in ranges.items()})
+    convert_direct(job, Steps(job.folder), pieces, precisions, calibrated, attempts)
 
 
 def _probed(

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import InvalidArtifact
 from backends.sandbox import SandboxDied, SandboxProcess
+from graphs.tflite.graph import read_graph
 from graphs.tflite.part import RefusedOp, find_refused_ops, load_error
 from toolkit.convert.names import CarriedNames
 
@@ -44,6 +46,29 @@ class NodeNames:
         return next((self._nodes[prefix] for prefix in prefixes if prefix in self._nodes), None)
 
 
+class InFloat:
+    """The operators of the quantized files of a graph that stay in float32.
+
+    named: by precision, the operators with their nodes. tensors: by precision, the tensors that they make.
+    """
+
+    def __init__(self, nodes: NodeNames) -> None:
+        self.named: dict[str, list[str]] = {}
+        self.tensors: dict[str, list[str]] = {}
+        self._nodes = nodes
+
+    def keep(self, precision: str, operators: Iterable[RefusedOp], stored: Mapping[str, str]) -> list[str]:
+        """Add operators of a precision, and return the tensors that they make. stored: as in NodeNames.described."""
+        tensors: list[str] = []
+        for one in operators:
+            tensors += one.outputs
+            named = self.named.setdefault(precision, [])
+            if (operator := self._nodes.described(one, stored)) not in named:
+                named.append(operator)
+        self.tensors.setdefault(precision, []).extend(tensors)
+        return tensors
+
+
 def _behind(node: ir.Node, kind: str) -> ir.Node:
     """Return the node of a kind, in capitals, from which a tensor comes through other nodes: the lowering may have
     merged them. Without one, the node that makes the tensor."""
@@ -64,6 +89,17 @@ def quantized_refusals(path: Path, trial: SandboxProcess) -> list[RefusedOp]:
         return [one for one in find_refused_ops(path, trial) if one.quantized]
     except SandboxDied:
         return []
+
+
+def unsafe_divisions(path: Path) -> list[RefusedOp]:
+    """Return the divisions of a float file by numbers that it computes.
+
+    In integers such a number may be rounded to 0, and LiteRT then ends the run with an error.
+    """
+    divisions = [node for node in read_graph(path).nodes if node.code[0] == schema.BuiltinOperator.DIV]
+    computed = [node for node in divisions if node.inputs[1] is not None and node.inputs[1].payload is None]
+    outputs = [tuple(one.name for one in node.outputs if one is not None) for node in computed]
+    return [RefusedOp("DIV", names, True, "its divisor may be rounded to 0") for names in outputs]
 
 
 def refusal(

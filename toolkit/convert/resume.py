@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +115,18 @@ def _alone(bundle: Path) -> Iterator[None]:
         raise InvalidInput(f"{bundle}: another conversion works on this bundle; wait for its end") from error
     finally:
         os.close(handle)
+
+
+def step_of(batch: Sequence[int], precision: str | None = None) -> str:
+    """Return the name of the step that makes the float32 slices of a batch, or those of another precision."""
+    return f"slices-{batch[0]}-{batch[-1]}" + (f"-{precision}" if precision else "")
+
+
+def begun_step(precision: str) -> str:
+    """Return the name of the step that begins the whole file of a precision, still without weights."""
+    return f"begun-{precision}"
+
+
+def joined_step(precision: str) -> str:
+    """Return the name of the step that finishes the whole file of a precision."""
+    return f"whole-{precision}"

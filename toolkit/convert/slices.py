@@ -1,8 +1,8 @@
 """Cuts an ONNX graph, at places where few tensors pass, into slices whose weights stay under a limit."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from backends.tensor import Binding, TensorSpec
 from graphs.onnx.file import read, save
 from graphs.onnx.foreign import without_control_flow
 from graphs.onnx.sizes import infer_shapes
+from graphs.passes.integers import Range
 from graphs.passes.lowering import split_large_gemm
 from graphs.passes.pipeline import prepare, prepare_without_faults
 from graphs.passes.registry import GraphPass, passes
@@ -41,11 +42,15 @@ class Slice:
 
 @dataclass(frozen=True)
 class CutGraph:
-    """A graph as the converter gets it, with the names that it carries, and its slices in running order."""
+    """A graph as the converter gets it, with the names that it carries, and its slices in running order.
+
+    ranges: the lowest and the highest number of tensors whose scales the graph states, by the names that it carries.
+    """
 
     model: ir.Model
     names: CarriedNames
     slices: tuple[Slice, ...]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 def cut_graph(model: ir.Model, limit_bytes: int, route: str = "direct") -> CutGraph:
@@ -208,3 +213,14 @@ def specs_by_name(model: ir.Model) -> dict[str, TensorSpec]:
             layout = "NCHW" if len(sizes) == 4 else None
             specs[str(value.name)] = TensorSpec(str(value.name), sizes, value.dtype.numpy().name, layout)
     return specs
+
+
+def batches_of(slices: Sequence[Slice]) -> Iterator[list[int]]:
+    """Yield batches of neighbouring slices, each for one run of the converter: starting the converter takes seconds."""
+    batch: list[int] = []
+    for i in range(len(slices)):
+        if batch and sum(slices[j].weight_bytes for j in (*batch, i)) > DEFAULT_LIMIT_BYTES:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch

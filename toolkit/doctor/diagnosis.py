@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from backends.bundle import Progress
-from backends.errors import NotAvailable, ToolkitError, one_line
+from backends.errors import NotAvailable, one_line
 from backends.machine import Machine, free_bytes, free_disk_bytes
-from backends.plugins import is_installed
+from backends.plugins import Registry
 from backends.precision import INT8, RECIPES, USUAL
 from backends.registry import BACKENDS
-from backends.sandbox import SandboxDied, SandboxProcess
+from backends.sandbox import SandboxProcess
 from toolkit import environments
 from toolkit.convert.converter import ConversionFailed, run_worker
 from toolkit.doctor.runtimes import BROKEN, MISSING, MODEL, WORKS, Check, Trial, attempt, check_backends, find_shipped
@@ -69,7 +69,8 @@ class Diagnosis:
     def untried(self) -> tuple[str, ...]:
         """The precisions of which the shipped model has no file, in the order of RECIPES."""
         tried = {trial.precision for trial in self.trials}
-        return tuple(name for name in RECIPES if name not in tried)
+        recipes = sorted(RECIPES.registry.installed(), key=lambda recipe: (recipe.rank, recipe.name))
+        return tuple(recipe.name for recipe in recipes if recipe.name not in tried)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
@@ -87,15 +88,15 @@ def diagnose(folder: Path = Path("build"), progress: Progress = lambda step: Non
     try:
         with tempfile.TemporaryDirectory() as name, SandboxProcess(Path(name) / "log", PART_TIMEOUT_S) as sandbox:
             checks, trials = check_backends(sandbox, progress)
-            checks += _extras(sandbox, progress)
+            checks += [*_extras(sandbox, progress), *sandbox.call(check_plugins)]
             progress("asking the converter to convert a small graph")
-            checks.append(check_converter(Path(name)))
+            checks.append(check_converter(sandbox, Path(name)))
             progress("counting the weights of the models")
             models: tuple[Needs, ...] = ()
             try:
                 models = sandbox.call(needs_of_models)
-            except (ToolkitError, SandboxDied) as error:
-                checks.append(Check("sizes of models", MISSING, "not known without torch", one_line(error)))
+            except Exception as error:  # noqa: BLE001  a broken package raises anything, and its own check tells so
+                checks.append(Check("sizes of models", MISSING, "not known without these packages", one_line(error)))
     except OSError as error:
         advice = "make room there, or set TMPDIR to a folder on a disk that has room"
         checks, trials, models = [Check("temporary folder", BROKEN, one_line(error), advice)], (), ()
@@ -131,10 +132,28 @@ def import_extra(extra: str) -> str:
     return ", ".join(versions)
 
 
-def check_converter(folder: Path, timeout_s: float = CONVERTER_TIMEOUT_S) -> Check:
+def check_plugins() -> list[Check]:
+    """Load every registered precision, kind of model and judge. Return a check for each that fails.
+
+    Called in a child process.
+    """
+    from toolkit.metrics.task import JUDGES
+    from toolkit.models.kind import KINDS
+
+    registries: dict[str, Registry[Any]] = {"precision": RECIPES.registry, "kind": KINDS, "judge": JUDGES}
+    found = []
+    for kind, registry in registries.items():
+        for name in registry.names:
+            tried = attempt(f"{kind} {name}", partial(registry.load, name))
+            if isinstance(tried, Check):
+                found.append(tried)
+    return found
+
+
+def check_converter(sandbox: SandboxProcess, folder: Path, timeout_s: float = CONVERTER_TIMEOUT_S) -> Check:
     """Lower a graph of one matrix product to TFLite and quantize it in the converter's environment.
 
-    folder: an empty folder for temporary files. timeout_s: for each of the two steps.
+    sandbox: writes the graph. folder: an empty folder for temporary files. timeout_s: for each of the two steps.
     """
     part, named = "converter", os.environ.get(environments.CONVERTER_VARIABLE)
     place = environments.default_folder()
@@ -143,15 +162,16 @@ def check_converter(folder: Path, timeout_s: float = CONVERTER_TIMEOUT_S) -> Che
     except NotAvailable as error:
         state = BROKEN if named or place.exists() else MISSING
         return Check(part, state, "cannot be used" if state == BROKEN else "not installed", one_line(error))
-    if not is_installed("onnx"):
-        return Check(part, MISSING, f"{python}: not tried without onnx", "run `pip install onnx`")
+    model, log = folder / "small.onnx", folder / "converter.log"
+    try:
+        sandbox.call(write_small_graph, model)
+    except Exception as error:  # noqa: BLE001  a package that is broken raises anything, and its own check tells so
+        return Check(part, MISSING, "not tried, because onnx cannot write a graph", one_line(error))
     repair = (
         f"install the packages of {Path(environments.__file__).with_name('convert.lock')} for {python}"
         if named
         else f"remove {place} and run `toolkit setup-converter`"
     )
-    model, log = folder / "small.onnx", folder / "converter.log"
-    _write_small_graph(model)
     try:
         lowered = run_worker({"task": "lower", "models": {"small": str(model)}}, folder, log, timeout_s, _quiet)
         request = {
@@ -173,8 +193,12 @@ def _quiet(step: str) -> None:
     pass
 
 
-def _write_small_graph(path: Path) -> None:
-    """Write an ONNX graph of one matrix product, from (1, 8) to (1, 8) float32."""
+def write_small_graph(path: Path) -> None:
+    """Write an ONNX graph of one matrix product, from (1, 8) to (1, 8) float32. Called in a child process.
+
+    Raises NotInstalled without onnx.
+    """
+    environments.need("export")
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,5 +1,6 @@
 """Graphs that were quantized before their import: operators on integers become float ones between pairs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from backends.bundle import Bundle
-from graphs.passes.integers import integers_to_pairs, is_quantized
+from backends.registry import open_session
+from graphs.onnx.sizes import infer_shapes
+from graphs.passes.integers import floats_with_ranges, integers_to_pairs, is_quantized
 from graphs.passes.pipeline import run_once
+from graphs.tflite.graph import read_graph
 from toolkit.cli import main
+from toolkit.convert.calibration import Calibration
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.import_model import import_model
 from toolkit.parity.agreement import conversion_rules
@@ -54,10 +59,16 @@ class _Images(CalibrationDataReader):
         return self._left.pop() if self._left else None
 
 
-def _quantized(folder: Path, quant_format: QuantFormat, per_channel: bool = True) -> Path:
-    model = onnx.parser.parse_model(TEXT)
+def _quantized(
+    folder: Path,
+    quant_format: QuantFormat,
+    per_channel: bool = True,
+    text: str = TEXT,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
+) -> Path:
+    model = onnx.parser.parse_model(text)
     rng = np.random.default_rng(0)
-    for name, shape in SHAPES.items():
+    for name, shape in shapes.items():
         values = rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
         model.graph.initializer.append(numpy_helper.from_array(values, name))
     onnx.save(onnx.shape_inference.infer_shapes(model), folder / "float.onnx")
@@ -123,3 +134,82 @@ def test_a_float_model_is_not_said_to_be_quantized(tmp_path: Path) -> None:
     bundle = import_model(tmp_path / "float.onnx", tmp_path / "m", {}, note=said.append)
     assert said == []
     assert "quantized" not in bundle.model
+
+
+@pytest.mark.parametrize("quant_format", [QuantFormat.QDQ, QuantFormat.QOperator])
+def test_the_float_graph_of_a_quantized_one_has_the_ranges_of_its_scales(
+    quant_format: QuantFormat, tmp_path: Path
+) -> None:
+    source = infer_shapes(ir.load(_quantized(tmp_path, quant_format)))
+    feeds = {"x": np.random.default_rng(5).normal(0, 0.4, (1, 3, 16, 16)).astype(np.float32)}
+    expected = run_once(ir.load(tmp_path / "float.onnx"), feeds, "before it was quantized")["y"]
+    before = onnx.load(tmp_path / "quantized.onnx").graph
+    scales = {one.name: numpy_helper.to_array(one) for one in before.initializer if one.name.startswith("x_")}
+    model, ranges = floats_with_ranges(source)
+    assert not {node.op_type for node in model.graph} & {"QuantizeLinear", "DequantizeLinear"}
+    assert [node.op_type for node in model.graph].count("Relu") == 1
+    got = run_once(model, feeds, "after")["y"]
+    assert 0 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.02  # the weights are rounded
+    step, zero = float(scales["x_scale"]), int(scales["x_zero_point"])
+    assert ranges["x"] == (pytest.approx(-zero * step), pytest.approx((255 - zero) * step))
+    assert "y" in ranges
+    low, high = ranges["y"]
+    assert low < expected.min() < expected.max() < high
+    assert len(ranges) >= 10
+
+
+def test_a_quantized_model_becomes_integers_throughout_by_its_own_scales(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["": 20]> g (float[1,3,16,16] x) => (float[1,10] y)
+    <int64[2] flat = {1, -1}> {
+        c1 = Conv<pads = [1, 1, 1, 1]>(x, w1, b1)
+        r1 = Relu(c1)
+        c2 = Conv<pads = [1, 1, 1, 1], group = 16>(r1, w2)
+        sum = Add(c2, r1)
+        small = MaxPool<kernel_shape = [4, 4], strides = [4, 4]>(sum)
+        rows = Reshape(small, flat)
+        y = Gemm<transB = 1>(rows, w5, b5)
+    }"""
+    _quantized(tmp_path, QuantFormat.QDQ, text=text, shapes=SHAPES | {"w5": (10, 256)})
+    import_model(tmp_path / "quantized.onnx", tmp_path / "bundle", {})
+    conversion = convert_bundle(
+        tmp_path / "bundle", conversion_rules, ["int8-full", "int8-static"], calibration=Calibration(None)
+    )
+    assert {(row.runtime, row.precision): row.made for row in conversion.outcomes} == {
+        ("ort", "int8-full"): True,
+        ("ort", "int8-static"): False,
+        ("tflite", "int8-full"): True,
+        ("tflite", "int8-static"): True,
+    }
+    (refused,) = [str(row.why) for row in conversion.outcomes if not row.made]
+    assert refused == (
+        "int8-static is impossible here: model.onnx is quantized already, and ONNX Runtime runs it by its own scales; "
+        "use fp32, which is that file"
+    )
+    bundle = Bundle.open(tmp_path / "bundle")
+    proto = onnx.load(tmp_path / "quantized.onnx").graph
+    scales = {
+        one.name: numpy_helper.to_array(one) for one in proto.initializer if one.name.endswith(("_scale", "_point"))
+    }
+    for file_format, offset, dtype in (("onnx", 0, "uint8"), ("tflite", 128, "int8")):
+        artifact = bundle.find("model", file_format, "int8-full")
+        for binding in (*artifact.inputs, *artifact.outputs):
+            name = binding.spec.name
+            assert binding.stored.dtype == dtype
+            assert binding.scale == pytest.approx(float(scales[f"{name}_scale"]), rel=1e-5)
+            assert binding.zero_point == int(scales[f"{name}_zero_point"]) - offset
+    graph = read_graph(bundle.folder / "model.int8-full.tflite")
+    assert {tensor.dtype for tensor in graph.tensors()} == {"int8", "int32"}
+    step = float(scales["y_scale"])
+    reference = bundle.find("model", "onnx", "fp32")
+    for seed in range(4):
+        feeds = {"x": np.random.default_rng(seed).normal(0, 1, (1, 3, 16, 16)).astype(np.float32)}
+        results = []
+        for artifact in (
+            reference,
+            bundle.find("model", "onnx", "int8-full"),
+            bundle.find("model", "tflite", "int8-full"),
+        ):
+            with open_session(bundle, artifact, "tflite" if artifact.format == "tflite" else "ort", 1) as session:
+                results.append(session.run(feeds)["y"])
+        np.testing.assert_allclose(results[1], results[0], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(results[2], results[0], rtol=0, atol=2.01 * step)

@@ -6,6 +6,7 @@ ONNX Runtime joins the QuantizeLinear and DequantizeLinear nodes and the operato
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -162,15 +163,16 @@ def _integer_input(graph: ir.Graph, binding: Binding) -> Binding:
     if not readers or value.is_graph_output() or {node.op_type for node in readers} != {"QuantizeLinear"}:
         return binding
     scales = {_parameters(node) for node in readers}
-    if len(scales) != 1:
+    parameters = scales.pop()
+    if scales or parameters is None:
         return binding
     index = list(graph.inputs).index(value)
-    stored = ir.Value(name=value.name, type=ir.TensorType(ir.DataType.UINT8), shape=value.shape)
+    stored = ir.Value(name=value.name, type=ir.TensorType(parameters.dtype), shape=value.shape)
     graph.inputs[index] = stored
     for node in readers:
         node.outputs[0].replace_all_uses_with(stored)
         graph.remove(node, safe=True)
-    return _bound(binding, *scales.pop())
+    return _bound(binding, parameters)
 
 
 def _integer_output(graph: ir.Graph, binding: Binding) -> Binding:
@@ -182,21 +184,31 @@ def _integer_output(graph: ir.Graph, binding: Binding) -> Binding:
     if stored.is_graph_input() or stored.is_graph_output() or stored.const_value is not None:
         return binding
     parameters = _parameters(node)
+    if parameters is None:
+        return binding
     graph.outputs[index] = stored
     shape = value.shape
     graph.remove(node, safe=True)
     value.name, stored.name = None, value.name
-    stored.type, stored.shape = ir.TensorType(ir.DataType.UINT8), shape
-    return _bound(binding, *parameters)
+    stored.type, stored.shape = ir.TensorType(parameters.dtype), shape
+    return _bound(binding, parameters)
 
 
-def _parameters(node: ir.Node) -> tuple[float, int]:
-    """Return scale and zero point of a QuantizeLinear or DequantizeLinear of one scale."""
-    scale, zero = (ir.convenience.get_const_tensor(value) for value in node.inputs[1:3] if value is not None)
-    assert scale is not None and zero is not None  # the quantizer makes both constants
-    return float(scale.numpy()), int(zero.numpy())
+class _Parameters(NamedTuple):
+    scale: float
+    zero: int
+    dtype: ir.DataType
 
 
-def _bound(binding: Binding, scale: float, zero: int) -> Binding:
-    spec = binding.spec
-    return Binding(spec, TensorSpec(spec.name, spec.shape, "uint8", spec.layout), scale, zero)
+def _parameters(node: ir.Node) -> _Parameters | None:
+    """Return scale, zero point and dtype of a QuantizeLinear or DequantizeLinear; None for several scales or none."""
+    scale, zero = (None if value is None else ir.convenience.get_const_tensor(value) for value in node.inputs[1:3])
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+        return None
+    return _Parameters(float(scale.numpy().item()), int(zero.numpy().item()), zero.dtype)
+
+
+def _bound(binding: Binding, parameters: _Parameters) -> Binding:
+    spec, dtype = binding.spec, parameters.dtype.numpy().name
+    stored = TensorSpec(spec.name, spec.shape, dtype, spec.layout)
+    return Binding(spec, stored, parameters.scale, parameters.zero)

@@ -17,6 +17,8 @@ from toolkit.convert.job import Job
 from toolkit.convert.outcome import Made
 from toolkit.convert.quantize.search import largest_count
 from toolkit.convert.quantize.static import integer_ends, observed_tensors, quantize_static, static_layers
+from toolkit.convert.rules import QUANTIZED
+from toolkit.convert.weights import NothingToChange
 
 # Layers are tried in groups of neighbours, each of which costs a file and a run: at least and at most this many, and
 # between these as many as have so many bytes of float32 files together.
@@ -32,8 +34,11 @@ def make_static_onnx(job: Job, recipe: Recipe, calibrated: Calibrated) -> Made:
     """Quantize the graph to a static ONNX file and judge it. Where the rules search layers, the file is the one that
     `put_back` finds; a file that is integers throughout has no layers in float32.
 
-    Raises as Job.judged_onnx does.
+    A graph that is quantized already keeps its own scales: its full file takes and gives integers by them.
+    Raises as Job.judged_onnx does, and NothingToChange for any other file of a graph that is quantized already.
     """
+    if job.bundle.model.get(QUANTIZED):
+        return _with_own_scales(job, recipe)
     names = [layer.name for layer in static_layers(ir.load(job.reference.path).graph)]
     ranges = job.observe(calibrated, partial(observed_tensors, recipe=recipe))
     job.progress(f"quantizing to {recipe.name} (ONNX Runtime)")
@@ -62,6 +67,21 @@ def make_static_onnx(job: Job, recipe: Recipe, calibrated: Calibrated) -> Made:
     if recipe.is_integer or not job.rules.searches_layers:
         return make(())
     return put_back(names, job.reference.artifact.bytes, make, alone)
+
+
+def _with_own_scales(job: Job, recipe: Recipe) -> Made:
+    """Make the full file of a graph that is quantized already: the graph, but with integers as inputs and outputs."""
+    parent = job.reference.artifact
+    model = ir.load(job.reference.path)
+    inputs, outputs = integer_ends(model, parent.inputs, parent.outputs) if recipe.is_integer else ((), ())
+    if (*inputs, *outputs) in ((), (*parent.inputs, *parent.outputs)):
+        raise NothingToChange(
+            f"{recipe.name} is impossible here: {parent.file} is quantized already, and ONNX Runtime runs it by its "
+            "own scales; use fp32, which is that file"
+        )
+    files = save(model, job.folder / f"{parent.role}.{recipe.name}.onnx")
+    artifact = replace(job.onnx_artifact(recipe, files), inputs=inputs, outputs=outputs)
+    return job.judged_onnx(recipe, artifact, files)
 
 
 def put_back(names: Sequence[str], nbytes: int, make: Callable[[Collection[str]], Made], alone: Alone) -> Made:

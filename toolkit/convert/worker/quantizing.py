@@ -23,6 +23,13 @@ _OPERATIONS = {
     "convolution": TFLOperationName.CONV_2D,
     "depthwise": TFLOperationName.DEPTHWISE_CONV_2D,
 }
+# Operators whose result holds the numbers of their first input, in another order or shape.
+_SAME_NUMBERS = (
+    TFLOperationName.TRANSPOSE,
+    TFLOperationName.RESHAPE,
+    TFLOperationName.PAD,
+    TFLOperationName.MAX_POOL_2D,
+)
 _BITS = {"int8": 8, "int16": 16}
 
 _fix_rank = uniform_quantize_tensor.fix_quantization_params_rank
@@ -96,7 +103,15 @@ def quantize(
 class ObservedRanges:
     """The ranges of a file's tensors on the calibration samples, from one histogram for each tensor."""
 
-    def __init__(self, method: str, sample: dict[str, Any], tensors: dict[str, HistogramObserver]) -> None:
+    def __init__(
+        self,
+        method: str,
+        sample: dict[str, Any],
+        tensors: dict[str, HistogramObserver],
+        stated: dict[str, tuple[float, float]],
+    ) -> None:
+        """stated: ranges that the graph states itself, by tensor; they count instead of what was seen."""
+        self._stated = stated
         self._method = method
         self._sample = sample
         self._tensors = tensors
@@ -112,8 +127,9 @@ class ObservedRanges:
         runs = calibrator.Calibrator(str(model), num_threads=1)
         runs.calibrate({SIGNATURE: [self._sample]}, recipes)
         ranges: dict[str, Any] = runs.get_model_qsvs()
-        for name in ranges.keys() & self._tensors.keys():
-            low, high = self._tensors[name].range(self._method, levels)
+        for name in ranges.keys() & (self._tensors.keys() | self._stated.keys()):
+            known = self._stated.get(name)
+            low, high = self._tensors[name].range(self._method, levels) if known is None else known
             shape = np.shape(ranges[name]["min"])
             ranges[name] = {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
         return ranges
@@ -123,7 +139,8 @@ def observe(model: Path, calibration: dict[str, Any], every: bool = False) -> Ob
     """Run a file on samples, one at a time, and observe the activations around the operators that have weights, or all
     activations if `every` is set.
 
-    calibration: {"method": one of METHODS in ranges.py, "inputs": {name: {"file", "order"}}, "outputs": {name: file}}.
+    calibration: {"method": one of METHODS in ranges.py, "inputs": {name: {"file", "order"}}, "outputs": {name: file},
+    "stated": {tensor: [low, high]}}.
     The files are .npy files whose first axis is that of the samples. Each sample of an input is transposed by `order`
     unless it is null. Outputs are written: they are inputs of later slices.
     """
@@ -145,7 +162,29 @@ def observe(model: Path, calibration: dict[str, Any], every: bool = False) -> Ob
                 written[name] = np.lib.format.open_memmap(file, "w+", outputs[name].dtype, shape)
             written[name][i] = outputs[name]
     first = {name: _ordered(values[0], orders[name]) for name, values in inputs.items()}
-    return ObservedRanges(calibration["method"], first, watched)
+    return ObservedRanges(calibration["method"], first, watched, _carried_on(model, calibration["stated"]))
+
+
+def _carried_on(model: Path, stated: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    """Return ranges by tensor, with those of the tensors that hold the same numbers in another order or shape."""
+    ranges = {name: (low, high) for name, (low, high) in stated.items()}
+    if not ranges:
+        return ranges
+    loaded = tfl_flatbuffer_utils.read_model(str(model))
+    (graph,) = loaded.subgraphs
+    names = tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME
+    pairs = [
+        tuple(tfl_flatbuffer_utils.get_tensor_name(graph.tensors[i]) for i in (one.inputs[0], one.outputs[0]))
+        for one in graph.operators
+        if names.get(loaded.operatorCodes[one.opcodeIndex].builtinCode) in _SAME_NUMBERS
+    ]
+    for before, after in pairs:
+        if before in ranges:
+            ranges.setdefault(after, ranges[before])
+    for before, after in reversed(pairs):
+        if after in ranges:
+            ranges.setdefault(before, ranges[after])
+    return ranges
 
 
 def _around_weights(model: Path) -> list[str]:
