@@ -34,7 +34,7 @@ from benchmarks.readme import RESULTS
 from benchmarks.readme.zoo import PLAIN, row, zoo_page
 
 MODELS = Path(__file__).parent / "zoo_models.json"
-LIMIT_S, TIMED_S = 900.0, 3.0
+LIMIT_S, TIMED_S = 1800.0, 3.0
 EXPORTED_BY, SHIPPED_BY = ("dynamo", "torchscript"), "as shipped"
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "ultralytics", "onnxruntime", "ai-edge-litert")
 
