@@ -133,11 +133,7 @@ def drop_empty_parts(model: ir.Model) -> tuple[ir.Model, bool]:
     changed = False
     for node in [node for node in model.graph if node.op_type == "Concat" and not node.domain]:
         axis, shapes = node.attributes.get_int("axis"), [static_shape(value) for value in node.inputs]
-        kept = [
-            value
-            for value, shape in zip(node.inputs, shapes, strict=True)
-            if shape is None or axis is None or shape[axis]
-        ]
+        kept = [value for value, shape in zip(node.inputs, shapes, strict=True) if shape is None or shape[axis]]
         if 0 < len(kept) < len(node.inputs):
             name = f"{node.outputs[0].name}.parts"
             op_type, attributes = ("Concat", {"axis": axis}) if len(kept) > 1 else ("Identity", {})
