@@ -31,9 +31,9 @@ def zoo_page(result: dict[str, Any]) -> str:
         f"{versions}.\n\n{_shares(networks.values())}\n"
         "Each file is compared with the network as it was exported, on ONNX Runtime: *pass*, *fail* where it is over "
         "the tolerance of its precision, *not made*. The first three columns are files for LiteRT. Of the plain "
-        "chain, *wrong* is a file that runs, without any word of warning, and is over the same tolerance; *other outputs* are of other "
-        "sizes or names than the network's; *float32* "
-        "is a file called INT8 whose weights are not.\n\n"
+        "chain, *wrong* is a file that runs, without any word of warning, and is over the same tolerance; *other "
+        "outputs* are of other sizes or names than the network's; *float32* is a file called INT8 whose weights are "
+        "not; *-* was not tried.\n\n"
         f"{table(_HEAD, rows, left=len(_HEAD))}\n{_reasons(networks)}"
     )
 
