@@ -101,17 +101,17 @@ def one(name: str, exporter: str, folder: Path, packages: Path | None, time_limi
     except Exception as error:  # noqa: BLE001  likewise
         return {"exported": True, "shipped": f"{type(error).__name__}: {error}"[:1000]}
     seconds = time.monotonic() - start
-    plain, agrees = judged(shipped.bundle, Path(source.model), bool(source.values), time_limit_s)
+    plain, agrees = judged(shipped.bundle, Path(source.model), bool(source.values or source.shapes), time_limit_s)
     return {"exported": True, "shipped": shipped.to_json(), "seconds": seconds, "plain": plain, "agrees": agrees}
 
 
 def judged(
-    bundle: Any, source: Path, has_values: bool, time_limit_s: float | None
+    bundle: Any, source: Path, is_sized: bool, time_limit_s: float | None
 ) -> tuple[dict[str, Any], dict[str, bool]]:
     """Make the plain chain's files, and compare them and the bundle's own files with the source, on the same samples.
 
-    has_values: whether the bundle keeps inputs of the source as constants; the plain chain then gets them too.
-    Returns each plain file with its size and how it is wrong, or why it failed; and, for each file of the bundle,
+    is_sized: whether the source gets its sizes from this zoo; the plain chain then gets the graph of these sizes.
+    Returns each plain file with its size and how it is wrong, or why it is of no use; and, for each file of the bundle,
     whether it agrees with the source. If it does not although `ship` says that it passes, `ship` is wrong.
     """
     from backends.bundle import Bundle
@@ -146,13 +146,17 @@ def judged(
         if (target := lowered.target) is not None:
             add("onnx2tf", lambda: target.artifact)
         else:
-            no_good = lowered.note.startswith("direct.") and "LiteRT" not in lowered.note
-            found["onnx2tf"] = {"wrong" if no_good else "failed": lowered.note[:400]}
-        add("quantize_dynamic", lambda: quantized(folder / original.file if has_values else source, original, folder))
+            found["onnx2tf"] = {_sort(lowered.note): lowered.note[:400]}
+        add("quantize_dynamic", lambda: quantized(folder / original.file if is_sized else source, original, folder))
         own = [artifact for artifact in bundle.artifacts if artifact.parent is not None]
         for file in {file for artifact in own for file in artifact.files}:
             (folder / file).hardlink_to(bundle.folder / file)
         return found, {report.name: report.passed for report in compared(alone, own)[1]} if own else {}
+
+
+def _sort(note: str) -> str:
+    """Return the sort of a failure: "wrong" values, "other" outputs than the graph's, or "failed", no file that runs."""
+    return "wrong" if "differs from" in note else "other" if re.search("cannot hold|has no tensor", note) else "failed"
 
 
 def compared(bundle: Any, artifacts: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
@@ -162,7 +166,7 @@ def compared(bundle: Any, artifacts: Sequence[Any]) -> tuple[Any, Sequence[Any]]
     together = replace(bundle, artifacts=(*bundle.artifacts, *artifacts))
     together.write()
     (role,) = compare_bundle(together, threads=os.cpu_count() or 1).roles
-    return together, role.files
+    return together, [file for file in role.files if file.name == file.artifact.file]  # on its default backend
 
 
 def quantized(source: Path, original: Any, folder: Path) -> Any:

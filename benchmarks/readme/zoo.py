@@ -31,8 +31,9 @@ def zoo_page(result: dict[str, Any]) -> str:
         f"{versions}.\n\n{_shares(networks.values())}\n"
         "Each file is compared with the network as it was exported, on ONNX Runtime: *pass*, *fail* where it is over "
         "the tolerance of its precision, *not made*. The first three columns are files for LiteRT. Of the plain "
-        "chain, *wrong* is a file that runs, without any word of warning, and is over the same tolerance; *float32* "
-        "is a file called INT8 whose weights are not.\n\n"
+        "chain, *wrong* is a file that runs, without any word of warning, and is over the same tolerance; *other "
+        "outputs* are of other sizes or names than the network's; *float32* is a file called INT8 whose weights are "
+        "not; *-* was not tried.\n\n"
         f"{table(_HEAD, rows, left=len(_HEAD))}\n{_reasons(networks)}"
     )
 
@@ -71,6 +72,8 @@ def _plain_mark(made: dict[str, Any] | None) -> str:
     """Return what came of a file of the plain chain."""
     if made is None or "failed" in made:
         return "-" if made is None else "fails"
+    if "other" in made:
+        return "other outputs"
     return "wrong" if "wrong" in made else "float32" if _is_hollow(made) else "pass"
 
 
@@ -120,7 +123,12 @@ def _unsaid(result: dict[str, Any]) -> list[str]:
 def _count(tried: list[dict[str, Any]], title: str) -> str:
     """Return in words what came of one file of the plain chain."""
     marks = [_plain_mark(result["plain"].get(title)) for result in tried if isinstance(result["shipped"], dict)]
-    words = {"wrong": "is wrong without saying so", "float32": "leaves the weights in float32", "fails": "fails"}
+    words = {
+        "wrong": "is wrong without saying so",
+        "other outputs": "has other outputs",
+        "float32": "leaves the weights in float32",
+        "fails": "fails",
+    }
     return " and ".join(f"{what} on {marks.count(mark)}" for mark, what in words.items() if mark in marks) or "is right"
 
 

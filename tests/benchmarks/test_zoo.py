@@ -125,3 +125,19 @@ def test_results_name_files_without_their_places_and_nodes_as_they_are() -> None
         f"{tempfile.gettempdir()}/x1/bundle/repro; node /layer1/layer1.0/Conv; /opt/lib/torch.py; see https://a.b/c.py"
     )
     assert zoo.without_paths(text) == "repro; node /layer1/layer1.0/Conv; torch.py; see https://a.b/c.py"
+
+
+@pytest.mark.parametrize(
+    ("note", "sort"),
+    [
+        ("direct.fp32.tflite: differs from the float32 graph by 0.1", "wrong"),
+        ("/a/direct.fp32.tflite: tensor 'y' is float32 (1, 2, 5), which cannot hold (1, 5, 2)", "other"),
+        ("direct.fp32.tflite: LiteRT cannot load what the converter made", "failed"),
+        ("onnx2tf gave up at /conv", "failed"),
+    ],
+)
+def test_a_note_of_onnx2tf_is_of_a_sort(note: str, sort: str) -> None:
+    assert zoo._sort(note) == sort
+    assert row("a, dynamo", MADE | {"plain": {"onnx2tf": {sort: note}}}).split(" | ")[-2] == {
+        "wrong": "wrong", "other": "other outputs", "failed": "fails"
+    }[sort]  # fmt: skip
