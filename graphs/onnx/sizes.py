@@ -227,6 +227,8 @@ def specs_of(path: Path, values: list[ir.Value], side: str, known: FixedShapes |
         if shape is None and (value.shape is None or not value.shape.is_static()):
             sizes = "unknown" if value.shape is None else [str(size) for size in value.shape]
             what = f"{path}: {side} {name!r}: its sizes depend on values, not on shapes alone: {sizes}"
+            if depends_on_values(value):
+                raise InvalidInput(f"{what}; {how_to_fix_sizes(value)}")
             raise InvalidInput(f"{what}; where those are an input's, give --input-value NAME=...")
         if shape is None:
             shape = tuple(int(size) for size in value.shape or () if isinstance(size, int))
