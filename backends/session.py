@@ -114,7 +114,8 @@ class Session(Closing):
             if binding.spec.name in feeds:
                 array = feeds[binding.spec.name]
                 shape = self._shape(binding.spec.shape, binding.spec.name, array, sizes)
-                spec = binding.spec if 0 in shape else replace(binding.spec, shape=shape)
+                is_own = shape == binding.spec.shape or 0 in shape
+                spec = binding.spec if is_own else replace(binding.spec, shape=shape)
                 stored[binding.stored.name] = binding.to_stored(spec.validate(array))
         return stored
 

@@ -155,7 +155,7 @@ def judged(
 
 
 def _sort(note: str) -> str:
-    """Return the sort of a failure: "wrong" values, "other" outputs than the graph has, or "failed" to make or run."""
+    """Return the sort of a failure: "wrong" values, "other" outputs than the graph's, or "failed", without a file."""
     return "wrong" if "differs from" in note else "other" if re.search("cannot hold|has no tensor", note) else "failed"
 
 

@@ -156,7 +156,7 @@ def test_each_cube_is_read_as_it_is_stored_however_the_others_are(number: int, m
 
 BINDING_ERROR = {
     "fp32": 1e-4, "fp16": 1e-2, "int8": 0.1, "int8-static": 0.2, "int8-w": 0.1, "int16x8": 0.2, "mixed": 0.1,
-    "int8-full": 0.25,
+    "int8-full": 0.25, "bf16": 0.1,
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def test_a_tolerance_has_exactly_these_limits_and_the_reason_of_its_precision(ro
         ("captioner", "text", "fp32", "the roles are encode_image"),
         ("captioner", "caption", "mixed", "precision 'mixed' states no limit for 'captions_changed'"),
         ("deepencoder", "base", "mixed", "precision 'mixed' states no limit for 'mean_cosine'"),
-        ("tensor", "model", "int4", "no precision named 'int4'; there is fp16, fp32"),
+        ("tensor", "model", "int4", "no precision named 'int4'; there is bf16, fp16, fp32"),
     ],
 )
 def test_what_has_no_tolerance_is_refused_by_name(kind: str, role: str, precision: str, said: str) -> None:

@@ -168,6 +168,33 @@ def test_constants_beside_an_activation_take_its_scale_in_a_full_file(tmp_path: 
     assert {tensor.dtype for tensor in graph.tensors()} <= {"int8", "int32"}
 
 
+def test_a_division_by_computed_numbers_stays_in_float(tmp_path: Path) -> None:
+    """In integers, the divisor of an image of one colour is rounded to 0, with which LiteRT ends the run."""
+    text = """<ir_version: 8, opset_import: ["": 18]> g (float[1,3,16,16] x) => (float[1,8,16,16] y)
+        <float half = {0.5}, float least = {0.001}> {
+        h = Conv<pads = [1, 1, 1, 1]>(x, w)
+        r = Relu(h)
+        n = Add(r, least)
+        [share] d = Div(h, n)
+        y = Mul(d, half)
+    }"""
+    model = onnx.parser.parse_model(text)
+    weight = np.random.default_rng(0).normal(0, 0.2, (8, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(model, tmp_path / "source.onnx")
+    bundle = import_model(tmp_path / "source.onnx", tmp_path / "foreign", {})
+    arguments: dict[str, Any] = {"calibration": Calibration(None), "runtimes": ("tflite",)}
+    (row,) = convert_bundle(bundle.folder, conversion_rules, ("int8-full",), **arguments).outcomes
+    assert row.why is None
+    assert row.in_float == ("DIV of node 'share' (Div)",)
+    (division,) = (
+        node
+        for node in read_graph(bundle.folder / "model.int8-full.tflite").nodes
+        if node.code[0] == schema.BuiltinOperator.DIV
+    )
+    assert {tensor.dtype for tensor in (*division.inputs, *division.outputs) if tensor is not None} == {"float32"}
+
+
 def _precisions(conversion: Conversion) -> dict[str, str]:
     return {one.precision: str(one.why) for one in conversion.failed}
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from backends.errors import InvalidArtifact, InvalidInput
 from graphs.onnx.file import IR_VERSION, OPSET, save
 from graphs.onnx.foreign import constants_of, read_foreign
-from graphs.onnx.sizes import infer_shapes, specs_of
+from graphs.onnx.sizes import how_to_fix_sizes, infer_shapes, specs_of
 
 
 def _file(folder: Path, opset: int = 11, sizes: tuple[object, ...] = ("n", 3, 4, 4), **options: object) -> Path:
@@ -154,11 +154,12 @@ def test_an_output_whose_sizes_depend_on_values_is_named(tmp_path: Path) -> None
     graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"])], "g", [x], [y])
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    with pytest.raises(InvalidInput, match="output 'y': its sizes depend on values") as caught:
-        specs_of(path, list(infer_shapes(read_foreign(path, {})).graph.outputs), "output")
+    (output,) = infer_shapes(read_foreign(path, {})).graph.outputs
+    with pytest.raises(InvalidInput, match="output 'y': its sizes depend on values"):
+        specs_of(path, [output], "output")
     # No value of an input would help, so the operator is named.
-    assert "'y' (NonZero) gives as many as it finds" in str(caught.value)
-    assert "--input-value" not in str(caught.value)
+    assert "'y' (NonZero) gives as many as it finds" in how_to_fix_sizes(output)
+    assert "--input-value" not in how_to_fix_sizes(output)
 
 
 def _newer(folder: Path, node: onnx.NodeProto, opset: int, **inputs: list[int]) -> Path:
