@@ -64,7 +64,7 @@ def test_compare_has_a_row_for_each_precision_and_none_for_bf16_where_a_kind_has
         "embedder.onnx on openvino": "fp32",
     }
     assert all(files[name].passed for name in found)
-    assert files["detector.onnx on openvino in bf16"].reason == RECIPES["bf16"].reason
+    assert files["detector.onnx on openvino in bf16"].reason.startswith(RECIPES["bf16"].reason)
 
 
 def test_a_processor_without_bf16_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
