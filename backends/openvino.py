@@ -1,6 +1,7 @@
 """The OpenVINO backend: ONNX files on its CPU plugin, in float32 or in bfloat16, and their operator profile."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import openvino
 
 _DEVICE = "CPU"
+_MESSAGE_CHARACTERS = 300  # the reader of ONNX lists every node that it cannot read
 
 
 class OpenvinoSession(Session):
@@ -117,7 +119,7 @@ def _message(error: Exception) -> str:
     said = [
         line for line in lines if line and not line.startswith(("Exception from ", "Check '", "FrontEnd API failed"))
     ]
-    return " ".join(said or filter(None, lines))
+    return textwrap.shorten(" ".join(said or filter(None, lines)), _MESSAGE_CHARACTERS, placeholder=" ...")
 
 
 def _closed(port: "openvino.Output", path: Path) -> list[int]:

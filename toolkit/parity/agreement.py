@@ -43,14 +43,15 @@ def conversion_rules(bundle: Bundle, chosen: JudgeChoice | None = None) -> Conve
     )
 
 
-def judged_precision(bundle: Bundle, artifact: Artifact) -> str:
+def judged_precision(bundle: Bundle, artifact: Artifact, is_default: bool = True) -> str:
     """Return the precision whose tolerance a file is held to: its own.
 
     If the imported graph was quantized already, a file with floats between its operators rounds to other levels than
-    the graph, as a static file does.
+    the graph, as a static file does; and so does the graph itself on a runtime that fuses it otherwise.
+    is_default: whether the file runs on the default backend of its format.
     """
     floats = artifact.precision in (FP32.name, FP16.name)
-    is_other = bundle.model.get(QUANTIZED) and floats and artifact.parent is not None
+    is_other = bundle.model.get(QUANTIZED) and floats and (artifact.parent is not None or not is_default)
     return INT8_STATIC.name if is_other else artifact.precision
 
 

@@ -186,7 +186,7 @@ def _open(
     images: Sequence[Path],
 ) -> CandidateRun:
     role, parent = candidate.artifact.role, _parent(candidate.artifact, reference, by_file)
-    families = kind.judged_families(bundle, judged_precision(bundle, candidate.artifact), images)
+    families = kind.judged_families(bundle, judged_precision(bundle, candidate.artifact, candidate.is_default), images)
     found = FoundRows.of(reference)
     total = RunningComparison(reference.file, kind.judge(bundle, role), families, found)
     step = None if parent is None else RunningComparison(parent, kind.judge(bundle, role), families, found)
@@ -195,7 +195,7 @@ def _open(
 
 def _report(bundle: Bundle, kind: ModelKind, candidate: RunTarget, opened: CandidateRun) -> FileReport:
     artifact = candidate.artifact
-    tolerance = kind.tolerance(artifact.role, judged_precision(bundle, artifact))
+    tolerance = kind.tolerance(artifact.role, judged_precision(bundle, artifact, candidate.is_default))
     random = bundle.weights.is_random
     total = opened.total.result()
     step = None if opened.step is None else opened.step.result()
