@@ -17,10 +17,10 @@ from backends.bundle import Bundle, sha256_of
 _CONVERT = """
 import sys
 from pathlib import Path
-from toolkit.convert import direct
+from toolkit.convert import slices
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.parity.agreement import conversion_rules
-direct.DEFAULT_LIMIT_BYTES = 1
+slices.DEFAULT_LIMIT_BYTES = 1
 say = lambda line: print(line, flush=True)
 convert_bundle(Path(sys.argv[1]), conversion_rules, ("fp32", "int8"), progress=say, slice_limit_bytes=5400)
 """

@@ -165,7 +165,7 @@ def test_a_precision_that_the_quantizer_cannot_make_costs_no_other(
 def test_the_slices_of_a_conversion_that_failed_half_way_are_kept_for_the_next(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.convert.direct.DEFAULT_LIMIT_BYTES", 1)
+    monkeypatch.setattr("toolkit.convert.slices.DEFAULT_LIMIT_BYTES", 1)
     run = run_worker
 
     def failing(request: dict[str, Any], *arguments: Any) -> WorkerResult:

@@ -12,7 +12,7 @@ from backends.atomic import replacing
 from backends.bundle import Bundle, sha256_of
 from backends.errors import InvalidInput, NotAvailable
 from graphs.tflite.writer import copy_weights
-from toolkit.convert import direct
+from toolkit.convert import direct, slices
 from toolkit.convert.outcome import Made
 from toolkit.convert.pipeline import convert_bundle
 from toolkit.convert.resume import Steps, kept_steps
@@ -26,7 +26,7 @@ Lines = list[str]
 @pytest.fixture
 def graph(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """The tiny bundle with nothing but its graphs, where each slice has a run of the converter to itself."""
-    monkeypatch.setattr(direct, "DEFAULT_LIMIT_BYTES", 1)
+    monkeypatch.setattr(slices, "DEFAULT_LIMIT_BYTES", 1)
     for artifact in tiny.artifacts:
         if artifact.format == "tflite":
             (tiny.folder / artifact.file).unlink()
