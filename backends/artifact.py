@@ -6,7 +6,8 @@ from typing import Any
 
 from backends.errors import InvalidArtifact
 from backends.manifest import Fields
-from backends.precision import RECIPES, ROUTES
+from backends.precision import RECIPES
+from backends.recipe import ROUTES
 from backends.tensor import Binding, TensorSpec
 
 # Key of an ONNX file's metadata: the size of each open axis, by its name as JSON, wherever one size is needed.
@@ -29,7 +30,7 @@ class Artifact:
     role: its part in the model; the model's spec lists all roles.
     file, external_files: plain names inside the bundle's folder. sha256 and bytes cover file, then the external files
     in order. parent: the file that it was made from, or None. tools: version by tool.
-    route (TFLite only): how it was converted, one of precision.ROUTES.
+    route (TFLite only): how it was converted, one of recipe.ROUTES.
     architecture (torch only): the name of the module and its config, {"name": ..., "config": {...}}.
     modules (ONNX only): the path of the source module by node; None where the source states no modules.
     axes (ONNX only): the inputs and outputs with open axes, by the names that callers see: for each axis its name, or

@@ -104,6 +104,7 @@ def _globbed(words: list[str]) -> Iterator[str]:
         yield from sorted(map(str, Path().glob(word))) if "*" in word else [word]
 
 
+@pytest.mark.openvino
 @pytest.mark.large
 @pytest.mark.usefixtures("_place")
 @pytest.mark.parametrize("page", [page for page in PAGES if _commands(page)], ids=lambda page: page.name)

@@ -3,7 +3,8 @@
 import pytest
 
 from backends.errors import NotAvailable
-from backends.precision import RECIPES, Recipe, check_runs, find_recipe
+from backends.precision import RECIPES, check_runs, find_recipe
+from backends.recipe import Recipe
 from tests.tiny import FOLDER
 from toolkit.models.watermark.detector import Detector
 

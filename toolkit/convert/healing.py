@@ -38,7 +38,7 @@ _HOPELESS = (ConverterStopped, NotAvailable, InvalidInput, OSError, MemoryError)
 class Way:
     """A way to lower a graph. said: what is left out or done otherwise, such as "without the pass scale_elu".
 
-    read: reads the graph. steps: the passes that rewrite it. route: one of backends.precision.ROUTES. nearer: ways with
+    read: reads the graph. steps: the passes that rewrite it. route: one of backends.recipe.ROUTES. nearer: ways with
     more preparation, which are tried only if this way is right.
     """
 

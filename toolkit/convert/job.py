@@ -12,7 +12,8 @@ from backends.artifact import Artifact
 from backends.bundle import Bundle, Progress, sha256_of
 from backends.crash_check import remember_safe
 from backends.errors import InvalidArtifact
-from backends.precision import Recipe, find_recipe
+from backends.precision import find_recipe
+from backends.recipe import Recipe
 from backends.registry import default_backend
 from backends.sandbox import SandboxDied, SandboxProcess
 from backends.tensor import Array

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from backends.bundle import Progress
 from backends.errors import InvalidInput
-from backends.precision import RECIPES, Recipe, check_runs
+from backends.precision import RECIPES, check_runs
+from backends.recipe import Recipe
 from toolkit.convert.calibration import GENERATED, Calibration
 from toolkit.convert.outcome import SUFFIXES, Key, Runtime
 from toolkit.convert.quantize.mixed import MixedRequest

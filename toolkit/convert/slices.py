@@ -32,7 +32,7 @@ DEFAULT_LIMIT_BYTES = 512 << 20
 @dataclass(frozen=True)
 class Slice:
     """Consecutive nodes of a graph. inputs, outputs: names of ONNX tensors; inputs are inputs of the graph or outputs
-    of earlier slices. route: how the slice is lowered, one of backends.precision.ROUTES."""
+    of earlier slices. route: how the slice is lowered, one of backends.recipe.ROUTES."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from backends.errors import NotAvailable
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from graphs.tflite.graph import Graph, read_graph
 
 # Integers of these types are sizes and indices, unless they have a scale.

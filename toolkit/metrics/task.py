@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.errors import InvalidInput
 from backends.plugins import Registry
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from toolkit.metrics.limit import Limit
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, final
 
 from backends.errors import NotAvailable
 from backends.plugins import Registry
-from backends.precision import RECIPES, Recipe
+from backends.precision import RECIPES
+from backends.recipe import Recipe
 
 if TYPE_CHECKING:
     import click

@@ -3,7 +3,7 @@
 They are made from the limits of a precision's recipe; see `ModelKind.tolerance`.
 """
 
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from toolkit.metrics.limit import Limit, Tolerance
 
 _ROUNDINGS = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from toolkit.metrics.limit import Limit
 from toolkit.metrics.task import TaskJudge
 

@@ -1,6 +1,7 @@
 """A precision in one object: like int8, but only dense layers compute in 8 bits."""
 
-from backends.precision import INT8, Recipe
+from backends.precision import INT8
+from backends.recipe import Recipe
 
 INT8_DENSE = Recipe(
     name="int8-dense",

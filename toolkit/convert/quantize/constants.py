@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from backends.tensor import Array
 from toolkit.convert.quantize.layers import STEPS, initializer, let_go
 

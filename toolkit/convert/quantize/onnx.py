@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from backends.artifact import Artifact
 from backends.errors import InvalidArtifact, InvalidInput
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from backends.registry import default_backend
 from backends.tensor import TO_NCHW, TO_NHWC, Array, Binding, TensorSpec
 from graphs.onnx.file import load, read, save

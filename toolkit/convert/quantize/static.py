@@ -16,7 +16,7 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from backends.tensor import Binding, TensorSpec
 from graphs.onnx.file import save
 from graphs.onnx.rewriting import remove_unused_nodes

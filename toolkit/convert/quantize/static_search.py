@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from backends.artifact import Artifact
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from graphs.onnx.file import save
 from toolkit.convert.calibration import Calibrated
 from toolkit.convert.job import Job

@@ -61,7 +61,7 @@ def quantize(
 ) -> Path:
     """Quantize a float32 TFLite file by one recipe. Returns the path of the new file, STEM.NAME.tflite in `folder`.
 
-    recipe: {"weights", "activations", "computes", "calibrated"}, as in backends.precision.Recipe. seen: the result of
+    recipe: {"weights", "activations", "computes", "calibrated"}, as in backends.recipe.Recipe. seen: the result of
     `observe`, for calibrated recipes. in_float: names of output tensors whose operators are not quantized;
     float_activations: those of operators that compute in float32 on int8 weights.
     Raises ValueError if a calibrated recipe has no `seen`.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from toolkit.metrics.limit import Tolerance
 from toolkit.models.command import OUTPUT, RunRequest
 from toolkit.models.kind import EndToEndCase, ModelKind

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.errors import InvalidArtifact, InvalidInput
-from backends.precision import RECIPES, Recipe
+from backends.precision import RECIPES
+from backends.recipe import Recipe
 from toolkit.metrics.limit import Limit, Tolerance
 from toolkit.metrics.task import ENOUGH, JudgeChoice, counted_line
 from toolkit.models.kind import Answers, ModelKind, choices, find_kind

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.errors import NotAvailable
-from backends.precision import Recipe
+from backends.recipe import Recipe
 from toolkit.models.kind import ModelKind
 
 if TYPE_CHECKING:
