@@ -66,7 +66,7 @@ def test_every_command_is_one_that_the_toolkit_takes(
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with a small model, an image and a bundle under each of the names that the pages use."""
     monkeypatch.chdir(tmp_path)
-    for name, output, size in (("model", "output", 16), ("resnet50", "logits", 224)):
+    for name, output, sizes in (("model", "output", [1, 3, 16, 16]), ("resnet50", "logits", ["n", 3, "h", "w"])):
         rng = np.random.default_rng(0)
         weights = {"kernel": rng.standard_normal((8, 3, 3, 3)), "matrix": rng.standard_normal((8, 64))}
         graph = helper.make_graph(
@@ -77,8 +77,8 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 helper.make_node("MatMul", ["mean", "matrix"], [output]),
             ],
             "g",
-            [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, *([size] * 2 if size < 99 else "hw")])],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 64])],
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, sizes)],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [sizes[0], 64])],
             [numpy_helper.from_array(value.astype(np.float32), key) for key, value in weights.items()],
         )
         save_graph(tmp_path, graph).rename(f"{name}.onnx")
