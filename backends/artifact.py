@@ -104,6 +104,10 @@ class Artifact:
                     f"{self.file}: axes of {name!r}: expected those of an input or output, got {list(of_tensor)}"
                 )
 
+    def open_axes(self, name: str) -> tuple[str | None, ...]:
+        """Return the entry of `axes` for an input or output, by the name that callers see; empty if all are fixed."""
+        return () if self.axes is None else self.axes.get(name, ())
+
     @property
     def files(self) -> tuple[str, ...]:
         """The names of the file and its external data, in the order in which sha256 covers them."""

@@ -48,8 +48,8 @@ class OpenvinoSession(Session):
         found = {name: (i, port) for i, port in enumerate(ports) for name in port.get_names()}
         for binding in bindings:
             name, shape = binding.stored.name, binding.stored.shape
-            open_axes = (self.artifact.axes or {}).get(binding.spec.name, (None,) * len(shape))
-            sizes = tuple(None if axis else size for axis, size in zip(open_axes, shape, strict=True))
+            axes = self.artifact.open_axes(binding.spec.name) or (None,) * len(shape)
+            sizes = tuple(None if axis else size for axis, size in zip(axes, shape, strict=True))
             wanted = (binding.stored.dtype, sizes)
             if name not in found:
                 raise InvalidArtifact(f"{self.path}: {kind} {name!r} of the manifest is not in the file")

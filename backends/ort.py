@@ -60,7 +60,7 @@ class OrtSession(Session):
         self._output_names = [binding.stored.name for binding in self.artifact.outputs]
 
     def _check(self, kind: str, found: list[onnxruntime.NodeArg], bindings: tuple[Binding, ...]) -> None:
-        axes = {b.stored.name: (self.artifact.axes or {}).get(b.spec.name, ()) for b in bindings}
+        axes = {b.stored.name: self.artifact.open_axes(b.spec.name) for b in bindings}
         got = {
             arg.name: (_DTYPES.get(arg.type, arg.type), _without(axes.get(arg.name, ()), arg.shape)) for arg in found
         }

@@ -13,6 +13,7 @@ WEIGHTS = ("float32", "float16", "int8")
 ACTIVATIONS = ("float32", "bfloat16", "dynamic int8", "int8", "int16")
 # "other": every other operator for which the runtime has an integer kernel, and the inputs and outputs of the graph.
 OPERATORS = ("dense", "convolution", "other")
+WEIGHTED = ("dense", "convolution")  # those with weights
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "TFLite", "torch": "PyTorch"}
 # Ways to make a TFLite file: "direct" uses onnx2tf alone; "tf" uses TensorFlow's converter, to check the direct route.
 ROUTES = ("direct", "tf")
@@ -118,6 +119,3 @@ class Recipe:
             "computes": [*self.computes, *more, *(["depthwise"] if convolutions and self.calibrated else [])],
             "calibrated": self.calibrated,
         }
-
-
-WEIGHTED = ("dense", "convolution")

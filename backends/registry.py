@@ -28,7 +28,8 @@ class BackendSpec:
     requires: the modules that the backend's own module imports late, so that listing the backends stays quick; without
     one of them the backend cannot be loaded.
     rank: the backend with the lowest rank is the default of a format; this project's backends have ranks below 10.
-    profile: the profiler, called in a child process as `profile(path, threads, runs)`; None without a profiler.
+    profile: the profiler, called in a child process as `profile(path, threads, runs, precision)`; None
+    without a profiler.
     can_crash: whether the runtime is known to end the whole process on some files. An unknown file is then run once in
     a child process before it is opened.
     precisions: the precisions of the files that it runs; None for all.
@@ -56,16 +57,25 @@ class BackendSpec:
         if not self.name or not self.formats:
             raise ValueError(f"backend {self.name!r}: expected a name and at least one file format")
 
-    def runs(self, artifact: Artifact) -> tuple[Artifact, ...]:
-        """Return a file once for each precision in which the backend runs it here: first its own, then those of casts.
+    def in_every_precision(self, artifact: Artifact) -> tuple[Artifact, ...]:
+        """Return a file once for each precision in which the backend runs it: first its own, then those of casts, also
+        those that this machine's processor cannot run.
 
         The result is empty for a file that the backend does not open or run.
         """
         if artifact.format not in self.formats:
             return ()
         own = self.precisions is None or artifact.precision in self.precisions
-        casts = [one for one in self.casts if RECIPES[one].base == artifact.precision and self.refuses(one) is None]
+        casts = [one for one in self.casts if RECIPES[one].base == artifact.precision]
         return (*([artifact] if own else []), *(replace(artifact, precision=one) for one in casts))
+
+    def runs(self, artifact: Artifact) -> tuple[Artifact, ...]:
+        """Return a file once for each precision in which the backend runs it on this machine, its own first."""
+        return tuple(
+            one
+            for one in self.in_every_precision(artifact)
+            if one.precision not in self.casts or self.refuses(one.precision) is None
+        )
 
     def check_runs(self, precision: str) -> None:
         """Raise NotAvailable, with the reason, for a precision without files of its own that does not run here."""

@@ -124,8 +124,8 @@ class Session(Closing):
 
         sizes: of the axes by name, to which those of the array are added; an axis has the size that is there already.
         """
-        axes = None if self.artifact.axes is None else self.artifact.axes.get(name)
-        if axes is None or np.ndim(array) != len(axes):
+        axes = self.artifact.open_axes(name)
+        if not axes or np.ndim(array) != len(axes):
             return shape
         return tuple(
             size if axis is None else got if axis in (ANY_SIZE, FOUND) else sizes.setdefault(axis, got)

@@ -31,7 +31,7 @@ def speed() -> str:
 
 
 def _timed(model: str, ending: str = "") -> tuple[str, dict[str, float], dict[str, int]]:
-    """Return the place of the measurement, the medians in ms by name, and the bytes by name of the bundle's files.
+    """Return the machine and its threads in words, and the medians in ms and the bytes of files, each by name.
 
     ending: of the result's name, as `machines` returns it. The figures are from a result of `toolkit bench --json`, or
     else from a result of the script that came before it.
@@ -46,8 +46,8 @@ def _timed(model: str, ending: str = "") -> tuple[str, dict[str, float], dict[st
         return measured_on(result.machine, result.threads), medians, {file.name: file.bytes for file in files}
     older = read(f"speed-{model}")
     sizes = {row["name"]: row["bytes"] for row in older["timed"] if "bytes" in row}
-    place = measured_on(msgspec.convert(older["machine"], Machine), older["threads"])
-    return place, {row["name"]: row["median_ms"] for row in older["timed"]}, sizes
+    machine = measured_on(msgspec.convert(older["machine"], Machine), older["threads"])
+    return machine, {row["name"]: row["median_ms"] for row in older["timed"]}, sizes
 
 
 def _small(ending: str) -> str:

@@ -93,7 +93,7 @@ def read_again(bundle: Bundle) -> ir.Model:
 
 
 def read_source(bundle: Bundle, path: Path) -> ir.Model:
-    """Read the file that a bundle was imported from as it was read then, before any pass.
+    """Read the source file of a bundle again, in the way in which the import read it, before any pass.
 
     Its inputs and outputs are those of the bundle's graph, which has no input that nothing reads and no output that
     nothing computes.

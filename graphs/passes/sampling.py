@@ -312,7 +312,7 @@ def _cubic_weights(nodes: _Nodes, t: ir.Value) -> ir.Value:
 
 
 def _reflected(nodes: _Nodes, pixel: ir.Value, size: Array, is_aligned: bool) -> ir.Value:
-    """Return the numbers of pixels (places, 2, 4), reflected at the borders of the map.
+    """Return the indices of pixels, (places, 2, 4), with those outside the map reflected at its borders.
 
     The borders are the middle of the outer pixels if corners are aligned, and else their outer edges. size: (1, 2, 1).
     """

@@ -87,7 +87,7 @@ def _evaluated(node: onnx.NodeProto, feeds: dict[str, ir.TensorProtocol], number
     return ir.tensor(np.ascontiguousarray(array))
 
 
-# What a child process imports in which `steps_with` lets onnxsim run.
+# The modules that a child process imports before `steps_with` runs onnxsim in it.
 PRELOADED = ("graphs.onnx.apart:load_onnxsim",)
 
 

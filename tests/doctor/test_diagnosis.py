@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from backends.bundle import Bundle
 from backends.errors import NotAvailable, NotInstalled
 from backends.machine import Machine
 from backends.sandbox import SandboxDied, SandboxLate, SandboxProcess
@@ -281,5 +282,5 @@ def test_the_shipped_bundle_is_tried_and_not_one_in_build(tmp_path: Path, monkey
     mine = tmp_path / "build" / runtimes.MODEL / "bundle.json"
     mine.parent.mkdir(parents=True)
     mine.write_text("{}")
-    shipped = runtimes.find_shipped()
+    shipped = Bundle.open(runtimes.find_shipped())
     assert {"fp32", "int8"} <= {artifact.precision for artifact in shipped.artifacts if artifact.role == runtimes.ROLE}

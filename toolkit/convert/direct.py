@@ -94,9 +94,8 @@ class _Slices:
         self._slices = cut.slices
         self._names = cut.names
         self._ranges = cut.ranges
-        self._stated: dict[
-            int, dict[str, Range]
-        ] = {}  # slice -> the ranges of its file's tensors that the graph states
+        # Slice -> the ranges of its file's tensors that the graph states.
+        self._stated: dict[int, dict[str, Range]] = {}
         self._wanted = precisions
         self._attempts = attempts
         self._specs = specs_by_name(cut.model)
@@ -315,7 +314,7 @@ class _Slices:
         that compute every operator in integers."""
         found: dict[str, list[str]] = {}
         for precision in precisions:
-            if RECIPES[precision].calibrated and "other" in RECIPES[precision].computes:
+            if RECIPES[precision].calibrated and RECIPES[precision].is_integer:
                 divisions = {i: unsafe_divisions(self._file(i, "fp32")) for i in batch}
                 found |= self._kept_in_float(divisions, precision)
         return found

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.bundle import Progress
+from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, one_line
 from backends.machine import Machine, free_bytes, free_disk_bytes
 from backends.plugins import Registry
@@ -24,8 +24,9 @@ from backends.precision import INT8, RECIPES, USUAL
 from backends.registry import BACKENDS
 from backends.sandbox import SandboxProcess
 from toolkit import environments
+from toolkit.contract import find_shipped
 from toolkit.convert.converter import ConversionFailed, run_worker
-from toolkit.doctor.runtimes import BROKEN, MISSING, MODEL, WORKS, Check, Trial, attempt, check_backends, find_shipped
+from toolkit.doctor.runtimes import BROKEN, MISSING, MODEL, WORKS, Check, Trial, attempt, check_backends
 
 PART_TIMEOUT_S = 120.0
 CONVERTER_TIMEOUT_S = 180.0
@@ -234,7 +235,7 @@ def needs_of_models() -> tuple[Needs, ...]:
 
 def _room(folder: Path, free_disk: int, free_memory: int, models: Sequence[Needs]) -> list[Check]:
     """Check the disk and the memory against the needs of the models; without any, the disk for the shipped bundle."""
-    least = sum(artifact.bytes for artifact in find_shipped().artifacts)
+    least = sum(artifact.bytes for artifact in Bundle.open(find_shipped()).artifacts)
     needs = {
         "disk": (free_disk, {model.model: model.disk_bytes for model in models} or {MODEL: least}),
         "memory": (free_memory, {model.model: model.memory_bytes for model in models} or {MODEL: least}),

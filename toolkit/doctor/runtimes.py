@@ -4,10 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
 
 from backends.bundle import Bundle, Progress
 from backends.errors import NotAvailable, NotInstalled, ToolkitError, one_line
@@ -17,9 +14,10 @@ from backends.registry import BACKENDS, target_name
 from backends.sandbox import SandboxDied, SandboxLate, SandboxProcess
 from backends.tensor import Array
 from backends.timing import Rounds
-from toolkit import environments
 from toolkit.bench.rounds import measure_rows
 from toolkit.bench.together import BenchTarget, target_row
+from toolkit.contract import find_shipped
+from toolkit.metrics.error import noise_to_signal
 
 Result = TypeVar("Result")
 
@@ -73,7 +71,7 @@ class TriedBackend:
 
 def check_backends(sandbox: SandboxProcess, progress: Progress) -> tuple[list[Check], tuple[Trial, ...]]:
     """Try every registered backend on the files of the shipped model, then time the files that work side by side."""
-    bundle, threads = find_shipped(), default_threads()
+    bundle, threads = Bundle.open(find_shipped()), default_threads()
     checks: list[Check] = []
     tried: dict[str, TriedBackend] = {}
     for name in BACKENDS.names:
@@ -104,11 +102,6 @@ def check_backends(sandbox: SandboxProcess, progress: Progress) -> tuple[list[Ch
     return sorted(checks, key=lambda check: check.part), tuple(trials.values())
 
 
-def find_shipped() -> Bundle:
-    """Return the bundle that ships with the package, not one of the same name in build/."""
-    return Bundle.open(Path(environments.__file__).parent / "bundles" / MODEL)
-
-
 def attempt(part: str, work: Callable[[], Result]) -> Result | Check:
     """Do the work of a part in a child. Return its result, or what to say if the part is missing or broken."""
     try:
@@ -127,13 +120,9 @@ def try_backend(bundle: Bundle, name: str, threads: int) -> TriedBackend:
     Called in a child process. Raises the errors of BACKENDS.load.
     """
     spec = BACKENDS.load(name)
-    files = [one for one in bundle.artifacts if spec.compared and one.role == ROLE and one.format in spec.formats]
-    files = [one for one in files if spec.precisions is None or one.precision in spec.precisions]
-    # Those that this machine's processor refuses are among them, so that the reason is told.
-    casts = [
-        replace(one, precision=cast) for cast in spec.casts for one in files if RECIPES[cast].base == one.precision
-    ]
-    named = {target_name(one, name): one for one in (*files, *casts)}
+    files = [one for one in bundle.artifacts if spec.compared and one.role == ROLE]
+    # Precisions that this machine's processor cannot run are among them, so that the reason is told.
+    named = {target_name(one, name): one for file in files for one in spec.in_every_precision(file)}
     targets = {key: BenchTarget(key, bundle, one, name) for key, one in named.items()}
     trials: dict[str, Trial] = {}
     outputs: dict[str, dict[str, Array]] = {}
@@ -176,16 +165,11 @@ def _judged(tried: dict[str, TriedBackend]) -> dict[str, Trial]:
     for name, outputs in ranked:
         if expected is not None:
             limit = RECIPES[trials[name].precision].limit("binding_error")
-            error = max(_error(outputs[key], value) for key, value in expected.items())
+            error = max(noise_to_signal([outputs[key]], [value], 0.0) for key, value in expected.items())
             if not error <= limit:
                 why = f"its outputs differ from float32 by {error:.2g} of their size, expected at most {limit:g}"
                 trials[name] = replace(trials[name], state=BROKEN, why=why)
     return trials
-
-
-def _error(got: Array, expected: Array) -> float:
-    exact = expected.astype(np.float64)
-    return float(np.linalg.norm(got - exact) / max(float(np.linalg.norm(exact)), 1e-12))
 
 
 def time_targets(targets: Sequence[BenchTarget], threads: int) -> dict[str, float]:

@@ -195,7 +195,7 @@ def _reader(specs: Sequence[TensorSpec]) -> _Read:
 
 
 def _in_batch(values: Array, rank: int) -> _Doubles:
-    """Return an output of any number of boxes with an axis of images, which may be missing; then it has `rank` axes."""
+    """Return an output with `rank` axes, the first of which counts images; that of one image may come without it."""
     return values.astype(np.float64)[(None,) * (rank - values.ndim)]
 
 

@@ -26,10 +26,8 @@ class FoundRows:
     @classmethod
     def of(cls, reference: Artifact) -> Self | None:
         """Return the outputs of a file with an axis of found results, or None if there are none."""
-        axes = reference.axes or {}
-        found = {
-            b.spec.name: axes[b.spec.name].index(FOUND) for b in reference.outputs if FOUND in axes.get(b.spec.name, ())
-        }
+        axes = {b.spec.name: reference.open_axes(b.spec.name) for b in reference.outputs}
+        found = {name: of_tensor.index(FOUND) for name, of_tensor in axes.items() if FOUND in of_tensor}
         return cls(found) if found else None
 
     def paired(self, got: Outputs, expected: Outputs) -> tuple[dict[str, Array], dict[str, Array]]:

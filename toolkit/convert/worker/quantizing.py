@@ -166,7 +166,7 @@ def observe(model: Path, calibration: dict[str, Any], every: bool = False) -> Ob
 
 
 def _carried_on(model: Path, stated: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
-    """Return ranges by tensor, with those of the tensors that hold the same numbers in another order or shape."""
+    """Return the stated ranges by tensor, and the same range for each tensor that only reorders or reshapes another."""
     ranges = {name: (low, high) for name, (low, high) in stated.items()}
     if not ranges:
         return ranges
