@@ -71,8 +71,7 @@ def warn_if_random(bundle: Bundle) -> None:
         )
 
 
-# Names of files up to this length stand in one line of a table, also where the table is as wide as the terminal.
-_NAME_WIDTH = 26
+_GAP = 2  # characters between two columns of a table, and at its edges together
 
 
 def print_artifacts(
@@ -87,19 +86,37 @@ def print_artifacts(
     have.
     """
     click.echo(f"{bundle.folder}: {bundle.weights.origin} weights ({bundle.weights.source})")
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     there = {artifact.file for artifact in bundle.artifacts}
-    longest = max(len(name) for name in (*there, *(name for name, _, _ in missing), "file"))
-    table.add_column("file", overflow="fold", min_width=min(longest, _NAME_WIDTH))
-    table.add_column("format")
-    table.add_column("precision")
-    table.add_column("MB", justify="right")
+    files = [(one.file, one.format, one.precision, f"{one.bytes / 1e6:.2f}") for one in bundle.artifacts]
+    files += [(*name, "") for name in missing if name[0] not in there]
     further = {title: cells for title, cells in (columns or {}).items() if cells}
-    for title in further:
-        table.add_column(title, justify="right")
-    for artifact in bundle.artifacts:
-        row = (artifact.file, artifact.format, artifact.precision, f"{artifact.bytes / 1e6:.2f}")
-        table.add_row(*row, *(cells.get(artifact.file, "") for cells in further.values()))
-    for name in (name for name in missing if name[0] not in there):
-        table.add_row(*name, "", *(cells.get(name[0], "") for cells in further.values()))
-    Console().print(table)
+    titles = ("file", "format", "precision", "MB", *further)
+    rows = [(*file, *(cells.get(file[0], "") for cells in further.values())) for file in files]
+    console = Console()
+    widths = _widths(list(zip(titles, *rows, strict=True)), console.width)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title, width in zip(titles, widths, strict=True):
+        is_text = title in ("file", "format", "precision")
+        table.add_column(title, justify="left" if is_text else "right", overflow="fold", width=width)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Return the width of each column of a table that is `room` characters wide.
+
+    Where there is too little room, each column is as wide as its longest word, so that no word is cut. The rest of the
+    room goes to the column with the longest texts. If even the words need more room, the first column is folded.
+    """
+    natural = [max(map(len, column)) for column in columns]
+    if sum(natural) + _GAP * len(columns) <= room:
+        return natural
+    widths = [max(len(word) for text in column for word in text.split()) for column in columns]
+    spare = room - sum(widths) - _GAP * len(columns)
+    if spare < 0:
+        widths[0] = max(1, widths[0] + spare)
+    else:
+        longest = max(range(len(columns)), key=lambda number: natural[number] - widths[number])
+        widths[longest] = min(natural[longest], widths[longest] + spare)
+    return widths
